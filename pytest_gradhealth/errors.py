@@ -1,0 +1,52 @@
+"""The exceptions of the package; importing them costs nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_gradhealth.records import Diagnosis, Finding
+
+
+class ProbeError(Exception):
+    """The probe could not be run on what it was given; the message says what to pass instead."""
+
+
+class SettingError(ProbeError):
+    """A setting has a value that it cannot have; the message names where the value came from."""
+
+
+class GradientHealthError(AssertionError):
+    """A gradient check failed: `findings` says what was found, `diagnosis` what was measured."""
+
+    def __init__(
+        self, message: str, findings: tuple[Finding, ...] = (), diagnosis: Diagnosis | None = None
+    ) -> None:
+        super().__init__(message)
+        self.findings = findings
+        self.diagnosis = diagnosis
+
+
+class VanishingGradientError(GradientHealthError):
+    """The gradient all but disappears on its way from the loss to the first layer (GH101)."""
+
+
+class ExplodingGradientError(GradientHealthError):
+    """The gradient grows out of bounds on its way from the loss to the first layer (GH201)."""
+
+
+class NonFiniteGradientError(GradientHealthError):
+    """A loss, an activation or a gradient is NaN or infinite (GH301)."""
+
+
+class UnreachedParameterError(GradientHealthError):
+    """A trainable parameter gets no gradient, or only zeros (GH401)."""
+
+
+for _error in (
+    ProbeError,
+    SettingError,
+    GradientHealthError,
+    *GradientHealthError.__subclasses__(),
+):
+    _error.__module__ = "pytest_gradhealth"  # the name to import them by, and a shorter message

@@ -1,0 +1,51 @@
+"""Numbers and lists as they read in every message."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def number(value: float) -> str:
+    """Two significant digits: 0.58, 12, 3.1e-09, 1e+12; "0", "nan" and "inf" as they are.
+
+    >>> [number(v) for v in (0.5812, 1.0, 12.3, 3.14e-9, 1e-5, 123456.0, 0.0)]
+    ['0.58', '1', '12', '3.1e-09', '1e-05', '1.2e+05', '0']
+    """
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
+    return f"{value:.2g}"
+
+
+def factor(decades: float) -> str:
+    """A ratio given in decades, also where 10**decades is no float: x0.58, x3.1e-312, x0.
+
+    >>> [factor(d) for d in (0.0, -0.236, -311.5, -math.inf)]
+    ['x1', 'x0.58', 'x3.2e-312', 'x0']
+    """
+    if math.isnan(decades) or math.isinf(decades):
+        return "x" + ("nan" if math.isnan(decades) else "0" if decades < 0 else "inf")
+    if abs(decades) < 300:
+        return "x" + number(10.0**decades)
+    exponent = math.floor(decades)
+    return f"x{10 ** (decades - exponent):.1f}e{exponent:+03d}"
+
+
+def count(n: int, noun: str) -> str:
+    """A count with its noun: "1 layer", "3 layers".
+
+    >>> count(1, "layer"), count(3, "layer")
+    ('1 layer', '3 layers')
+    """
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def listing(names: Sequence[str], most: int = 3) -> str:
+    """The first few names, and how many more there are.
+
+    >>> listing(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
