@@ -1,0 +1,103 @@
+"""GH201: the gradient must not explode between the loss and the first layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pytest_gradhealth.errors import ExplodingGradientError
+from pytest_gradhealth.records import Finding, GradientPath, GradientProfile, decades, power
+from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.wording import factor, number
+
+#: A weight whose cosine with its gradient is below this has a scale that does not matter.
+SCALE_FREE_ALIGNMENT = 1e-3
+#: Decades that the gradient scale coefficient may span, and the largest output RMS, of a chain of
+#: such weights that is called harmless.
+SCALE_FREE_COEFFICIENT = 2.0
+SCALE_FREE_OUTPUT = 1e3
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Compare X of every judged path with `max_ratio` and `warn_max_ratio`.
+
+    >>> from pytest_gradhealth.records import GradientPath, GradientProfile, Limit, PathPoint
+    >>> first = PathPoint("0", "Linear", (8, 4), norm=1e7, numel=32)
+    >>> last = PathPoint("1", "Linear", (8, 4), norm=1.0, numel=32)
+    >>> look = GradientProfile(0, 0, 2.3, paths=(GradientPath((first, last), entry=first),))
+    >>> limits = {"max_ratio": Limit(1e3, "default"), "warn_max_ratio": Limit(1e2, "default")}
+    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, limits))]
+    [('failure', '0')]
+    """
+    fail, warn = evidence.limits["max_ratio"], evidence.limits["warn_max_ratio"]
+    for index, path in enumerate(evidence.first.paths):
+        if not path.judged or not path.exploding > math.log10(min(fail.value, warn.value)):
+            continue
+        if is_scale_free(path, evidence.first):
+            yield RULE.finding(
+                "info",
+                path.first.label,
+                f"the gradient grows {factor(path.exploding)} towards {path.first.title}, through"
+                " weights whose scale a normalisation layer takes out again: harmless",
+                profile=evidence.first,
+                value=power(path.exploding),
+                path=index,
+            )
+            continue
+        grown = path.exploding
+        if grown > math.log10(fail.value) and evidence.second is not None:
+            grown = min(grown, _second_growth(path, evidence.second))
+        limit = fail if grown > math.log10(fail.value) else warn
+        if not grown > math.log10(limit.value):
+            continue
+        layer = path.crossing(math.log10(limit.value), down=False).label
+        text = f"the gradient explodes: it grows {factor(path.exploding)} to {path.first.title}"
+        yield RULE.finding(
+            "failure" if limit is fail else "warning",
+            layer,
+            f"{text}; limit x{number(limit.value)} ({limit.source})",
+            profile=evidence.first,
+            value=power(path.exploding),
+            limit=limit,
+            path=index,
+        )
+
+
+def _second_growth(path: GradientPath, second: GradientProfile) -> float:
+    """X of the same path in the second look; steps that ended in NaN or infinity confirm."""
+    for other in second.paths:
+        if (other.first.name, other.first.call) == (path.first.name, path.first.call):
+            return other.exploding if other.finite else math.inf
+    return math.inf if second.non_finite else 0.0
+
+
+def is_scale_free(path: GradientPath, profile: GradientProfile) -> bool:
+    """Whether the growth comes from weights before normalisation layers, which do not feel it.
+
+    True if every weight on the path but the last is orthogonal to its gradient and followed by a
+    normalisation layer, while the gradient scale coefficient (gradient L2 times activation RMS,
+    Philipp et al. 2017) stays level and the output is of sane size.
+    """
+    alignment = {p.module: p.alignment for p in profile.parameters if p.alignment is not None}
+    weighted = [
+        i for i, p in enumerate(path.points[:-1]) if p.name in alignment and "Norm" not in p.leaf
+    ]
+    if not weighted or path.last.activation > SCALE_FREE_OUTPUT * math.sqrt(path.last.numel):
+        return False
+    coefficient = path.exploding + decades(path.first.activation, path.last.activation)
+    coefficient -= 0.5 * math.log10(path.first.numel / path.last.numel)
+    return abs(coefficient) <= SCALE_FREE_COEFFICIENT and all(
+        abs(alignment[path.points[i].name] or 0.0) < SCALE_FREE_ALIGNMENT
+        and "Norm" in path.points[i + 1].leaf
+        for i in weighted
+    )
+
+
+RULE = Rule(
+    code="GH201",
+    name="exploding",
+    summary="the gradient must not explode between the loss and the first layer",
+    reads="X = min(L2 ratio, RMS ratio), first layer over last, along each gradient path",
+    check=check,
+    error=ExplodingGradientError,
+)

@@ -1,0 +1,65 @@
+"""GH301: loss, activations and gradients must be finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pytest_gradhealth.errors import NonFiniteGradientError
+from pytest_gradhealth.records import Finding, NonFinite, OutputRecord
+from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.wording import listing
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Fail on a non-finite loss or gradient; warn of NaN that stays inside the model.
+
+    >>> from pytest_gradhealth.records import GradientProfile, NonFinite
+    >>> bad = NonFinite("forward", "layers.2", "Exp", "inf")
+    >>> look = GradientProfile(0, 0, float("nan"), paths=(), non_finite=bad)
+    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {}))]
+    [('failure', 'layers.2')]
+    """
+    profile = evidence.first
+    if profile.non_finite is not None:
+        bad = profile.non_finite
+        yield RULE.finding("failure", bad.layer, describe(bad), profile=profile)
+        return
+    hidden = [output for output in profile.outputs if _holds_nan(output)]
+    if hidden:
+        names = listing([output.name for output in hidden])
+        yield RULE.finding(
+            "warning",
+            hidden[0].name,
+            f"NaN in the output of {names}, although loss and gradients are finite",
+            profile=profile,
+        )
+
+
+def describe(bad: NonFinite) -> str:
+    """Say in one sentence where the first non-finite value came up."""
+    value = {"nan": "NaN", "inf": "infinite", "-inf": "infinite"}[bad.value]
+    where = f"{bad.layer} ({bad.type})" if bad.type else bad.layer
+    if bad.during == "loss":
+        return f"the loss is {value}, although every layer's output is finite"
+    if bad.during == "forward":
+        if bad.parameter:
+            return f"the forward pass turns {value} in {where}: its {bad.parameter} is not finite"
+        return f"the forward pass turns {value} in {where}: its input was finite"
+    by = f", in the backward of {bad.op}" if bad.op else ""
+    return f"the gradient turns {value} in {where}{by}: what came from the loss was finite"
+
+
+def _holds_nan(output: OutputRecord) -> bool:
+    return output.activation is not None and math.isnan(output.activation)
+
+
+RULE = Rule(
+    code="GH301",
+    name="non-finite",
+    summary="loss, activations and gradients must be finite",
+    reads="the loss, every module output and every gradient",
+    check=check,
+    confirm_from=None,
+    error=NonFiniteGradientError,
+)

@@ -1,0 +1,76 @@
+"""What a rule is and what it gets to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from pytest_gradhealth.errors import GradientHealthError
+from pytest_gradhealth.records import RANK, Finding, GradientProfile, Limit, Severity
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a rule judges: the first look and, once a rule would fail on it, the second.
+
+    `second` is the look after the confirm steps; None until some rule would fail, and for good
+    when confirm steps are switched off. `limits` holds the thresholds by setting name.
+    """
+
+    first: GradientProfile
+    second: GradientProfile | None
+    limits: Mapping[str, Limit]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A check with a stable code.
+
+    `check` maps the evidence to findings. A rule that fails on the first look is asked again with
+    the second; what it returns then stands. `confirm_from` is the mildest severity that calls for
+    the second look; with None the first look decides. `error` is what an assertion raises for its
+    failures; `summary` and `reads` are one-liners.
+
+    >>> from pytest_gradhealth.rules import built_in_rules
+    >>> [rule.code for rule in built_in_rules()]
+    ['GH101', 'GH201', 'GH301', 'GH401']
+    """
+
+    code: str
+    name: str
+    summary: str
+    reads: str
+    check: Callable[[Evidence], Iterable[Finding]]
+    confirm_from: Severity | None = "failure"
+    error: type[GradientHealthError] = GradientHealthError
+
+    def wants_second_look(self, findings: Iterable[Finding]) -> bool:
+        """Whether findings from the first look alone need confirming."""
+        return self.confirm_from is not None and any(
+            RANK[finding.severity] <= RANK[self.confirm_from] for finding in findings
+        )
+
+    def finding(
+        self,
+        severity: Severity,
+        layer: str,
+        message: str,
+        *,
+        profile: GradientProfile,
+        value: float | None = None,
+        limit: Limit | None = None,
+        path: int | None = None,
+    ) -> Finding:
+        """Make a finding of this rule; `limit` brings its source along."""
+        return Finding(
+            code=self.code,
+            rule=self.name,
+            severity=severity,
+            layer=layer,
+            message=message,
+            value=value,
+            limit=limit.value if limit else None,
+            limit_source=limit.source if limit else "",
+            seed=profile.seed,
+            path=path,
+        )

@@ -1,0 +1,132 @@
+"""GH401: every trainable parameter must get a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pytest_gradhealth.errors import UnreachedParameterError
+from pytest_gradhealth.records import Finding, GradientProfile, ParameterRecord, Severity
+from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.vanishing import zero_point
+from pytest_gradhealth.wording import count, listing
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Sort the parameters without a gradient by what that means, one finding for each meaning.
+
+    >>> from pytest_gradhealth.records import GradientProfile, ParameterRecord
+    >>> idle = ParameterRecord("aux.weight", (4, 4), "none", norm=1.0)
+    >>> look = GradientProfile(0, 0, 2.3, paths=(), parameters=(idle,))
+    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {}))]
+    [('failure', 'aux')]
+    """
+    first, second = evidence.first, evidence.second
+    latest = second or first
+    silent = [
+        p for p in latest.parameters if p.state in ("none", "zero") and p.name not in latest.awake
+    ]
+    unused = [p for p in silent if p.state == "none"]
+    idle = [p for p in unused if _has_busy_sibling(p, latest)]
+    cut = [p for p in unused if p not in idle]
+    zero = [p for p in silent if p.state == "zero"]
+    cancelled = [p for p in zero if _cancels(p, latest)]
+    gated = [p for p in zero if p not in cancelled and _is_gated(p, latest)] if not second else []
+    dead = [p for p in zero if p not in cancelled and p not in gated]
+
+    if cut:
+        yield _finding("failure", cut, first, "no gradient reaches {}: unused by the loss")
+    if dead:
+        silenced = _silenced_at(latest)
+        text = "exactly zero gradient for {}"
+        if silenced:
+            text += f": it is zero at {silenced} already"
+            yield _finding("failure", dead, first, text, layer=silenced)
+        else:
+            yield _finding("warning", dead, first, text + ", in a side branch")
+    if idle:
+        text = "no gradient on this batch for {}; siblings in the same list got one"
+        yield _finding("warning", idle, first, text)
+    if gated:
+        text = "zero gradient for {} until a zero-initialised neighbour has moved"
+        yield _finding("info", gated, first, text)
+    if cancelled:
+        text = "the gradient of {} cancels to zero: a later layer takes constants out"
+        yield _finding("info", cancelled, first, text)
+
+
+def _finding(
+    severity: Severity,
+    parameters: Sequence[ParameterRecord],
+    profile: GradientProfile,
+    text: str,
+    layer: str | None = None,
+) -> Finding:
+    names = listing([parameter.name for parameter in parameters])
+    layer = layer or parameters[0].module or parameters[0].name
+    text = text.format(f"{count(len(parameters), 'parameter')} ({names})")
+    return RULE.finding(severity, layer, text, profile=profile)
+
+
+def _silenced_at(profile: GradientProfile) -> str | None:
+    """Label of the point at which a judged gradient path goes silent, None if all carry on."""
+    for path in profile.judged_paths:
+        index = zero_point(path)
+        if index is not None:
+            return path.points[index].label
+    return None
+
+
+def _cancels(parameter: ParameterRecord, profile: GradientProfile) -> bool:
+    """A bias is the sum of its output's gradient: zero over a non-zero gradient is cancellation."""
+    norm = profile.norm_of(parameter.module)
+    return parameter.name.rpartition(".")[2] == "bias" and norm is not None and norm > 0
+
+
+def _is_gated(parameter: ParameterRecord, profile: GradientProfile) -> bool:
+    """Whether a zero-valued parameter that does get a gradient sits in the same block."""
+    return parameter.module != "" and any(
+        gate.norm == 0 and gate.state == "gradient" and not gate.name.endswith("bias")
+        for gate in profile.parameters
+        if _block(gate.name) == _block(parameter.name)
+    )
+
+
+def _block(name: str) -> str:
+    """The name up to its first number ("layer1.0"), else its first part.
+
+    >>> _block("layer1.0.bn2.weight"), _block("head.weight")
+    ('layer1.0', 'head')
+    """
+    parts = name.split(".")
+    numbered = next((i for i, part in enumerate(parts) if part.isdigit()), 0)
+    return ".".join(parts[: numbered + 1])
+
+
+def _has_busy_sibling(parameter: ParameterRecord, profile: GradientProfile) -> bool:
+    """Whether an uncalled member of a list has a brother that was called and got a gradient."""
+    uncalled = set(profile.uncalled)
+    parts = parameter.name.split(".")
+    for position, part in enumerate(parts):
+        if not part.isdigit() or ".".join(parts[: position + 1]) not in uncalled:
+            continue
+        before, after = parts[:position], parts[position + 1 :]
+        for other in profile.parameters:
+            theirs = other.name.split(".")
+            if (
+                other.state == "gradient"
+                and theirs[:position] == before
+                and theirs[position + 1 :] == after
+            ):
+                return True
+    return False
+
+
+RULE = Rule(
+    code="GH401",
+    name="unreached",
+    summary="every trainable parameter must get a gradient",
+    reads="every parameter's gradient, over all looks and steps",
+    check=check,
+    confirm_from="warning",
+    error=UnreachedParameterError,
+)

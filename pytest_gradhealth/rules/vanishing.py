@@ -1,0 +1,119 @@
+"""GH101: the gradient must not vanish between the loss and the first layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pytest_gradhealth.errors import VanishingGradientError
+from pytest_gradhealth.records import Finding, GradientPath, GradientProfile, Severity, power
+from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.wording import factor, number
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Compare V of every judged path with `min_ratio` and `warn_min_ratio`.
+
+    >>> from pytest_gradhealth.records import GradientPath, GradientProfile, Limit, PathPoint
+    >>> first = PathPoint("0", "Linear", (8, 4), norm=1e-7, numel=32)
+    >>> last = PathPoint("1", "Linear", (8, 4), norm=1.0, numel=32)
+    >>> look = GradientProfile(0, 0, 2.3, paths=(GradientPath((first, last), entry=first),))
+    >>> limits = {"min_ratio": Limit(1e-5, "default"), "warn_min_ratio": Limit(1e-3, "default")}
+    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, limits))]
+    [('failure', '0')]
+    """
+    for index, path in enumerate(evidence.first.paths):
+        if not path.judged or math.isnan(path.vanishing):
+            continue
+        if path.last.norm == 0:
+            yield _silent_loss(evidence.first, index)
+            continue
+        reached = path.vanishing
+        severity = _severity(reached, evidence)
+        if severity == "failure" and evidence.second is not None:
+            severity = _severity(_second_reach(path, evidence.second), evidence)
+        if severity is not None:
+            yield _finding(evidence, index, severity)
+
+
+def zero_point(path: GradientPath) -> int | None:
+    """Index of the point nearest to the loss at which the gradient is exactly zero."""
+    zeros = [index for index, point in enumerate(path.points) if point.norm == 0]
+    return zeros[-1] if zeros else None
+
+
+def _second_reach(path: GradientPath, second: GradientProfile) -> float:
+    """V of the same path in the second look.
+
+    Behind a gate that was exactly zero at first, the norms are set by the few steps the gate has
+    made: there the reference is the point right behind the gate instead of the loss.
+    """
+    for other in second.paths:
+        if (other.first.name, other.first.call) == (path.first.name, path.first.call):
+            break
+    else:
+        return 0.0
+    if other.entry.norm == 0 or not other.finite:
+        return -math.inf
+    gate = zero_point(path)
+    if gate is None:
+        return other.vanishing
+    behind = path.points[gate]
+    for point in other.points:
+        if (point.name, point.call) == (behind.name, behind.call):
+            return GradientPath((other.entry, point), other.entry).vanishing
+    return 0.0
+
+
+def _severity(reached: float, evidence: Evidence) -> Severity | None:
+    if reached < math.log10(evidence.limits["min_ratio"].value):
+        return "failure"
+    return "warning" if reached < math.log10(evidence.limits["warn_min_ratio"].value) else None
+
+
+def _finding(evidence: Evidence, index: int, severity: Severity) -> Finding:
+    path = evidence.first.paths[index]
+    limit = evidence.limits["min_ratio" if severity == "failure" else "warn_min_ratio"]
+    gate = zero_point(path)
+    if gate is not None:
+        point = path.points[gate]
+        text = f"the gradient vanishes: it is exactly zero from {point.title} on"
+    else:
+        point = path.crossing(math.log10(limit.value), down=True)
+        share = factor(path.vanishing)
+        text = f"the gradient vanishes: {share} of it reaches {path.entry.title}"
+    layer = point.label
+    text += f"; limit x{number(limit.value)} ({limit.source})"
+    return RULE.finding(
+        severity,
+        layer,
+        text,
+        profile=evidence.first,
+        value=power(path.vanishing),
+        limit=limit,
+        path=index,
+    )
+
+
+def _silent_loss(profile: GradientProfile, index: int) -> Finding:
+    """The loss sends nothing back: a perfect fit if it is zero, else a loss that cannot teach."""
+    path = profile.paths[index]
+    return RULE.finding(
+        "warning" if profile.loss == 0 else "failure",
+        path.last.label,
+        f"no gradient leaves the loss: it is exactly zero at {path.last.title} already;"
+        f" the loss is {number(profile.loss)}",
+        profile=profile,
+        value=0.0,
+        path=index,
+    )
+
+
+RULE = Rule(
+    code="GH101",
+    name="vanishing",
+    summary="the gradient must not vanish between the loss and the first layer",
+    reads="V = max(L2 ratio, RMS ratio), first layer over last, along each gradient path",
+    check=check,
+    error=VanishingGradientError,
+)
