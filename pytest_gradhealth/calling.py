@@ -1,0 +1,189 @@
+"""How a probe calls the model and gets a scalar out of it."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.tree import map_tensors, tensors
+
+Loss = Callable[..., Any]
+
+#: Seed of the cotangent that stands in for a loss; the same for every probe.
+COTANGENT_SEED = 20100513
+
+
+def check_inputs(inputs: object) -> None:
+    """Raise ProbeError for inputs that no gradient could be read from: empty, or with NaN."""
+    for position, tensor in enumerate(tensors(inputs)):
+        if position == 0 and tensor.numel() == 0:
+            raise ProbeError(
+                f"the batch is empty: the first input has shape {tuple(tensor.shape)};"
+                " pass at least one example"
+            )
+        if (tensor.is_floating_point() or tensor.is_complex()) and bool(tensor.isnan().any()):
+            where = f"{int(tensor.isnan().sum())} of {tensor.numel()} elements"
+            raise ProbeError(
+                f"the inputs hold NaN ({where} of an input of shape {tuple(tensor.shape)});"
+                " clean the batch before the probe"
+            )
+
+
+def fresh(value: Any, device: torch.device) -> Any:
+    """Copy every tensor in `value` to `device`, cut off from the caller's graph.
+
+    Floating tensors that require grad still do, as leaves of their own. Other objects with a
+    `to` method (a tokenizer's batch, say) are moved by it.
+    """
+
+    def copy(tensor: Tensor) -> Tensor:
+        twin = tensor.detach().clone().to(device)
+        return twin.requires_grad_(tensor.requires_grad)
+
+    return map_tensors(copy, value, other=lambda item: item.to(device))
+
+
+def call_model(model: nn.Module, inputs: Any) -> Any:
+    """Call the model: a tuple is spread over its arguments, a mapping over its keywords."""
+    try:
+        if isinstance(inputs, tuple) and not hasattr(inputs, "_fields"):
+            return model(*inputs)
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        return model(inputs)
+    except Exception as error:
+        raise ProbeError(
+            f"{type(model).__name__}.forward raised {type(error).__name__}: {error}"
+            f"\n  it was called with {_describe(inputs)}"
+        ) from error
+
+
+def scalar_loss(outputs: Any, targets: Any, loss: Loss | None) -> Tensor:
+    """Return the scalar to differentiate.
+
+    With `loss`: `loss(outputs, targets)`, or `loss(outputs)` without targets. Without: the model's
+    own (`outputs.loss`, the one scalar output, the sum of a mapping of scalars), else the inner
+    product of the outputs with a fixed random cotangent of unit norm. Raises ProbeError if that is
+    not a scalar that depends on the model.
+    """
+    if loss is not None:
+        value = _called_loss(outputs, targets, loss)
+        origin = "the loss"
+    else:
+        own = _own_loss(outputs)
+        if own is None and targets is not None:
+            raise ProbeError(
+                "targets were given, but nothing to compare them with: the model returns no loss;"
+                " pass loss=..., for example loss=torch.nn.functional.cross_entropy"
+            )
+        value = _cotangent_product(outputs) if own is None else own
+        origin = "the model's own loss"
+    return _checked(value, origin)
+
+
+def _called_loss(outputs: Any, targets: Any, loss: Loss) -> Any:
+    alone = targets is None and _accepts_one(loss)
+    arguments: tuple[Any, ...] = (outputs,) if alone else (outputs, targets)
+    try:
+        return loss(*arguments)
+    except Exception as error:
+        name = getattr(loss, "__name__", type(loss).__name__)
+        raise ProbeError(
+            f"loss {name} raised {type(error).__name__}: {error}"
+            f"\n  it was called with outputs: {_describe(outputs)}; targets: {_describe(targets)}"
+        ) from error
+
+
+def _accepts_one(loss: Loss) -> bool:
+    try:
+        inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).bind(None)
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
+
+
+def _own_loss(outputs: Any) -> Any:
+    """The loss among the outputs, None if there is none."""
+    own = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
+    if own is not None:
+        return own
+    if isinstance(outputs, Tensor):
+        return outputs if outputs.dim() == 0 and outputs.requires_grad else None
+    if isinstance(outputs, Mapping):
+        return _sum_of_scalars(outputs)
+    if isinstance(outputs, tuple):
+        scalars = [t for t in outputs if isinstance(t, Tensor) and t.dim() == 0 and t.requires_grad]
+        return scalars[0] if len(scalars) == 1 else None
+    return None
+
+
+def _sum_of_scalars(values: Mapping[Any, Any]) -> Tensor | None:
+    scalars = list(values.values())
+    if not scalars or not all(isinstance(s, Tensor) and s.dim() == 0 for s in scalars):
+        return None
+    differentiable = [s for s in scalars if s.requires_grad]
+    return torch.stack(differentiable).sum() if differentiable else None
+
+
+def _cotangent_product(outputs: Any) -> Tensor:
+    found = list(tensors(outputs))
+    usable = [t for t in found if t.is_floating_point() or t.is_complex()]
+    if not usable:
+        kinds = ", ".join(sorted({str(t.dtype) for t in found})) or type(outputs).__name__
+        raise ProbeError(
+            f"the model returns nothing a gradient can flow back from ({kinds}) and no loss was"
+            " given; pass loss=... that computes one from what the model returns"
+        )
+    usable = [t for t in usable if t.requires_grad]
+    if not usable:
+        raise ProbeError(
+            "the model's outputs do not depend on its trainable parameters; is something detached,"
+            " or the forward wrapped in torch.no_grad()?"
+        )
+    generator = torch.Generator().manual_seed(COTANGENT_SEED)
+    directions = [torch.randn(t.shape, generator=generator, dtype=torch.float64) for t in usable]
+    size = math.sqrt(sum(float(direction.square().sum()) for direction in directions))
+    total = torch.zeros((), device=usable[0].device)
+    for tensor, direction in zip(usable, directions, strict=True):
+        term = torch.sum(tensor * (direction / size).to(tensor.device, tensor.dtype))
+        total = total + (term.real if term.is_complex() else term).to(total.device)
+    return total
+
+
+def _checked(value: Any, origin: str) -> Tensor:
+    if isinstance(value, Mapping):
+        summed = _sum_of_scalars(value)
+        value = value if summed is None else summed
+    if not isinstance(value, Tensor):
+        raise ProbeError(
+            f"{origin} is a {type(value).__name__}, not a tensor; return the tensor itself,"
+            " without .item() or float()"
+        )
+    if value.numel() != 1:
+        raise ProbeError(
+            f"{origin} has shape {tuple(value.shape)}; reduce it to one number,"
+            " for example with .mean()"
+        )
+    if not value.requires_grad:
+        raise ProbeError(
+            f"{origin} does not depend on the model's trainable parameters; is something detached,"
+            " or computed under torch.no_grad()?"
+        )
+    return value
+
+
+def _describe(value: Any) -> str:
+    """Shapes and dtypes of the tensors in a nested value, briefly."""
+    found = list(tensors(value))
+    if not found:
+        return type(value).__name__ if value is not None else "None"
+    shown = ", ".join(f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in found[:4])
+    return shown + (f" and {len(found) - 4} more" if len(found) > 4 else "")

@@ -1,0 +1,258 @@
+"""One look at a model: a forward, a backward, and every gradient turned into a number."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradhealth.calling import Loss, call_model, fresh, scalar_loss
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.graph import DominatorTree, Edge, dominators, walk
+from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
+from pytest_gradhealth.norms import cosine, l2_norm, to_numbers
+from pytest_gradhealth.paths import gradient_paths
+from pytest_gradhealth.recorder import Key, Mark, Recorder
+from pytest_gradhealth.records import (
+    GradientProfile,
+    OutputRecord,
+    ParameterRecord,
+    ParameterState,
+    PathPoint,
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is looked at: a model, one batch and how they make a loss, all on one device."""
+
+    model: nn.Module
+    inputs: Any
+    targets: Any
+    loss: Loss | None
+    device: torch.device
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The modules whose state a run may touch: the model, and a loss that is one."""
+        return (self.model, self.loss) if isinstance(self.loss, nn.Module) else (self.model,)
+
+    def run(self) -> Tensor:
+        """Forward to the scalar loss, on copies of the batch."""
+        inputs, targets = fresh((self.inputs, self.targets), self.device)
+        return scalar_loss(call_model(self.model, inputs), targets, self.loss)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A profile, and what it takes to read its paths again from other first layers."""
+
+    profile: GradientProfile
+    tree: DominatorTree
+    points: dict[int, PathPoint]
+    keys: dict[int, Key]
+
+    def restricted_to(self, carriers: Collection[Key]) -> Look:
+        """The same look, judging only paths that start at one of these outputs."""
+        marks = [mark for mark, key in self.keys.items() if key in carriers]
+        paths = gradient_paths(self.tree, self.points, marks)
+        return replace(self, profile=replace(self.profile, paths=paths))
+
+
+def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
+    """Run one forward and one backward and measure every gradient on the way.
+
+    Random numbers are drawn from `seed`; `steps` is only written down. To be called inside
+    `isolated`. Raises ProbeError if the model, the loss or the backward fails.
+    """
+    seed_everything(seed, subject.device)
+    recorder = Recorder(subject.model)
+    with recorder.attached():
+        inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
+        recorder.mark_inputs(inputs)
+        outputs = call_model(subject.model, inputs)
+        recorder.active = False
+        loss = scalar_loss(outputs, targets, subject.loss)
+        del inputs, targets, outputs
+        graph = walk(loss)
+        marks = _path_marks(recorder.marks, graph.root)
+        tree = dominators(graph, {m.edge: i for i, m in marks.items() if m.edge is not None})
+        leaves: dict[int, Tensor] = {id(t): t for m in subject.modules for t in m.parameters()}
+        leaves |= {id(t): t for t in graph.leaves}
+        del graph
+        recorder.forget_graph()
+        with gradients_set_aside(leaves.values()):
+            run_backward(loss)
+            measured = _measure_parameters(subject.model, _fed_to_norms(marks))
+    return _read(recorder, loss, marks, tree, measured, seed=seed, steps=steps)
+
+
+def run_backward(loss: Tensor) -> None:
+    """Back-propagate; raises ProbeError with the cause chained."""
+    try:
+        loss.backward()  # type: ignore[no-untyped-call]
+    except Exception as error:
+        raise ProbeError(f"the backward pass raised {type(error).__name__}: {error}") from error
+
+
+def named_parameters(model: nn.Module) -> dict[str, tuple[nn.Parameter, tuple[str, ...]]]:
+    """Each parameter once, under its first name, with its further names."""
+    names: dict[int, list[str]] = {}
+    parameters: dict[int, nn.Parameter] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+        parameters[id(parameter)] = parameter
+    return {first: (parameters[key], tuple(rest)) for key, (first, *rest) in names.items()}
+
+
+def _path_marks(marks: Iterable[Mark], root: Edge) -> dict[int, Mark]:
+    """The marks that paths are made of, numbered: not the loss itself, nor other lone numbers.
+
+    A model that computes its own loss returns 0-dim tensors, whose gradient is whatever the loss
+    is scaled by; where a model consists of nothing else they have to do.
+    """
+    usable = [mark for mark in marks if mark.edge is not None and mark.edge != root]
+    layers = [mark for mark in usable if mark.shape] or usable
+    return dict(enumerate(layers))
+
+
+def _fed_to_norms(marks: dict[int, Mark]) -> frozenset[str]:
+    """Modules whose output went, next in the forward, through a normalisation layer."""
+    ordered = list(marks.values())
+    pairs = itertools.pairwise(ordered)
+    return frozenset(mark.name for mark, following in pairs if "Norm" in following.leaf)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A parameter's record without its numbers, and the numbers, still on the device."""
+
+    name: str
+    shape: tuple[int, ...]
+    others: tuple[str, ...]
+    trainable: bool
+    norm: Tensor
+    gradient: Tensor | None
+    alignment: Tensor | None
+
+
+def _measure_parameters(model: nn.Module, aligned: Collection[str]) -> list[_Measured]:
+    measured = []
+    for name, (parameter, others) in named_parameters(model).items():
+        gradient = parameter.grad
+        wanted = gradient is not None and name.rpartition(".")[0] in aligned and parameter.dim() > 1
+        measured.append(
+            _Measured(
+                name=name,
+                shape=tuple(parameter.shape),
+                others=others,
+                trainable=parameter.requires_grad,
+                norm=l2_norm(parameter),
+                gradient=None if gradient is None else l2_norm(gradient),
+                alignment=cosine(parameter, gradient) if wanted and gradient is not None else None,
+            )
+        )
+    return measured
+
+
+def _read(
+    recorder: Recorder,
+    loss: Tensor,
+    marks: dict[int, Mark],
+    tree: DominatorTree,
+    measured: list[_Measured],
+    *,
+    seed: int,
+    steps: int,
+) -> Look:
+    """Bring all numbers to the host at once and write the records."""
+    scalars = [loss.detach().reshape(())]
+    for mark in recorder.marks:
+        scalars += [t for t in (mark.activation, mark.gradient) if t is not None]
+    for parameter in measured:
+        scalars += [
+            t for t in (parameter.norm, parameter.gradient, parameter.alignment) if t is not None
+        ]
+    numbers = iter(to_numbers(scalars))
+
+    def read(tensor: Tensor | None) -> float | None:
+        return None if tensor is None else next(numbers)
+
+    loss_value = next(numbers)
+    outputs: dict[int, OutputRecord] = {}
+    for mark in recorder.marks:
+        outputs[id(mark)] = _output_record(mark, read(mark.activation), read(mark.gradient))
+    parameters = tuple(
+        _parameter_record(p, read(p.norm), read(p.gradient), read(p.alignment)) for p in measured
+    )
+    points = {
+        i: _point(mark, outputs[id(mark)])
+        for i, mark in marks.items()
+        if i in tree.marks and mark.gradient is not None
+    }
+    silent = [OutputRecord(m.name, m.type, "no-tensor", call=m.call) for m in recorder.opaque]
+    silent += [OutputRecord(name, kind, "not-called") for name, kind in recorder.uncalled()]
+    profile = GradientProfile(
+        seed=seed,
+        steps=steps,
+        loss=loss_value,
+        paths=gradient_paths(tree, points),
+        outputs=(*outputs.values(), *silent),
+        parameters=parameters,
+    )
+    return Look(profile, tree, points, {i: mark.key for i, mark in marks.items()})
+
+
+def _output_record(mark: Mark, activation: float | None, gradient: float | None) -> OutputRecord:
+    needed = mark.activation is not None
+    return OutputRecord(
+        name=mark.name,
+        type=mark.type,
+        state="measured" if gradient is not None else "unreached" if needed else "no-grad",
+        shape=mark.shape,
+        numel=mark.numel,
+        norm=gradient,
+        activation=activation,
+        call=mark.call,
+        output=mark.output,
+    )
+
+
+def _point(mark: Mark, record: OutputRecord) -> PathPoint:
+    return PathPoint(
+        name=f"{mark.name}:{mark.output}" if mark.output else mark.name,
+        type=mark.type,
+        shape=mark.shape,
+        norm=math.nan if record.norm is None else record.norm,
+        numel=mark.numel,
+        call=mark.call,
+        activation=math.nan if record.activation is None else record.activation,
+        leaf=mark.leaf,
+        width=mark.width,
+    )
+
+
+def _parameter_record(
+    measured: _Measured, norm: float | None, gradient: float | None, alignment: float | None
+) -> ParameterRecord:
+    state: ParameterState = "gradient"
+    if not measured.trainable:
+        state = "frozen"
+    elif gradient is None:
+        state = "none"
+    elif gradient == 0:
+        state = "zero"
+    return ParameterRecord(
+        name=measured.name,
+        shape=measured.shape,
+        state=state,
+        norm=math.nan if norm is None else norm,
+        gradient=gradient,
+        alignment=alignment,
+        other_names=measured.others,
+    )

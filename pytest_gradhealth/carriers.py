@@ -1,0 +1,67 @@
+"""Which module outputs depend on the batch, found by a forward on another batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_gradhealth.calling import call_model, fresh
+from pytest_gradhealth.capture import Subject
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.isolation import seed_everything
+from pytest_gradhealth.recorder import Key, Recorder
+from pytest_gradhealth.tree import map_tensors
+
+
+def data_carriers(subject: Subject, *, seed: int) -> Collection[Key] | None:
+    """Return the module outputs that change when the batch does, under the same random numbers.
+
+    None if that cannot be told: no input could be changed, or the model refuses the other batch.
+    A position bias or a parametrised weight computes the same whatever the batch.
+    """
+    other = replace(subject, inputs=map_tensors(_other, subject.inputs))
+    try:
+        ours, theirs = _fingerprints(subject, seed), _fingerprints(other, seed)
+    except ProbeError:
+        return None
+    changed = {key for key, value in ours.items() if not _same(value, theirs.get(key, math.nan))}
+    return changed or None
+
+
+def _other(tensor: Tensor) -> Tensor:
+    """Another batch of the same kind: its examples in reverse order or, failing that, reversed."""
+    if tensor.dtype == torch.bool or tensor.dim() == 0:
+        return tensor
+    for flipped in (tensor.flip(0), tensor.flip(tuple(range(tensor.dim())))):
+        if not torch.equal(flipped, tensor):
+            return flipped.detach()
+    return tensor.detach() * 0.5 if tensor.is_floating_point() else tensor
+
+
+def _fingerprints(subject: Subject, seed: int) -> dict[Key, float]:
+    seed_everything(seed, subject.device)
+    recorder = Recorder(subject.model, fingerprint=_weighted_sum)
+    with recorder.attached():
+        inputs = fresh(subject.inputs, subject.device)
+        recorder.mark_inputs(inputs)
+        call_model(subject.model, inputs)
+    marks = [mark for mark in recorder.marks if mark.activation is not None]
+    return {mark.key: float(mark.activation) for mark in marks if mark.activation is not None}
+
+
+def _weighted_sum(tensor: Tensor) -> Tensor:
+    """A number that changes when elements change or trade places."""
+    values: Any = tensor.detach().reshape(-1)
+    values = torch.view_as_real(values).reshape(-1) if values.is_complex() else values
+    dtype = torch.float32 if values.device.type == "mps" else torch.float64
+    weights = torch.arange(1, values.numel() + 1, device=values.device, dtype=dtype).cos()
+    return torch.dot(values.to(dtype), weights)
+
+
+def _same(a: float, b: float) -> bool:
+    return a == b or abs(a - b) <= 1e-6 * max(abs(a), abs(b))

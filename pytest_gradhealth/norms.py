@@ -1,0 +1,109 @@
+"""Tensors to numbers: L2 norms that neither under- nor overflow, and their transfer to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+#: Between these, the squares of float32 numbers add up without loss.
+_SAFE_FLOAT32 = (1e-15, 1e18)
+#: The same for float64.
+_SAFE_FLOAT64 = (1e-150, 1e150)
+#: A naive float32 sum of more squares than this loses digits: it is cut into rows of this length.
+_ROW = 4096
+
+
+def l2_norm(tensor: Tensor) -> Tensor:
+    """Return the L2 norm of all elements as a 0-dim tensor on the tensor's device.
+
+    Any dtype; sparse and complex tensors count by their values. Right from 1e-300 to 1e+300 in
+    float64, and in float32 also where the squares leave its range. NaN stays NaN, infinite stays
+    infinite. On the CPU the number is looked at to choose the cheapest right way; on an accelerator
+    nothing waits for the device.
+    """
+    values = _values(tensor)
+    if values.numel() == 0:
+        return torch.zeros((), dtype=torch.float64)
+    if values.device.type == "cpu":
+        return _cpu_norm(values)
+    if values.dtype == torch.float64 or values.device.type == "mps":
+        return _rescaled_norm(values)
+    return _norm(values, dtype=torch.float64)
+
+
+def to_numbers(scalars: Sequence[Tensor]) -> list[float]:
+    """Read 0-dim tensors back as Python floats, in one transfer per device."""
+    numbers = [0.0] * len(scalars)
+    by_device: dict[torch.device, list[int]] = {}
+    for index, scalar in enumerate(scalars):
+        by_device.setdefault(scalar.device, []).append(index)
+    for device, indices in by_device.items():
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        stacked = torch.stack([scalars[index].to(dtype) for index in indices])
+        for index, number in zip(indices, stacked.tolist(), strict=True):
+            numbers[index] = number
+    return numbers
+
+
+def cosine(weight: Tensor, gradient: Tensor) -> Tensor:
+    """Return the cosine of the angle between two tensors of one shape, NaN if one is zero."""
+    product: Tensor = torch.vdot(_unit(weight), _unit(gradient)).real
+    return product
+
+
+def _norm(values: Tensor, dim: int | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(values, dim=dim, dtype=dtype)
+    return norm
+
+
+def _unit(tensor: Tensor) -> Tensor:
+    flat = _values(tensor).reshape(-1)
+    return flat / _norm(flat)
+
+
+def _values(tensor: Tensor) -> Tensor:
+    values = tensor.detach()
+    if values.layout != torch.strided:
+        values = values.coalesce().values() if values.is_sparse else values.values()
+    if values.is_floating_point() or values.is_complex():
+        return values
+    return values.to(torch.float32)
+
+
+def _cpu_norm(values: Tensor) -> Tensor:
+    if values.dtype in (torch.float64, torch.complex128):
+        plain, safe = _norm(values), _SAFE_FLOAT64
+    elif values.dtype == torch.float32:
+        plain, safe = _rowwise_norm(values), _SAFE_FLOAT32
+    else:
+        return _widened_norm(values)
+    if safe[0] < plain.item() < safe[1]:
+        return plain
+    if values.dtype in (torch.float64, torch.complex128):
+        return _rescaled_norm(values)
+    return _widened_norm(values)
+
+
+def _rowwise_norm(values: Tensor) -> Tensor:
+    flat = values.reshape(-1)
+    rows = flat.numel() // _ROW
+    if rows < 2:
+        return _norm(flat).double()
+    norms = _norm(flat[: rows * _ROW].view(rows, _ROW), dim=1)
+    rest = _norm(flat[rows * _ROW :])
+    return _norm(torch.cat([norms, rest[None]]).double())
+
+
+def _widened_norm(values: Tensor) -> Tensor:
+    wide = torch.complex128 if values.is_complex() else torch.float64
+    return _norm(values.to(wide))
+
+
+def _rescaled_norm(values: Tensor) -> Tensor:
+    magnitudes = values.abs()
+    largest = magnitudes.amax()
+    usable = torch.isfinite(largest) & (largest > 0)
+    scaled = _norm(magnitudes / torch.where(usable, largest, 1))
+    return torch.where(usable, largest * scaled, largest)

@@ -1,0 +1,156 @@
+"""Hooks that mark every module output in a forward and measure its gradient in the backward."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from pytest_gradhealth.graph import Edge, edge_of
+from pytest_gradhealth.norms import l2_norm
+from pytest_gradhealth.records import INPUT, OUTPUT
+from pytest_gradhealth.tree import tensors
+
+#: Which tensor a mark stands for: name, call and output number, the same in every forward.
+Key = tuple[str, int, int]
+
+
+@dataclass
+class Mark:
+    """One tensor that one call of a module returned; `edge` is None if it needs no gradient.
+
+    `activation` and `gradient` are L2 norms, 0-dim and still on the device.
+    """
+
+    name: str
+    type: str
+    call: int
+    output: int
+    shape: tuple[int, ...]
+    numel: int
+    edge: Edge | None = None
+    leaf: str = ""
+    width: int | None = None
+    activation: Tensor | None = None
+    gradient: Tensor | None = None
+
+    @property
+    def key(self) -> Key:
+        """Name, call and output number."""
+        return self.name, self.call, self.output
+
+    def measure(self, gradient: Tensor) -> None:
+        """Tensor hook: keep the gradient's norm."""
+        self.gradient = l2_norm(gradient)
+
+
+@dataclass
+class Recorder:
+    """Marks in the order in which the modules returned.
+
+    Tensor hooks work where module backward hooks do not: before in-place operations, and for
+    modules that return anything but plain tensors. `fingerprint` makes the number that is
+    kept of an output (its L2 norm). Once `active` is off, forwards are ignored:
+    those that activation checkpointing runs again during the backward.
+    """
+
+    model: nn.Module
+    fingerprint: Callable[[Tensor], Tensor] = l2_norm
+    marks: list[Mark] = field(default_factory=list)
+    opaque: list[Mark] = field(default_factory=list)
+    calls: Counter[str] = field(default_factory=Counter)
+    active: bool = True
+    _by_edge: dict[Edge, Mark] = field(default_factory=dict)
+    _handles: list[Any] = field(default_factory=list)
+
+    @contextmanager
+    def attached(self) -> Iterator[Recorder]:
+        """Hooks on every module for the length of the context; none is left afterwards."""
+        try:
+            for name, module in recorded_modules(self.model):
+                self._handles.append(module.register_forward_hook(self._hook(name)))
+            yield self
+        finally:
+            for handle in self._handles:
+                handle.remove()
+
+    def mark_inputs(self, inputs: Any) -> None:
+        """Mark the inputs that require grad: each is then the first point of a path."""
+        for number, tensor in enumerate(t for t in tensors(inputs) if t.requires_grad):
+            self._mark(INPUT, None, 0, number, tensor)
+
+    def forget_graph(self) -> None:
+        """Let go of the graph's nodes, so that the backward can free it."""
+        self._by_edge.clear()
+        for mark in self.marks:
+            mark.edge = None
+
+    def uncalled(self) -> Iterator[tuple[str, str]]:
+        """Names and types of the modules whose forward never ran."""
+        for name, module in recorded_modules(self.model):
+            if not self.calls[name] and type(module).forward is not nn.Module.forward:
+                yield name, type(module).__name__
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, _: Any, outputs: Any) -> None:
+            if self.active:
+                self._record(name, module, outputs)
+
+        return hook
+
+    def _record(self, name: str, module: nn.Module, outputs: Any) -> None:
+        call = self.calls[name]
+        self.calls[name] += 1
+        found = list(tensors(outputs))
+        if not found:
+            self.opaque.append(Mark(name, type(module).__name__, call, 0, (), 0))
+        for number, tensor in enumerate(found):
+            self._mark(name, module, call, number, tensor)
+
+    def _mark(
+        self, name: str, module: nn.Module | None, call: int, number: int, tensor: Tensor
+    ) -> None:
+        kind = "Tensor" if module is None else type(module).__name__
+        mark = Mark(name, kind, call, number, tuple(tensor.shape), tensor.numel(), leaf=kind)
+        if tensor.requires_grad:
+            mark.edge = edge_of(tensor)
+            known = self._by_edge.get(mark.edge)
+            if known is not None:
+                if module is not None and _speaks_for(name, module, known):
+                    known.name, known.type, known.call, known.output = name, kind, call, number
+                return
+            mark.width = None if module is None else units(module)
+            mark.activation = self.fingerprint(tensor)
+            self._by_edge[mark.edge] = mark
+            self._handles.append(tensor.register_hook(mark.measure))  # type: ignore[no-untyped-call]
+        self.marks.append(mark)
+
+
+def recorded_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield names and modules, each module once; weights' own parametrisations are left out."""
+    for name, module in model.named_modules():
+        if "parametrizations" not in name.split("."):
+            yield name or OUTPUT, module
+
+
+def units(module: nn.Module) -> int | None:
+    """Width of a layer: its units, times the kernel size of a convolution; None without either."""
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    if isinstance(module, _ConvNd):
+        return module.out_channels * module.weight[0, 0].numel()
+    return None
+
+
+def _speaks_for(name: str, module: nn.Module, inner: Mark) -> bool:
+    """Whether a module that returned an inner module's very tensor gives it its name.
+
+    The outermost does, except those that only pass it on: the model itself and nn.Sequential.
+    """
+    passes_on = name == OUTPUT or type(module).forward is nn.Sequential.forward
+    return not passes_on and inner.name.startswith(f"{name}.")
