@@ -1,0 +1,74 @@
+"""The second look: on a deep copy, after a few steps of the user's optimizer."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pytest_gradhealth.capture import Look, Subject, look, named_parameters, run_backward
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.isolation import isolated, seed_everything
+from pytest_gradhealth.optimizers import OptimizerLike, build
+
+
+def copied(
+    subject: Subject, optimizer: OptimizerLike | None, device: torch.device
+) -> tuple[Subject, OptimizerLike | None]:
+    """Deep-copy model, loss and optimizer together and move them to `device`."""
+    loss = subject.loss if isinstance(subject.loss, nn.Module) else None
+    instance = optimizer if isinstance(optimizer, Optimizer) else None
+    try:
+        model, loss, instance = copy.deepcopy((subject.model, loss, instance))
+    except Exception as error:
+        raise ProbeError(
+            f"{type(subject.model).__name__} cannot be deep-copied ({type(error).__name__}:"
+            f" {error}), which confirming a verdict or moving to {device} takes; pass a factory"
+            " that builds the model on its device, or confirm_steps=0 to judge the first look alone"
+        ) from error
+    model.to(device)
+    if loss is not None:
+        loss.to(device)
+    if instance is not None:
+        _move_state(instance, device)
+    twin = replace(subject, model=model, loss=loss or subject.loss, device=device)
+    return twin, instance or optimizer
+
+
+def look_after_steps(
+    subject: Subject, optimizer: OptimizerLike | None, *, seed: int, steps: int
+) -> Look:
+    """Train a copy of `subject` for `steps` steps on its batch and look again."""
+    twin, optimizer = copied(subject, optimizer, subject.device)
+    trainable = [p for p in twin.model.parameters() if p.requires_grad]
+    awake: set[str] = set()
+    with isolated([], subject.device):
+        stepper = build(optimizer, trainable)
+        for step in range(steps):
+            seed_everything(seed + step + 1, subject.device)
+            stepper.step(lambda: _loss_with_gradients(twin, stepper, awake))
+        seen = look(twin, seed=seed, steps=steps)
+    return replace(seen, profile=replace(seen.profile, awake=tuple(sorted(awake))))
+
+
+def _loss_with_gradients(twin: Subject, stepper: Optimizer, awake: set[str]) -> Any:
+    with torch.enable_grad():
+        stepper.zero_grad()
+        loss = twin.run()
+        run_backward(loss)
+    for name, (parameter, _) in named_parameters(twin.model).items():
+        gradient = parameter.grad
+        if name not in awake and gradient is not None and bool(gradient.any()):
+            awake.add(name)
+    return loss
+
+
+def _move_state(optimizer: Optimizer, device: torch.device) -> None:
+    for state in optimizer.state.values():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.dim():
+                state[key] = value.to(device)

@@ -1,0 +1,52 @@
+"""The thresholds of the built-in rules, and how close a path comes to them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from pytest_gradhealth.options import Settings
+from pytest_gradhealth.records import GradientPath, GradientProfile, Limit
+
+#: Ratios, first layer over last, with Adam or an unknown optimizer.
+DEFAULTS = {"min_ratio": 1e-5, "warn_min_ratio": 1e-3, "max_ratio": 1e3, "warn_max_ratio": 1e2}
+#: What differs with SGD, whose steps shrink with the gradient.
+WITH_SGD = {"min_ratio": 1e-3, "warn_min_ratio": 1e-2}
+
+#: Decades from a limit within which one seed does not decide.
+CLOSE = 0.3
+#: Variance of the log squared norm over seeds, 5 * sum(1 / width) for ReLU (Hanin 2018), above
+#: which one seed does not decide either.
+NARROW = 1.0
+
+
+def limits_of(settings: Settings, *, sgd: bool) -> dict[str, Limit]:
+    """Return the thresholds by setting name, each with its source."""
+    found = {}
+    for name, default in DEFAULTS.items():
+        value = getattr(settings, name)
+        if value is not None:
+            found[name] = Limit(value, settings.source(name))
+        elif sgd and name in WITH_SGD:
+            found[name] = Limit(WITH_SGD[name], "default with SGD")
+        else:
+            found[name] = Limit(default, "default")
+    return found
+
+
+def leaves_doubt(profile: GradientProfile, limits: Mapping[str, Limit]) -> bool:
+    """Whether another seed could decide otherwise: a value near a limit, or a narrow net."""
+    return any(_is_close(p, limits) or _is_narrow(p) for p in profile.judged_paths)
+
+
+def _is_close(path: GradientPath, limits: Mapping[str, Limit]) -> bool:
+    return any(
+        abs(value - math.log10(limit.value)) < CLOSE
+        for name, limit in limits.items()
+        for value in [path.vanishing if "min" in name else path.exploding]
+    )
+
+
+def _is_narrow(path: GradientPath) -> bool:
+    widths = [point.width for point in path.points if point.width is not None]
+    return 5 * sum(1 / width for width in widths[:-1]) > NARROW

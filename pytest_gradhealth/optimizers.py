@@ -1,0 +1,87 @@
+"""The optimizer of the confirm steps: a class, a factory or an instance that is never stepped."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from pytest_gradhealth.errors import ProbeError
+
+#: A class or factory called with the parameters to optimise, or an instance to work like.
+OptimizerLike = Optimizer | Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+def build(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> Optimizer:
+    """Make an optimizer over `parameters`: Adam with lr 1e-3 if none is declared.
+
+    An instance is returned as it is. Raises ProbeError if that fails.
+    """
+    if optimizer is None:
+        return torch.optim.Adam(parameters, lr=1e-3)
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if not callable(optimizer):
+        raise ProbeError(
+            f"optimizer is a {type(optimizer).__name__}; pass a class (torch.optim.SGD), a factory"
+            " (lambda params: torch.optim.SGD(params, lr=0.1)) or an optimizer"
+        )
+    try:
+        built = optimizer(parameters)
+    except Exception as error:
+        raise ProbeError(
+            f"optimizer raised {type(error).__name__}: {error}; pass a factory that takes the"
+            " parameters, for example lambda params: torch.optim.SGD(params, lr=0.1)"
+        ) from error
+    if not isinstance(built, Optimizer):
+        raise ProbeError(
+            f"optimizer returned a {type(built).__name__}, not a torch.optim.Optimizer"
+        )
+    return built
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What limits and messages need to know of an optimizer: name, learning rate, family.
+
+    With SGD steps are proportional to gradients, so that small gradients mean no learning.
+    """
+
+    name: str
+    rate: float | None
+    sgd: bool
+
+    def __str__(self) -> str:
+        return self.name if self.rate is None else f"{self.name}(lr={self.rate:g})"
+
+
+def kind_of(optimizer: OptimizerLike | None) -> Kind:
+    """Tell the kind of an optimizer, building one only where a factory gives no other way."""
+    if optimizer is None:
+        return Kind("Adam", 1e-3, sgd=False)
+    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
+        rate = inspect.signature(optimizer).parameters.get("lr")
+        default = rate.default if rate is not None else None
+        known = float(default) if isinstance(default, (int, float)) else None
+        return Kind(optimizer.__name__, known, issubclass(optimizer, torch.optim.SGD))
+    built = build(cast("OptimizerLike", optimizer), [nn.Parameter(torch.zeros(1))])
+    lr: Any = built.defaults.get("lr")
+    known = None if lr is None else float(lr)
+    return Kind(type(built).__name__, known, isinstance(built, torch.optim.SGD))
+
+
+def check_belongs(optimizer: OptimizerLike | None, model: nn.Module) -> None:
+    """Raise ProbeError if an optimizer instance holds none of the model's parameters."""
+    if not isinstance(optimizer, Optimizer):
+        return
+    own = {id(parameter) for parameter in model.parameters()}
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ProbeError(
+            "optimizer holds none of the model's parameters; build it from this model's"
+            " parameters() or pass its class"
+        )

@@ -1,0 +1,111 @@
+"""Probes that several assertions share: the same model and batch are measured once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradhealth.diagnosis import Case, diagnose, judge_again
+from pytest_gradhealth.limits import limits_of
+from pytest_gradhealth.optimizers import kind_of
+from pytest_gradhealth.options import Settings, check_codes, is_selected
+from pytest_gradhealth.records import Diagnosis
+from pytest_gradhealth.rules import Rule
+from pytest_gradhealth.tree import tensors
+
+#: Settings that only matter to the judgement, not to the measurement.
+_JUDGEMENT = ("min_ratio", "max_ratio", "warn_min_ratio", "warn_max_ratio", "select", "ignore")
+
+
+@dataclass
+class ProbeCache:
+    """The probes of one test; keeps their models and batches alive as long as it lives."""
+
+    _known: list[tuple[Case, Settings, Any, Diagnosis]] = field(default_factory=list)
+
+    def diagnose(
+        self, case: Case, settings: Settings, rules: Sequence[Rule], base_seed: int
+    ) -> Diagnosis:
+        """Return the diagnosis of a case, from an earlier probe if nothing has changed since.
+
+        Other limits are applied to what was measured; a failure that no second look has confirmed
+        costs a new probe.
+        """
+        state = fingerprint(case)
+        measuring = _measuring(settings)
+        for known, theirs, their_state, diagnosis in self._known:
+            if _is_same(known, case) and theirs == measuring and their_state == state:
+                again, unconfirmed = judged(diagnosis, settings, rules, case)
+                if not unconfirmed or not settings.confirm_steps:
+                    return again
+        fresh = diagnose(case, settings, rules, base_seed)
+        self._known.insert(0, (case, measuring, state, fresh))
+        return fresh
+
+
+def judged(
+    diagnosis: Diagnosis, settings: Settings, rules: Sequence[Rule], case: Case | None = None
+) -> tuple[Diagnosis, bool]:
+    """Judge a diagnosis with other settings; say whether a failure is left unconfirmed."""
+    check_codes(settings, [rule.code for rule in rules])
+    chosen = [rule for rule in rules if is_selected(rule.code, settings)]
+    sgd = diagnosis.optimizer.startswith("SGD") if case is None else kind_of(case.optimizer).sgd
+    return judge_again(diagnosis, chosen, limits_of(settings, sgd=sgd))
+
+
+def fingerprint(case: Case) -> tuple[Any, ...]:
+    """Numbers that change when a model, its batch or its mode do.
+
+    Version counters see every in-place change but those through `.data`, which the norms see.
+    """
+    modules = [m for m in (case.model, case.loss) if isinstance(m, nn.Module)]
+    state = [t for m in modules for t in (*m.parameters(), *m.buffers())]
+    batch = list(tensors((case.inputs, case.targets)))
+    flags = tuple(module.training for m in modules for module in m.modules())
+    frozen = tuple(p.requires_grad for m in modules for p in m.parameters())
+    versions = tuple((id(t), _version(t)) for t in (*state, *batch))
+    return versions, flags, frozen, _norms([*state, *batch])
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _norms(values: Sequence[Tensor]) -> tuple[float, ...]:
+    usable = [t for t in values if t.is_floating_point() and t.numel() and not t.is_meta]
+    with torch.no_grad():
+        return tuple(
+            float(torch.linalg.vector_norm(t)) for t in usable if t.layout == torch.strided
+        )
+
+
+def _measuring(settings: Settings) -> Settings:
+    neutral = {name: getattr(Settings(), name) for name in _JUDGEMENT}
+    return replace(settings, **neutral, sources={})
+
+
+def _is_same(one: Case, other: Case) -> bool:
+    return (
+        one.model is other.model
+        and one.loss is other.loss
+        and one.optimizer is other.optimizer
+        and _is_same_tree(one.inputs, other.inputs)
+        and _is_same_tree(one.targets, other.targets)
+    )
+
+
+def _is_same_tree(one: Any, other: Any) -> bool:
+    """Whether two nested values hold the very same tensors in the same places."""
+    if one is other:
+        return True
+    if type(one) is not type(other) or isinstance(one, Tensor):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(_is_same_tree(one[k], other[k]) for k in one)
+    if isinstance(one, (tuple, list)):
+        return len(one) == len(other) and all(map(_is_same_tree, one, other))
+    return bool(isinstance(one, (int, float, str, bool, type(None))) and one == other)
