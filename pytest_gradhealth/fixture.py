@@ -1,0 +1,70 @@
+"""What the `gradhealth` fixture gives to a test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from pytest_gradhealth.options import SettingValues
+    from pytest_gradhealth.records import Diagnosis
+
+
+class GradHealth:
+    """The assertions and the probe with the settings of the test that uses it.
+
+    Assertions on one model and batch share one probe, as long as neither has changed in between.
+    The functions of the same names in `pytest_gradhealth` do the same inside a test.
+    """
+
+    def probe(
+        self,
+        model: Any,
+        inputs: Any,
+        targets: Any = None,
+        *,
+        loss: Any = None,
+        optimizer: Any = None,
+        **settings: Unpack[SettingValues],
+    ) -> Diagnosis:
+        """Measure and judge without raising; `settings` are those of `pytest_gradhealth.probe`."""
+        __tracebackhide__ = True
+        from pytest_gradhealth.asserts import measured
+
+        return measured(model, inputs, targets, loss, optimizer, settings)
+
+    def assert_no_vanishing(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
+        """Assert that the gradient does not vanish on its way to the first layer (GH101)."""
+        __tracebackhide__ = True
+        from pytest_gradhealth.asserts import assert_no_vanishing
+
+        return assert_no_vanishing(model, *args, **kwargs)
+
+    def assert_no_exploding(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
+        """Assert that the gradient does not explode on its way to the first layer (GH201)."""
+        __tracebackhide__ = True
+        from pytest_gradhealth.asserts import assert_no_exploding
+
+        return assert_no_exploding(model, *args, **kwargs)
+
+    def assert_finite_gradients(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
+        """Assert that loss and gradients are finite (GH301)."""
+        __tracebackhide__ = True
+        from pytest_gradhealth.asserts import assert_finite_gradients
+
+        return assert_finite_gradients(model, *args, **kwargs)
+
+    def assert_all_reached(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
+        """Assert that every trainable parameter gets a gradient (GH401)."""
+        __tracebackhide__ = True
+        from pytest_gradhealth.asserts import assert_all_reached
+
+        return assert_all_reached(model, *args, **kwargs)
+
+    def assert_healthy(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
+        """Assert that no rule fails."""
+        __tracebackhide__ = True
+        from pytest_gradhealth.asserts import assert_healthy
+
+        return assert_healthy(model, *args, **kwargs)
