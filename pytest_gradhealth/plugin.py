@@ -1,0 +1,132 @@
+"""The pytest plugin: options, marker, fixture and hooks. It imports neither torch nor tabulate."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_gradhealth.context import current
+from pytest_gradhealth.errors import SettingError
+from pytest_gradhealth.fixture import GradHealth
+from pytest_gradhealth.options import OPTIONS
+from pytest_gradhealth.session import CONTEXT, Collector, TestContext, base_settings
+
+if TYPE_CHECKING:
+    from pytest_gradhealth.rules import Rule
+
+MARKER = (
+    "gradhealth(*, device, seeds, confirm_steps, min_ratio, max_ratio, warn_min_ratio,"
+    " warn_max_ratio, select, ignore): settings for the gradient checks of a test; those of the"
+    " nearest marker win, key by key."
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options; every default is None, so that the ini file is heard."""
+    group = parser.getgroup("gradhealth", "gradient health of PyTorch models")
+    group.addoption(
+        "--gradhealth-report",
+        action="store_true",
+        default=None,
+        dest="gradhealth_report",
+        help="show the gradient profile of every model that was probed",
+    )
+    group.addoption(
+        "--no-gradhealth",
+        action="store_true",
+        default=None,
+        dest="gradhealth_off",
+        help="skip every test that checks gradients, at its first check",
+    )
+    parser.addini("gradhealth_report", "show the gradient profiles (default: false)", "bool")
+    numbers = _knows_numbers()
+    for option in OPTIONS:
+        group.addoption(
+            option.flag,
+            default=None,
+            dest=option.key,
+            metavar=option.name.upper(),
+            help=option.help,
+        )
+        kind: Any = option.ini if numbers or option.ini == "args" else "string"
+        parser.addini(option.key, option.help, kind, default=None)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add the hook specifications, whether or not anything is switched on."""
+    from pytest_gradhealth import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the settings, so that a bad one stops the run before it starts."""
+    config.addinivalue_line("markers", MARKER)
+    base_settings(config)
+    if _reports(config) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Collector(), "gradhealth-collector")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Lend the test's settings to the assertions in it, and let go of its models afterwards."""
+    item.stash[CONTEXT] = context = TestContext(item)
+    token = current.set(context)
+    try:
+        return (yield)
+    finally:
+        current.reset(token)
+        del item.stash[CONTEXT]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Report a bad marker on the test that has it, used or not."""
+    if item.get_closest_marker("gradhealth") is None:
+        return
+    problem = ""
+    try:
+        _ = item.stash[CONTEXT].settings
+    except SettingError as error:
+        problem = str(error)
+    if problem:
+        pytest.fail(problem, pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put the probes of a phase on its report, if anyone will read them."""
+    report = yield
+    context = item.stash.get(CONTEXT, None)
+    if context is not None and _reports(item.config):
+        context.hand_over(report)
+    return report
+
+
+def pytest_gradhealth_rules() -> Sequence[Rule]:
+    """The package's own rules, registered like anyone's."""
+    from pytest_gradhealth.rules import built_in_rules
+
+    return built_in_rules()
+
+
+@pytest.fixture
+def gradhealth() -> GradHealth:
+    """Gradient checks with the settings of this test.
+
+    gradhealth.assert_no_vanishing(model, images, labels, loss=cross_entropy)
+    """
+    return GradHealth()
+
+
+def _reports(config: pytest.Config) -> bool:
+    return bool(config.getoption("gradhealth_report") or config.getini("gradhealth_report"))
+
+
+def _knows_numbers() -> bool:
+    """Whether this pytest reads numbers from native TOML (8.4 and later)."""
+    major, minor = (int(part) for part in pytest.__version__.split(".")[:2])
+    return (major, minor) >= (8, 4)

@@ -1,0 +1,107 @@
+"""The terminal's report: one row per probe, then the profiles worth a look."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from pytest_gradhealth.messages import headline, path_table, setting_line, shortened
+from pytest_gradhealth.records import RANK, Diagnosis, worst_path
+from pytest_gradhealth.wording import count, factor
+
+if TYPE_CHECKING:
+    from pytest_gradhealth.session import Entry
+
+#: A line and how pytest's terminal writer should mark it up.
+Line = tuple[str, dict[str, bool]]
+_COLOUR = {"failure": "red", "warning": "yellow", "healthy": "green"}
+
+
+def report_lines(entries: Sequence[Entry], *, width: int, verbose: bool) -> Iterator[Line]:
+    """Yield the lines of the report: all probes in a table, and the profile of those that failed
+    or warned (of all with `verbose`).
+    """
+    if not entries:
+        yield "no test probed a model", {}
+        return
+    yield from _overview(entries, width)
+    yield "", {}
+    yield _summary(entries), {}
+    for entry in entries:
+        if verbose or entry.diagnosis.verdict != "healthy":
+            yield from _profile(entry, width, verbose)
+
+
+def _overview(entries: Sequence[Entry], width: int) -> Iterator[Line]:
+    from tabulate import tabulate
+
+    rows = [_row(entry.diagnosis) for entry in entries]
+    names = ["verdict", "ratio", "rate", "layers", "seeds", "device", "ms", "model", "test"]
+    taken = sum(max(len(row[i]) for row in [names, *rows]) + 2 for i in range(len(names) - 1))
+    room = max(24, width - taken)
+    table = tabulate(
+        [[*row, shortened(entry.test, room)] for row, entry in zip(rows, entries, strict=True)],
+        headers=names,
+        tablefmt="plain",
+        disable_numparse=True,
+        colalign=("left", *["right"] * 4, "left", "right", "left", "left"),
+    )
+    header, *lines = table.splitlines()
+    yield header.rstrip(), {"bold": True}
+    for line, entry in zip(lines, entries, strict=True):
+        yield line.rstrip(), {_COLOUR[entry.diagnosis.verdict]: True}
+
+
+def _row(diagnosis: Diagnosis) -> list[str]:
+    path = diagnosis.worst_path
+    linked = path is not None and path.links > 0
+    return [
+        diagnosis.verdict,
+        factor(path.l2) if linked and path is not None else "-",
+        factor(path.l2 / path.links) if linked and path is not None else "-",
+        str(len(path.points)) if path is not None else "0",
+        str(len(diagnosis.seeds)),
+        diagnosis.device,
+        f"{diagnosis.milliseconds:.0f}",
+        shortened(diagnosis.model, 16),
+    ]
+
+
+def _summary(entries: Sequence[Entry]) -> str:
+    verdicts = Counter(entry.diagnosis.verdict for entry in entries)
+    expected = sum(entry.expected and entry.diagnosis.verdict == "failure" for entry in entries)
+    parts = [
+        f"{n} {verdict}"
+        for verdict in ("failure", "warning", "healthy")
+        if (n := verdicts[verdict])
+    ]
+    text = f"{count(len(entries), 'probe')}: {', '.join(parts)}"
+    if expected:
+        text += (
+            f" ({expected} of the failures expected by xfail)"
+            if verdicts["failure"] > 1
+            else (" (the failure is expected by xfail)")
+        )
+    return text + "; ratio and rate are L2 norms, first layer over last"
+
+
+def _profile(entry: Entry, width: int, verbose: bool) -> Iterator[Line]:
+    diagnosis = entry.diagnosis
+    findings = sorted(
+        (f for f in diagnosis.findings if verbose or f.severity != "info"),
+        key=lambda finding: RANK[finding.severity],
+    )
+    yield "", {}
+    yield shortened(entry.test, width), {"bold": True}
+    shown = [f for f in findings if f.severity != "info"]
+    for line in headline(diagnosis, shown).splitlines():
+        yield line, {_COLOUR[diagnosis.verdict]: True}
+    for finding in findings[len(shown) :]:
+        yield f"{finding.message} [{finding.code}]", {}
+    path = worst_path(diagnosis.profile, shown)
+    if path is not None:
+        yield from ((line, {}) for line in setting_line(diagnosis, path).splitlines())
+        table, _ = path_table(path, shown, verbose=verbose, width=min(width, 120))
+        yield "", {}
+        yield from ((line, {}) for line in table.splitlines())
