@@ -11,10 +11,10 @@ from pytest_gradhealth.diagnosis import Case, ModelLike, diagnose
 from pytest_gradhealth.errors import GradientHealthError
 from pytest_gradhealth.messages import render
 from pytest_gradhealth.optimizers import OptimizerLike
-from pytest_gradhealth.options import Settings, SettingValues
 from pytest_gradhealth.probes import judged
 from pytest_gradhealth.records import Diagnosis, Finding
 from pytest_gradhealth.rules import Rule, built_in_rules
+from pytest_gradhealth.settings import Settings, SettingValues
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -137,7 +137,7 @@ def measured(
 ) -> Diagnosis:
     """Return the diagnosis that the settings of the current test and `values` make of a model."""
     __tracebackhide__ = True
-    context = current.get()
+    context = current()
     if context is not None:
         context.begin()
     base = Settings() if context is None else context.settings
@@ -174,7 +174,7 @@ def _check(
     )
     if not failures:
         return diagnosis
-    context = current.get()
+    context = current()
     text = render(
         diagnosis,
         failures,
@@ -189,7 +189,7 @@ def _check(
 
 
 def _error_class(finding: Finding) -> type[GradientHealthError]:
-    context = current.get()
+    context = current()
     rules: Sequence[Rule] = built_in_rules() if context is None else context.rules
     errors = {rule.code: rule.error for rule in rules}
     return errors.get(finding.code, GradientHealthError)

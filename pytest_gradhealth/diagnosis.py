@@ -25,7 +25,6 @@ from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation import isolated, seed_everything
 from pytest_gradhealth.limits import leaves_doubt, limits_of
 from pytest_gradhealth.optimizers import OptimizerLike, check_belongs, kind_of
-from pytest_gradhealth.options import Settings, check_codes, is_selected
 from pytest_gradhealth.records import (
     RANK,
     Diagnosis,
@@ -36,6 +35,7 @@ from pytest_gradhealth.records import (
     verdict_of,
 )
 from pytest_gradhealth.rules import Evidence, Rule, built_in_rules
+from pytest_gradhealth.settings import Settings, check_codes, is_selected
 
 ModelLike = nn.Module | Callable[[], nn.Module]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from pytest_gradhealth.options import Settings
 from pytest_gradhealth.records import GradientPath, GradientProfile, Limit
+from pytest_gradhealth.settings import Settings
 
 #: Ratios, first layer over last, with Adam or an unknown optimizer.
 DEFAULTS = {"min_ratio": 1e-5, "warn_min_ratio": 1e-3, "max_ratio": 1e3, "warn_max_ratio": 1e2}

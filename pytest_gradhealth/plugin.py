@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_gradhealth.context import current
-from pytest_gradhealth.errors import SettingError
-from pytest_gradhealth.fixture import GradHealth
+from pytest_gradhealth.context import entered
 from pytest_gradhealth.options import OPTIONS
-from pytest_gradhealth.session import CONTEXT, Collector, TestContext, base_settings
+from pytest_gradhealth.session import (
+    CONTEXT,
+    TestContext,
+    base_settings,
+    cli_values,
+    ini_values,
+)
 
 if TYPE_CHECKING:
+    from pytest_gradhealth.fixture import GradHealth
     from pytest_gradhealth.rules import Rule
 
 MARKER = (
@@ -64,8 +69,11 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings, so that a bad one stops the run before it starts."""
     config.addinivalue_line("markers", MARKER)
-    base_settings(config)
+    if cli_values(config)[0] or ini_values(config)[0]:
+        base_settings(config)
     if _reports(config) and not hasattr(config, "workerinput"):
+        from pytest_gradhealth.collector import Collector
+
         config.pluginmanager.register(Collector(), "gradhealth-collector")
 
 
@@ -73,18 +81,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Lend the test's settings to the assertions in it, and let go of its models afterwards."""
     item.stash[CONTEXT] = context = TestContext(item)
-    token = current.set(context)
-    try:
-        return (yield)
-    finally:
-        current.reset(token)
-        del item.stash[CONTEXT]
+    with entered(context):
+        try:
+            return (yield)
+        finally:
+            del item.stash[CONTEXT]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Report a bad marker on the test that has it, used or not."""
     if item.get_closest_marker("gradhealth") is None:
         return
+    from pytest_gradhealth.errors import SettingError
+
     problem = ""
     try:
         _ = item.stash[CONTEXT].settings
@@ -119,6 +128,8 @@ def gradhealth() -> GradHealth:
 
     gradhealth.assert_no_vanishing(model, images, labels, loss=cross_entropy)
     """
+    from pytest_gradhealth.fixture import GradHealth
+
     return GradHealth()
 
 

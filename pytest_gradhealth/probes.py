@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from pytest_gradhealth.diagnosis import Case, diagnose, judge_again
 from pytest_gradhealth.limits import limits_of
 from pytest_gradhealth.optimizers import kind_of
-from pytest_gradhealth.options import Settings, check_codes, is_selected
 from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.rules import Rule
+from pytest_gradhealth.settings import Settings, check_codes, is_selected
 from pytest_gradhealth.tree import tensors
 
 #: Settings that only matter to the judgement, not to the measurement.

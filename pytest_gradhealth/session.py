@@ -7,73 +7,84 @@ they do without it.
 from __future__ import annotations
 
 import os
-import shlex
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_gradhealth.errors import SettingError
-from pytest_gradhealth.options import OPTIONS, Settings
+from pytest_gradhealth.options import OPTIONS
 
 if TYPE_CHECKING:
     from pytest_gradhealth.probes import ProbeCache
     from pytest_gradhealth.records import Diagnosis
     from pytest_gradhealth.rules import Rule
+    from pytest_gradhealth.settings import Settings
 
 #: Attribute of a test report that carries the probes of its phase.
 CARRIED = "gradhealth_probes"
-BASE_SETTINGS = pytest.StashKey[Settings]()
 CONTEXT = pytest.StashKey["TestContext"]()
+BASE_SETTINGS = pytest.StashKey["Settings"]()
 
 
 def base_settings(config: pytest.Config) -> Settings:
     """Return what command line and ini file say; raises UsageError that names the source."""
+    from pytest_gradhealth.errors import SettingError
+    from pytest_gradhealth.settings import Settings
+
     settings = config.stash.get(BASE_SETTINGS, None)
     if settings is None:
         try:
-            settings = Settings().merged(*_ini_values(config)).merged(*_cli_values(config))
+            from_ini = Settings().merged(*ini_values(config))
+            settings = from_ini.merged(*cli_values(config))
         except SettingError as error:
             raise pytest.UsageError(str(error)) from error
         config.stash[BASE_SETTINGS] = settings
     return settings
 
 
-def _cli_values(config: pytest.Config) -> tuple[dict[str, Any], dict[str, str]]:
-    values = {option.name: config.getoption(f"gradhealth_{option.name}") for option in OPTIONS}
-    return values, {option.name: option.flag for option in OPTIONS}
+def cli_values(config: pytest.Config) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings given on the command line, and the options that they came from."""
+    values = {option.name: config.getoption(option.key) for option in OPTIONS}
+    given = {name: value for name, value in values.items() if value is not None}
+    return given, {option.name: option.flag for option in OPTIONS}
 
 
-def _ini_values(config: pytest.Config) -> tuple[dict[str, Any], dict[str, str]]:
+def ini_values(config: pytest.Config) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings given in the ini file, and the keys that they came from."""
     file = config.inipath.name if config.inipath else "the ini file"
-    values, sources = {}, {}
+    given, sources = {}, {}
     for option in OPTIONS:
         sources[option.name] = f"{option.key} in {file}"
         try:
             value = config.getini(option.key)
         except (TypeError, ValueError, pytest.UsageError) as error:
             where = sources[option.name]
-            raise SettingError(f"{where}: {option.name} is not {option.expects}") from error
-        values[option.name] = None if value in ("", []) else value
-    return values, sources
+            raise pytest.UsageError(
+                f"{where}: {option.name} is not {option.expects} ({error})"
+            ) from error
+        if value not in (None, "", []):
+            given[option.name] = value
+    return given, sources
 
 
-@dataclass(eq=False)
 class TestContext:
     """What one test lends to the assertions in it."""
 
     __test__ = False
 
-    item: pytest.Item
-    recorded: list[Diagnosis] = field(default_factory=list)
+    def __init__(self, item: pytest.Item) -> None:
+        self.item = item
+        self.recorded: list[Diagnosis] = []
 
     @cached_property
     def settings(self) -> Settings:
-        """Marker, command line and ini file, merged; nearer markers win key by key."""
+        """Marker, command line and ini file, merged; nearer markers win key by key.
+
+        Raises SettingError for what a marker cannot say.
+        """
+        from pytest_gradhealth.errors import SettingError
+
         settings = base_settings(self.item.config)
         for mark in reversed(list(self.item.iter_markers("gradhealth"))):
             where = f"@pytest.mark.gradhealth on {self.item.name}"
@@ -87,6 +98,7 @@ class TestContext:
     @cached_property
     def rules(self) -> Sequence[Rule]:
         """The rules of every hook that applies to this test, by code."""
+        from pytest_gradhealth.errors import SettingError
         from pytest_gradhealth.rules import Rule
 
         found: dict[str, Rule] = {}
@@ -119,14 +131,17 @@ class TestContext:
     @property
     def rerun(self) -> str:
         """The command that runs this test alone, from where pytest was started."""
-        start = self.item.config.invocation_params.dir
-        path = os.path.relpath(self.item.path, start)
+        import shlex
+
+        path = os.path.relpath(self.item.path, self.item.config.invocation_params.dir)
         _, separator, name = self.item.nodeid.partition("::")
-        return f"pytest {shlex.quote(Path(path).as_posix() + separator + name)}"
+        return f"pytest {shlex.quote(path.replace(os.sep, '/') + separator + name)}"
 
     @property
     def base_seed(self) -> int:
         """The first seed: the same for a test in any order and any process."""
+        import zlib
+
         return zlib.crc32(self.item.nodeid.encode()) % 100_000
 
     def begin(self) -> None:
@@ -147,41 +162,3 @@ class TestContext:
         if self.recorded:
             setattr(report, CARRIED, [diagnosis.to_dict() for diagnosis in self.recorded])
             self.recorded.clear()
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One probe in the report: the test that made it, how that test ended, and the diagnosis."""
-
-    test: str
-    expected: bool
-    diagnosis: Diagnosis
-
-
-@dataclass
-class Collector:
-    """The probes of a run, gathered where the reports arrive (the xdist controller, if any)."""
-
-    entries: list[Entry] = field(default_factory=list)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Read the probes off a test report."""
-        carried: Sequence[Mapping[str, Any]] = getattr(report, CARRIED, ())
-        if carried:
-            from pytest_gradhealth.records import Diagnosis
-
-            expected = hasattr(report, "wasxfail")
-            self.entries += [
-                Entry(report.nodeid, expected, Diagnosis.from_dict(data)) for data in carried
-            ]
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Write the report section."""
-        from pytest_gradhealth.reporting.terminal import report_lines
-
-        verbose = terminalreporter.config.getoption("verbose") > 0
-        terminalreporter.section("gradient health")
-        for text, markup in report_lines(
-            self.entries, width=terminalreporter._tw.fullwidth, verbose=verbose
-        ):
-            terminalreporter.write_line(text, **markup)

@@ -11,7 +11,7 @@ from pytest_gradhealth.records import RANK, Diagnosis, worst_path
 from pytest_gradhealth.wording import count, factor
 
 if TYPE_CHECKING:
-    from pytest_gradhealth.session import Entry
+    from pytest_gradhealth.collector import Entry
 
 #: A line and how pytest's terminal writer should mark it up.
 Line = tuple[str, dict[str, bool]]

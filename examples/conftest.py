@@ -1,0 +1,1 @@
+"""Options and fixtures of the examples."""

@@ -1,0 +1,16 @@
+"""Imports torch before any inner pytest run, which would otherwise import it again and crash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _own_random_numbers() -> Iterator[None]:
+    """Every test draws the same numbers, in any order, and leaves none behind."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
