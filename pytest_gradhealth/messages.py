@@ -15,7 +15,7 @@ from pytest_gradhealth.records import (
     l2_decades,
     worst_path,
 )
-from pytest_gradhealth.wording import count, factor, number
+from pytest_gradhealth.wording import count, factor, number, printable
 
 #: Columns of a failure message: 80, less what pytest puts before each line.
 WIDTH = 76
@@ -163,7 +163,7 @@ def _gap(path: GradientPath, hidden: range) -> list[str]:
 
 def shortened(text: str, most: int) -> str:
     """Shorten a long text in the middle and keep control characters out of the terminal."""
-    text = "".join(c if c.isprintable() else "?" for c in text)
+    text = printable(text)
     if len(text) <= most:
         return text
     head = (most - 2) // 3

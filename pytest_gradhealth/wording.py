@@ -49,3 +49,12 @@ def listing(names: Sequence[str], most: int = 3) -> str:
     if len(names) > most:
         return f"{', '.join(names[:most])} and {len(names) - most} more"
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def printable(text: str) -> str:
+    """The text with a question mark for everything that could move the cursor or break the line.
+
+    >>> printable("layer\x1b[2J\n")
+    'layer?[2J?'
+    """
+    return "".join(character if character.isprintable() else "?" for character in text)

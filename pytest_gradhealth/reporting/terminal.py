@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_gradhealth.messages import headline, path_table, setting_line, shortened
-from pytest_gradhealth.records import RANK, Diagnosis, worst_path
-from pytest_gradhealth.wording import count, factor
+from pytest_gradhealth.records import RANK, Diagnosis, Verdict, worst_path
+from pytest_gradhealth.wording import count, factor, printable
 
 if TYPE_CHECKING:
     from pytest_gradhealth.collector import Entry
@@ -27,6 +27,7 @@ def report_lines(entries: Sequence[Entry], *, width: int, verbose: bool) -> Iter
         return
     yield from _overview(entries, width)
     yield "", {}
+    yield "ratio: L2 norm of the gradient at the first layer over the last; rate: per step", {}
     yield _summary(entries), {}
     for entry in entries:
         if verbose or entry.diagnosis.verdict != "healthy":
@@ -41,7 +42,7 @@ def _overview(entries: Sequence[Entry], width: int) -> Iterator[Line]:
     taken = sum(max(len(row[i]) for row in [names, *rows]) + 2 for i in range(len(names) - 1))
     room = max(24, width - taken)
     table = tabulate(
-        [[*row, shortened(entry.test, room)] for row, entry in zip(rows, entries, strict=True)],
+        [[*row, _tail(entry.test, room)] for row, entry in zip(rows, entries, strict=True)],
         headers=names,
         tablefmt="plain",
         disable_numparse=True,
@@ -51,6 +52,11 @@ def _overview(entries: Sequence[Entry], width: int) -> Iterator[Line]:
     yield header.rstrip(), {"bold": True}
     for line, entry in zip(lines, entries, strict=True):
         yield line.rstrip(), {_COLOUR[entry.diagnosis.verdict]: True}
+
+
+def _tail(text: str, most: int) -> str:
+    text = printable(text)
+    return text if len(text) <= most else ".." + text[2 - most :]
 
 
 def _row(diagnosis: Diagnosis) -> list[str]:
@@ -71,19 +77,10 @@ def _row(diagnosis: Diagnosis) -> list[str]:
 def _summary(entries: Sequence[Entry]) -> str:
     verdicts = Counter(entry.diagnosis.verdict for entry in entries)
     expected = sum(entry.expected and entry.diagnosis.verdict == "failure" for entry in entries)
-    parts = [
-        f"{n} {verdict}"
-        for verdict in ("failure", "warning", "healthy")
-        if (n := verdicts[verdict])
-    ]
-    text = f"{count(len(entries), 'probe')}: {', '.join(parts)}"
-    if expected:
-        text += (
-            f" ({expected} of the failures expected by xfail)"
-            if verdicts["failure"] > 1
-            else (" (the failure is expected by xfail)")
-        )
-    return text + "; ratio and rate are L2 norms, first layer over last"
+    order: tuple[Verdict, ...] = ("failure", "warning", "healthy")
+    parts = [f"{verdicts[verdict]} {verdict}" for verdict in order if verdicts[verdict]]
+    note = f" ({count(expected, 'failure')} expected by xfail)" if expected else ""
+    return f"{count(len(entries), 'probe')}: {', '.join(parts)}{note}"
 
 
 def _profile(entry: Entry, width: int, verbose: bool) -> Iterator[Line]:
@@ -93,7 +90,7 @@ def _profile(entry: Entry, width: int, verbose: bool) -> Iterator[Line]:
         key=lambda finding: RANK[finding.severity],
     )
     yield "", {}
-    yield shortened(entry.test, width), {"bold": True}
+    yield printable(entry.test), {"bold": True}
     shown = [f for f in findings if f.severity != "info"]
     for line in headline(diagnosis, shown).splitlines():
         yield line, {_COLOUR[diagnosis.verdict]: True}
