@@ -225,12 +225,13 @@ def _output_record(mark: Mark, activation: float | None, gradient: float | None)
 
 def _point(mark: Mark, record: OutputRecord) -> PathPoint:
     return PathPoint(
-        name=f"{mark.name}:{mark.output}" if mark.output else mark.name,
+        name=mark.name,
         type=mark.type,
         shape=mark.shape,
         norm=math.nan if record.norm is None else record.norm,
         numel=mark.numel,
         call=mark.call,
+        output=mark.output,
         activation=math.nan if record.activation is None else record.activation,
         leaf=mark.leaf,
         width=mark.width,

@@ -71,7 +71,7 @@ def setting_line(diagnosis: Diagnosis, path: GradientPath) -> str:
     line = ", ".join(parts)
     second = diagnosis.confirmation
     if second is not None:
-        again = next((p for p in second.paths if p.first.name == path.first.name), None)
+        again = next((p for p in second.paths if p.first.label == path.first.label), None)
         steps = f"{count(second.steps, 'step')} of {diagnosis.optimizer}"
         if again is not None:
             line += f"\nlooked at again after {steps}: {factor(again.l2)}"

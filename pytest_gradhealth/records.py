@@ -58,10 +58,10 @@ class PathPoint:
     """One module output on a gradient path, with the gradient of the loss with respect to it.
 
     `norm` is the gradient's L2 norm and `activation` that of the output itself; `call` counts the
-    calls of the same module in one forward. `leaf` is the type of the innermost module that
-    returned this very tensor, `ops` the functions applied to it outside of any recorded module
-    before the next point, and `width` the number of units (times the kernel size of a convolution),
-    where the module has a weight.
+    calls of the same module in one forward, `output` the tensors that one call returned. `leaf` is
+    the type of the innermost module that returned this very tensor, `ops` the functions applied to
+    it outside of any recorded module before the next point, and `width` the number of units (times
+    the kernel size of a convolution), where the module has a weight.
     """
 
     name: str
@@ -70,6 +70,7 @@ class PathPoint:
     norm: float
     numel: int
     call: int = 0
+    output: int = 0
     activation: float = math.nan
     leaf: str = ""
     ops: tuple[str, ...] = ()
@@ -77,8 +78,9 @@ class PathPoint:
 
     @property
     def label(self) -> str:
-        """The name, with the call number from the second call of a module on."""
-        return f"{self.name}#{self.call}" if self.call else self.name
+        """The name, with the numbers of output and call from the second ones on: "lstm:1#2"."""
+        output = f":{self.output}" if self.output else ""
+        return self.name + output + (f"#{self.call}" if self.call else "")
 
     @property
     def title(self) -> str:

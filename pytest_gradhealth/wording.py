@@ -54,7 +54,7 @@ def listing(names: Sequence[str], most: int = 3) -> str:
 def printable(text: str) -> str:
     """The text with a question mark for everything that could move the cursor or break the line.
 
-    >>> printable("layer\x1b[2J\n")
+    >>> printable("layer" + chr(27) + "[2J" + chr(10))
     'layer?[2J?'
     """
     return "".join(character if character.isprintable() else "?" for character in text)

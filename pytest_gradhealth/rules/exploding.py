@@ -66,7 +66,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 def _second_growth(path: GradientPath, second: GradientProfile) -> float:
     """X of the same path in the second look; steps that ended in NaN or infinity confirm."""
     for other in second.paths:
-        if (other.first.name, other.first.call) == (path.first.name, path.first.call):
+        if other.first.label == path.first.label:
             return other.exploding if other.finite else math.inf
     return math.inf if second.non_finite else 0.0
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import NonFiniteGradientError
-from pytest_gradhealth.records import Finding, NonFinite, OutputRecord
+from pytest_gradhealth.records import Finding, GradientProfile, NonFinite, OutputRecord
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.wording import listing
 
@@ -22,8 +22,12 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     """
     profile = evidence.first
     if profile.non_finite is not None:
-        bad = profile.non_finite
-        yield RULE.finding("failure", bad.layer, describe(bad), profile=profile)
+        bad, text = profile.non_finite, describe(profile.non_finite)
+        if _is_masked(profile):
+            text += "; no parameter is hit yet"
+            yield RULE.finding("warning", bad.layer, text, profile=profile)
+        else:
+            yield RULE.finding("failure", bad.layer, text, profile=profile)
         return
     hidden = [output for output in profile.outputs if _holds_nan(output)]
     if hidden:
@@ -48,6 +52,12 @@ def describe(bad: NonFinite) -> str:
         return f"the forward pass turns {value} in {where}: its input was finite"
     by = f", in the backward of {bad.op}" if bad.op else ""
     return f"the gradient turns {value} in {where}{by}: what came from the loss was finite"
+
+
+def _is_masked(profile: GradientProfile) -> bool:
+    """Whether loss and parameters' gradients are finite: a ReLU's mask may drop what is not."""
+    gradients = [p.gradient for p in profile.parameters if p.gradient is not None]
+    return bool(gradients) and all(map(math.isfinite, [profile.loss, *gradients]))
 
 
 def _holds_nan(output: OutputRecord) -> bool:

@@ -49,7 +49,7 @@ def _second_reach(path: GradientPath, second: GradientProfile) -> float:
     made: there the reference is the point right behind the gate instead of the loss.
     """
     for other in second.paths:
-        if (other.first.name, other.first.call) == (path.first.name, path.first.call):
+        if other.first.label == path.first.label:
             break
     else:
         return 0.0
@@ -60,7 +60,7 @@ def _second_reach(path: GradientPath, second: GradientProfile) -> float:
         return other.vanishing
     behind = path.points[gate]
     for point in other.points:
-        if (point.name, point.call) == (behind.name, behind.call):
+        if point.label == behind.label:
             return GradientPath((other.entry, point), other.entry).vanishing
     return 0.0
 

@@ -1,0 +1,187 @@
+"""GH301 names the module that produced the first NaN or infinity, forward or backward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_gradhealth import NonFiniteGradientError, assert_no_vanishing, probe
+from tests.nets import batch, mlp
+
+
+class Apply(nn.Module):
+    """A layer that applies a function."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+class Parent(nn.Module):
+    """Applies a function itself, between two children."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.before, self.after = nn.Linear(20, 8), nn.Linear(8, 5)
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.after(self.function(self.before(x)))
+        return out
+
+
+def around(layer: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(20, 8), nn.Tanh(), layer, nn.Linear(8, 5))
+
+
+def message(model: nn.Module, loss: Callable[[Tensor], Tensor] | None = None) -> tuple[str, str]:
+    diagnosis = probe(model, batch()[0], loss=loss)
+    assert diagnosis.verdict == "failure"
+    (finding,) = diagnosis.of(["GH301"])
+    return finding.layer, finding.message
+
+
+def nan_weight() -> nn.Module:
+    layer = nn.Linear(8, 8)
+    with torch.no_grad():
+        layer.weight[3, 3] = math.nan
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "text"),
+    [
+        (
+            lambda: around(Apply(lambda x: (x.abs() * 1e30).exp())),
+            "2",
+            "the forward pass turns infinite in 2 (Apply): its input was finite",
+        ),
+        (
+            lambda: around(Apply(lambda x: (x - x) / (x - x))),
+            "2",
+            "the forward pass turns NaN in 2 (Apply): its input was finite",
+        ),
+        (
+            lambda: around(nan_weight()),
+            "2",
+            "the forward pass turns NaN in 2 (Linear): its weight is not finite",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(20, 20), Parent(lambda x: x / 0), nn.Linear(5, 2)),
+            "1",
+            "the forward pass turns infinite in 1 (Parent): its input was finite",
+        ),
+        (
+            lambda: around(Apply(lambda x: (x * 0).sqrt())),
+            "2",
+            "the gradient turns infinite in 2 (Apply), in the backward of Sqrt: what came from the"
+            " loss was finite",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(20, 20), Parent(lambda x: (x * 0).sqrt())),
+            "1",
+            "the gradient turns infinite in 1 (Parent), in the backward of Sqrt: what came from the"
+            " loss was finite",
+        ),
+    ],
+    ids=["inf", "nan", "nan weight", "between children", "backward", "backward of a parent"],
+)
+def test_the_producer_is_named(model: Callable[[], nn.Module], layer: str, text: str) -> None:
+    assert message(model()) == (layer, text)
+
+
+def test_a_loss_of_its_own_making() -> None:
+    layer, text = message(mlp(), lambda y: (y - y).sum().log() + y.sum() * 0)
+    assert layer == "(loss)"
+    assert text == "the loss is infinite, although every layer's output is finite"
+
+
+def test_a_gradient_that_turns_bad_in_the_loss() -> None:
+    layer, text = message(mlp(), lambda y: (y - y).sum().sqrt())
+    assert layer == "(loss)"
+    assert text == (
+        "the gradient turns infinite in (loss), in the backward of Sqrt: what came from the loss"
+        " was finite"
+    )
+
+
+def test_masks_of_minus_infinity_are_no_finding() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
+    mask = nn.Transformer.generate_square_subsequent_mask(6)
+    diagnosis = probe(layer, {"src": torch.randn(4, 6, 16), "src_mask": mask})
+    assert diagnosis.verdict == "healthy"
+
+
+class Masking(nn.Module):
+    """Returns a score matrix with -inf above the diagonal, as attention code does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.mask, self.value = nn.Linear(8, 8), Apply(self.masked), nn.Linear(8, 8)
+
+    @staticmethod
+    def masked(scores: Tensor) -> Tensor:
+        upper = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+        return scores.masked_fill(upper, -math.inf)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights: Tensor = self.mask(self.query(x) @ x.mT).softmax(-1)
+        mixed: Tensor = weights @ self.value(x)
+        return mixed
+
+
+def test_an_output_with_minus_infinity_is_no_finding_by_itself() -> None:
+    assert probe(Masking(), torch.randn(4, 6, 8)).verdict == "healthy"
+
+
+def test_nan_that_stays_inside_is_a_warning() -> None:
+    class Inside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.broken = mlp(), Apply(lambda x: x / 0 * 0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.body(x)
+            self.broken(out)
+            return out
+
+    diagnosis = probe(Inside(), batch()[0])
+    assert diagnosis.verdict == "warning"
+    assert diagnosis.findings[0].message == (
+        "NaN in the output of broken, although loss and gradients are finite"
+    )
+
+
+def test_an_infinite_slope_that_a_relu_masks_is_a_warning() -> None:
+    model = nn.Sequential(nn.Linear(20, 8), nn.ReLU(), Apply(torch.sqrt), nn.Linear(8, 5))
+    diagnosis = probe(model, batch()[0])
+    assert all(math.isfinite(p.gradient or 0.0) for p in diagnosis.profile.parameters)
+    (finding,) = diagnosis.of(["GH301"])
+    assert finding.severity == "warning"
+    assert finding.message == (
+        "the gradient turns infinite in 2 (Apply), in the backward of Sqrt: what came from the"
+        " loss was finite; no parameter is hit yet"
+    )
+
+
+def test_no_assertion_passes_on_numbers_that_cannot_be_compared() -> None:
+    with pytest.raises(NonFiniteGradientError, match="turns NaN in 2"):
+        assert_no_vanishing(around(nan_weight()), batch()[0])
+
+
+def test_overflow_in_half_precision_is_found() -> None:
+    layers = [nn.Linear(1, 1, bias=False) for _ in range(10)]
+    for layer in layers:
+        nn.init.constant_(layer.weight, 10.0)
+    model = nn.Sequential(*layers).half()
+    diagnosis = probe(model, torch.ones(1, 1, dtype=torch.float16))
+    assert diagnosis.findings[0].message == (
+        "the forward pass turns infinite in 4 (Linear): its input was finite"
+    )

@@ -1,0 +1,134 @@
+"""Records: arithmetic in decades, and the way to plain builtins and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_gradhealth import Diagnosis, GradientPath, PathPoint, probe
+from pytest_gradhealth.records import (
+    Finding,
+    GradientProfile,
+    Limit,
+    NonFinite,
+    OutputRecord,
+    ParameterRecord,
+    decades,
+    power,
+)
+from tests.nets import batch, mlp
+
+norms = st.floats(min_value=1e-300, max_value=1e300)
+numbers = st.floats(allow_nan=False)
+
+
+def path_of(*norms: float, sizes: tuple[int, ...] = ()) -> GradientPath:
+    points = tuple(
+        PathPoint(str(i), "Linear", (1, n), norm, n)
+        for i, (norm, n) in enumerate(zip(norms, sizes or (1,) * len(norms), strict=True))
+    )
+    return GradientPath(points, entry=points[0])
+
+
+@given(norms, norms)
+def test_decades_are_the_logarithm_of_the_ratio(a: float, b: float) -> None:
+    assert decades(a, b) == pytest.approx(math.log10(a) - math.log10(b))
+    assert decades(a, b) == -decades(b, a)
+
+
+def test_decades_of_what_is_not_there() -> None:
+    assert decades(0.0, 1.0) == decades(0.0, 0.0) == -math.inf
+    assert decades(1.0, 0.0) == math.inf
+    assert math.isnan(decades(math.nan, 1.0))
+    assert math.isnan(decades(1.0, math.inf))
+    assert (power(-1000.0), power(1000.0), power(0.0)) == (0.0, math.inf, 1.0)
+
+
+def test_v_takes_the_larger_and_x_the_smaller_of_the_two_normalisations() -> None:
+    path = path_of(1e-4, 1.0, sizes=(1, 10_000))
+    assert path.vanishing == pytest.approx(-2)
+    assert path.exploding == pytest.approx(-4)
+    assert path.ratio == 1e-4
+
+
+def test_rate_steps_and_largest_step() -> None:
+    path = path_of(1e-6, 1e-5, 1e-1, 1.0)
+    assert path.steps == pytest.approx((-1, -4, -1))
+    assert path.rate == pytest.approx(1e-2)
+    assert path.largest_step(down=True) == 1
+    assert path.crossing(-0.5, down=True).name == "2"
+    assert path.crossing(-3, down=True).name == "1"
+
+
+plain_text = st.text(max_size=12)
+
+
+@st.composite
+def diagnoses(draw: st.DrawFn) -> Diagnosis:
+    points = tuple(
+        PathPoint(
+            draw(plain_text),
+            "Linear",
+            tuple(draw(st.lists(st.integers(1, 99), max_size=3))),
+            draw(numbers),
+            draw(st.integers(1, 1000)),
+            activation=draw(numbers),
+            ops=tuple(draw(st.lists(plain_text, max_size=2))),
+            width=draw(st.none() | st.integers(1, 9)),
+        )
+        for _ in range(draw(st.integers(1, 3)))
+    )
+    profile = GradientProfile(
+        seed=draw(st.integers(0, 99)),
+        steps=0,
+        loss=draw(numbers),
+        paths=(GradientPath(points, points[0], judged=draw(st.booleans())),),
+        outputs=(OutputRecord(draw(plain_text), "ReLU", "measured", (2, 3), 6, draw(numbers)),),
+        parameters=(ParameterRecord(draw(plain_text), (3,), "none", draw(numbers)),),
+        non_finite=draw(st.none() | st.just(NonFinite("backward", "a", "B", "nan"))),
+        awake=("x",),
+    )
+    finding = Finding("GH101", "vanishing", "failure", "0", draw(plain_text), draw(numbers), seed=0)
+    return Diagnosis(
+        draw(plain_text),
+        "failure",
+        (finding,),
+        (profile,),
+        limits={"min_ratio": Limit(draw(numbers), "default")},
+    )
+
+
+@given(diagnoses())
+def test_a_diagnosis_survives_json(diagnosis: Diagnosis) -> None:
+    text = json.dumps(diagnosis.to_dict(), allow_nan=False)
+    assert Diagnosis.from_dict(json.loads(text)) == diagnosis
+
+
+def test_a_measured_diagnosis_survives_json_with_its_text() -> None:
+    x, _ = batch()
+    diagnosis = probe(mlp(), x, loss=lambda outputs: (outputs * math.nan).sum())
+    again = Diagnosis.from_dict(json.loads(json.dumps(diagnosis.to_dict(), allow_nan=False)))
+    assert str(again) == str(diagnosis)
+    assert again.to_dict() == diagnosis.to_dict()
+
+
+def test_unknown_keys_of_a_newer_writer_are_ignored_and_missing_ones_are_not() -> None:
+    x, _ = batch()
+    data: dict[str, Any] = probe(mlp(), x).to_dict()
+    assert Diagnosis.from_dict({**data, "mood": "good"}).to_dict() == data
+    del data["profiles"]
+    with pytest.raises(TypeError, match="profiles"):
+        Diagnosis.from_dict(data)
+
+
+def test_records_cannot_be_changed() -> None:
+    x, _ = batch()
+    diagnosis = probe(mlp(), x)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        diagnosis.verdict = "failure"  # type: ignore[misc]
