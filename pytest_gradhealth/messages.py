@@ -19,6 +19,8 @@ from pytest_gradhealth.wording import count, factor, number, printable
 
 #: Columns of a failure message: 80, less what pytest puts before each line.
 WIDTH = 76
+#: Characters of a finding that are shown, however long the names in it.
+LONGEST_LINE = 400
 #: Rows of a path that are shown without -v.
 MOST_ROWS = 12
 
@@ -50,19 +52,18 @@ def render(
 def headline(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:
     """One line per finding, worst first; one line of good news without any."""
     if not findings:
-        path = diagnosis.worst_path
+        model, path = shortened(diagnosis.model, 40), diagnosis.worst_path
         if path is None or not path.links:
-            return f"{diagnosis.model}: no gradient path of two points or more to judge"
-        return (
-            f"{diagnosis.model} is healthy: {factor(path.l2)} of the"
-            f" gradient reaches {path.first.label}"
-        )
-    return "\n".join(f"{finding.message} [{finding.code}]" for finding in findings)
+            return f"{model}: no gradient path of two points or more to judge"
+        share = f"{factor(path.l2)} of the gradient reaches {path.first.title}"
+        return shortened(f"{model} is healthy: {share}", LONGEST_LINE)
+    return "\n".join(f"{shortened(f.message, LONGEST_LINE)} [{f.code}]" for f in findings)
 
 
 def setting_line(diagnosis: Diagnosis, path: GradientPath) -> str:
     """Where and how it was measured, and what the second look said."""
-    parts = [f"{diagnosis.model} on {diagnosis.device}, {count(len(path.points), 'point')}"]
+    model, points = shortened(diagnosis.model, 40), count(len(path.points), "point")
+    parts = [f"{model} on {diagnosis.device}, {points}"]
     seeds = diagnosis.seeds
     if len(seeds) > 1:
         parts.append(f"seed {diagnosis.decisive_seed} of {', '.join(map(str, seeds))}")
@@ -92,18 +93,21 @@ def path_table(
     """
     from tabulate import tabulate
 
-    focus = _focus(path, findings)
+    found = _found_at(path, findings)
+    largest = path.largest_step(down=-path.vanishing > path.exploding) or 0
     total = len(path.points)
-    shown = range(total) if verbose else _around(focus, total)
+    shown = range(total) if verbose else _around(largest if found is None else found, total)
     listed = _with_gaps(shown)
     rows = [
-        _gap(path, item)
-        if isinstance(item, range)
-        else _row(path, item, bool(findings) and item == focus)
+        _gap(path, item) if isinstance(item, range) else _row(path, item, item == found)
         for item in listed
     ]
     names = ["", "layer", "type", "output", "norm", "step"]
-    taken = sum(max(len(row[i]) for row in [names, *rows]) + 2 for i in range(len(names)))
+    # tabulate pads a header by two, and columns by two more.
+    taken = sum(
+        max(len(name) + 2 * bool(name), *(len(row[i]) for row in rows)) + 2
+        for i, name in enumerate(names)
+    )
     longest = max(4, min(24, width - taken))
     scale = _scale(path.points)
     for row, item in zip(rows, listed, strict=True):
@@ -119,14 +123,10 @@ def path_table(
     return text, total - len(shown)
 
 
-def _focus(path: GradientPath, findings: Sequence[Finding]) -> int:
-    """The row that matters most: the layer of a finding, else the largest step."""
-    for finding in findings:
-        for index, point in enumerate(path.points):
-            if point.label == finding.layer:
-                return index
-    down = -path.vanishing > path.exploding
-    return path.largest_step(down=down) or 0
+def _found_at(path: GradientPath, findings: Sequence[Finding]) -> int | None:
+    """The row of the first finding that is on the path, None if none is."""
+    labels = {point.label: index for index, point in enumerate(path.points)}
+    return next((labels[f.layer] for f in findings if f.layer in labels), None)
 
 
 def _around(focus: int, total: int) -> Sequence[int]:
@@ -216,7 +216,7 @@ def _acceptance(finding: Finding) -> str:
 
 def _hanging(label: str, text: str, width: int) -> str:
     return textwrap.fill(
-        text,
+        printable(text),
         width,
         initial_indent=f"{label + ':':8}",
         subsequent_indent=" " * 8,

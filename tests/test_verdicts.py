@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth import Diagnosis, Finding, probe
-from tests.nets import batch, mlp
+from tests.nets import batch, mlp, scalar_chain
 
 cross_entropy = nn.functional.cross_entropy
 
@@ -40,6 +40,15 @@ def test_large_weights_explode() -> None:
     assert finding.value > 1e3
     assert finding.limit == 1e3
     assert finding.limit_source == "default"
+
+
+def test_an_explosion_that_the_confirm_steps_turn_into_ruin_is_confirmed() -> None:
+    x = torch.ones(1, 1, dtype=torch.float64, requires_grad=True)
+    model = scalar_chain(5, weight=10.0, bias=0.0, activation=None)
+    diagnosis = probe(model, x, loss=lambda y: y.sum(), optimizer=torch.optim.SGD)
+    second = diagnosis.profiles[1].paths[0]
+    assert second.vanishing < -50, "five steps of SGD overshoot"
+    assert codes(diagnosis) == ["GH201"]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             continue
         grown = path.exploding
         if grown > math.log10(fail.value) and evidence.second is not None:
-            grown = min(grown, _second_growth(path, evidence.second))
+            grown = min(grown, _second_growth(path, evidence))
         limit = fail if grown > math.log10(fail.value) else warn
         if not grown > math.log10(limit.value):
             continue
@@ -63,12 +63,17 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _second_growth(path: GradientPath, second: GradientProfile) -> float:
-    """X of the same path in the second look; steps that ended in NaN or infinity confirm."""
-    for other in second.paths:
+def _second_growth(path: GradientPath, evidence: Evidence) -> float:
+    """X of the same path in the second look.
+
+    Steps that ended in NaN, infinity or a vanished gradient confirm: the explosion broke the model.
+    """
+    assert evidence.second is not None
+    for other in evidence.second.paths:
         if other.first.label == path.first.label:
-            return other.exploding if other.finite else math.inf
-    return math.inf if second.non_finite else 0.0
+            broken = not other.finite or power(other.vanishing) < evidence.limits["min_ratio"].value
+            return math.inf if broken else other.exploding
+    return math.inf if evidence.second.non_finite else 0.0
 
 
 def is_scale_free(path: GradientPath, profile: GradientProfile) -> bool:

@@ -1,0 +1,238 @@
+"""The words of a verdict, compared exactly."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import tabulate
+import torch
+from torch import Tensor, nn
+
+from pytest_gradhealth import (
+    Diagnosis,
+    ExplodingGradientError,
+    UnreachedParameterError,
+    VanishingGradientError,
+    assert_all_reached,
+    assert_no_exploding,
+    assert_no_vanishing,
+    probe,
+)
+from pytest_gradhealth.messages import path_table, render, shortened
+from tests.nets import batch, mlp, scalar_chain
+
+
+def anonymous(message: str) -> str:
+    """The message with seed 0: inside a test the seed comes from the test's name."""
+    return re.sub(r"seed \d+", "seed 0", message)
+
+
+def total(outputs: Tensor) -> Tensor:
+    return outputs.sum()
+
+
+def sigmoids(links: int = 12) -> nn.Module:
+    layers: list[nn.Module] = []
+    for layer in scalar_chain(links, weight=1.0, bias=-0.5, activation=None).children():
+        layers += [layer, nn.Sigmoid()]
+    return nn.Sequential(*layers)
+
+
+HALF = torch.full((1, 1), 0.5, dtype=torch.float64)
+ONE = torch.ones(1, 1, dtype=torch.float64)
+
+VANISHING = """\
+the gradient vanishes: x6e-08 of it reaches 0 (Linear); limit x1e-05 (default) [GH101]
+
+Sequential on cpu, 24 points, seed 0
+looked at again after 5 steps of Adam(lr=0.001): x5.6e-08
+
+    layer    type     output       norm      step
+    0        Linear   1x1         6e-08     x0.25  #
+    1        Sigmoid  1x1       2.4e-07        x1  ##
+    ...      1 more                         x0.25
+    3        Sigmoid  1x1       9.5e-07        x1  ####
+    4        Linear   1x1       9.5e-07     x0.25  ####
+    5        Sigmoid  1x1       3.8e-06        x1  ######
+>   6        Linear   1x1       3.8e-06     x0.25  ######
+    7        Sigmoid  1x1       1.5e-05        x1  ########
+    8        Linear   1x1       1.5e-05     x0.25  ########
+    9        Sigmoid  1x1       6.1e-05        x1  ##########
+    ...      12 more                     x0.00024
+    22       Linear   1x1          0.25     x0.25  ######################
+    23       Sigmoid  1x1             1            ########################
+
+cause:  12 Sigmoids let x0.25 through each (slope at most 1/4)
+try:    nn.ReLU() with nn.init.kaiming_normal_(layer.weight,
+        nonlinearity="relu"), or a normalisation layer before each
+        activation
+accept: min_ratio=1e-08, if this is meant to be"""
+
+EXPLODING = """\
+the gradient explodes: it grows x1e+05 to (input) (Tensor); limit x50 (the call) [GH201]
+
+Sequential on cpu, 6 points, seed 0
+looked at again after 5 steps of Adam(lr=0.001): x1e+05
+
+    layer    type    output      norm    step
+    (input)  Tensor  1x1        1e+05     x10  ########################
+    0        Linear  1x1        1e+04     x10  ###################
+    1        Linear  1x1        1e+03     x10  ##############
+>   2        Linear  1x1        1e+02     x10  ##########
+    3        Linear  1x1           10     x10  #####
+    4        Linear  1x1            1          #
+
+cause:  5 Linears pass on x10 each: the initial weights are large (variance
+        x fan-in is 1e+02, level is 1)
+try:    nn.init.orthogonal_(layer.weight)
+accept: max_ratio=1e+05, if this is meant to be"""
+
+
+def test_the_message_of_a_vanishing_gradient() -> None:
+    with pytest.raises(VanishingGradientError) as caught:
+        assert_no_vanishing(sigmoids(), HALF, loss=total)
+    assert anonymous(str(caught.value)) == VANISHING
+    (finding,) = caught.value.findings
+    assert (finding.code, finding.layer, finding.value) == ("GH101", "6", 0.25**12)
+    assert caught.value.diagnosis is not None
+    assert anonymous(str(caught.value.diagnosis)) == VANISHING
+
+
+def test_the_message_of_an_exploding_gradient() -> None:
+    model = scalar_chain(5, weight=10.0, bias=0.0, activation=None)
+    with pytest.raises(ExplodingGradientError) as caught:
+        assert_no_exploding(model, ONE.clone().requires_grad_(), loss=total, max_ratio=50)
+    assert anonymous(str(caught.value)) == EXPLODING
+
+
+def test_the_message_of_an_unused_layer() -> None:
+    class Extra(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = scalar_chain(2, weight=1.0, bias=0.0, activation=None)
+            self.extra = nn.Linear(1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.body(x)
+            return out
+
+    with pytest.raises(UnreachedParameterError) as caught:
+        assert_all_reached(Extra(), ONE, loss=total)
+    assert anonymous(str(caught.value)) == (
+        "no gradient reaches 2 parameters (extra.weight and extra.bias): unused by the loss"
+        " [GH401]\n"
+        "\n"
+        "Extra on cpu, 2 points, seed 0\n"
+        "looked at again after 5 steps of Adam(lr=0.001): x1\n"
+        "\n"
+        "    layer    type    output      norm    step\n"
+        "    body.0   Linear  1x1            1      x1  ########################\n"
+        "    body.1   Linear  1x1            1          ########################\n"
+        "\n"
+        "cause:  the forward does not use them, or cuts them off with detach() or\n"
+        "        no_grad()\n"
+        "try:    use them, delete them, or freeze them with requires_grad_(False)"
+    )
+
+
+def test_a_healthy_diagnosis_prints_its_path_too() -> None:
+    model = scalar_chain(2, weight=0.5, bias=0.0, activation=None)
+    assert str(probe(model, ONE, loss=total)) == (
+        "Sequential is healthy: x0.5 of the gradient reaches 0 (Linear)\n"
+        "\n"
+        "Sequential on cpu, 2 points, seed 0\n"
+        "\n"
+        "    layer    type    output      norm    step\n"
+        "    0        Linear  1x1          0.5    x0.5  #\n"
+        "    1        Linear  1x1            1          ########################"
+    )
+
+
+def test_the_verbose_message_shows_every_layer() -> None:
+    diagnosis = probe(sigmoids(), HALF, loss=total)
+    lines = render(diagnosis, verbose=True).splitlines()
+    assert sum(" Sigmoid " in line or " Linear " in line for line in lines) == 24
+    assert not any("more" in line for line in lines)
+
+
+def test_the_next_command_is_named_where_layers_are_hidden() -> None:
+    diagnosis = probe(sigmoids(), HALF, loss=total)
+    text = render(diagnosis, rerun="pytest test_a.py::test_b")
+    assert "next:   pytest test_a.py::test_b -v   (shows all 24 points)" in text
+    assert "next:" not in render(diagnosis, rerun="pytest x", verbose=True)
+
+
+def cause(diagnosis: Diagnosis) -> tuple[str, str]:
+    """The sentences after "cause:" and "try:", on one line each."""
+    text = str(diagnosis)
+    because, _, rest = text.partition("cause:")[2].partition("try:")
+    return " ".join(because.split()), " ".join(rest.partition("accept:")[0].split())
+
+
+def test_small_weights_are_named_as_the_cause() -> None:
+    x, y = batch()
+    because, advice = cause(probe(mlp(nn.ReLU, hidden=16), x, y, loss=nn.functional.cross_entropy))
+    assert because.startswith("16 Linears pass on x0.")
+    assert "the initial weights are small (variance x fan-in is 0.33, level is 2)" in because
+    assert advice == 'nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")'
+
+
+def test_one_bad_place_is_named_as_the_cause() -> None:
+    class Damped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(8, 8, bias=False) for _ in range(6))
+            for layer in self.layers.children():
+                assert isinstance(layer, nn.Linear)
+                nn.init.eye_(layer.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for i, layer in enumerate(self.layers):
+                x = layer(x) * (1e-7 if i == 3 else 1.0)
+            return x
+
+    because, advice = cause(probe(Damped(), torch.randn(4, 8), loss=total))
+    assert because == "most of it is lost in one place: x1e-07 from layers.4 to layers.3"
+    assert advice == "look at Linear in layers.4: its weights, and what multiplies its output"
+
+
+def test_a_softmax_over_one_unit_is_named_as_the_cause() -> None:
+    model = nn.Sequential(nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 1), nn.Softmax(dim=-1))
+    assert cause(probe(model, batch()[0])) == (
+        "3 is a softmax over one unit, which is 1 whatever comes in",
+        "nn.Sigmoid(), or two units",
+    )
+
+
+def test_dead_units_are_named_as_the_cause() -> None:
+    model = mlp(nn.ReLU, hidden=2)
+    model[2].register_parameter("bias", nn.Parameter(torch.full((32,), -100.0)))
+    assert cause(probe(model, batch()[0]))[0] == (
+        "all units of 3 are dead: its output is zero for the whole batch"
+    )
+
+
+def test_tables_do_not_depend_on_a_global_of_tabulate(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = probe(sigmoids(), HALF, loss=total).paths[0]
+    plain = path_table(path)
+    monkeypatch.setattr(tabulate, "PRESERVE_WHITESPACE", True)
+    assert path_table(path) == plain
+
+
+@pytest.mark.parametrize("width", [40, 76, 160])
+def test_tables_keep_to_the_width_as_far_as_they_can(width: int) -> None:
+    table, hidden = path_table(probe(sigmoids(), HALF, loss=total).paths[0], width=width)
+    assert max(map(len, table.splitlines())) <= max(width, 56)
+    assert hidden > 0
+
+
+def test_long_and_hostile_names_are_tamed() -> None:
+    assert shortened("a" * 50, 20) == "aaaaaa..aaaaaaaaaaaa"
+    assert shortened("evil\x1b[31m\n\u202e", 40) == "evil?[31m??"
+    model = nn.Sequential()
+    model.add_module("x" * 300 + "\x1b[2J", nn.Linear(4, 4))
+    model.add_module("y\n::error::", nn.Linear(4, 4))
+    text = str(probe(model, torch.randn(2, 4)))
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines()[1:])) <= 80
