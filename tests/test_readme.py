@@ -1,0 +1,105 @@
+"""The README says what is so: its commands, its options, and the output it shows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pytest_gradhealth.options import OPTIONS
+from pytest_gradhealth.rules import built_in_rules
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^python3 -m venv .*$", README, flags=re.MULTILINE)
+
+
+def test_the_gate_runs_exactly_the_test_command_after_lint_and_types() -> None:
+    _, test_command = COMMANDS
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert lines[-1] == test_command
+    assert [line for line in lines if line.startswith(".venv/bin/")] == [
+        ".venv/bin/ruff check .",
+        ".venv/bin/ruff format --check .",
+        ".venv/bin/mypy",
+    ]
+
+
+def test_the_contributing_guide_names_the_same_test_command() -> None:
+    assert COMMANDS[1] in (ROOT / "CONTRIBUTING.md").read_text()
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_every_option_has_its_row(option: object) -> None:
+    assert any(
+        f"`{option.key}`" in row and f"{option.flag}=" in row and f"`{option.name}=" in row  # type: ignore[attr-defined]
+        for row in README.splitlines()
+        if row.startswith("| `")
+    )
+
+
+def test_every_rule_has_its_row() -> None:
+    for rule in built_in_rules():
+        assert f"| {rule.code} | {rule.name} |" in README
+
+
+NUMBER = re.compile(r"(?<![\w.])x?\d+(?:\.\d+)?(?:e[+-]\d+)?(?![\w.])")
+
+
+def resembles(shown: str, real: str) -> bool:
+    """Whether two outputs are the same but for times, and for the last digits of numbers."""
+
+    def numbers(text: str) -> list[float]:
+        return [float(number.lstrip("x")) for number in NUMBER.findall(text)]
+
+    def words(text: str) -> list[str]:
+        text = re.sub(r"(cpu|cuda:\d) +\d+ ", "device ms ", text)
+        text = re.sub(r"in \d+\.\d+s|#+|=+", "", text)
+        return NUMBER.sub("N", text).split()
+
+    timeless = [re.sub(r"(cpu|cuda:\d) +\d+ |in \d+\.\d+s", "", text) for text in (shown, real)]
+    return words(shown) == words(real) and numbers(timeless[0]) == pytest.approx(
+        numbers(timeless[1]), rel=0.2
+    )
+
+
+def test_resemblance_can_fail() -> None:
+    shown = "failure  x3.1e-09  cpu  12  Net\n1 passed in 1.2s"
+    assert resembles(shown, "failure x3e-09 cpu 99 Net\n1 passed in 3.4s")
+    assert not resembles(shown, shown.replace("e-09", "e-08"))
+    assert not resembles(shown, shown.replace("failure", "healthy"))
+    assert not resembles(shown, shown.replace("1 passed", "2 passed"))
+
+
+def test_the_report_in_the_readme_is_what_the_examples_print() -> None:
+    pytest.importorskip("torchvision")
+    from examples import readme
+
+    assert resembles(readme.block(README, "report"), readme.report())
+
+
+def test_the_failure_in_the_readme_is_what_the_example_prints() -> None:
+    pytest.importorskip("torchvision")
+    from examples import readme
+
+    assert resembles(readme.block(README, "failure"), readme.failure())
+
+
+def test_the_rule_in_the_readme_works(pytester: pytest.Pytester) -> None:
+    code = next(
+        part for part in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "MY101" in part
+    )
+    pytester.makeconftest(code)
+    pytester.makepyfile(
+        """
+        import torch
+        from pytest_gradhealth import assert_healthy
+
+        def test_it():
+            assert_healthy(torch.nn.Linear(3, 3), torch.ones(2, 3), loss=lambda y: 1e4 + y.sum())
+        """
+    )
+    result = pytester.runpytest("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the loss starts above 100 [[]MY101[]]"])
