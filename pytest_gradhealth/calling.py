@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -46,7 +47,15 @@ def fresh(value: Any, device: torch.device) -> Any:
         twin = tensor.detach().clone().to(device)
         return twin.requires_grad_(tensor.requires_grad)
 
-    return map_tensors(copy, value, other=lambda item: item.to(device))
+    return map_tensors(copy, value, other=lambda item: _copied(item).to(device))
+
+
+def _copied(item: Any) -> Any:
+    """A deep copy where the object allows one."""
+    try:
+        return deepcopy(item)
+    except Exception:
+        return item
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:

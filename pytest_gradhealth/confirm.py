@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from types import MethodType
 from typing import Any
 
 import torch
@@ -12,14 +13,18 @@ from torch.optim import Optimizer
 
 from pytest_gradhealth.capture import Look, Subject, look, named_parameters, run_backward
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.isolation import isolated, seed_everything
+from pytest_gradhealth.graph import walk
+from pytest_gradhealth.isolation import gradients_set_aside, isolated, seed_everything
 from pytest_gradhealth.optimizers import OptimizerLike, build
 
 
 def copied(
     subject: Subject, optimizer: OptimizerLike | None, device: torch.device
 ) -> tuple[Subject, OptimizerLike | None]:
-    """Deep-copy model, loss and optimizer together and move them to `device`."""
+    """Deep-copy model, loss and optimizer together and move them to `device`.
+
+    A loss that is a method of the model becomes that of the copy. To be called inside `isolated`.
+    """
     loss = subject.loss if isinstance(subject.loss, nn.Module) else None
     instance = optimizer if isinstance(optimizer, Optimizer) else None
     try:
@@ -35,7 +40,10 @@ def copied(
         loss.to(device)
     if instance is not None:
         _move_state(instance, device)
-    twin = replace(subject, model=model, loss=loss or subject.loss, device=device)
+    called: Any = loss or subject.loss
+    if isinstance(called, MethodType) and called.__self__ is subject.model:
+        called = MethodType(called.__func__, model)
+    twin = replace(subject, model=model, loss=called, device=device)
     return twin, instance or optimizer
 
 
@@ -43,11 +51,10 @@ def look_after_steps(
     subject: Subject, optimizer: OptimizerLike | None, *, seed: int, steps: int
 ) -> Look:
     """Train a copy of `subject` for `steps` steps on its batch and look again."""
-    twin, optimizer = copied(subject, optimizer, subject.device)
-    trainable = [p for p in twin.model.parameters() if p.requires_grad]
     awake: set[str] = set()
-    with isolated([], subject.device):
-        stepper = build(optimizer, trainable)
+    with isolated(subject.modules, subject.device):
+        twin, optimizer = copied(subject, optimizer, subject.device)
+        stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
         for step in range(steps):
             seed_everything(seed + step + 1, subject.device)
             stepper.step(lambda: _loss_with_gradients(twin, stepper, awake))
@@ -56,10 +63,14 @@ def look_after_steps(
 
 
 def _loss_with_gradients(twin: Subject, stepper: Optimizer, awake: set[str]) -> Any:
+    """The closure of a step; leaves outside the copy, which a loss may read, get no gradient."""
     with torch.enable_grad():
         stepper.zero_grad()
         loss = twin.run()
-        run_backward(loss)
+        own = {id(p) for module in twin.modules for p in module.parameters()}
+        foreign = [leaf for leaf in walk(loss).leaves if id(leaf) not in own]
+        with gradients_set_aside(foreign):
+            run_backward(loss)
     for name, (parameter, _) in named_parameters(twin.model).items():
         gradient = parameter.grad
         if name not in awake and gradient is not None and bool(gradient.any()):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import sys
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -130,54 +130,116 @@ def _accelerator_states(device: torch.device) -> list[tuple[Any, Any, Tensor]]:
 
 
 def _restore_module(root: nn.Module) -> Undo:
-    modules = [(module, dict(module.__dict__), _containers(module)) for module in root.modules()]
-    tensors = {id(t): t for t in [*root.parameters(), *root.buffers()]}
-    values = [(t, t.data, t.detach().clone()) for t in tensors.values()]
-    flags = [(p, p.requires_grad, p.grad) for p in root.parameters()]
-    hooks = [(t, t._backward_hooks, dict(t._backward_hooks or {})) for t in tensors.values()]
+    containers = _Containers()
+    for module in root.modules():
+        containers.keep(module.__dict__)
+    tensors = {id(t): t for t in [*root.parameters(), *root.buffers(), *containers.tensors]}
+    undo_tensors = [_restore_tensor(tensor) for tensor in tensors.values()]
 
     def undo() -> None:
-        for module, attributes, containers in modules:
-            for container, content in containers:
-                _refill(container, content)
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
-        for tensor, data, value in values:
-            _put_back(tensor, data, value)
-        for parameter, requires_grad, gradient in flags:
-            parameter.requires_grad_(requires_grad)
-            parameter.grad = gradient
-        for tensor, mapping, content in hooks:
-            if mapping is not None:
-                _refill(mapping, content)
-            if tensor._backward_hooks is not mapping:
-                tensor._backward_hooks = mapping
+        containers.put_back()
+        for undo_tensor in undo_tensors:
+            undo_tensor()
 
     return undo
 
 
-def _containers(module: nn.Module) -> list[tuple[Any, Any]]:
-    """A module's own containers (parameters, buffers, children, hooks, caches) and copies."""
-    return [
-        (value, value.copy())
-        for value in module.__dict__.values()
-        if isinstance(value, (dict, list, set))
-    ]
+class _Containers:
+    """Builtin containers and what was in them, all the way down, and the tensors met there."""
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        self._contents: list[tuple[Any, Any]] = []
+        self._seen: set[int] = set()
+
+    def keep(self, value: object) -> None:
+        """Note the content of a container, and of the containers in it."""
+        if isinstance(value, Tensor):
+            self.tensors.append(value)
+        base = next(
+            (kind for kind in (dict, list, set, deque, tuple) if isinstance(value, kind)), None
+        )
+        if base is None or id(value) in self._seen:
+            return
+        self._seen.add(id(value))
+        items: Any = value
+        if base is not tuple:
+            self._contents.append((value, base(items)))
+        for item in items.values() if base is dict else items:
+            self.keep(item)
+
+    def put_back(self) -> None:
+        """Make every container hold what it held; those that still do are not touched."""
+        for container, content in self._contents:
+            if isinstance(container, dict):
+                if not _is_same_dict(container, content):
+                    container.clear()
+                    for key, value in content.items():
+                        container[key] = value
+            elif isinstance(container, set):
+                if container != content:
+                    container.clear()
+                    container.update(content)
+            elif not _is_same_sequence(container, content):
+                container.clear()
+                container.extend(content)
 
 
-def _refill(container: Any, content: Any) -> None:
-    container.clear()
-    if isinstance(container, list):
-        container.extend(content)
-    else:
-        container.update(content)
+def _is_same_dict(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
+    pairs = zip(one.items(), other.items(), strict=True)
+    return len(one) == len(other) and all(
+        mine == theirs and a is b for (mine, a), (theirs, b) in pairs
+    )
 
 
-def _put_back(tensor: Tensor, data: Tensor, value: Tensor) -> None:
-    """Write a tensor's old value into its old memory, without a trace in its version counter."""
-    with torch.no_grad():
-        if tensor.data.data_ptr() != data.data_ptr() or tensor.shape != data.shape:
-            tensor.data = data
-        overlapping = any(n > 1 and s == 0 for n, s in zip(data.shape, data.stride(), strict=True))
-        if not overlapping:
-            data.copy_(value)
+def _is_same_sequence(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
+
+
+def _restore_tensor(tensor: Tensor) -> Undo:
+    """Undo what happens to a tensor: value, memory, gradient, flags and hooks.
+
+    Values are written through `.data`, which leaves no trace in the version counter: a graph that
+    the caller built before can still be back-propagated.
+    """
+    data, value = tensor.data, tensor.detach().clone()
+    leaf, requires_grad = tensor.is_leaf, tensor.requires_grad
+    gradient = tensor.grad if leaf else None
+    hooks, registered = tensor._backward_hooks, dict(tensor._backward_hooks or {})
+
+    def undo() -> None:
+        with torch.no_grad():
+            if leaf and not tensor.is_leaf:
+                tensor.detach_()
+            if not _is_same_memory(tensor, data):
+                tensor.data = data
+            if not _overlaps_itself(data):
+                data.copy_(value)
+        if leaf and tensor.requires_grad != requires_grad:
+            tensor.requires_grad_(requires_grad)
+        if leaf and tensor.grad is not gradient:
+            tensor.grad = gradient
+        if hooks is not None:
+            hooks.clear()
+            hooks.update(registered)
+        if tensor._backward_hooks is not hooks:
+            tensor._backward_hooks = hooks
+
+    return undo
+
+
+def _is_same_memory(tensor: Tensor, data: Tensor) -> bool:
+    if tensor.layout != torch.strided or data.layout != torch.strided:
+        return tensor.layout == data.layout
+    return (
+        tensor.data_ptr() == data.data_ptr()
+        and tensor.shape == data.shape
+        and tensor.stride() == data.stride()
+    )
+
+
+def _overlaps_itself(data: Tensor) -> bool:
+    """Whether elements share memory, as in an expanded tensor: that cannot be written anyway."""
+    if data.layout != torch.strided:
+        return False
+    return any(n > 1 and step == 0 for n, step in zip(data.shape, data.stride(), strict=True))

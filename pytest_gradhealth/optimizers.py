@@ -42,6 +42,12 @@ def build(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> Op
         raise ProbeError(
             f"optimizer returned a {type(built).__name__}, not a torch.optim.Optimizer"
         )
+    given = {id(parameter) for parameter in parameters}
+    if any(id(p) not in given for group in built.param_groups for p in group["params"]):
+        raise ProbeError(
+            "optimizer returned one over other parameters than it was given; build it from its"
+            " argument, for example lambda params: torch.optim.SGD(params, lr=0.1)"
+        )
     return built
 
 

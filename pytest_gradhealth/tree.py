@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections import UserDict
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -57,9 +58,9 @@ def map_tensors(
 
 
 def _rebuild_mapping(mapping: Mapping[Any, Any], changed: dict[Any, Any]) -> Any:
-    """A mapping of the same class where it can be updated, else a plain dict."""
-    twin = copy.copy(mapping)
-    if isinstance(twin, MutableMapping):
+    """A mapping of the same class where that is safe to copy, else a plain dict."""
+    if isinstance(mapping, (dict, UserDict)):
+        twin = copy.copy(mapping)
         twin.update(changed)
         return twin
     return changed
