@@ -28,6 +28,11 @@ def check_inputs(inputs: object) -> None:
                 f"the batch is empty: the first input has shape {tuple(tensor.shape)};"
                 " pass at least one example"
             )
+        if tensor.is_meta:
+            raise ProbeError(
+                f"an input of shape {tuple(tensor.shape)} is on the meta device and holds no"
+                " numbers; pass a real batch"
+            )
         if (tensor.is_floating_point() or tensor.is_complex()) and bool(tensor.isnan().any()):
             where = f"{int(tensor.isnan().sum())} of {tensor.numel()} elements"
             raise ProbeError(
@@ -43,19 +48,22 @@ def fresh(value: Any, device: torch.device) -> Any:
     `to` method (a tokenizer's batch, say) are moved by it.
     """
 
-    def copy(tensor: Tensor) -> Tensor:
-        twin = tensor.detach().clone().to(device)
-        return twin.requires_grad_(tensor.requires_grad)
+    def copied(tensor: Tensor) -> Tensor:
+        return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
-    return map_tensors(copy, value, other=lambda item: _copied(item).to(device))
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.detach().clone().to(device).requires_grad_(tensor.requires_grad)
 
+    def other(item: Any) -> Any:
+        if isinstance(item, tuple) and hasattr(item, "_fields"):
+            fields = (copied(field) if isinstance(field, Tensor) else field for field in item)
+            return type(item)(*fields).to(device)  # type: ignore[attr-defined]
+        try:
+            return deepcopy(item).to(device)
+        except Exception:
+            return item.to(device)
 
-def _copied(item: Any) -> Any:
-    """A deep copy where the object allows one."""
-    try:
-        return deepcopy(item)
-    except Exception:
-        return item
+    return map_tensors(moved, value, other)
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:

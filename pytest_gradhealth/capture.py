@@ -20,6 +20,7 @@ from pytest_gradhealth.paths import gradient_paths
 from pytest_gradhealth.recorder import Key, Mark, Recorder
 from pytest_gradhealth.records import (
     GradientProfile,
+    NonFinite,
     OutputRecord,
     ParameterRecord,
     ParameterState,
@@ -62,6 +63,10 @@ class Look:
         marks = [mark for mark, key in self.keys.items() if key in carriers]
         paths = gradient_paths(self.tree, self.points, marks)
         return replace(self, profile=replace(self.profile, paths=paths))
+
+    def marked(self, bad: NonFinite) -> Look:
+        """The same look, with where its first NaN or infinity came up."""
+        return replace(self, profile=replace(self.profile, non_finite=bad))
 
 
 def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
@@ -145,7 +150,12 @@ def _measure_parameters(model: nn.Module, aligned: Collection[str]) -> list[_Mea
     measured = []
     for name, (parameter, others) in named_parameters(model).items():
         gradient = parameter.grad
-        wanted = gradient is not None and name.rpartition(".")[0] in aligned and parameter.dim() > 1
+        wanted = (
+            gradient is not None
+            and gradient.layout == torch.strided
+            and name.rpartition(".")[0] in aligned
+            and parameter.dim() > 1
+        )
         measured.append(
             _Measured(
                 name=name,

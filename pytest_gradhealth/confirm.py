@@ -15,7 +15,7 @@ from pytest_gradhealth.capture import Look, Subject, look, named_parameters, run
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.graph import walk
 from pytest_gradhealth.isolation import gradients_set_aside, isolated, seed_everything
-from pytest_gradhealth.optimizers import OptimizerLike, build
+from pytest_gradhealth.optimizers import OptimizerLike, build, copy_into
 
 
 def copied(
@@ -28,7 +28,10 @@ def copied(
     loss = subject.loss if isinstance(subject.loss, nn.Module) else None
     instance = optimizer if isinstance(optimizer, Optimizer) else None
     try:
-        model, loss, instance = copy.deepcopy((subject.model, loss, instance))
+        memo: dict[int, Any] = {}
+        model, loss = copy.deepcopy((subject.model, loss), memo)
+        if instance is not None:
+            instance = copy_into(instance, memo)
     except Exception as error:
         raise ProbeError(
             f"{type(subject.model).__name__} cannot be deep-copied ({type(error).__name__}:"
@@ -50,14 +53,25 @@ def copied(
 def look_after_steps(
     subject: Subject, optimizer: OptimizerLike | None, *, seed: int, steps: int
 ) -> Look:
-    """Train a copy of `subject` for `steps` steps on its batch and look again."""
+    """Train a copy of `subject` for `steps` steps on its batch and look again.
+
+    Raises ProbeError if the model, the loss or the optimizer fails on the way.
+    """
     awake: set[str] = set()
     with isolated(subject.modules, subject.device):
         twin, optimizer = copied(subject, optimizer, subject.device)
         stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
         for step in range(steps):
             seed_everything(seed + step + 1, subject.device)
-            stepper.step(lambda: _loss_with_gradients(twin, stepper, awake))
+            try:
+                stepper.step(lambda: _loss_with_gradients(twin, stepper, awake))
+            except ProbeError:
+                raise
+            except Exception as error:
+                name = type(stepper).__name__
+                raise ProbeError(
+                    f"optimizer {name} raised {type(error).__name__}: {error} in its step"
+                ) from error
         seen = look(twin, seed=seed, steps=steps)
     return replace(seen, profile=replace(seen.profile, awake=tuple(sorted(awake))))
 

@@ -24,7 +24,7 @@ from pytest_gradhealth.devices import choose_device, device_of
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation import isolated, seed_everything
 from pytest_gradhealth.limits import leaves_doubt, limits_of
-from pytest_gradhealth.optimizers import OptimizerLike, check_belongs, kind_of
+from pytest_gradhealth.optimizers import Kind, OptimizerLike, check_belongs, kind_of
 from pytest_gradhealth.records import (
     RANK,
     Diagnosis,
@@ -41,6 +41,10 @@ ModelLike = nn.Module | Callable[[], nn.Module]
 
 #: How many seeds are tried at most where one leaves doubt.
 MOST_SEEDS = 5
+
+
+#: For a NaN that a second run does not show again.
+SOMEWHERE = NonFinite("backward", "(loss)", "", "nan")
 
 
 @dataclass(frozen=True)
@@ -117,23 +121,24 @@ def diagnose(
     check_codes(settings, [rule.code for rule in rules])
     chosen = [rule for rule in rules if is_selected(rule.code, settings)]
     _check_case(case)
-    optimizer = kind_of(case.optimizer)
-    limits = limits_of(settings, sgd=optimizer.sgd)
     profiles: list[GradientProfile] = []
     findings: list[Finding] = []
     for seed in _seeds(case, settings, base_seed):
-        name, device, looks, found = _examine(case, settings, chosen, limits, seed)
+        trial = _trial(case, settings, seed)
+        limits = limits_of(settings, sgd=trial.kind.sgd)
+        looks, found = _examine(trial, settings.confirm_steps, chosen, limits)
         profiles += looks
         findings = [*findings, *(f for f in found if f not in findings)]
         if verdict_of(findings) == "failure" or not _goes_on(case, settings, looks[0], limits):
             break
     return Diagnosis(
-        model=name,
+        model=type(trial.subject.model).__name__,
         verdict=verdict_of(findings),
         findings=tuple(sorted(findings, key=lambda finding: RANK[finding.severity])),
         profiles=tuple(profiles),
-        device=str(device),
-        optimizer=str(optimizer),
+        device=str(trial.subject.device),
+        optimizer=str(trial.kind),
+        sgd=trial.kind.sgd,
         confirm_steps=settings.confirm_steps,
         limits=limits,
         milliseconds=1e3 * (time.perf_counter() - started),
@@ -186,65 +191,71 @@ def _goes_on(
     return case.is_factory and (settings.seeds is not None or leaves_doubt(first, limits))
 
 
-def _examine(
-    case: Case, settings: Settings, rules: Sequence[Rule], limits: Mapping[str, Limit], seed: int
-) -> tuple[str, torch.device, list[GradientProfile], tuple[Finding, ...]]:
-    """Look under one seed, again where a rule wants to be sure, and judge."""
-    subject, optimizer, owned = _subject(case, settings, seed)
-    name = type(subject.model).__name__
+@dataclass(frozen=True)
+class _Trial:
+    """A model under one seed, and the caller's own modules among what a look may touch."""
 
-    with _eager(), isolated(owned, subject.device):
+    subject: Subject
+    optimizer: OptimizerLike | None
+    kind: Kind
+    owned: tuple[nn.Module, ...]
+    seed: int
+
+
+def _examine(
+    trial: _Trial, confirm_steps: int, rules: Sequence[Rule], limits: Mapping[str, Limit]
+) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
+    """Look under one seed, again where a rule wants to be sure, and judge."""
+    subject, seed = trial.subject, trial.seed
+    with _eager(), isolated(trial.owned, subject.device):
         first = look(subject, seed=seed)
     if not _is_finite(first.profile):
-        with _eager(), isolated(owned, subject.device):
+        with _eager(), isolated(trial.owned, subject.device):
             bad = first_non_finite(subject, seed=seed)
-        first = replace(first, profile=replace(first.profile, non_finite=bad or _somewhere()))
+        first = first.marked(bad or SOMEWHERE)
     findings = judge(rules, Evidence(first.profile, None, limits))
-    if not any(rule.wants_second_look(_of(rule, findings)) for rule in rules):
-        return name, subject.device, [first.profile], findings
+    if not _in_doubt(rules, findings):
+        return [first.profile], findings
 
     carriers = None
     if len(first.profile.judged_paths) > 1:
-        with _eager(), isolated(owned, subject.device):
+        with _eager(), isolated(trial.owned, subject.device):
             carriers = data_carriers(subject, seed=seed)
     if carriers is not None:
         first = first.restricted_to(carriers)
         findings = judge(rules, Evidence(first.profile, None, limits))
-    wanted = any(rule.wants_second_look(_of(rule, findings)) for rule in rules)
-    if not wanted or not settings.confirm_steps:
-        return name, subject.device, [first.profile], findings
+    if not confirm_steps or not _in_doubt(rules, findings):
+        return [first.profile], findings
 
     with _eager():
-        second = look_after_steps(subject, optimizer, seed=seed, steps=settings.confirm_steps)
+        second = look_after_steps(subject, trial.optimizer, seed=seed, steps=confirm_steps)
     if carriers is not None:
         second = second.restricted_to(carriers)
     if not _is_finite(second.profile):
-        second = replace(second, profile=replace(second.profile, non_finite=_somewhere()))
-    looks = [first.profile, second.profile]
-    return (
-        name,
-        subject.device,
-        looks,
-        judge(rules, Evidence(first.profile, second.profile, limits)),
-    )
+        second = second.marked(SOMEWHERE)
+    evidence = Evidence(first.profile, second.profile, limits)
+    return [first.profile, second.profile], judge(rules, evidence)
 
 
-def _subject(
-    case: Case, settings: Settings, seed: int
-) -> tuple[Subject, OptimizerLike | None, tuple[nn.Module, ...]]:
-    """Build or take the model, on the device to probe on; also say what is the caller's own."""
+def _in_doubt(rules: Sequence[Rule], findings: Sequence[Finding]) -> bool:
+    return any(rule.wants_second_look(_of(rule, findings)) for rule in rules)
+
+
+def _trial(case: Case, settings: Settings, seed: int) -> _Trial:
+    """Build or take the model, on the device to probe on."""
     model = case.model if isinstance(case.model, nn.Module) else _built(case.model, seed)
     model = getattr(model, "_orig_mod", model)
     check_model(model)
     check_belongs(case.optimizer, model)
+    kind = kind_of(case.optimizer, [p for p in model.parameters() if p.requires_grad])
     device = choose_device(settings.device, model, settings.source("device"))
     subject = Subject(model, case.inputs, case.targets, case.loss, device)
     on_device = all(m is None or m.type == device.type for m in map(device_of, subject.modules))
     if on_device and (device.type == "cpu" or device_of(model) == device):
-        return subject, case.optimizer, subject.modules
+        return _Trial(subject, case.optimizer, kind, subject.modules, seed)
     with isolated(subject.modules, device):
         twin, optimizer = copied(subject, case.optimizer, device)
-    return twin, optimizer, ()
+    return _Trial(twin, optimizer, kind, (), seed)
 
 
 def _built(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -291,13 +302,19 @@ def _check_case(case: Case) -> None:
 
 def check_model(model: nn.Module) -> None:
     """Raise ProbeError for a model that cannot get a gradient as it is."""
-    lazy = [name for name, p in model.named_parameters() if is_lazy(p)]
-    if lazy:
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise ProbeError(
-            f"{lazy[0]} is a lazy parameter without a shape; call the model once on a batch"
-            " before the probe"
+            f"{type(model).__name__} holds a ScriptModule, which takes no hooks; pass the model as"
+            " it was before torch.jit.script or torch.jit.trace"
         )
     tensors = [*model.named_parameters(), *model.named_buffers()]
+    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
+    if lazy:
+        kind = "parameter" if lazy[0] in dict(model.named_parameters()) else "buffer"
+        raise ProbeError(
+            f"{lazy[0]} is a lazy {kind} without a shape; call the model once on a batch"
+            " before the probe"
+        )
     empty = [name for name, tensor in tensors if tensor.is_meta]
     if empty:
         raise ProbeError(
@@ -322,11 +339,6 @@ def _is_finite(profile: GradientProfile) -> bool:
     numbers += [output.norm for output in profile.outputs if output.norm is not None]
     numbers += [p.gradient for p in profile.parameters if p.gradient is not None]
     return all(map(math.isfinite, numbers))
-
-
-def _somewhere() -> NonFinite:
-    """For a NaN that a second run does not show again."""
-    return NonFinite("backward", "(loss)", "", "nan")
 
 
 def _of(rule: Rule, findings: Sequence[Finding]) -> list[Finding]:

@@ -188,7 +188,7 @@ class _Containers:
 def _is_same_dict(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
     pairs = zip(one.items(), other.items(), strict=True)
     return len(one) == len(other) and all(
-        mine == theirs and a is b for (mine, a), (theirs, b) in pairs
+        mine is theirs and a is b for (mine, a), (theirs, b) in pairs
     )
 
 
@@ -209,15 +209,18 @@ def _restore_tensor(tensor: Tensor) -> Undo:
 
     def undo() -> None:
         with torch.no_grad():
-            if leaf and not tensor.is_leaf:
+            if leaf and not tensor.is_leaf and not tensor._is_view():
                 tensor.detach_()
-            if not _is_same_memory(tensor, data):
-                tensor.data = data
-            if not _overlaps_itself(data):
-                data.copy_(value)
-        if leaf and tensor.requires_grad != requires_grad:
+            if data.layout != torch.strided:
+                tensor.data = value
+            else:
+                if not _is_same_memory(tensor, data):
+                    tensor.data = data
+                if not _overlaps_itself(data):
+                    data.copy_(value)
+        if tensor.is_leaf and tensor.requires_grad != requires_grad:
             tensor.requires_grad_(requires_grad)
-        if leaf and tensor.grad is not gradient:
+        if tensor.is_leaf and tensor.grad is not gradient:
             tensor.grad = gradient
         if hooks is not None:
             hooks.clear()
@@ -229,10 +232,9 @@ def _restore_tensor(tensor: Tensor) -> Undo:
 
 
 def _is_same_memory(tensor: Tensor, data: Tensor) -> bool:
-    if tensor.layout != torch.strided or data.layout != torch.strided:
-        return tensor.layout == data.layout
     return (
-        tensor.data_ptr() == data.data_ptr()
+        tensor.layout == data.layout
+        and tensor.data_ptr() == data.data_ptr()
         and tensor.shape == data.shape
         and tensor.stride() == data.stride()
     )
@@ -240,6 +242,4 @@ def _is_same_memory(tensor: Tensor, data: Tensor) -> bool:
 
 def _overlaps_itself(data: Tensor) -> bool:
     """Whether elements share memory, as in an expanded tensor: that cannot be written anyway."""
-    if data.layout != torch.strided:
-        return False
     return any(n > 1 and step == 0 for n, step in zip(data.shape, data.stride(), strict=True))

@@ -12,7 +12,7 @@ _SAFE_FLOAT32 = (1e-15, 1e18)
 #: The same for float64.
 _SAFE_FLOAT64 = (1e-150, 1e150)
 #: A naive float32 sum of more squares than this loses digits: it is cut into rows of this length.
-_ROW = 4096
+_ROW = 256
 
 
 def l2_norm(tensor: Tensor) -> Tensor:
@@ -49,7 +49,8 @@ def to_numbers(scalars: Sequence[Tensor]) -> list[float]:
 
 def cosine(weight: Tensor, gradient: Tensor) -> Tensor:
     """Return the cosine of the angle between two tensors of one shape, NaN if one is zero."""
-    product: Tensor = torch.vdot(_unit(weight), _unit(gradient)).real
+    dense = gradient if gradient.layout == torch.strided else gradient.to_dense()
+    product: Tensor = torch.vdot(_unit(weight), _unit(dense)).real
     return product
 
 
@@ -60,7 +61,7 @@ def _norm(values: Tensor, dim: int | None = None, dtype: torch.dtype | None = No
 
 def _unit(tensor: Tensor) -> Tensor:
     flat = _values(tensor).reshape(-1)
-    return flat / _norm(flat)
+    return flat / l2_norm(flat)
 
 
 def _values(tensor: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class Kind:
         return self.name if self.rate is None else f"{self.name}(lr={self.rate:g})"
 
 
-def kind_of(optimizer: OptimizerLike | None) -> Kind:
+def kind_of(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> Kind:
     """Tell the kind of an optimizer, building one only where a factory gives no other way."""
     if optimizer is None:
         return Kind("Adam", 1e-3, sgd=False)
@@ -75,10 +76,23 @@ def kind_of(optimizer: OptimizerLike | None) -> Kind:
         default = rate.default if rate is not None else None
         known = float(default) if isinstance(default, (int, float)) else None
         return Kind(optimizer.__name__, known, issubclass(optimizer, torch.optim.SGD))
-    built = build(cast("OptimizerLike", optimizer), [nn.Parameter(torch.zeros(1))])
+    built = build(cast("OptimizerLike", optimizer), parameters)
     lr: Any = built.defaults.get("lr")
     known = None if lr is None else float(lr)
     return Kind(type(built).__name__, known, isinstance(built, torch.optim.SGD))
+
+
+def copy_into(optimizer: Optimizer, memo: dict[int, Any]) -> Optimizer:
+    """Deep-copy an optimizer after its parameters, which `memo` maps to their copies.
+
+    Some optimizers (LBFGS) keep attributes that their pickled state leaves out. A step that a
+    scheduler has wrapped is left behind: it belongs to the original.
+    """
+    twin = copy.deepcopy(optimizer, memo)
+    for name, value in vars(optimizer).items():
+        if name not in vars(twin) and not callable(value):
+            setattr(twin, name, copy.deepcopy(value, memo))
+    return twin
 
 
 def check_belongs(optimizer: OptimizerLike | None, model: nn.Module) -> None:

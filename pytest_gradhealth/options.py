@@ -46,7 +46,8 @@ def _seeds(value: Any) -> int | tuple[int, ...]:
 
 def _integer(value: Any, least: int) -> int:
     number = int(value)
-    if isinstance(value, bool) or number < least or (isinstance(value, float) and number != value):
+    rounded = isinstance(value, float) and number != value
+    if isinstance(value, bool) or rounded or not least <= number < 2**62:
         raise ValueError
     return number
 

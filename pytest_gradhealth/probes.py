@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from pytest_gradhealth.diagnosis import Case, diagnose, judge_again
 from pytest_gradhealth.limits import limits_of
-from pytest_gradhealth.optimizers import kind_of
 from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.rules import Rule
 from pytest_gradhealth.settings import Settings, check_codes, is_selected
@@ -39,7 +38,7 @@ class ProbeCache:
         measuring = _measuring(settings)
         for known, theirs, their_state, diagnosis in self._known:
             if _is_same(known, case) and theirs == measuring and their_state == state:
-                again, unconfirmed = judged(diagnosis, settings, rules, case)
+                again, unconfirmed = judged(diagnosis, settings, rules)
                 if not unconfirmed or not settings.confirm_steps:
                     return again
         fresh = diagnose(case, settings, rules, base_seed)
@@ -48,13 +47,12 @@ class ProbeCache:
 
 
 def judged(
-    diagnosis: Diagnosis, settings: Settings, rules: Sequence[Rule], case: Case | None = None
+    diagnosis: Diagnosis, settings: Settings, rules: Sequence[Rule]
 ) -> tuple[Diagnosis, bool]:
     """Judge a diagnosis with other settings; say whether a failure is left unconfirmed."""
     check_codes(settings, [rule.code for rule in rules])
     chosen = [rule for rule in rules if is_selected(rule.code, settings)]
-    sgd = diagnosis.optimizer.startswith("SGD") if case is None else kind_of(case.optimizer).sgd
-    return judge_again(diagnosis, chosen, limits_of(settings, sgd=sgd))
+    return judge_again(diagnosis, chosen, limits_of(settings, sgd=diagnosis.sgd))
 
 
 def fingerprint(case: Case) -> tuple[Any, ...]:

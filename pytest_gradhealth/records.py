@@ -320,7 +320,8 @@ class Diagnosis:
     """The verdict on one model and batch, with everything it rests on.
 
     `profiles` holds one look per seed, and a second look after the confirm steps where the first
-    would have failed. `findings` are sorted worst first. Printing a diagnosis gives the table and
+    would have failed. `findings` are sorted worst first. `sgd` says whether the default limits are
+    those for SGD. Printing a diagnosis gives the table and
     the words of a failure message.
     """
 
@@ -330,6 +331,7 @@ class Diagnosis:
     profiles: tuple[GradientProfile, ...]
     device: str = "cpu"
     optimizer: str = "Adam(lr=0.001)"
+    sgd: bool = False
     confirm_steps: int = 5
     limits: Mapping[str, Limit] = field(default_factory=dict)
     milliseconds: float = 0.0

@@ -73,7 +73,7 @@ def parse(option: Option, value: Any, where: str) -> Any:
     """Read one value; raises SettingError that names the place it came from."""
     try:
         return option.parse(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SettingError(f"{where}: {option.name} = {value!r} is not {option.expects}") from error
 
 

@@ -61,6 +61,7 @@ def _rebuild_mapping(mapping: Mapping[Any, Any], changed: dict[Any, Any]) -> Any
     """A mapping of the same class where that is safe to copy, else a plain dict."""
     if isinstance(mapping, (dict, UserDict)):
         twin = copy.copy(mapping)
-        twin.update(changed)
+        for key, value in changed.items():
+            twin[key] = value
         return twin
     return changed
