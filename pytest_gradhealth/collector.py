@@ -22,24 +22,26 @@ class Entry:
     diagnosis: Diagnosis
 
 
-@dataclass
+@dataclass(eq=False)
 class Collector:
     """The probes of a run, gathered where the reports arrive (the xdist controller, if any)."""
 
     entries: list[Entry] = field(default_factory=list)
+    _expected: set[str] = field(default_factory=set)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Read the probes off a test report."""
+        """Read a test's probes off its last report, and how it ended off the one before."""
+        if hasattr(report, "wasxfail"):
+            self._expected.add(report.nodeid)
         carried: Sequence[Mapping[str, Any]] = getattr(report, CARRIED, ())
-        if carried:
-            expected = hasattr(report, "wasxfail")
-            self.entries += [
-                Entry(report.nodeid, expected, Diagnosis.from_dict(data)) for data in carried
-            ]
+        expected = report.nodeid in self._expected
+        self.entries += [
+            Entry(report.nodeid, expected, Diagnosis.from_dict(data)) for data in carried
+        ]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the report section."""
-        verbose = terminalreporter.config.getoption("verbose") > 0
+        verbose = terminalreporter.config.getoption("verbose", 0) > 0
         terminalreporter.section("gradient health")
         for text, markup in report_lines(
             self.entries, width=terminalreporter._tw.fullwidth, verbose=verbose

@@ -7,6 +7,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from enum import Enum
 from functools import cache
 from typing import Any, TypeVar
 
@@ -17,7 +18,8 @@ def to_plain(value: object) -> Any:
     """Turn a dataclass tree into dicts, lists, strings, numbers, booleans and None.
 
     NaN and infinities become the strings ``"nan"``, ``"inf"`` and ``"-inf"``, so that the result is
-    valid JSON and equal to itself.
+    valid JSON and equal to itself. What rules of others may put in (NumPy numbers, enums, paths)
+    becomes a number or a string.
 
     >>> to_plain((1, float("inf")))
     [1, 'inf']
@@ -28,9 +30,18 @@ def to_plain(value: object) -> Any:
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [to_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Enum):
+        return to_plain(value.value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if isinstance(value, str):
+        return "".join(value)
+    item = getattr(value, "item", None)
+    return to_plain(item()) if callable(item) else str(value)
 
 
 def from_plain(kind: type[T], data: Any) -> T:

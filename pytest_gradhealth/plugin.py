@@ -107,10 +107,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Put the probes of a phase on its report, if anyone will read them."""
+    """Put a test's probes on its last report, if anyone will read them."""
     report = yield
     context = item.stash.get(CONTEXT, None)
-    if context is not None and _reports(item.config):
+    if context is not None and report.when == "teardown" and _reports(item.config):
         context.hand_over(report)
     return report
 

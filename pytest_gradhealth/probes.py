@@ -56,29 +56,34 @@ def judged(
 
 
 def fingerprint(case: Case) -> tuple[Any, ...]:
-    """Numbers that change when a model, its batch or its mode do.
+    """Values that change when a model, its batch or its mode do.
 
-    Version counters see every in-place change but those through `.data`, which the norms see.
+    Version counters see every in-place change but those through `.data`, which norms and a sample
+    of the elements see.
     """
-    modules = [m for m in (case.model, case.loss) if isinstance(m, nn.Module)]
-    state = [t for m in modules for t in (*m.parameters(), *m.buffers())]
+    roots = [m for m in (case.model, case.loss) if isinstance(m, nn.Module)]
+    modules = [module for root in roots for module in root.modules()]
+    state = [t for root in roots for t in (*root.parameters(), *root.buffers())]
     batch = list(tensors((case.inputs, case.targets)))
-    flags = tuple(module.training for m in modules for module in m.modules())
-    frozen = tuple(p.requires_grad for m in modules for p in m.parameters())
-    versions = tuple((id(t), _version(t)) for t in (*state, *batch))
-    return versions, flags, frozen, _norms([*state, *batch])
+    return (
+        tuple((id(m), type(m), m.training, m.extra_repr()) for m in modules),
+        tuple((id(t), t.requires_grad, _version(t), *_sample(t)) for t in (*state, *batch)),
+    )
 
 
 def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
-def _norms(values: Sequence[Tensor]) -> tuple[float, ...]:
-    usable = [t for t in values if t.is_floating_point() and t.numel() and not t.is_meta]
+def _sample(tensor: Tensor) -> tuple[object, ...]:
+    """Norm and up to 64 elements of a tensor, as text where NaN would differ from itself."""
+    if tensor.is_meta or tensor.layout != torch.strided or not tensor.numel():
+        return ()
     with torch.no_grad():
-        return tuple(
-            float(torch.linalg.vector_norm(t)) for t in usable if t.layout == torch.strided
-        )
+        flat = tensor.detach().reshape(-1)
+        some = flat[:: max(1, flat.numel() // 64)]
+        norm = float(torch.linalg.vector_norm(flat)) if flat.is_floating_point() else 0.0
+        return str(norm), str(some.tolist())
 
 
 def _measuring(settings: Settings) -> Settings:

@@ -7,7 +7,7 @@ they do without it.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,11 @@ class TestContext:
 
         found: dict[str, Rule] = {}
         for returned in self.item.ihook.pytest_gradhealth_rules(config=self.item.config):
+            if not isinstance(returned, Iterable):
+                raise SettingError(
+                    f"pytest_gradhealth_rules returned a {type(returned).__name__}; return a list"
+                    " of pytest_gradhealth.Rule objects"
+                )
             for rule in returned:
                 if not isinstance(rule, Rule):
                     raise SettingError(
@@ -126,7 +131,7 @@ class TestContext:
     @property
     def verbose(self) -> bool:
         """Whether messages show all layers."""
-        return bool(self.item.config.getoption("verbose") > 0)
+        return bool(self.item.config.getoption("verbose", 0) > 0)
 
     @property
     def rerun(self) -> str:
@@ -158,7 +163,7 @@ class TestContext:
         self.recorded.append(diagnosis)
 
     def hand_over(self, report: pytest.TestReport) -> None:
-        """Put what was recorded since the last phase on a test report."""
+        """Put what was recorded on the test's last report."""
         if self.recorded:
             setattr(report, CARRIED, [diagnosis.to_dict() for diagnosis in self.recorded])
             self.recorded.clear()

@@ -97,7 +97,7 @@ def _profile(entry: Entry, width: int, verbose: bool) -> Iterator[Line]:
     for line in headline(diagnosis, shown).splitlines():
         yield line, {_COLOUR[diagnosis.verdict]: True}
     for finding in findings[len(shown) :]:
-        yield f"{finding.message} [{finding.code}]", {}
+        yield headline(diagnosis, [finding]), {}
     path = worst_path(diagnosis.profile, shown)
     if path is not None:
         yield from ((line, {}) for line in setting_line(diagnosis, path).splitlines())
