@@ -128,7 +128,7 @@ def diagnose(
         limits = limits_of(settings, sgd=trial.kind.sgd)
         looks, found = _examine(trial, settings.confirm_steps, chosen, limits)
         profiles += looks
-        findings = [*findings, *(f for f in found if f not in findings)]
+        findings = _with_news(findings, found)
         if verdict_of(findings) == "failure" or not _goes_on(case, settings, looks[0], limits):
             break
     return Diagnosis(
@@ -165,13 +165,25 @@ def judge_again(
         evidence = Evidence(first, more[0] if more else None, limits)
         for rule in rules:
             found = tuple(rule.check(evidence))
-            findings += found
+            findings = _with_news(findings, found)
             unconfirmed |= not more and rule.wants_second_look(found)
     findings.sort(key=lambda finding: RANK[finding.severity])
     changed = replace(
         diagnosis, findings=tuple(findings), verdict=verdict_of(findings), limits=limits
     )
     return changed, unconfirmed
+
+
+def _with_news(known: Sequence[Finding], found: Sequence[Finding]) -> list[Finding]:
+    """Add what another seed found, but for what is the same thing again."""
+
+    def thing(finding: Finding) -> tuple[object, ...]:
+        where = finding.layer if finding.path is None else finding.path
+        return finding.code, finding.severity, where
+
+    seeds = {finding.seed for finding in known}
+    things = {thing(finding) for finding in known}
+    return [*known, *(f for f in found if f.seed in seeds or thing(f) not in things)]
 
 
 def _seeds(case: Case, settings: Settings, base: int) -> Iterator[int]:

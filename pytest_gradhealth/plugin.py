@@ -134,7 +134,11 @@ def gradhealth() -> GradHealth:
 
 
 def _reports(config: pytest.Config) -> bool:
-    return bool(config.getoption("gradhealth_report") or config.getini("gradhealth_report"))
+    try:
+        return bool(config.getoption("gradhealth_report") or config.getini("gradhealth_report"))
+    except (TypeError, ValueError, pytest.UsageError) as error:
+        file = config.inipath.name if config.inipath else "the ini file"
+        raise pytest.UsageError(f"gradhealth_report in {file}: {error}") from error
 
 
 def _knows_numbers() -> bool:
