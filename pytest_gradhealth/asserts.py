@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_gradhealth.calling import Loss
 from pytest_gradhealth.context import current
-from pytest_gradhealth.diagnosis import Case, ModelLike, diagnose
+from pytest_gradhealth.diagnosis import diagnose
 from pytest_gradhealth.errors import GradientHealthError
 from pytest_gradhealth.messages import render
 from pytest_gradhealth.optimizers import OptimizerLike
@@ -15,6 +15,7 @@ from pytest_gradhealth.probes import judged
 from pytest_gradhealth.records import Diagnosis, Finding
 from pytest_gradhealth.rules import Rule, built_in_rules
 from pytest_gradhealth.settings import Settings, SettingValues
+from pytest_gradhealth.trial import Case, ModelLike
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

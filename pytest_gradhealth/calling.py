@@ -180,10 +180,9 @@ def _checked(value: Any, origin: str) -> Tensor:
         summed = _sum_of_scalars(value)
         value = value if summed is None else summed
     if not isinstance(value, Tensor):
-        raise ProbeError(
-            f"{origin} is a {type(value).__name__}, not a tensor; return the tensor itself,"
-            " without .item() or float()"
-        )
+        is_number = isinstance(value, (int, float))
+        wanted = "the tensor itself, without .item() or float()" if is_number else "a scalar tensor"
+        raise ProbeError(f"{origin} is a {type(value).__name__}, not a tensor; return {wanted}")
     if value.numel() != 1:
         raise ProbeError(
             f"{origin} has shape {tuple(value.shape)}; reduce it to one number,"

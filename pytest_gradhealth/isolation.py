@@ -8,6 +8,7 @@ import warnings
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,13 +24,16 @@ def isolated(modules: Iterable[nn.Module], device: torch.device) -> Iterator[Non
     That is, of every module in `modules`: attributes, training flags, hooks, parameters and
     buffers (the same tensors, bit for bit), `.grad` (the same tensors, untouched); the random
     numbers of Python, NumPy (if loaded), torch and the accelerator (if in use); the gradient,
-    anomaly and determinism modes and the default dtype. Warnings are kept inside.
+    anomaly and determinism modes and the default dtype. Warnings are kept inside. Compiled modules
+    run as they were written.
     """
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.callback(_restore_modes())
         stack.callback(_restore_random_state(device))
         for module in modules:
@@ -130,47 +134,61 @@ def _accelerator_states(device: torch.device) -> list[tuple[Any, Any, Tensor]]:
 
 
 def _restore_module(root: nn.Module) -> Undo:
-    containers = _Containers()
-    for module in root.modules():
-        containers.keep(module.__dict__)
-    tensors = {id(t): t for t in [*root.parameters(), *root.buffers(), *containers.tensors]}
-    undo_tensors = [_restore_tensor(tensor) for tensor in tensors.values()]
+    contents = _Contents(root)
+    undo_tensors = [_restore_tensor(tensor) for tensor in contents.tensors.values()]
 
     def undo() -> None:
-        containers.put_back()
+        contents.put_back()
         for undo_tensor in undo_tensors:
             undo_tensor()
 
     return undo
 
 
-class _Containers:
-    """Builtin containers and what was in them, all the way down, and the tensors met there."""
+class _Contents:
+    """What a module holds, all the way down: attributes, containers, generators and tensors."""
 
-    def __init__(self) -> None:
-        self.tensors: list[Tensor] = []
-        self._contents: list[tuple[Any, Any]] = []
-        self._seen: set[int] = set()
+    #: Longer containers are put back themselves, but not what is in their items.
+    longest = 10_000
 
-    def keep(self, value: object) -> None:
-        """Note the content of a container, and of the containers in it."""
+    def __init__(self, root: nn.Module) -> None:
+        self.tensors: dict[int, Tensor] = {}
+        self._containers: list[tuple[Any, Any]] = []
+        self._others: list[Callable[[], object]] = []
+        seen: set[int] = set()
+        waiting: list[Any] = [root]
+        while waiting:
+            value = waiting.pop()
+            if id(value) not in seen:
+                seen.add(id(value))
+                waiting += self._keep(value)
+
+    def _keep(self, value: Any) -> Iterable[Any]:
+        """Note one value and return what is in it."""
         if isinstance(value, Tensor):
-            self.tensors.append(value)
-        base = next(
-            (kind for kind in (dict, list, set, deque, tuple) if isinstance(value, kind)), None
-        )
-        if base is None or id(value) in self._seen:
-            return
-        self._seen.add(id(value))
-        items: Any = value
-        if base is not tuple:
-            self._contents.append((value, base(items)))
-        for item in items.values() if base is dict else items:
-            self.keep(item)
+            self.tensors[id(value)] = value
+        elif isinstance(value, nn.Module):
+            return [value.__dict__]
+        elif isinstance(value, tuple):
+            return value
+        elif isinstance(value, torch.Generator):
+            self._others.append(partial(value.set_state, value.get_state()))
+        elif _is_array(value):
+            self._others.append(partial(value.__setitem__, ..., value.copy()))
+        elif isinstance(value, dict):
+            self._containers.append((value, dict(value)))
+            return value.values() if len(value) <= self.longest else ()
+        elif isinstance(value, (list, set, deque)):
+            base = next(kind for kind in (list, set, deque) if isinstance(value, kind))
+            self._containers.append((value, base(value)))
+            return value if len(value) <= self.longest else ()
+        return ()
 
     def put_back(self) -> None:
-        """Make every container hold what it held; those that still do are not touched."""
-        for container, content in self._contents:
+        """Make everything hold what it held; containers that still do are not touched."""
+        for undo in self._others:
+            undo()
+        for container, content in self._containers:
             if isinstance(container, dict):
                 if not _is_same_dict(container, content):
                     container.clear()
@@ -183,6 +201,11 @@ class _Containers:
             elif not _is_same_sequence(container, content):
                 container.clear()
                 container.extend(content)
+
+
+def _is_array(value: object) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.ndarray) and value.flags.writeable
 
 
 def _is_same_dict(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
@@ -206,6 +229,9 @@ def _restore_tensor(tensor: Tensor) -> Undo:
     leaf, requires_grad = tensor.is_leaf, tensor.requires_grad
     gradient = tensor.grad if leaf else None
     hooks, registered = tensor._backward_hooks, dict(tensor._backward_hooks or {})
+    after, after_registered = _accumulation_hooks(tensor), dict(_accumulation_hooks(tensor) or {})
+    if gradient is not None:
+        tensor.grad = None
 
     def undo() -> None:
         with torch.no_grad():
@@ -222,13 +248,24 @@ def _restore_tensor(tensor: Tensor) -> Undo:
             tensor.requires_grad_(requires_grad)
         if tensor.is_leaf and tensor.grad is not gradient:
             tensor.grad = gradient
-        if hooks is not None:
-            hooks.clear()
-            hooks.update(registered)
+        for now, mapping, content in (
+            (tensor._backward_hooks, hooks, registered),
+            (_accumulation_hooks(tensor), after, after_registered),
+        ):
+            for known in (now, mapping):
+                if known is not None:
+                    known.clear()
+            if mapping is not None:
+                mapping.update(content)
         if tensor._backward_hooks is not hooks:
             tensor._backward_hooks = hooks
 
     return undo
+
+
+def _accumulation_hooks(tensor: Tensor) -> dict[int, Any] | None:
+    hooks: dict[int, Any] | None = tensor._post_accumulate_grad_hooks
+    return hooks
 
 
 def _is_same_memory(tensor: Tensor, data: Tensor) -> bool:

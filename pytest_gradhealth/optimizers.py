@@ -82,6 +82,11 @@ def kind_of(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> 
     return Kind(type(built).__name__, known, isinstance(built, torch.optim.SGD))
 
 
+def needs_building(optimizer: OptimizerLike | None) -> bool:
+    """Whether only a call tells the kind: that of a factory, which may do what it likes."""
+    return optimizer is not None and not isinstance(optimizer, (type, Optimizer))
+
+
 def copy_into(optimizer: Optimizer, memo: dict[int, Any]) -> Optimizer:
     """Deep-copy an optimizer after its parameters, which `memo` maps to their copies.
 

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_gradhealth.diagnosis import Case, diagnose, judge_again
+from pytest_gradhealth.diagnosis import diagnose, judge_again
 from pytest_gradhealth.limits import limits_of
 from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.rules import Rule
 from pytest_gradhealth.settings import Settings, check_codes, is_selected
 from pytest_gradhealth.tree import tensors
+from pytest_gradhealth.trial import Case
 
 #: Settings that only matter to the judgement, not to the measurement.
 _JUDGEMENT = ("min_ratio", "max_ratio", "warn_min_ratio", "warn_max_ratio", "select", "ignore")

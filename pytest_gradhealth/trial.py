@@ -1,0 +1,146 @@
+"""From what the caller hands over to a model on a device, or to words on why that cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+
+from pytest_gradhealth.calling import Loss, check_inputs
+from pytest_gradhealth.capture import Subject
+from pytest_gradhealth.confirm import copied
+from pytest_gradhealth.devices import choose_device, device_of, has_accelerator
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.isolation import isolated, seed_everything
+from pytest_gradhealth.optimizers import Kind, OptimizerLike, check_belongs, kind_of, needs_building
+from pytest_gradhealth.settings import Settings
+
+ModelLike = nn.Module | Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the caller handed over: a model or a factory, a batch, a loss and an optimizer."""
+
+    model: ModelLike
+    inputs: Any
+    targets: Any = None
+    loss: Loss | None = None
+    optimizer: OptimizerLike | None = None
+
+    @property
+    def is_factory(self) -> bool:
+        """Whether the model is built anew for every seed."""
+        return not isinstance(self.model, nn.Module)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A model under one seed, ready to be looked at, and the optimizer for its confirm steps."""
+
+    subject: Subject
+    optimizer: OptimizerLike | None
+    kind: Kind
+    seed: int
+
+
+def prepare(case: Case, settings: Settings, seed: int) -> Trial:
+    """Build or take the model, on the device to probe on."""
+    model = (
+        case.model
+        if isinstance(case.model, nn.Module)
+        else _built(case.model, seed, settings.device)
+    )
+    model = getattr(model, "_orig_mod", model)
+    check_model(model)
+    check_belongs(case.optimizer, model)
+    with isolated([model] if needs_building(case.optimizer) else [], torch.device("cpu")):
+        kind = kind_of(case.optimizer, [p for p in model.parameters() if p.requires_grad])
+    device = choose_device(settings.device, model, settings.source("device"))
+    subject = Subject(model, case.inputs, case.targets, case.loss, device)
+    on_device = all(m is None or m.type == device.type for m in map(device_of, subject.modules))
+    if on_device and (device.type == "cpu" or device_of(model) == device):
+        return Trial(subject, case.optimizer, kind, seed)
+    with isolated(subject.modules, device):
+        twin, optimizer = copied(subject, case.optimizer, device)
+    return Trial(twin, optimizer, kind, seed)
+
+
+def _built(factory: Callable[[], nn.Module], seed: int, wanted: str) -> nn.Module:
+    """Call a factory with random numbers from `seed`, also those of an accelerator in use."""
+    accelerator = torch.accelerator.current_accelerator() if has_accelerator() else None
+    device = torch.device("cpu") if accelerator is None or wanted == "cpu" else accelerator
+    with isolated([], device):
+        seed_everything(seed, device)
+        try:
+            model = factory()
+        except Exception as error:
+            name = getattr(factory, "__name__", type(factory).__name__)
+            raise ProbeError(
+                f"the model factory {name} raised {type(error).__name__}: {error}; a factory is"
+                " called without arguments, for example lambda: Net(width=64)"
+            ) from error
+    if not isinstance(model, nn.Module):
+        raise ProbeError(
+            f"the model factory returned a {type(model).__name__}, not a torch.nn.Module"
+        )
+    return model
+
+
+def check_case(case: Case) -> None:
+    """Raise ProbeError for arguments that cannot be what they are meant to be."""
+    if not callable(case.model):
+        raise ProbeError(
+            f"model is a {type(case.model).__name__}; pass a torch.nn.Module, or a function"
+            " without arguments that builds one"
+        )
+    if case.loss is not None and not callable(case.loss):
+        raise ProbeError(
+            f"loss is a {type(case.loss).__name__}; pass a function of outputs and targets, for"
+            " example torch.nn.functional.cross_entropy"
+        )
+    if isinstance(case.optimizer, Optimizer) and case.is_factory:
+        raise ProbeError(
+            "optimizer is an instance, but the model is built anew for every seed; pass the"
+            " optimizer's class or a factory"
+        )
+    check_inputs(case.inputs)
+
+
+def check_model(model: nn.Module) -> None:
+    """Raise ProbeError for a model that cannot get a gradient as it is."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ProbeError(
+            f"{type(model).__name__} holds a ScriptModule, which takes no hooks; pass the model as"
+            " it was before torch.jit.script or torch.jit.trace"
+        )
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
+    if lazy:
+        kind = "parameter" if lazy[0] in dict(model.named_parameters()) else "buffer"
+        raise ProbeError(
+            f"{lazy[0]} is a lazy {kind} without a shape; call the model once on a batch"
+            " before the probe"
+        )
+    empty = [name for name, tensor in tensors if tensor.is_meta]
+    if empty:
+        raise ProbeError(
+            f"{empty[0]} is on the meta device and holds no numbers; materialise the model first,"
+            " for example with model.to_empty(device='cpu') and its initialisation"
+        )
+    frozen_for_good = [name for name, p in model.named_parameters() if p.is_inference()]
+    if frozen_for_good:
+        raise ProbeError(
+            f"{frozen_for_good[0]} was made in inference mode and can never get a gradient; build"
+            " the model outside torch.inference_mode()"
+        )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ProbeError(
+            f"no parameter of {type(model).__name__} requires grad; call"
+            " model.requires_grad_(True), or pass the model before it is frozen"
+        )

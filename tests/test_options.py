@@ -1,0 +1,669 @@
+"""Settings: who wins, what is refused, and where a value came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, get_type_hints
+
+import pytest
+import torch._dynamo
+
+from pytest_gradhealth import SettingError, assert_healthy, plugin
+from pytest_gradhealth.options import OPTIONS
+from pytest_gradhealth.settings import Settings, SettingValues, check_codes, is_selected
+
+NAMES = [option.name for option in OPTIONS]
+#: What inner runs load on first use has to outlive them: torch cannot be loaded twice.
+LOADED = (torch._dynamo, assert_healthy)
+
+MODEL = """
+import torch
+from torch import nn
+
+
+def model():
+    layers = [nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2)]
+    for layer in layers[::2]:
+        nn.init.constant_(layer.weight, 0.01)
+    return nn.Sequential(*layers)
+
+
+x = torch.ones(3, 4)
+"""
+
+#: Of each setting: the text in the ini file and on the command line, what a marker and a call say,
+#: and how the four are read.
+VALUES: dict[str, tuple[str, str, Any, Any, tuple[Any, Any, Any]]] = {
+    "device": ("cpu:0", "cpu:1", "cpu:2", "cpu", ("cpu:0", "cpu:1", "cpu:2")),
+    "seeds": ("2", "3", [4, 5], 2, (2, 3, (4, 5))),
+    "confirm_steps": ("0", "2", 3, 4, (0, 2, 3)),
+    "min_ratio": ("1e-6", "1e-7", 1e-8, 1e-9, (1e-6, 1e-7, 1e-8)),
+    "max_ratio": ("1e6", "1e7", 1e8, 1e9, (1e6, 1e7, 1e8)),
+    "warn_min_ratio": ("0.1", "0.2", 0.3, 0.4, (0.1, 0.2, 0.3)),
+    "warn_max_ratio": ("11", "12", 13, 14, (11.0, 12.0, 13.0)),
+    "select": ("GH1 GH2", "GH1,GH3", ["GH1"], "GH", (("GH1", "GH2"), ("GH1", "GH3"), ("GH1",))),
+    "ignore": ("GH301", "GH4", "GH2,GH4", ("GH4",), (("GH301",), ("GH4",), ("GH2", "GH4"))),
+}
+
+
+@pytest.fixture(autouse=True)
+def _model(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytester.makepyfile(net=MODEL)
+    pytester.syspathinsert()
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+
+
+def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """Run the inner tests, without hypothesis, which is slow to end a run."""
+    without = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+    return pytester.runpytest_inprocess(*without, *arguments)
+
+
+def write_ini(pytester: pytest.Pytester, *lines: str) -> None:
+    pytester.makeini("\n".join(["[pytest]", *lines]))
+
+
+def complaint(result: pytest.RunResult) -> str:
+    """What pytest says when it does not start: one line, and exit code 4."""
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.errlines + result.outlines if line.startswith("ERROR: ")]
+    return line.removeprefix("ERROR: ")
+
+
+def refusal(result: pytest.RunResult, error: str = "SettingError: ") -> str:
+    """What a test that fails says in the first line of its error."""
+    result.assert_outcomes(failed=1)
+    (line,) = [line for line in result.outlines if line.startswith("E ") and error in line]
+    return line.partition(error)[2]
+
+
+# The table
+
+
+def test_every_option_is_a_setting_a_keyword_and_in_the_help_of_the_marker() -> None:
+    fields = [field.name for field in dataclasses.fields(Settings)]
+    assert [*NAMES, "sources"] == fields
+    assert list(get_type_hints(SettingValues)) == NAMES
+    keywords = plugin.MARKER.partition("(*, ")[2].partition(")")[0]
+    assert keywords.split(", ") == NAMES
+    assert list(VALUES) == NAMES
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=NAMES)
+def test_one_word_makes_all_names_of_a_setting(option: Any) -> None:
+    assert option.flag == "--gradhealth-" + option.name.replace("_", "-")
+    assert option.key == "gradhealth_" + option.name
+    assert option.help
+
+
+# Precedence
+
+
+def dump(pytester: pytest.Pytester, decorator: str = "") -> None:
+    """A test that writes down the settings it runs with."""
+    pytester.makepyfile(
+        test_dump=f"""
+        import pytest
+        from pathlib import Path
+        from pytest_gradhealth.context import current
+
+        {decorator}
+        def test_a(gradhealth):
+            settings = current().settings
+            Path("settings.txt").write_text(repr((vars(settings), dict(settings.sources))))
+        """
+    )
+
+
+def dumped(pytester: pytest.Pytester) -> tuple[dict[str, Any], dict[str, str]]:
+    text = (pytester.path / "settings.txt").read_text()
+    values, sources = eval(text)
+    del values["sources"]
+    return values, sources
+
+
+@pytest.mark.parametrize("highest", [None, "ini", "option", "marker"])
+def test_marker_over_option_over_ini_over_default(
+    pytester: pytest.Pytester, highest: str | None
+) -> None:
+    levels = [None, "ini", "option", "marker"]
+    level = levels.index(highest)
+    if level >= 1:
+        write_ini(pytester, *(f"gradhealth_{name} = {VALUES[name][0]}" for name in NAMES))
+    options = [f"{o.flag}={VALUES[o.name][1]}" for o in OPTIONS] if level >= 2 else []
+    marked = {name: VALUES[name][2] for name in NAMES}
+    dump(pytester, f"@pytest.mark.gradhealth(**{marked!r})" if level >= 3 else "")
+    run(pytester, *options).assert_outcomes(passed=1)
+
+    values, sources = dumped(pytester)
+    if highest is None:
+        assert values == {k: v for k, v in vars(Settings()).items() if k != "sources"}
+        assert sources == {}
+        return
+    assert values == {name: VALUES[name][4][level - 1] for name in NAMES}
+    assert sources == {
+        option.name: (
+            f"{option.key} in tox.ini",
+            option.flag,
+            "@pytest.mark.gradhealth on test_a",
+        )[level - 1]
+        for option in OPTIONS
+    }
+
+
+def test_the_call_wins_over_the_marker(pytester: pytest.Pytester) -> None:
+    marked = {name: VALUES[name][2] for name in NAMES}
+    called = {name: VALUES[name][3] for name in NAMES}
+    pytester.makepyfile(
+        f"""
+        import pytest
+        from net import model, x
+        from pytest_gradhealth.records import Limit
+
+        CALLED = {called!r}
+
+        @pytest.mark.gradhealth(**{marked!r})
+        def test_a(gradhealth):
+            found = gradhealth.probe(model, x, **CALLED)
+            limits = {{name: Limit(CALLED[name], "the call") for name in found.limits}}
+            assert found.limits == limits
+            assert found.confirm_steps == CALLED["confirm_steps"]
+            assert len(found.seeds) == CALLED["seeds"]
+            assert found.device == CALLED["device"]
+            (finding,) = gradhealth.probe(model(), x, select="GH1").findings
+            assert (finding.code, finding.severity) == ("GH101", "warning")
+            assert not gradhealth.probe(model(), x, select="GH", ignore="GH1").findings
+        """
+    )
+    run(pytester).assert_outcomes(passed=1)
+
+
+def test_every_setting_comes_from_its_own_nearest_place(pytester: pytest.Pytester) -> None:
+    write_ini(pytester, "gradhealth_max_ratio = 1e6", "gradhealth_confirm_steps = 1")
+    pytester.makepyfile(
+        """
+        import pytest
+        from net import model, x
+        from pytest_gradhealth.records import Limit
+
+        def test_a(gradhealth):
+            found = gradhealth.probe(model(), x, min_ratio=1e-9)
+            assert found.confirm_steps == 2
+            assert found.limits == {
+                "min_ratio": Limit(1e-9, "the call"),
+                "warn_min_ratio": Limit(1e-3, "default"),
+                "max_ratio": Limit(1e6, "gradhealth_max_ratio in tox.ini"),
+                "warn_max_ratio": Limit(50.0, "--gradhealth-warn-max-ratio"),
+            }
+        """
+    )
+    options = ["--gradhealth-warn-max-ratio=50", "--gradhealth-confirm-steps=2"]
+    run(pytester, *options).assert_outcomes(passed=1)
+
+
+def test_nested_markers_merge_key_by_key(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        from net import model, x
+
+        pytestmark = pytest.mark.gradhealth(min_ratio=1e-6, max_ratio=1e6, confirm_steps=1)
+
+        def values(gradhealth):
+            found = gradhealth.probe(model(), x)
+            limits = {name: limit.value for name, limit in found.limits.items()}
+            return limits["min_ratio"], limits["max_ratio"], found.confirm_steps
+
+        def test_module(gradhealth):
+            assert values(gradhealth) == (1e-6, 1e6, 1)
+
+        @pytest.mark.gradhealth(min_ratio=1e-7, max_ratio=1e7)
+        class TestNested:
+            def test_class(self, gradhealth):
+                assert values(gradhealth) == (1e-7, 1e7, 1)
+
+            @pytest.mark.gradhealth(min_ratio=1e-8)
+            def test_function(self, gradhealth):
+                assert values(gradhealth) == (1e-8, 1e7, 1)
+
+            @pytest.mark.gradhealth(min_ratio=1e-8)
+            @pytest.mark.gradhealth(min_ratio=1e-9, confirm_steps=3)
+            def test_twice(self, gradhealth):
+                assert values(gradhealth) == (1e-9, 1e7, 3)
+
+            @pytest.mark.gradhealth(min_ratio=None)
+            def test_none_changes_nothing(self, gradhealth):
+                assert values(gradhealth) == (1e-7, 1e7, 1)
+
+            @pytest.mark.parametrize(
+                "steps", [pytest.param(4, marks=pytest.mark.gradhealth(confirm_steps=4))]
+            )
+            def test_parameter(self, gradhealth, steps):
+                assert values(gradhealth) == (1e-7, 1e7, 4)
+        """
+    )
+    run(pytester).assert_outcomes(passed=6)
+
+
+def test_a_marker_set_while_the_test_is_set_up_is_heard(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        import pytest
+
+        def pytest_collection_modifyitems(items):
+            for item in items:
+                item.add_marker(pytest.mark.gradhealth(min_ratio=1e-7))
+        """
+    )
+    dump(pytester)
+    run(pytester).assert_outcomes(passed=1)
+    assert dumped(pytester)[0]["min_ratio"] == 1e-7
+
+
+# Where a limit came from
+
+
+@pytest.mark.parametrize(
+    ("ini", "options", "decorator", "argument", "source"),
+    [
+        ("", [], "", "min_ratio=0.5", "the call"),
+        ("", [], "@pytest.mark.gradhealth(min_ratio=0.5)", "", "@pytest.mark.gradhealth on test_a"),
+        ("", ["--gradhealth-min-ratio=0.5"], "", "", "--gradhealth-min-ratio"),
+        ("gradhealth_min_ratio = 0.5", [], "", "", "gradhealth_min_ratio in tox.ini"),
+    ],
+    ids=["call", "marker", "option", "ini"],
+)
+def test_the_failure_says_where_the_limit_came_from(
+    pytester: pytest.Pytester,
+    ini: str,
+    options: list[str],
+    decorator: str,
+    argument: str,
+    source: str,
+) -> None:
+    write_ini(pytester, ini)
+    pytester.makepyfile(
+        f"""
+        import pytest
+        from net import model, x
+
+        {decorator}
+        def test_a(gradhealth):
+            gradhealth.assert_no_vanishing(model(), x, {argument})
+        """
+    )
+    message = refusal(run(pytester, *options), "VanishingGradientError: ")
+    assert message.startswith("the gradient vanishes: x")
+    assert message.endswith(f"; limit x0.5 ({source}) [GH101]")
+
+
+# What is refused
+
+KNOWN = ", ".join(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("minratio=1e-4", f"unknown setting 'minratio'; the settings are {KNOWN}"),
+        ("sources={}", f"unknown setting 'sources'; the settings are {KNOWN}"),
+        ("1e-4", "takes keywords only, for example min_ratio=1e-4; got (0.0001,)"),
+        ("min_ratio='abc'", "min_ratio = 'abc' is not a positive number"),
+        ("seeds=[]", "seeds = [] is not a number of seeds, at least 1, or a list of seeds"),
+        ("confirm_steps=1.5", "confirm_steps = 1.5 is not a number of steps, at least 0"),
+    ],
+)
+def test_a_bad_marker_fails_its_test_used_or_not(
+    pytester: pytest.Pytester, arguments: str, message: str
+) -> None:
+    pytester.makepyfile(
+        f"""
+        import pytest
+
+        @pytest.mark.gradhealth({arguments})
+        def test_a():
+            pass
+
+        def test_b():
+            pass
+        """
+    )
+    result = run(pytester)
+    result.assert_outcomes(errors=1, passed=1)
+    assert f"@pytest.mark.gradhealth on test_a: {message}" in result.outlines
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--gradhealth-min-ratio=abc", "min_ratio = 'abc' is not a positive number"),
+        ("--gradhealth-min-ratio=0", "min_ratio = '0' is not a positive number"),
+        ("--gradhealth-min-ratio=nan", "min_ratio = 'nan' is not a positive number"),
+        ("--gradhealth-max-ratio=inf", "max_ratio = 'inf' is not a positive number"),
+        ("--gradhealth-warn-min-ratio=-1", "warn_min_ratio = '-1' is not a positive number"),
+        (
+            "--gradhealth-seeds=0",
+            "seeds = '0' is not a number of seeds, at least 1, or a list of seeds",
+        ),
+        (
+            "--gradhealth-confirm-steps=-1",
+            "confirm_steps = '-1' is not a number of steps, at least 0",
+        ),
+        (
+            "--gradhealth-device=",
+            "device = '' is not a device such as 'auto', 'cpu' or 'cuda:0'",
+        ),
+    ],
+)
+def test_a_bad_option_stops_the_run(pytester: pytest.Pytester, argument: str, message: str) -> None:
+    pytester.makepyfile("def test_a(): pass")
+    assert complaint(run(pytester, argument)) == f"{argument.partition('=')[0]}: {message}"
+
+
+SEEDS = "seeds is not a number of seeds, at least 1, or a list of seeds"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "pytest.ini",
+            "[pytest]\ngradhealth_seeds = x",
+            f"gradhealth_seeds in pytest.ini: {SEEDS}"
+            " (invalid literal for int() with base 10: 'x')",
+        ),
+        (
+            "setup.cfg",
+            "[tool:pytest]\ngradhealth_max_ratio = -1",
+            "gradhealth_max_ratio in setup.cfg: max_ratio = -1.0 is not a positive number",
+        ),
+        (
+            "pytest.ini",
+            "[pytest]\ngradhealth_report = maybe",
+            "gradhealth_report in pytest.ini: *'maybe'*",
+        ),
+        (
+            "pyproject.toml",
+            '[tool.pytest.ini_options]\ngradhealth_seeds = "x"',
+            f"gradhealth_seeds in pyproject.toml: {SEEDS}"
+            " (invalid literal for int() with base 10: 'x')",
+        ),
+        (
+            "pyproject.toml",
+            "[tool.pytest.ini_options]\ngradhealth_min_ratio = 0",
+            "gradhealth_min_ratio in pyproject.toml: min_ratio = 0.0 is not a positive number",
+        ),
+    ],
+    ids=["pytest.ini", "setup.cfg", "report", "toml text", "toml number"],
+)
+def test_a_bad_ini_value_stops_the_run(
+    pytester: pytest.Pytester, name: str, text: str, message: str
+) -> None:
+    pytester.makepyfile("def test_a(): pass")
+    (pytester.path / name).write_text(text)
+    said = complaint(run(pytester))
+    if "*" in message:
+        before, value, _ = message.split("*")
+        assert said.startswith(before)
+        assert value in said
+    else:
+        assert said == message
+
+
+def test_an_option_hides_no_bad_ini_value(pytester: pytest.Pytester) -> None:
+    write_ini(pytester, "gradhealth_min_ratio = abc")
+    pytester.makepyfile("def test_a(): pass")
+    said = complaint(run(pytester, "--gradhealth-min-ratio=1e-4"))
+    assert said.startswith("gradhealth_min_ratio in tox.ini: min_ratio is not a positive number (")
+
+
+NATIVE = pytest.mark.skipif(
+    pytest.version_tuple < (9,), reason="[tool.pytest] is read by pytest 9 and later"
+)
+
+
+@NATIVE
+def test_native_toml_values_are_read(pytester: pytest.Pytester) -> None:
+    lines = [
+        "[tool.pytest]",
+        'gradhealth_device = "cpu"',
+        "gradhealth_seeds = 3",
+        "gradhealth_confirm_steps = 0",
+        "gradhealth_min_ratio = 1e-6",
+        "gradhealth_max_ratio = 2000",
+        'gradhealth_select = ["GH1", "GH2"]',
+    ]
+    pytester.makepyprojecttoml("\n".join(lines))
+    dump(pytester)
+    run(pytester, "--strict-config").assert_outcomes(passed=1)
+    values, sources = dumped(pytester)
+    expected = {
+        "device": "cpu",
+        "seeds": 3,
+        "confirm_steps": 0,
+        "min_ratio": 1e-6,
+        "max_ratio": 2000.0,
+        "select": ("GH1", "GH2"),
+    }
+    assert {name: values[name] for name in expected} == expected
+    assert sources == {name: f"gradhealth_{name} in pyproject.toml" for name in expected}
+
+
+@NATIVE
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            'gradhealth_seeds = "3"',
+            f"gradhealth_seeds in pyproject.toml: {SEEDS} ("
+            "{path}: config option 'gradhealth_seeds' expects an int, got str: '3')",
+        ),
+        (
+            "gradhealth_seeds = 0",
+            "gradhealth_seeds in pyproject.toml: seeds = 0 is not a number of seeds, at least 1,"
+            " or a list of seeds",
+        ),
+    ],
+)
+def test_a_bad_native_toml_value_stops_the_run(
+    pytester: pytest.Pytester, line: str, message: str
+) -> None:
+    path = pytester.makepyprojecttoml(f"[tool.pytest]\n{line}")
+    pytester.makepyfile("def test_a(): pass")
+    assert complaint(run(pytester)) == message.format(path=path)
+
+
+@pytest.mark.parametrize(
+    ("version", "knows"),
+    [("8.0.0", False), ("8.3.5", False), ("8.4.0", True), ("8.4.0.dev3+g1", True), ("10.0", True)],
+)
+def test_older_versions_of_pytest_read_text(
+    monkeypatch: pytest.MonkeyPatch, version: str, knows: bool
+) -> None:
+    monkeypatch.setattr(pytest, "__version__", version)
+    assert plugin._knows_numbers() is knows
+
+
+@pytest.mark.parametrize("text", ["gradhealth_seeds = 3", "gradhealth_seeds = three"])
+def test_text_in_ini_files_is_read_without_the_help_of_pytest(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(plugin, "_knows_numbers", lambda: False)
+    write_ini(pytester, text)
+    dump(pytester)
+    if text.endswith("three"):
+        assert complaint(run(pytester)) == (
+            "gradhealth_seeds in tox.ini: seeds = 'three' is not a number of seeds, at least 1, or"
+            " a list of seeds"
+        )
+    else:
+        run(pytester).assert_outcomes(passed=1)
+        assert dumped(pytester)[0]["seeds"] == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "decorator", "argument", "message"),
+    [
+        (
+            "--gradhealth-select=GH9",
+            "",
+            "",
+            "--gradhealth-select: select = 'GH9' matches no rule; the rules are GH101, GH201,"
+            " GH301, GH401",
+        ),
+        (
+            "",
+            "@pytest.mark.gradhealth(ignore=['GH101', 'vanishing'])",
+            "",
+            "@pytest.mark.gradhealth on test_a: ignore = 'vanishing' matches no rule; the rules"
+            " are GH101, GH201, GH301, GH401",
+        ),
+        (
+            "",
+            "",
+            "select='gh1'",
+            "the call: select = 'gh1' matches no rule; the rules are GH101, GH201, GH301, GH401",
+        ),
+        ("", "", "minratio=1", f"the call: unknown setting 'minratio'; the settings are {KNOWN}"),
+    ],
+    ids=["option", "marker", "call", "unknown"],
+)
+def test_what_no_rule_answers_to_fails_the_check(
+    pytester: pytest.Pytester, option: str, decorator: str, argument: str, message: str
+) -> None:
+    pytester.makepyfile(
+        f"""
+        import pytest
+        from net import model, x
+
+        {decorator}
+        def test_a(gradhealth):
+            gradhealth.assert_healthy(model(), x, {argument})
+        """
+    )
+    assert refusal(run(pytester, *filter(None, [option]))) == message
+
+
+@pytest.mark.parametrize(
+    ("option", "decorator", "source"),
+    [
+        ("--gradhealth-device=tpu9", "", "--gradhealth-device"),
+        ("", "@pytest.mark.gradhealth(device='tpu9')", "@pytest.mark.gradhealth on test_a"),
+    ],
+    ids=["option", "marker"],
+)
+def test_a_device_that_is_none_names_where_it_came_from(
+    pytester: pytest.Pytester, option: str, decorator: str, source: str
+) -> None:
+    pytester.makepyfile(
+        f"""
+        import pytest
+        from net import model, x
+
+        {decorator}
+        def test_a(gradhealth):
+            gradhealth.assert_healthy(model(), x)
+        """
+    )
+    said = refusal(run(pytester, *filter(None, [option])), "ProbeError: ")
+    assert said.startswith(f"device 'tpu9' (from {source}) is not a device; pass 'auto'")
+
+
+# Settings by themselves
+
+
+def test_merged_lays_values_on_top_and_remembers_their_sources() -> None:
+    base = Settings().merged({"min_ratio": "1e-4", "seeds": 2}, {"min_ratio": "A", "seeds": "B"})
+    top = base.merged({"seeds": (1, 2), "max_ratio": 7, "device": None}, "C")
+    assert (top.min_ratio, top.seeds, top.max_ratio, top.device) == (1e-4, (1, 2), 7.0, "auto")
+    assert dict(top.sources) == {"min_ratio": "A", "seeds": "C", "max_ratio": "C"}
+    assert [top.source(name) for name in ("seeds", "device")] == ["C", "default"]
+    assert base.seeds == 2, "the settings below are as they were"
+    assert Settings().merged({}, "nowhere") == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("device", "cuda:1", "cuda:1"),
+        ("seeds", 1, 1),
+        ("seeds", "12", 12),
+        ("seeds", [0], (0,)),
+        ("seeds", (7, "8"), (7, 8)),
+        ("confirm_steps", 0, 0),
+        ("confirm_steps", 3.0, 3),
+        ("min_ratio", 1, 1.0),
+        ("max_ratio", "1e300", 1e300),
+        ("select", "GH1, GH2,", ("GH1", "GH2")),
+        ("select", ["GH1,GH2", "GH3"], ("GH1", "GH2", "GH3")),
+        ("ignore", {"GH1"}, ("GH1",)),
+        ("ignore", "", ()),
+    ],
+)
+def test_values_are_read(name: str, value: Any, read: Any) -> None:
+    assert getattr(Settings().merged({name: value}, "here"), name) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("device", ""),
+        ("seeds", 0),
+        ("seeds", True),
+        ("seeds", 1.5),
+        ("seeds", "1.5"),
+        ("seeds", [-1]),
+        ("seeds", ()),
+        ("seeds", math.nan),
+        ("seeds", math.inf),
+        ("seeds", {"a": 1}),
+        ("confirm_steps", -1),
+        ("confirm_steps", False),
+        ("min_ratio", 0),
+        ("min_ratio", -1e-5),
+        ("min_ratio", math.nan),
+        ("max_ratio", math.inf),
+        ("max_ratio", 10**400),
+        ("max_ratio", True),
+        ("max_ratio", [1]),
+        ("select", 5),
+    ],
+)
+def test_values_that_cannot_be_are_refused_with_their_source(name: str, value: Any) -> None:
+    expects = next(option.expects for option in OPTIONS if option.name == name)
+    with pytest.raises(SettingError) as caught:
+        Settings().merged({name: value}, "here")
+    assert str(caught.value) == f"here: {name} = {value!r} is not {expects}"
+
+
+@pytest.mark.parametrize(
+    ("select", "ignore", "selected"),
+    [
+        ((), (), ["GH101", "GH201", "GH202", "MY101"]),
+        (("GH101",), (), ["GH101"]),
+        (("GH2",), (), ["GH201", "GH202"]),
+        (("GH",), ("GH2",), ["GH101"]),
+        ((), ("GH", "MY"), []),
+        (("GH202", "MY"), ("GH201",), ["GH202", "MY101"]),
+        (("GH101",), ("GH101",), []),
+    ],
+)
+def test_rules_are_chosen_by_the_beginnings_of_their_codes(
+    select: tuple[str, ...], ignore: tuple[str, ...], selected: list[str]
+) -> None:
+    settings = Settings(select=select, ignore=ignore)
+    codes = ["GH101", "GH201", "GH202", "MY101"]
+    assert [code for code in codes if is_selected(code, settings)] == selected
+    check_codes(settings, codes)
+
+
+@pytest.mark.parametrize("name", ["select", "ignore"])
+def test_codes_that_match_no_rule_are_refused(name: str) -> None:
+    settings = Settings().merged({name: ["GH1", "GH1011"]}, "here")
+    with pytest.raises(SettingError) as caught:
+        check_codes(settings, ["GH101", "MY101"])
+    assert str(caught.value) == (
+        f"here: {name} = 'GH1011' matches no rule; the rules are GH101, MY101"
+    )
