@@ -910,8 +910,9 @@ def test_what_a_model_keeps_outside_of_torch_is_as_before() -> None:
 
     kept = {"array": np.zeros(3), "generator": torch.Generator(), "list": hidden}
     state = kept["generator"].get_state()  # type: ignore[attr-defined]
+    model, x = Doing(act, kept), batch()[0]
     with unchanged(hidden[0]):
-        probe(Doing(act, kept), batch()[0])
+        probe(model, x)
     assert kept["array"].tolist() == [0, 0, 0]  # type: ignore[attr-defined]
     assert torch.equal(kept["generator"].get_state(), state)  # type: ignore[attr-defined]
 
@@ -919,8 +920,9 @@ def test_what_a_model_keeps_outside_of_torch_is_as_before() -> None:
 def test_gradients_that_a_forward_zeroes_in_place_are_as_before() -> None:
     model = with_gradients(mlp())
     wrapped = Doing(lambda self, _: self.body.zero_grad(set_to_none=False), body=model)
+    x, _ = batch()
     with unchanged(wrapped):
-        probe(wrapped, batch()[0])
+        probe(wrapped, x)
 
 
 def test_containers_nested_deep_are_as_before() -> None:
