@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_gradhealth.calling import Loss
 from pytest_gradhealth.context import current
 from pytest_gradhealth.diagnosis import diagnose
-from pytest_gradhealth.errors import GradientHealthError
+from pytest_gradhealth.errors import GradientHealthError, ProbeError
 from pytest_gradhealth.messages import render
 from pytest_gradhealth.optimizers import OptimizerLike
 from pytest_gradhealth.probes import judged
@@ -19,6 +19,8 @@ from pytest_gradhealth.trial import Case, ModelLike
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from pytest_gradhealth.session import TestContext
 
 Message = str | Callable[[str], str]
 
@@ -141,19 +143,34 @@ def measured(
     context = current()
     if context is not None:
         context.begin()
+    try:
+        diagnosis = _diagnosed(context, model, inputs, targets, loss, optimizer, values)
+    except ProbeError as error:
+        # What the caller can act on is in the message and its cause, not in frames of ours.
+        raise error.with_traceback(None) from error.__cause__
+    if context is not None:
+        context.record(diagnosis)
+    return diagnosis
+
+
+def _diagnosed(
+    context: TestContext | None,
+    model: ModelLike | Diagnosis,
+    inputs: Any,
+    targets: Any,
+    loss: Loss | None,
+    optimizer: OptimizerLike | None,
+    values: SettingValues,
+) -> Diagnosis:
     base = Settings() if context is None else context.settings
     settings = base.merged(values, "the call")
     rules: Sequence[Rule] = built_in_rules() if context is None else context.rules
     if isinstance(model, Diagnosis):
-        diagnosis, _ = judged(model, settings, rules)
-    elif context is None:
-        diagnosis = diagnose(Case(model, inputs, targets, loss, optimizer), settings, rules)
-    else:
-        case = Case(model, inputs, targets, loss, optimizer)
-        diagnosis = context.probes.diagnose(case, settings, rules, context.base_seed)
-    if context is not None:
-        context.record(diagnosis)
-    return diagnosis
+        return judged(model, settings, rules)[0]
+    case = Case(model, inputs, targets, loss, optimizer)
+    if context is None:
+        return diagnose(case, settings, rules)
+    return context.probes.diagnose(case, settings, rules, context.base_seed)
 
 
 def _check(

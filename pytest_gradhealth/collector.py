@@ -41,6 +41,8 @@ class Collector:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the report section."""
+        if terminalreporter.config.getoption("collectonly", False):
+            return
         verbose = terminalreporter.config.getoption("verbose", 0) > 0
         terminalreporter.section("gradient health")
         for text, markup in report_lines(

@@ -123,7 +123,7 @@ def diagnose(
 
 def judge(rules: Iterable[Rule], evidence: Evidence) -> tuple[Finding, ...]:
     """Apply rules to what was measured."""
-    return tuple(finding for rule in rules for finding in rule.check(evidence))
+    return tuple(finding for rule in rules for finding in rule.check(evidence) or ())
 
 
 def judge_again(
@@ -140,7 +140,7 @@ def judge_again(
         first, *more = diagnosis.looks(seed)
         evidence = Evidence(first, more[0] if more else None, limits)
         for rule in rules:
-            found = tuple(rule.check(evidence))
+            found = tuple(rule.check(evidence) or ())
             findings = _with_news(findings, found)
             unconfirmed |= not more and rule.wants_second_look(found)
     findings.sort(key=lambda finding: RANK[finding.severity])

@@ -191,15 +191,18 @@ def _advice(
     rerun: str,
     width: int,
 ) -> str:
-    lines: list[tuple[str, str]] = []
+    lines: list[str] = []
     for cause in causes_of(findings, diagnosis.profile):
-        lines += [("cause", cause.because), ("try", cause.advice)]
-    if hidden and rerun:
-        lines.append(("next", f"{rerun} -v   (shows all {len(path.points) if path else 0} points)"))
+        lines.append(_hanging("cause", cause.because, width))
+        lines.append(_hanging("try", cause.advice, width))
+    if hidden and rerun and path is not None:
+        # On one line, however long, so that it can be copied.
+        lines.append(f"next:   {printable(rerun)} -v")
+        lines.append(f"        (shows all {len(path.points)} points)")
     limited = next((f for f in findings if f.limit is not None and f.severity == "failure"), None)
     if limited is not None and limited.value is not None:
-        lines.append(("accept", _acceptance(limited)))
-    return "\n".join(_hanging(label, text, width) for label, text in lines)
+        lines.append(_hanging("accept", _acceptance(limited), width))
+    return "\n".join(lines)
 
 
 def _acceptance(finding: Finding) -> str:

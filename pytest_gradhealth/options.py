@@ -37,6 +37,8 @@ def _device(value: Any) -> str:
 
 
 def _seeds(value: Any) -> int | tuple[int, ...]:
+    if isinstance(value, str) and "," in value:
+        value = value.split(",")
     if isinstance(value, (list, tuple)):
         if not value:
             raise ValueError

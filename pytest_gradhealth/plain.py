@@ -39,7 +39,7 @@ def to_plain(value: object) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(float(value))
     if isinstance(value, str):
-        return "".join(value)
+        return value.encode("utf-8", "backslashreplace").decode()
     item = getattr(value, "item", None)
     return to_plain(item()) if callable(item) else str(value)
 

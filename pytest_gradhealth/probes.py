@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pytest_gradhealth.diagnosis import diagnose, judge_again
 from pytest_gradhealth.limits import limits_of
@@ -43,7 +44,8 @@ class ProbeCache:
                 if not unconfirmed or not settings.confirm_steps:
                     return again
         fresh = diagnose(case, settings, rules, base_seed)
-        self._known.insert(0, (case, measuring, state, fresh))
+        # Taken again: a probe leaves the values of buffers alone, but not their version counters.
+        self._known.insert(0, (case, measuring, fingerprint(case), fresh))
         return fresh
 
 
@@ -57,7 +59,7 @@ def judged(
 
 
 def fingerprint(case: Case) -> tuple[Any, ...]:
-    """Values that change when a model, its batch or its mode do.
+    """Values that change when a model, its batch or its mode do; runs no code of the model.
 
     Version counters see every in-place change but those through `.data`, which norms and a sample
     of the elements see.
@@ -67,24 +69,40 @@ def fingerprint(case: Case) -> tuple[Any, ...]:
     state = [t for root in roots for t in (*root.parameters(), *root.buffers())]
     batch = list(tensors((case.inputs, case.targets)))
     return (
-        tuple((id(m), type(m), m.training, m.extra_repr()) for m in modules),
-        tuple((id(t), t.requires_grad, _version(t), *_sample(t)) for t in (*state, *batch)),
+        tuple(_module_state(module) for module in modules),
+        tuple(_tensor_state(tensor) for tensor in (*state, *batch)),
     )
 
 
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
+def _module_state(module: nn.Module) -> tuple[object, ...]:
+    """Identity, hooks, and the attributes that are plain values: modes, rates, slopes."""
+    plain = tuple(
+        (name, value)
+        for name, value in vars(module).items()
+        if isinstance(value, (bool, int, float, str))
+    )
+    hooks = tuple(module._forward_hooks), tuple(module._forward_pre_hooks)
+    return id(module), type(module), hooks, str(plain)
 
 
-def _sample(tensor: Tensor) -> tuple[object, ...]:
-    """Norm and up to 64 elements of a tensor, as text where NaN would differ from itself."""
+def _tensor_state(tensor: Tensor) -> tuple[object, ...]:
+    if is_lazy(tensor):
+        return (id(tensor),)
+    version = -1 if tensor.is_inference() else tensor._version
+    return id(tensor), tensor.requires_grad, version, _sample(tensor)
+
+
+def _sample(tensor: Tensor) -> str:
+    """Norm and up to 64 elements, as text where NaN would differ from itself; "" without any."""
     if tensor.is_meta or tensor.layout != torch.strided or not tensor.numel():
-        return ()
-    with torch.no_grad():
-        flat = tensor.detach().reshape(-1)
-        some = flat[:: max(1, flat.numel() // 64)]
-        norm = float(torch.linalg.vector_norm(flat)) if flat.is_floating_point() else 0.0
-        return str(norm), str(some.tolist())
+        return ""
+    try:
+        with torch.no_grad():
+            flat = tensor.detach().reshape(-1)
+            norm = torch.linalg.vector_norm(flat).item() if flat.is_floating_point() else 0.0
+            return f"{norm} {flat[:: max(1, flat.numel() // 64)].tolist()}"
+    except (RuntimeError, TypeError):
+        return ""  # exotic number formats have neither norm nor list
 
 
 def _measuring(settings: Settings) -> Settings:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+import torch._dynamo  # optimizers import it; a second import by an inner run would crash too
 
 
 @pytest.fixture(autouse=True)

@@ -160,7 +160,7 @@ def test_the_verbose_message_shows_every_layer() -> None:
 def test_the_next_command_is_named_where_layers_are_hidden() -> None:
     diagnosis = probe(sigmoids(), HALF, loss=total)
     text = render(diagnosis, rerun="pytest test_a.py::test_b")
-    assert "next:   pytest test_a.py::test_b -v   (shows all 24 points)" in text
+    assert "next:   pytest test_a.py::test_b -v\n        (shows all 24 points)\n" in text
     assert "next:" not in render(diagnosis, rerun="pytest x", verbose=True)
 
 

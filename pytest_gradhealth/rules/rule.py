@@ -40,7 +40,7 @@ class Rule:
     name: str
     summary: str
     reads: str
-    check: Callable[[Evidence], Iterable[Finding]]
+    check: Callable[[Evidence], Iterable[Finding] | None]
     confirm_from: Severity | None = "failure"
     error: type[GradientHealthError] = GradientHealthError
 
