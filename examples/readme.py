@@ -15,7 +15,8 @@ README = ROOT / "README.md"
 def pytest_output(*arguments: str) -> str:
     """Return what pytest prints on a terminal of 100 columns, without colours."""
     environment = {**os.environ, "COLUMNS": "100", "PY_COLORS": "0"}
-    environment.pop("PYTEST_ADDOPTS", None)
+    for name in ("CI", "BUILD_NUMBER", "PYTEST_ADDOPTS"):
+        environment.pop(name, None)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     run = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False

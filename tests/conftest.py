@@ -10,6 +10,13 @@ import torch._dynamo  # optimizers import it; a second import by an inner run wo
 
 
 @pytest.fixture(autouse=True)
+def _same_output_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where CI is set, pytest repeats whole messages in its summary."""
+    for name in ("CI", "BUILD_NUMBER", "PYTEST_ADDOPTS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _own_random_numbers() -> Iterator[None]:
     """Every test draws the same numbers, in any order, and leaves none behind."""
     with torch.random.fork_rng(devices=[]):
