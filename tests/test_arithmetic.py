@@ -95,7 +95,7 @@ def test_norms_hold_over_the_whole_range_of_float64(size: float) -> None:
     assert scaled.ratio == pytest.approx(plain.ratio, rel=1e-9)
 
 
-@pytest.mark.parametrize("size", [1e-24, 1e24])
+@pytest.mark.parametrize("size", [1e-18, 1e-20, 1e-21, 1e-24, 1e18, 1e24])
 def test_norms_hold_in_float32_where_squares_leave_its_range(size: float) -> None:
     model = mlp(nn.Tanh)
     x, y = batch()

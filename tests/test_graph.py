@@ -275,7 +275,7 @@ def test_recomputation_by_checkpointing_is_not_recorded(reentrant: bool) -> None
     assert diagnosis.verdict == "healthy"
     assert names(diagnosis.paths[0])[0] == "stem"
     assert all(p.state == "gradient" for p in diagnosis.profile.parameters)
-    assert max(point.call for point in diagnosis.paths[0].points) == 0
+    assert max(record.call for record in diagnosis.profile.outputs) == 0
 
 
 def test_the_walk_and_the_dominators_take_linear_time() -> None:

@@ -43,7 +43,7 @@ def look_of(tensor: Tensor) -> dict[str, Any]:
         "object": id(tensor),
         "memory": (tensor.data_ptr(), tensor.stride()) if strided else None,
         "bits": (tensor.dtype, tuple(tensor.shape), bits(tensor)),
-        "graph": (tensor.requires_grad, tensor.is_leaf, id(tensor.grad_fn)),
+        "graph": (tensor.requires_grad, tensor.is_leaf, tensor.grad_fn),
         "grad": None if gradient is None else (id(gradient), bits(gradient)),
         "hooks": list((tensor._backward_hooks or {}).items()),
         "post hooks": list((tensor._post_accumulate_grad_hooks or {}).items()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import Any, get_type_hints
 
 import pytest
@@ -363,6 +364,13 @@ def test_a_bad_option_stops_the_run(pytester: pytest.Pytester, argument: str, me
 
 
 SEEDS = "seeds is not a number of seeds, at least 1, or a list of seeds"
+#: What is said of a number that is none; pytest 8.4 and later read those of ini files themselves.
+NO_SEEDS = (
+    rf"{SEEDS} \(invalid literal for int\(\) with base 10: 'x'\)"
+    if pytest.version_tuple >= (8, 4)
+    else SEEDS.replace("seeds is", "seeds = 'x' is")
+)
+MINUS_ONE, ZERO = ("-1.0", "0.0") if pytest.version_tuple >= (8, 4) else ("'-1'", "'0'")
 
 
 @pytest.mark.parametrize(
@@ -371,29 +379,27 @@ SEEDS = "seeds is not a number of seeds, at least 1, or a list of seeds"
         (
             "pytest.ini",
             "[pytest]\ngradhealth_seeds = x",
-            f"gradhealth_seeds in pytest.ini: {SEEDS}"
-            " (invalid literal for int() with base 10: 'x')",
+            f"gradhealth_seeds in pytest.ini: {NO_SEEDS}",
         ),
         (
             "setup.cfg",
             "[tool:pytest]\ngradhealth_max_ratio = -1",
-            "gradhealth_max_ratio in setup.cfg: max_ratio = -1.0 is not a positive number",
+            f"gradhealth_max_ratio in setup.cfg: max_ratio = {MINUS_ONE} is not a positive number",
         ),
         (
             "pytest.ini",
             "[pytest]\ngradhealth_report = maybe",
-            "gradhealth_report in pytest.ini: *'maybe'*",
+            r"gradhealth_report in pytest.ini: .*'maybe'.*",
         ),
         (
             "pyproject.toml",
             '[tool.pytest.ini_options]\ngradhealth_seeds = "x"',
-            f"gradhealth_seeds in pyproject.toml: {SEEDS}"
-            " (invalid literal for int() with base 10: 'x')",
+            f"gradhealth_seeds in pyproject.toml: {NO_SEEDS}",
         ),
         (
             "pyproject.toml",
             "[tool.pytest.ini_options]\ngradhealth_min_ratio = 0",
-            "gradhealth_min_ratio in pyproject.toml: min_ratio = 0.0 is not a positive number",
+            f"gradhealth_min_ratio in pyproject.toml: min_ratio = {ZERO} is not a positive number",
         ),
     ],
     ids=["pytest.ini", "setup.cfg", "report", "toml text", "toml number"],
@@ -403,20 +409,16 @@ def test_a_bad_ini_value_stops_the_run(
 ) -> None:
     pytester.makepyfile("def test_a(): pass")
     (pytester.path / name).write_text(text)
-    said = complaint(run(pytester))
-    if "*" in message:
-        before, value, _ = message.split("*")
-        assert said.startswith(before)
-        assert value in said
-    else:
-        assert said == message
+    assert re.fullmatch(message, complaint(run(pytester)))
 
 
 def test_an_option_hides_no_bad_ini_value(pytester: pytest.Pytester) -> None:
     write_ini(pytester, "gradhealth_min_ratio = abc")
     pytester.makepyfile("def test_a(): pass")
     said = complaint(run(pytester, "--gradhealth-min-ratio=1e-4"))
-    assert said.startswith("gradhealth_min_ratio in tox.ini: min_ratio is not a positive number (")
+    assert re.match(
+        r"gradhealth_min_ratio in tox.ini: min_ratio( = 'abc')? is not a positive number", said
+    )
 
 
 NATIVE = pytest.mark.skipif(
