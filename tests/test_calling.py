@@ -573,6 +573,12 @@ def test_norms_of_any_singles(numbers: list[float]) -> None:
     assert norm_of(torch.tensor(numbers)) == pytest.approx(math.hypot(*numbers), rel=1e-6, abs=0)
 
 
+@pytest.mark.parametrize("exponent", [-24, -23, -22, -21, -20, -19, -18, -16, 17, 18, 19, 20])
+def test_norms_where_squares_lose_digits_or_overflow(exponent: int) -> None:
+    values = torch.full((1000,), 1.2345 * 10.0**exponent)
+    assert norm_of(values) == pytest.approx(float(values[0]) * math.sqrt(1000), rel=1e-6)
+
+
 def test_numbers_come_back_in_order() -> None:
     scalars = [torch.tensor(v, dtype=d) for v, d in ((1, torch.int64), (0.5, torch.float16))]
     scalars.append(torch.tensor(1e300, dtype=torch.float64))

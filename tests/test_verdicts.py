@@ -254,17 +254,26 @@ def test_frozen_parameters_are_not_expected_to_get_a_gradient() -> None:
     assert diagnosis.paths[0].first.name == "2"
 
 
-def test_weights_before_batch_norm_may_have_any_scale() -> None:
+def scaled_before(norm: Callable[[], nn.Module]) -> tuple[nn.Module, Tensor, Tensor]:
+    """Six layers whose weights grow by 30 from one to the next, each followed by `norm`."""
     layers: list[nn.Module] = []
     for i in range(6):
         linear = nn.Linear(20 if i == 0 else 32, 32)
-        linear.weight.data.mul_(30.0**-i)
+        linear.weight.data.mul_(30.0 ** (i - 6))
         linear.bias.data.zero_()
-        layers += [linear, nn.BatchNorm1d(32, eps=1e-30), nn.Tanh()]
+        layers += [linear, norm(), nn.Tanh()]
     model = nn.Sequential(*layers, nn.Linear(32, 5)).double()
-    x, y = torch.randn(64, 20, dtype=torch.float64), torch.randint(0, 5, (64,))
+    return model, torch.randn(64, 20, dtype=torch.float64), torch.randint(0, 5, (64,))
+
+
+def test_weights_before_batch_norm_may_have_any_scale() -> None:
+    model, x, y = scaled_before(lambda: nn.BatchNorm1d(32, eps=1e-30))
     diagnosis = probe(model, x, y, loss=cross_entropy)
-    assert "GH201" not in codes(diagnosis)
+    assert diagnosis.paths[0].exploding > 6
+    assert diagnosis.verdict == "healthy"
+    (finding,) = diagnosis.of(["GH201"])
+    assert finding.severity == "info"
+    assert finding.message.endswith("a normalisation layer takes out again: harmless")
 
 
 class PositionBias(nn.Module):
@@ -307,6 +316,14 @@ def test_a_built_model_is_judged_under_one_seed() -> None:
 def test_a_wide_factory_is_decided_by_one_seed() -> None:
     x, y = batch()
     assert probe(lambda: mlp(width=256), x, y, loss=cross_entropy).seeds == (0,)
+
+
+def test_a_factory_near_a_limit_gets_more_seeds() -> None:
+    """Eight default ReLU layers end within 0.3 decades of the limit of 1e-3 at any width."""
+    x, y = batch()
+    diagnosis = probe(lambda: mlp(hidden=8, width=256), x, y, loss=cross_entropy)
+    assert abs(diagnosis.paths[0].vanishing + 3) < 0.3
+    assert len(diagnosis.seeds) == 5
 
 
 def test_a_narrow_factory_gets_more_seeds_and_any_failing_one_fails() -> None:
