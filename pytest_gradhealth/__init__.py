@@ -12,12 +12,17 @@ if TYPE_CHECKING:
         assert_all_reached,
         assert_finite_gradients,
         assert_healthy,
+        assert_no_dominating_regularizer,
         assert_no_exploding,
+        assert_no_exploding_update,
         assert_no_vanishing,
     )
     from pytest_gradhealth.diagnosis import probe
     from pytest_gradhealth.errors import (
+        CannotApplyError,
+        DominatingRegularizerError,
         ExplodingGradientError,
+        ExplodingUpdateError,
         GradientHealthError,
         NonFiniteGradientError,
         ProbeError,
@@ -31,21 +36,31 @@ if TYPE_CHECKING:
         Finding,
         GradientPath,
         GradientProfile,
+        Measure,
         PathPoint,
+        Treatment,
+        Update,
     )
+    from pytest_gradhealth.remedies import Patient, Remedy, built_in_remedies
     from pytest_gradhealth.rules import Evidence, Rule, built_in_rules
+    from pytest_gradhealth.treatment import suggest
 
 _HOMES = {
     "asserts": (
         "assert_all_reached",
         "assert_finite_gradients",
         "assert_healthy",
+        "assert_no_dominating_regularizer",
         "assert_no_exploding",
+        "assert_no_exploding_update",
         "assert_no_vanishing",
     ),
     "diagnosis": ("probe",),
     "errors": (
+        "CannotApplyError",
+        "DominatingRegularizerError",
         "ExplodingGradientError",
+        "ExplodingUpdateError",
         "GradientHealthError",
         "NonFiniteGradientError",
         "ProbeError",
@@ -54,34 +69,57 @@ _HOMES = {
         "VanishingGradientError",
     ),
     "fixture": ("GradHealth",),
-    "records": ("Diagnosis", "Finding", "GradientPath", "GradientProfile", "PathPoint"),
+    "records": (
+        "Diagnosis",
+        "Finding",
+        "GradientPath",
+        "GradientProfile",
+        "Measure",
+        "PathPoint",
+        "Treatment",
+        "Update",
+    ),
+    "remedies": ("Patient", "Remedy", "built_in_remedies"),
     "rules": ("Evidence", "Rule", "built_in_rules"),
+    "treatment": ("suggest",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CannotApplyError",
     "Diagnosis",
+    "DominatingRegularizerError",
     "Evidence",
     "ExplodingGradientError",
+    "ExplodingUpdateError",
     "Finding",
     "GradHealth",
     "GradientHealthError",
     "GradientPath",
     "GradientProfile",
+    "Measure",
     "NonFiniteGradientError",
     "PathPoint",
+    "Patient",
     "ProbeError",
+    "Remedy",
     "Rule",
     "SettingError",
+    "Treatment",
     "UnreachedParameterError",
+    "Update",
     "VanishingGradientError",
     "assert_all_reached",
     "assert_finite_gradients",
     "assert_healthy",
+    "assert_no_dominating_regularizer",
     "assert_no_exploding",
+    "assert_no_exploding_update",
     "assert_no_vanishing",
+    "built_in_remedies",
     "built_in_rules",
     "probe",
+    "suggest",
 ]
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_gradhealth.calling import Loss
 from pytest_gradhealth.context import current
-from pytest_gradhealth.diagnosis import diagnose
+from pytest_gradhealth.diagnosis import declared_step, diagnose
 from pytest_gradhealth.errors import GradientHealthError, ProbeError
 from pytest_gradhealth.messages import render
 from pytest_gradhealth.optimizers import OptimizerLike
 from pytest_gradhealth.probes import judged
 from pytest_gradhealth.records import Diagnosis, Finding
+from pytest_gradhealth.remedies import built_in_remedies
 from pytest_gradhealth.rules import Rule, built_in_rules
 from pytest_gradhealth.settings import Settings, SettingValues
+from pytest_gradhealth.step import Clip, Regularizer, Step
+from pytest_gradhealth.treatment import treat
 from pytest_gradhealth.trial import Case, ModelLike
 
 if TYPE_CHECKING:
@@ -72,6 +76,61 @@ def assert_no_exploding(
     return _check(("GH201", "GH301"), model, inputs, targets, loss, optimizer, settings, msg)
 
 
+def assert_no_exploding_update(
+    model: ModelLike | Diagnosis,
+    inputs: Any = None,
+    targets: Any = None,
+    *,
+    loss: Loss | None = None,
+    optimizer: OptimizerLike | None = None,
+    clip: Clip | None = None,
+    regularizer: Regularizer | None = None,
+    msg: Message | None = None,
+    **settings: Unpack[SettingValues],
+) -> Diagnosis:
+    """Assert that the training step does not blow the model up (GH202).
+
+    Ten steps are made on a copy: forward, backward, `clip`, `optimizer` (default Adam, lr 1e-3).
+    `clip` is the largest L2 norm of all gradients together, or a function that clips those of a
+    list of parameters; `regularizer` a function of the model that returns the penalty. The other
+    arguments are those of `assert_no_vanishing`; `max_update` is the most that one step may change
+    a weight by, over the weight (default 1): with plain SGD, lr * norm(gradient) / norm(weight).
+
+    Returns the Diagnosis. Raises ExplodingUpdateError, or NonFiniteGradientError where the first
+    look is not finite; ProbeError for what cannot be probed.
+    """
+    __tracebackhide__ = True
+    step = Step(clip, regularizer)
+    return _check(("GH202", "GH301"), model, inputs, targets, loss, optimizer, settings, msg, step)
+
+
+def assert_no_dominating_regularizer(
+    model: ModelLike | Diagnosis,
+    inputs: Any = None,
+    targets: Any = None,
+    *,
+    loss: Loss | None = None,
+    optimizer: OptimizerLike | None = None,
+    clip: Clip | None = None,
+    regularizer: Regularizer | None = None,
+    msg: Message | None = None,
+    **settings: Unpack[SettingValues],
+) -> Diagnosis:
+    """Assert that the penalty does not drown the data (GH601).
+
+    For every weight, the L2 norm of the gradient of the penalty (`regularizer`, and the weight
+    decay of `optimizer` where that is part of the gradient) is compared with that of the loss;
+    `max_penalty` is the largest ratio, by default 10. The other arguments are those of
+    `assert_no_exploding_update`.
+
+    Returns the Diagnosis. Raises DominatingRegularizerError, or NonFiniteGradientError where NaN or
+    infinity leaves nothing to compare; ProbeError for what cannot be probed.
+    """
+    __tracebackhide__ = True
+    step = Step(clip, regularizer)
+    return _check(("GH601", "GH301"), model, inputs, targets, loss, optimizer, settings, msg, step)
+
+
 def assert_finite_gradients(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
@@ -117,17 +176,22 @@ def assert_healthy(
     *,
     loss: Loss | None = None,
     optimizer: OptimizerLike | None = None,
+    clip: Clip | None = None,
+    regularizer: Regularizer | None = None,
     msg: Message | None = None,
     **settings: Unpack[SettingValues],
 ) -> Diagnosis:
     """Assert that no rule fails; `select` and `ignore` choose rules by code.
 
-    The arguments are those of `assert_no_vanishing`. Returns the Diagnosis. Raises the error of
-    the first rule that fails, with all that failed in its message; ProbeError for what cannot be
-    probed.
+    The arguments are those of `assert_no_exploding_update`; without `clip` and `regularizer` no
+    training steps are made, and the rules on them (GH202, GH601) have nothing to say.
+
+    Returns the Diagnosis. Raises the error of the first rule that fails, with all that failed in
+    its message; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
-    return _check(None, model, inputs, targets, loss, optimizer, settings, msg)
+    step = declared_step(clip, regularizer)
+    return _check(None, model, inputs, targets, loss, optimizer, settings, msg, step)
 
 
 def measured(
@@ -137,6 +201,7 @@ def measured(
     loss: Loss | None,
     optimizer: OptimizerLike | None,
     values: SettingValues,
+    step: Step | None = None,
 ) -> Diagnosis:
     """Return the diagnosis that the settings of the current test and `values` make of a model."""
     __tracebackhide__ = True
@@ -144,7 +209,13 @@ def measured(
     if context is not None:
         context.begin()
     try:
-        diagnosis = _diagnosed(context, model, inputs, targets, loss, optimizer, values)
+        base = Settings() if context is None else context.settings
+        settings = base.merged(values, "the call")
+        if isinstance(model, Diagnosis):
+            diagnosis = judged(model, settings, _rules(context))[0]
+        else:
+            case = Case(model, inputs, targets, loss, optimizer, step)
+            diagnosis = _diagnosed(context, case, settings)
     except ProbeError as error:
         # What the caller can act on is in the message and its cause, not in frames of ours.
         raise error.with_traceback(None) from error.__cause__
@@ -153,24 +224,14 @@ def measured(
     return diagnosis
 
 
-def _diagnosed(
-    context: TestContext | None,
-    model: ModelLike | Diagnosis,
-    inputs: Any,
-    targets: Any,
-    loss: Loss | None,
-    optimizer: OptimizerLike | None,
-    values: SettingValues,
-) -> Diagnosis:
-    base = Settings() if context is None else context.settings
-    settings = base.merged(values, "the call")
-    rules: Sequence[Rule] = built_in_rules() if context is None else context.rules
-    if isinstance(model, Diagnosis):
-        return judged(model, settings, rules)[0]
-    case = Case(model, inputs, targets, loss, optimizer)
+def _diagnosed(context: TestContext | None, case: Case, settings: Settings) -> Diagnosis:
     if context is None:
-        return diagnose(case, settings, rules)
-    return context.probes.diagnose(case, settings, rules, context.base_seed)
+        return diagnose(case, settings, built_in_rules())
+    return context.probes.diagnose(case, settings, context.rules, context.base_seed)
+
+
+def _rules(context: TestContext | None) -> Sequence[Rule]:
+    return built_in_rules() if context is None else context.rules
 
 
 def _check(
@@ -182,9 +243,10 @@ def _check(
     optimizer: OptimizerLike | None,
     values: SettingValues,
     msg: Message | None,
+    step: Step | None = None,
 ) -> Diagnosis:
     __tracebackhide__ = True
-    diagnosis = measured(model, inputs, targets, loss, optimizer, values)
+    diagnosis = measured(model, inputs, targets, loss, optimizer, values, step)
     failures = tuple(
         finding
         for finding in diagnosis.findings
@@ -193,6 +255,7 @@ def _check(
     if not failures:
         return diagnosis
     context = current()
+    diagnosis = _with_treatments(context, diagnosis, failures)
     text = render(
         diagnosis,
         failures,
@@ -206,8 +269,17 @@ def _check(
     raise _error_class(failures[0])(text, failures, diagnosis)
 
 
+def _with_treatments(
+    context: TestContext | None, diagnosis: Diagnosis, failures: Sequence[Finding]
+) -> Diagnosis:
+    """Try the remedies on copies of what failed, and have them in the report."""
+    remedies = built_in_remedies() if context is None else context.remedies
+    treated = replace(diagnosis, treatments=treat(diagnosis, failures, remedies))
+    if context is not None:
+        context.record(treated)
+    return treated
+
+
 def _error_class(finding: Finding) -> type[GradientHealthError]:
-    context = current()
-    rules: Sequence[Rule] = built_in_rules() if context is None else context.rules
-    errors = {rule.code: rule.error for rule in rules}
+    errors = {rule.code: rule.error for rule in _rules(current())}
     return errors.get(finding.code, GradientHealthError)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,17 +26,24 @@ from pytest_gradhealth.records import (
     ParameterState,
     PathPoint,
 )
+from pytest_gradhealth.step import Step, penalty_gradients
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is looked at: a model, one batch and how they make a loss, all on one device."""
+    """What is looked at: a model, one batch and how they make a loss, all on one device.
+
+    `step` says how it is trained, and `decay`, by parameter name, the weight decay that the
+    optimizer adds to the gradient.
+    """
 
     model: nn.Module
     inputs: Any
     targets: Any
     loss: Loss | None
     device: torch.device
+    step: Step = field(default_factory=Step)
+    decay: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -93,7 +100,8 @@ def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
         recorder.forget_graph()
         with gradients_set_aside(leaves.values()):
             run_backward(loss)
-            measured = _measure_parameters(subject.model, _fed_to_norms(marks))
+            penalties = penalty_gradients(subject.model, subject.step, subject.decay)
+            measured = _measure_parameters(subject.model, _fed_to_norms(marks), penalties)
     return _read(recorder, loss, marks, tree, measured, seed=seed, steps=steps)
 
 
@@ -144,9 +152,17 @@ class _Measured:
     norm: Tensor
     gradient: Tensor | None
     alignment: Tensor | None
+    penalty: Tensor | None
+
+    @property
+    def scalars(self) -> tuple[Tensor | None, ...]:
+        """The numbers, in the order in which they are read back."""
+        return self.norm, self.gradient, self.alignment, self.penalty
 
 
-def _measure_parameters(model: nn.Module, aligned: Collection[str]) -> list[_Measured]:
+def _measure_parameters(
+    model: nn.Module, aligned: Collection[str], penalties: Mapping[str, Tensor] | None
+) -> list[_Measured]:
     measured = []
     for name, (parameter, others) in named_parameters(model).items():
         gradient = parameter.grad
@@ -165,9 +181,16 @@ def _measure_parameters(model: nn.Module, aligned: Collection[str]) -> list[_Mea
                 norm=l2_norm(parameter),
                 gradient=None if gradient is None else l2_norm(gradient),
                 alignment=cosine(parameter, gradient) if wanted and gradient is not None else None,
+                penalty=_norm_of(penalties, name, parameter),
             )
         )
     return measured
+
+
+def _norm_of(penalties: Mapping[str, Tensor] | None, name: str, parameter: Tensor) -> Tensor | None:
+    if penalties is None or not parameter.requires_grad:
+        return None
+    return l2_norm(penalties[name]) if name in penalties else parameter.new_zeros(())
 
 
 def _read(
@@ -185,9 +208,7 @@ def _read(
     for mark in recorder.marks:
         scalars += [t for t in (mark.activation, mark.gradient) if t is not None]
     for parameter in measured:
-        scalars += [
-            t for t in (parameter.norm, parameter.gradient, parameter.alignment) if t is not None
-        ]
+        scalars += [t for t in parameter.scalars if t is not None]
     numbers = iter(to_numbers(scalars))
 
     def read(tensor: Tensor | None) -> float | None:
@@ -197,9 +218,7 @@ def _read(
     outputs: dict[int, OutputRecord] = {}
     for mark in recorder.marks:
         outputs[id(mark)] = _output_record(mark, read(mark.activation), read(mark.gradient))
-    parameters = tuple(
-        _parameter_record(p, read(p.norm), read(p.gradient), read(p.alignment)) for p in measured
-    )
+    parameters = tuple(_parameter_record(p, *map(read, p.scalars)) for p in measured)
     points = {
         i: _point(mark, outputs[id(mark)])
         for i, mark in marks.items()
@@ -249,7 +268,11 @@ def _point(mark: Mark, record: OutputRecord) -> PathPoint:
 
 
 def _parameter_record(
-    measured: _Measured, norm: float | None, gradient: float | None, alignment: float | None
+    measured: _Measured,
+    norm: float | None,
+    gradient: float | None,
+    alignment: float | None,
+    penalty: float | None,
 ) -> ParameterRecord:
     state: ParameterState = "gradient"
     if not measured.trainable:
@@ -265,5 +288,6 @@ def _parameter_record(
         norm=math.nan if norm is None else norm,
         gradient=gradient,
         alignment=alignment,
+        penalty=penalty,
         other_names=measured.others,
     )

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pytest_gradhealth.capture import Look, Subject, look, named_parameters, run_backward
+from pytest_gradhealth.capture import Look, Subject, look, named_parameters
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.graph import walk
-from pytest_gradhealth.isolation import gradients_set_aside, isolated, seed_everything
+from pytest_gradhealth.isolation import isolated
 from pytest_gradhealth.optimizers import OptimizerLike, build, copy_into
+from pytest_gradhealth.training import train
 
 
 def copied(
@@ -58,38 +58,20 @@ def look_after_steps(
     Raises ProbeError if the model, the loss or the optimizer fails on the way.
     """
     awake: set[str] = set()
+
+    def note(model: nn.Module) -> None:
+        for name, (parameter, _) in named_parameters(model).items():
+            gradient = parameter.grad
+            if name not in awake and gradient is not None and bool(gradient.any()):
+                awake.add(name)
+
     with isolated(subject.modules, subject.device):
         twin, optimizer = copied(subject, optimizer, subject.device)
         stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
-        for step in range(steps):
-            seed_everything(seed + step + 1, subject.device)
-            try:
-                stepper.step(lambda: _loss_with_gradients(twin, stepper, awake))
-            except ProbeError:
-                raise
-            except Exception as error:
-                name = type(stepper).__name__
-                raise ProbeError(
-                    f"optimizer {name} raised {type(error).__name__}: {error} in its step"
-                ) from error
+        for _ in train(twin, stepper, seed=seed, steps=steps, before_clip=note):
+            pass
         seen = look(twin, seed=seed, steps=steps)
     return replace(seen, profile=replace(seen.profile, awake=tuple(sorted(awake))))
-
-
-def _loss_with_gradients(twin: Subject, stepper: Optimizer, awake: set[str]) -> Any:
-    """The closure of a step; leaves outside the copy, which a loss may read, get no gradient."""
-    with torch.enable_grad():
-        stepper.zero_grad()
-        loss = twin.run()
-        own = {id(p) for module in twin.modules for p in module.parameters()}
-        foreign = [leaf for leaf in walk(loss).leaves if id(leaf) not in own]
-        with gradients_set_aside(foreign):
-            run_backward(loss)
-    for name, (parameter, _) in named_parameters(twin.model).items():
-        gradient = parameter.grad
-        if name not in awake and gradient is not None and bool(gradient.any()):
-            awake.add(name)
-    return loss
 
 
 def _move_state(optimizer: Optimizer, device: torch.device) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,10 +14,10 @@ from pytest_gradhealth.blame import first_non_finite
 from pytest_gradhealth.calling import Loss
 from pytest_gradhealth.capture import look
 from pytest_gradhealth.carriers import data_carriers
-from pytest_gradhealth.confirm import look_after_steps
+from pytest_gradhealth.confirm import copied, look_after_steps
 from pytest_gradhealth.isolation import isolated
 from pytest_gradhealth.limits import leaves_doubt, limits_of
-from pytest_gradhealth.optimizers import OptimizerLike
+from pytest_gradhealth.optimizers import OptimizerLike, build
 from pytest_gradhealth.records import (
     RANK,
     Diagnosis,
@@ -25,18 +25,38 @@ from pytest_gradhealth.records import (
     GradientProfile,
     Limit,
     NonFinite,
+    Update,
     verdict_of,
 )
 from pytest_gradhealth.rules import Evidence, Rule, built_in_rules
+from pytest_gradhealth.rules.exploding import scale_free_weights
 from pytest_gradhealth.settings import Settings, check_codes, is_selected
+from pytest_gradhealth.step import Clip, Regularizer, Step
+from pytest_gradhealth.training import updates
 from pytest_gradhealth.trial import Case, ModelLike, Trial, check_case, prepare
 
 #: How many seeds are tried at most where one leaves doubt.
 MOST_SEEDS = 5
 
+#: How many of the user's training steps are made where they are judged.
+UPDATE_STEPS = 10
 
 #: For a NaN that a second run does not show again.
 SOMEWHERE = NonFinite("backward", "(loss)", "", "nan")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a diagnosis was made of, for whoever wants to try something on it."""
+
+    case: Case
+    settings: Settings
+    rules: tuple[Rule, ...]
+
+
+def declared_step(clip: Clip | None, regularizer: Regularizer | None) -> Step | None:
+    """The training step, None if nothing of it was declared."""
+    return None if clip is None and regularizer is None else Step(clip, regularizer)
 
 
 def probe(
@@ -46,6 +66,8 @@ def probe(
     *,
     loss: Loss | None = None,
     optimizer: OptimizerLike | None = None,
+    clip: Clip | None = None,
+    regularizer: Regularizer | None = None,
     device: str | torch.device | None = None,
     seeds: int | Sequence[int] | None = None,
     confirm_steps: int = 5,
@@ -53,6 +75,8 @@ def probe(
     max_ratio: float | None = None,
     warn_min_ratio: float | None = None,
     warn_max_ratio: float | None = None,
+    max_update: float | None = None,
+    max_penalty: float | None = None,
     select: Sequence[str] | None = None,
     ignore: Sequence[str] | None = None,
     rules: Sequence[Rule] = (),
@@ -64,9 +88,13 @@ def probe(
     mapping over its keywords. `loss(outputs, targets)`; without it the model's own loss is used,
     else a fixed random cotangent of unit norm. `optimizer`: a class, a factory over parameters, or
     an instance (which is never stepped); it sets the limits and makes the confirm steps (default
-    Adam, lr 1e-3). `device`: "auto", or a device. `seeds`: how many, or which. `confirm_steps`: 5;
-    with 0 a failing first look stands. The ratios are limits on the gradient's L2 norm, first
-    layer over last. `rules` come on top of the package's own.
+    Adam, lr 1e-3). `clip` (a gradient norm, or a function of the parameters) and `regularizer` (a
+    function of the model) complete the training step; with one of them a few steps are made on a
+    copy and judged too. `device`: "auto", or a device. `seeds`: how many, or which.
+    `confirm_steps`: 5; with 0 a failing first look stands. The ratios are limits on the gradient's
+    L2 norm, first layer over last; `max_update` on a step's change of a weight over the weight;
+    `max_penalty` on the gradient of the penalty over that of the loss. `rules` come on top of the
+    package's own.
 
     Model, batch, random numbers and modes are left as they were. Raises ProbeError for what cannot
     be probed.
@@ -80,12 +108,14 @@ def probe(
             "max_ratio": max_ratio,
             "warn_min_ratio": warn_min_ratio,
             "warn_max_ratio": warn_max_ratio,
+            "max_update": max_update,
+            "max_penalty": max_penalty,
             "select": select,
             "ignore": ignore,
         },
         "the call",
     )
-    case = Case(model, inputs, targets, loss, optimizer)
+    case = Case(model, inputs, targets, loss, optimizer, declared_step(clip, regularizer))
     return diagnose(case, settings, (*built_in_rules(), *rules))
 
 
@@ -102,7 +132,7 @@ def diagnose(
     for seed in _seeds(case, settings, base_seed):
         trial = prepare(case, settings, seed)
         limits = limits_of(settings, sgd=trial.kind.sgd)
-        looks, found = _examine(trial, settings.confirm_steps, chosen, limits)
+        looks, found = examine(trial, settings.confirm_steps, chosen, limits)
         profiles += looks
         findings = _with_news(findings, found)
         if verdict_of(findings) == "failure" or not _goes_on(case, settings, looks[0], limits):
@@ -118,6 +148,7 @@ def diagnose(
         confirm_steps=settings.confirm_steps,
         limits=limits,
         milliseconds=1e3 * (time.perf_counter() - started),
+        origin=Origin(case, settings, tuple(chosen)),
     )
 
 
@@ -179,13 +210,16 @@ def _goes_on(
     return case.is_factory and (settings.seeds is not None or leaves_doubt(first, limits))
 
 
-def _examine(
+def examine(
     trial: Trial, confirm_steps: int, rules: Sequence[Rule], limits: Mapping[str, Limit]
 ) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
     """Look under one seed, again where a rule wants to be sure, and judge."""
     subject, seed = trial.subject, trial.seed
     with isolated(subject.modules, subject.device):
         first = look(subject, seed=seed)
+    if trial.makes_steps:
+        made = _updates(trial, first.profile)
+        first = replace(first, profile=replace(first.profile, updates=made))
     if not _is_finite(first.profile):
         with isolated(subject.modules, subject.device):
             bad = first_non_finite(subject, seed=seed)
@@ -211,6 +245,16 @@ def _examine(
         second = second.marked(SOMEWHERE)
     evidence = Evidence(first.profile, second.profile, limits)
     return [first.profile, second.profile], judge(rules, evidence)
+
+
+def _updates(trial: Trial, profile: GradientProfile) -> tuple[Update, ...]:
+    """Make some of the user's training steps on a copy."""
+    subject = trial.subject
+    exempt = scale_free_weights(profile)
+    with isolated(subject.modules, subject.device):
+        twin, optimizer = copied(subject, trial.optimizer, subject.device)
+        stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
+        return updates(twin, stepper, seed=trial.seed, steps=UPDATE_STEPS, exempt=exempt)
 
 
 def _in_doubt(rules: Sequence[Rule], findings: Sequence[Finding]) -> bool:

@@ -35,6 +35,10 @@ class ExplodingGradientError(GradientHealthError):
     """The gradient grows out of bounds on its way from the loss to the first layer (GH201)."""
 
 
+class ExplodingUpdateError(GradientHealthError):
+    """A training step changes a weight beyond recognition, or the training runs away (GH202)."""
+
+
 class NonFiniteGradientError(GradientHealthError):
     """A loss, an activation or a gradient is NaN or infinite (GH301)."""
 
@@ -43,9 +47,18 @@ class UnreachedParameterError(GradientHealthError):
     """A trainable parameter gets no gradient, or only zeros (GH401)."""
 
 
+class DominatingRegularizerError(GradientHealthError):
+    """The gradient of the regularisation term drowns that of the data (GH601)."""
+
+
+class CannotApplyError(Exception):
+    """A remedy cannot be applied to a model; the message says why."""
+
+
 for _error in (
     ProbeError,
     SettingError,
+    CannotApplyError,
     GradientHealthError,
     *GradientHealthError.__subclasses__(),
 ):

@@ -26,13 +26,17 @@ class GradHealth:
         *,
         loss: Any = None,
         optimizer: Any = None,
+        clip: Any = None,
+        regularizer: Any = None,
         **settings: Unpack[SettingValues],
     ) -> Diagnosis:
         """Measure and judge without raising; `settings` are those of `pytest_gradhealth.probe`."""
         __tracebackhide__ = True
         from pytest_gradhealth.asserts import measured
+        from pytest_gradhealth.diagnosis import declared_step
 
-        return measured(model, inputs, targets, loss, optimizer, settings)
+        step = declared_step(clip, regularizer)
+        return measured(model, inputs, targets, loss, optimizer, settings, step)
 
     def assert_no_vanishing(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
         """Assert that the gradient does not vanish on its way to the first layer (GH101)."""
@@ -47,6 +51,20 @@ class GradHealth:
         from pytest_gradhealth.asserts import assert_no_exploding
 
         return assert_no_exploding(model, *args, **kwargs)
+
+    def assert_no_exploding_update(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
+        """Assert that the training step does not blow the model up (GH202)."""
+        __tracebackhide__ = True
+        from pytest_gradhealth.asserts import assert_no_exploding_update
+
+        return assert_no_exploding_update(model, *args, **kwargs)
+
+    def assert_no_dominating_regularizer(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
+        """Assert that the penalty does not drown the data (GH601)."""
+        __tracebackhide__ = True
+        from pytest_gradhealth.asserts import assert_no_dominating_regularizer
+
+        return assert_no_dominating_regularizer(model, *args, **kwargs)
 
     def assert_finite_gradients(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
         """Assert that loss and gradients are finite (GH301)."""

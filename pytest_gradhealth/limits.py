@@ -8,8 +8,16 @@ from collections.abc import Mapping
 from pytest_gradhealth.records import GradientPath, GradientProfile, Limit
 from pytest_gradhealth.settings import Settings
 
-#: Ratios, first layer over last, with Adam or an unknown optimizer.
-DEFAULTS = {"min_ratio": 1e-5, "warn_min_ratio": 1e-3, "max_ratio": 1e3, "warn_max_ratio": 1e2}
+#: Ratios, first layer over last, with Adam or an unknown optimizer; change of a weight in one step
+#: over the weight; gradient of the penalty over that of the data.
+DEFAULTS = {
+    "min_ratio": 1e-5,
+    "warn_min_ratio": 1e-3,
+    "max_ratio": 1e3,
+    "warn_max_ratio": 1e2,
+    "max_update": 1.0,
+    "max_penalty": 10.0,
+}
 #: What differs with SGD, whose steps shrink with the gradient.
 WITH_SGD = {"min_ratio": 1e-3, "warn_min_ratio": 1e-2}
 
@@ -43,6 +51,7 @@ def _is_close(path: GradientPath, limits: Mapping[str, Limit]) -> bool:
     return any(
         abs(value - math.log10(limit.value)) < CLOSE
         for name, limit in limits.items()
+        if name.endswith("ratio")
         for value in [path.vanishing if "min" in name else path.exploding]
     )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -16,6 +16,19 @@ from pytest_gradhealth.errors import ProbeError
 
 #: A class or factory called with the parameters to optimise, or an instance to work like.
 OptimizerLike = Optimizer | Callable[[Iterable[nn.Parameter]], Optimizer]
+
+#: Optimizers whose weight decay is added to the gradient, unless they say that it is decoupled.
+COUPLED = (
+    torch.optim.SGD,
+    torch.optim.Adam,
+    torch.optim.Adagrad,
+    torch.optim.Adadelta,
+    torch.optim.Adamax,
+    torch.optim.ASGD,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+    torch.optim.RMSprop,
+)
 
 
 def build(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> Optimizer:
@@ -56,18 +69,20 @@ def build(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> Op
 class Kind:
     """What limits and messages need to know of an optimizer: name, learning rate, family.
 
-    With SGD steps are proportional to gradients, so that small gradients mean no learning.
+    With SGD steps are proportional to gradients, so that small gradients mean no learning. `decay`
+    is the weight decay that becomes part of the gradient, by parameter name, where there is any.
     """
 
     name: str
     rate: float | None
     sgd: bool
+    decay: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.name if self.rate is None else f"{self.name}(lr={self.rate:g})"
 
 
-def kind_of(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> Kind:
+def kind_of(optimizer: OptimizerLike | None, parameters: Mapping[str, nn.Parameter]) -> Kind:
     """Tell the kind of an optimizer, building one only where a factory gives no other way."""
     if optimizer is None:
         return Kind("Adam", 1e-3, sgd=False)
@@ -76,15 +91,44 @@ def kind_of(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> 
         default = rate.default if rate is not None else None
         known = float(default) if isinstance(default, (int, float)) else None
         return Kind(optimizer.__name__, known, issubclass(optimizer, torch.optim.SGD))
-    built = build(cast("OptimizerLike", optimizer), parameters)
+    built = build(cast("OptimizerLike", optimizer), list(parameters.values()))
     lr: Any = built.defaults.get("lr")
     known = None if lr is None else float(lr)
-    return Kind(type(built).__name__, known, isinstance(built, torch.optim.SGD))
+    sgd = isinstance(built, torch.optim.SGD)
+    return Kind(type(built).__name__, known, sgd, _coupled_decay(built, parameters))
+
+
+def _coupled_decay(
+    optimizer: Optimizer, parameters: Mapping[str, nn.Parameter]
+) -> dict[str, float]:
+    """Weight decay by parameter name, where the optimizer adds it to the gradient.
+
+    AdamW and other optimizers with decoupled decay shrink weights beside the gradient.
+    """
+    if not isinstance(optimizer, COUPLED) or optimizer.defaults.get("decoupled_weight_decay"):
+        return {}
+    decay = {
+        id(parameter): float(group.get("weight_decay", 0.0))
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    return {name: decay[id(p)] for name, p in parameters.items() if decay.get(id(p))}
 
 
 def needs_building(optimizer: OptimizerLike | None) -> bool:
     """Whether only a call tells the kind: that of a factory, which may do what it likes."""
     return optimizer is not None and not isinstance(optimizer, (type, Optimizer))
+
+
+def as_factory(optimizer: OptimizerLike | None) -> OptimizerLike | None:
+    """Turn an instance into a factory with its settings (those of its first group)."""
+    if not isinstance(optimizer, Optimizer):
+        return optimizer
+    kind = type(optimizer)
+    taken = inspect.signature(kind).parameters
+    current = optimizer.param_groups[0]
+    values = {n: current.get(n, v) for n, v in optimizer.defaults.items() if n in taken}
+    return lambda parameters: kind(parameters, **values)
 
 
 def copy_into(optimizer: Optimizer, memo: dict[int, Any]) -> Optimizer:

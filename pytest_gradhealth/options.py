@@ -65,6 +65,13 @@ def _ratio(value: Any) -> float:
     return number
 
 
+def _seconds(value: Any) -> float:
+    number = float(value)
+    if isinstance(value, bool) or not 0 <= number < math.inf:
+        raise ValueError
+    return number
+
+
 def _codes(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         value = value.split(",")
@@ -116,6 +123,27 @@ OPTIONS: tuple[Option, ...] = (
         _ratio,
         "a positive number",
         "GH201 warns above this ratio (default: 1e2)",
+        ini="float",
+    ),
+    Option(
+        "max_update",
+        _ratio,
+        "a positive number",
+        "GH202 fails when a training step changes a weight by more than this share (default: 1)",
+        ini="float",
+    ),
+    Option(
+        "max_penalty",
+        _ratio,
+        "a positive number",
+        "GH601 fails above this ratio, gradient of the penalty over that of the data (default: 10)",
+        ini="float",
+    ),
+    Option(
+        "remedy_budget",
+        _seconds,
+        "a number of seconds, at least 0",
+        "seconds for trying remedies on copies of a failing model, 0 for none (default: 10)",
         ini="float",
     ),
     Option(

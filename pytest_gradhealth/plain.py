@@ -13,6 +13,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+#: Key in the metadata of a field that is left out: it holds objects of this process.
+LIVE = "live"
+
 
 def to_plain(value: object) -> Any:
     """Turn a dataclass tree into dicts, lists, strings, numbers, booleans and None.
@@ -25,7 +28,8 @@ def to_plain(value: object) -> Any:
     [1, 'inf']
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        kept = [f.name for f in dataclasses.fields(value) if not f.metadata.get(LIVE)]
+        return {name: to_plain(getattr(value, name)) for name in kept}
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -61,7 +65,7 @@ def _hints(kind: type) -> dict[str, Any]:
 def _build(kind: Any, data: Any) -> Any:
     if dataclasses.is_dataclass(kind):
         hints = _hints(typing.cast("type", kind))
-        names = {f.name for f in dataclasses.fields(kind) if f.init}
+        names = {f.name for f in dataclasses.fields(kind) if f.init and not f.metadata.get(LIVE)}
         values = {name: _build(hints[name], data[name]) for name in names if name in data}
         return typing.cast("type", kind)(**values)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)

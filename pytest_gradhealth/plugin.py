@@ -19,12 +19,13 @@ from pytest_gradhealth.session import (
 
 if TYPE_CHECKING:
     from pytest_gradhealth.fixture import GradHealth
+    from pytest_gradhealth.remedies import Remedy
     from pytest_gradhealth.rules import Rule
 
 MARKER = (
     "gradhealth(*, device, seeds, confirm_steps, min_ratio, max_ratio, warn_min_ratio,"
-    " warn_max_ratio, select, ignore): settings for the gradient checks of a test; those of the"
-    " nearest marker win, key by key."
+    " warn_max_ratio, max_update, max_penalty, remedy_budget, select, ignore): settings for the"
+    " gradient checks of a test; those of the nearest marker win, key by key."
 )
 
 
@@ -120,6 +121,13 @@ def pytest_gradhealth_rules() -> Sequence[Rule]:
     from pytest_gradhealth.rules import built_in_rules
 
     return built_in_rules()
+
+
+def pytest_gradhealth_remedies() -> Sequence[Remedy]:
+    """The package's own remedies, registered like anyone's."""
+    from pytest_gradhealth.remedies import built_in_remedies
+
+    return built_in_remedies()
 
 
 @pytest.fixture

@@ -19,7 +19,17 @@ from pytest_gradhealth.tree import tensors
 from pytest_gradhealth.trial import Case
 
 #: Settings that only matter to the judgement, not to the measurement.
-_JUDGEMENT = ("min_ratio", "max_ratio", "warn_min_ratio", "warn_max_ratio", "select", "ignore")
+_JUDGEMENT = (
+    "min_ratio",
+    "max_ratio",
+    "warn_min_ratio",
+    "warn_max_ratio",
+    "max_update",
+    "max_penalty",
+    "remedy_budget",
+    "select",
+    "ignore",
+)
 
 
 @dataclass
@@ -115,6 +125,7 @@ def _is_same(one: Case, other: Case) -> bool:
         one.model is other.model
         and one.loss is other.loss
         and one.optimizer is other.optimizer
+        and one.step == other.step
         and _is_same_tree(one.inputs, other.inputs)
         and _is_same_tree(one.targets, other.targets)
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pytest_gradhealth.plain import from_plain, to_plain
+from pytest_gradhealth.plain import LIVE, from_plain, to_plain
 
 Severity = Literal["failure", "warning", "info"]
 Verdict = Literal["healthy", "warning", "failure"]
@@ -20,6 +20,10 @@ Verdict = Literal["healthy", "warning", "failure"]
 #: gradient that never came, cut off from every trainable parameter, of a module whose forward
 #: never ran, or out of reach because the module returned nothing a hook could be put on.
 OutputState = Literal["measured", "unreached", "no-grad", "not-called", "no-tensor"]
+
+#: What came of a remedy: the failed rule passes and the loss falls; part of that, or none of it; it
+#: could not be applied; there was no time for it.
+Outcome = Literal["cured", "better", "no effect", "worse", "cannot", "not tried"]
 
 #: How the gradient of a parameter was found: it has one (zero counts, when all its elements are
 #: exactly zero), nothing used it, or it is frozen.
@@ -218,7 +222,9 @@ class ParameterRecord:
     """A parameter, its L2 norm and that of its gradient (None without one).
 
     `alignment` is the cosine between a weight and its gradient: zero for a weight whose scale does
-    not matter, as before a normalisation layer. `other_names` are further names of a shared one.
+    not matter, as before a normalisation layer. `penalty` is the L2 norm of the gradient of the
+    regularisation term (weight decay included where it is part of the gradient), None without one.
+    `other_names` are further names of a shared parameter.
     """
 
     name: str
@@ -227,6 +233,7 @@ class ParameterRecord:
     norm: float
     gradient: float | None = None
     alignment: float | None = None
+    penalty: float | None = None
     other_names: tuple[str, ...] = ()
 
     @property
@@ -252,11 +259,34 @@ class NonFinite:
 
 
 @dataclass(frozen=True)
+class Update:
+    """One step of the user's training, made on a copy.
+
+    `gradient` is the L2 norm of all parameters' gradients before clipping, `clipped` that after.
+    `change` is the largest relative change of a weight: the L2 norm of what the step adds to it
+    over its own (or that of a level initialisation, if larger); `layer` is where that was.
+    """
+
+    step: int
+    loss: float
+    gradient: float
+    clipped: float
+    layer: str
+    change: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss, gradient and change are finite numbers."""
+        return all(map(math.isfinite, (self.loss, self.gradient, self.clipped, self.change)))
+
+
+@dataclass(frozen=True)
 class GradientProfile:
     """One look at one model: a forward and a backward pass on one batch under one seed.
 
     `steps` counts the optimizer steps before the look (0: as given). `awake` names parameters
-    that read "none" or "zero" in this look but had a gradient in one of those steps.
+    that read "none" or "zero" in this look but had a gradient in one of those steps. `updates` are
+    the training steps made from here, where a rule needs them.
     """
 
     seed: int
@@ -267,6 +297,7 @@ class GradientProfile:
     parameters: tuple[ParameterRecord, ...] = ()
     non_finite: NonFinite | None = None
     awake: tuple[str, ...] = ()
+    updates: tuple[Update, ...] = ()
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:
@@ -312,6 +343,36 @@ class Finding:
     path: int | None = None
 
 
+@dataclass(frozen=True)
+class Measure:
+    """How a model, or a copy with a remedy, did.
+
+    `value` is what the failed rule compares with its limit (a ratio; None where it compares
+    nothing), `start` and `end` the loss at the first and the last of `steps` training steps.
+    """
+
+    value: float | None = None
+    start: float | None = None
+    end: float | None = None
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """One remedy, tried on a copy: what came of it, and the code that does the same.
+
+    `before` was measured on an unchanged copy, `after` on the changed one (None if it was not
+    tried or could not be applied). `reason` says why, where the numbers do not.
+    """
+
+    remedy: str
+    outcome: Outcome
+    before: Measure
+    after: Measure | None = None
+    code: str = ""
+    reason: str = ""
+
+
 RANK: Mapping[str, int] = {"failure": 0, "warning": 1, "info": 2}
 
 
@@ -321,8 +382,9 @@ class Diagnosis:
 
     `profiles` holds one look per seed, and a second look after the confirm steps where the first
     would have failed. `findings` are sorted worst first. `sgd` says whether the default limits are
-    those for SGD. Printing a diagnosis gives the table and
-    the words of a failure message.
+    those for SGD. `treatments` are the remedies that were tried, best first. `origin` is what was
+    diagnosed, which remedies are tried on: it stays in this process. Printing a diagnosis gives the
+    table and the words of a failure message.
     """
 
     model: str
@@ -335,7 +397,12 @@ class Diagnosis:
     confirm_steps: int = 5
     limits: Mapping[str, Limit] = field(default_factory=dict)
     milliseconds: float = 0.0
+    treatments: tuple[Treatment, ...] = ()
     version: int = 1
+    origin: Any = field(default=None, repr=False, compare=False, metadata={LIVE: True})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "origin"}
 
     @property
     def seeds(self) -> tuple[int, ...]:

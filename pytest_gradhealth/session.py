@@ -7,9 +7,9 @@ they do without it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -18,9 +18,11 @@ from pytest_gradhealth.options import OPTIONS
 if TYPE_CHECKING:
     from pytest_gradhealth.probes import ProbeCache
     from pytest_gradhealth.records import Diagnosis
+    from pytest_gradhealth.remedies import Remedy
     from pytest_gradhealth.rules import Rule
     from pytest_gradhealth.settings import Settings
 
+T = TypeVar("T")
 #: Attribute of a test report that carries the probes of its phase.
 CARRIED = "gradhealth_probes"
 CONTEXT = pytest.StashKey["TestContext"]()
@@ -102,24 +104,40 @@ class TestContext:
         from pytest_gradhealth.rules import Rule
 
         found: dict[str, Rule] = {}
-        for returned in self.item.ihook.pytest_gradhealth_rules(config=self.item.config):
+        for rule in self._hooked("pytest_gradhealth_rules", Rule):
+            if found.setdefault(rule.code, rule) is not rule:
+                raise SettingError(
+                    f"two rules have the code {rule.code} ({found[rule.code].name} and"
+                    f" {rule.name}); give yours a code of its own"
+                )
+        return tuple(found[code] for code in sorted(found))
+
+    @cached_property
+    def remedies(self) -> Sequence[Remedy]:
+        """The remedies of every hook that applies to this test, the package's own first."""
+        from pytest_gradhealth.remedies import Remedy, built_in_remedies
+
+        own = built_in_remedies()
+        found = list(self._hooked("pytest_gradhealth_remedies", Remedy))
+        return (*own, *(remedy for remedy in found if remedy not in own))
+
+    def _hooked(self, hook: str, kind: type[T]) -> Iterator[T]:
+        """What the implementations of a hook return; SettingError for what they may not."""
+        from pytest_gradhealth.errors import SettingError
+
+        name = f"pytest_gradhealth.{kind.__name__}"
+        for returned in getattr(self.item.ihook, hook)(config=self.item.config):
             if not isinstance(returned, Iterable):
                 raise SettingError(
-                    f"pytest_gradhealth_rules returned a {type(returned).__name__}; return a list"
-                    " of pytest_gradhealth.Rule objects"
+                    f"{hook} returned a {type(returned).__name__}; return a list of {name} objects"
                 )
-            for rule in returned:
-                if not isinstance(rule, Rule):
+            for item in returned:
+                if not isinstance(item, kind):
                     raise SettingError(
-                        f"pytest_gradhealth_rules returned a {type(rule).__name__} in its list;"
-                        " return pytest_gradhealth.Rule objects"
+                        f"{hook} returned a {type(item).__name__} in its list; return {name}"
+                        " objects"
                     )
-                if found.setdefault(rule.code, rule) is not rule:
-                    raise SettingError(
-                        f"two rules have the code {rule.code} ({found[rule.code].name} and"
-                        f" {rule.name}); give yours a code of its own"
-                    )
-        return tuple(found[code] for code in sorted(found))
+                yield item
 
     @cached_property
     def probes(self) -> ProbeCache:

@@ -25,6 +25,9 @@ class SettingValues(TypedDict, total=False):
     max_ratio: float | None
     warn_min_ratio: float | None
     warn_max_ratio: float | None
+    max_update: float | None
+    max_penalty: float | None
+    remedy_budget: float | None
     select: Sequence[str] | None
     ignore: Sequence[str] | None
 
@@ -40,6 +43,9 @@ class Settings:
     max_ratio: float | None = None
     warn_min_ratio: float | None = None
     warn_max_ratio: float | None = None
+    max_update: float | None = None
+    max_penalty: float | None = None
+    remedy_budget: float = 10.0
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)

@@ -19,19 +19,24 @@ from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation import isolated, seed_everything
 from pytest_gradhealth.optimizers import Kind, OptimizerLike, check_belongs, kind_of, needs_building
 from pytest_gradhealth.settings import Settings
+from pytest_gradhealth.step import Step, check_step
 
 ModelLike = nn.Module | Callable[[], nn.Module]
 
 
 @dataclass(frozen=True)
 class Case:
-    """What the caller handed over: a model or a factory, a batch, a loss and an optimizer."""
+    """What the caller handed over: a model or a factory, a batch, a loss and an optimizer.
+
+    `step` declares the rest of the training step; with it, a few steps are made and judged.
+    """
 
     model: ModelLike
     inputs: Any
     targets: Any = None
     loss: Loss | None = None
     optimizer: OptimizerLike | None = None
+    step: Step | None = None
 
     @property
     def is_factory(self) -> bool:
@@ -41,12 +46,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Trial:
-    """A model under one seed, ready to be looked at, and the optimizer for its confirm steps."""
+    """A model under one seed, ready to be looked at, and the optimizer for its confirm steps.
+
+    `makes_steps` says whether the training step was declared, and is to be judged.
+    """
 
     subject: Subject
     optimizer: OptimizerLike | None
     kind: Kind
     seed: int
+    makes_steps: bool = False
 
 
 def prepare(case: Case, settings: Settings, seed: int) -> Trial:
@@ -60,15 +69,17 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     check_model(model)
     check_belongs(case.optimizer, model)
     with isolated([model] if needs_building(case.optimizer) else [], torch.device("cpu")):
-        kind = kind_of(case.optimizer, [p for p in model.parameters() if p.requires_grad])
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        kind = kind_of(case.optimizer, trained)
     device = choose_device(settings.device, model, settings.source("device"))
-    subject = Subject(model, case.inputs, case.targets, case.loss, device)
+    step, decay = (Step(), {}) if case.step is None else (case.step, kind.decay)
+    subject = Subject(model, case.inputs, case.targets, case.loss, device, step, decay)
     on_device = all(m is None or m.type == device.type for m in map(device_of, subject.modules))
     if on_device and (device.type == "cpu" or device_of(model) == device):
-        return Trial(subject, case.optimizer, kind, seed)
+        return Trial(subject, case.optimizer, kind, seed, case.step is not None)
     with isolated(subject.modules, device):
         twin, optimizer = copied(subject, case.optimizer, device)
-    return Trial(twin, optimizer, kind, seed)
+    return Trial(twin, optimizer, kind, seed, case.step is not None)
 
 
 def _built(factory: Callable[[], nn.Module], seed: int, wanted: str) -> nn.Module:
@@ -109,6 +120,8 @@ def check_case(case: Case) -> None:
             "optimizer is an instance, but the model is built anew for every seed; pass the"
             " optimizer's class or a factory"
         )
+    if case.step is not None:
+        check_step(case.step)
     check_inputs(case.inputs)
 
 

@@ -9,6 +9,20 @@ __all__ = ["Evidence", "Rule", "built_in_rules"]
 
 def built_in_rules() -> tuple[Rule, ...]:
     """Return the package's own rules, in the order of their codes."""
-    from pytest_gradhealth.rules import exploding, nonfinite, unreached, vanishing
+    from pytest_gradhealth.rules import (
+        dominating,
+        exploding,
+        nonfinite,
+        unreached,
+        update,
+        vanishing,
+    )
 
-    return (vanishing.RULE, exploding.RULE, nonfinite.RULE, unreached.RULE)
+    return (
+        vanishing.RULE,
+        exploding.RULE,
+        update.RULE,
+        nonfinite.RULE,
+        unreached.RULE,
+        dominating.RULE,
+    )

@@ -98,6 +98,15 @@ def is_scale_free(path: GradientPath, profile: GradientProfile) -> bool:
     )
 
 
+def scale_free_weights(profile: GradientProfile) -> frozenset[str]:
+    """Names of the weights that are orthogonal to their gradient, before a normalisation layer."""
+    return frozenset(
+        p.name
+        for p in profile.parameters
+        if p.alignment is not None and abs(p.alignment) < SCALE_FREE_ALIGNMENT
+    )
+
+
 RULE = Rule(
     code="GH201",
     name="exploding",

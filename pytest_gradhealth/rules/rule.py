@@ -33,7 +33,7 @@ class Rule:
 
     >>> from pytest_gradhealth.rules import built_in_rules
     >>> [rule.code for rule in built_in_rules()]
-    ['GH101', 'GH201', 'GH301', 'GH401']
+    ['GH101', 'GH201', 'GH202', 'GH301', 'GH401', 'GH601']
     """
 
     code: str

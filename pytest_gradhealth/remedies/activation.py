@@ -1,0 +1,70 @@
+"""Activations that let gradients through in place of saturating ones, with their initialisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from pytest_gradhealth.errors import CannotApplyError
+from pytest_gradhealth.remedies.layers import WEIGHTED, condition, nonlinearities, weighted
+from pytest_gradhealth.remedies.remedy import Patient, Remedy
+
+SYMPTOMS = ("GH101", "GH201", "GH202", "GH301")
+
+#: Activations that flatten out.
+SATURATING = (
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.Hardsigmoid,
+    nn.Hardtanh,
+    nn.LogSigmoid,
+    nn.Softsign,
+    nn.Softmax,
+)
+
+
+def _change(
+    activation: Callable[[], nn.Module], nonlinearity: str, replaced: tuple[type, ...] = SATURATING
+) -> Callable[[Patient], str]:
+    def change(patient: Patient) -> str:
+        calls = patient.calls
+        layers = weighted(calls)
+        last = max(i for i, call in enumerate(calls) if isinstance(call.module, WEIGHTED))
+        # What comes after the last layer is part of the loss: a sigmoid for probabilities, say.
+        after = {call.module for call in calls[last:]}
+        found = {c.name: c.module for c in calls if type(c.module) in replaced}
+        chosen = {name: module for name, module in found.items() if module not in after}
+        if not chosen:
+            called = sorted({"sigmoid", "tanh"} & set(nonlinearities(layers).values()))
+            raise CannotApplyError(
+                f"its forward calls {called[0]} as a function, which cannot be exchanged from"
+                " outside"
+                if called
+                else "nothing saturates between its layers"
+            )
+        picked = condition(list(chosen.values()), patient.model)
+        all_layers = [layer.module for layer in layers]
+        new = f"nn.{type(activation()).__name__}()"
+        lines = (
+            "for name, m in [*model.named_modules()]:\n"
+            f"    if {picked}: model.set_submodule(name, {new})\n"
+            f"    if {condition(all_layers, patient.model)}:\n"
+            f'        nn.init.kaiming_normal_(m.weight, nonlinearity="{nonlinearity}")'
+        )
+        for name in chosen:
+            patient.model.set_submodule(name, activation())
+        for layer in all_layers:
+            assert isinstance(layer.weight, Tensor)
+            nn.init.kaiming_normal_(layer.weight, nonlinearity=nonlinearity)  # type: ignore[arg-type]
+        return lines
+
+    return change
+
+
+RELU = Remedy("ReLU", SYMPTOMS, _change(nn.ReLU, "relu"))
+LEAKY_RELU = Remedy(
+    "LeakyReLU", SYMPTOMS, _change(nn.LeakyReLU, "leaky_relu", (*SATURATING, nn.ReLU))
+)
+GELU = Remedy("GELU", SYMPTOMS, _change(nn.GELU, "relu"))
+SELU = Remedy("SELU", SYMPTOMS, _change(nn.SELU, "linear"))

@@ -1,0 +1,130 @@
+"""Initialisations that keep the size of the signal: Xavier, Kaiming, orthogonal, unit variance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradhealth.remedies.layers import (
+    Call,
+    condition,
+    nonlinearities,
+    weighted,
+)
+from pytest_gradhealth.remedies.remedy import Patient, Remedy
+
+SYMPTOMS = ("GH101", "GH201", "GH202", "GH301")
+
+#: Sets a weight for the nonlinearity that follows it.
+Initialise = Callable[[Tensor, str], object]
+
+
+def _with_gain(initialise: Callable[..., object]) -> Initialise:
+    def set_weight(weight: Tensor, nonlinearity: str) -> None:
+        initialise(weight, gain=nn.init.calculate_gain(nonlinearity))  # type: ignore[arg-type]
+
+    return set_weight
+
+
+def _kaiming(weight: Tensor, nonlinearity: str) -> None:
+    nn.init.kaiming_normal_(weight, nonlinearity=nonlinearity)  # type: ignore[arg-type]
+
+
+def initialise(patient: Patient, set_weight: Initialise, call: str) -> str:
+    """Initialise every layer for the activation that follows it and return the code.
+
+    `call` is the call that sets `m.weight`, with "{}" for the quoted nonlinearity.
+    """
+    layers = weighted(patient.calls)
+    kinds = nonlinearities(layers)
+    for layer in layers:
+        set_weight(layer.module.weight, kinds[layer.name])  # type: ignore[arg-type]
+        if layer.module.bias is not None:
+            nn.init.zeros_(layer.module.bias)  # type: ignore[arg-type]
+    return code(patient.model, layers, kinds, call)
+
+
+def code(model: nn.Module, layers: Sequence[Call], kinds: dict[str, str], call: str) -> str:
+    """Return the lines that initialise the layers, each for its nonlinearity."""
+    lines: list[str] = []
+    for kind in dict.fromkeys(kinds.values()):
+        chosen = [layer.module for layer in layers if kinds[layer.name] == kind]
+        lines += [
+            "for name, m in model.named_modules():",
+            f"    if {condition(chosen, model)}:",
+            f"        {call.format(repr(kind).replace(chr(39), chr(34)))}",
+        ]
+        if all(module.bias is not None for module in chosen):
+            lines.append("        nn.init.zeros_(m.bias)")
+        elif any(module.bias is not None for module in chosen):
+            lines.append("        m.bias is None or nn.init.zeros_(m.bias)")
+    return "\n".join(lines)
+
+
+def _change(set_weight: Initialise, call: str) -> Callable[[Patient], str]:
+    def change(patient: Patient) -> str:
+        return initialise(patient, set_weight, call)
+
+    return change
+
+
+def unit_variance(patient: Patient) -> str:
+    """Orthogonal weights, divided layer by layer by the spread of what they put out.
+
+    Mishkin and Matas, 2015 (LSUV), in one forward.
+    """
+    layers = weighted(patient.calls)
+    for layer in layers:
+        nn.init.orthogonal_(layer.module.weight)  # type: ignore[arg-type]
+        if layer.module.bias is not None:
+            nn.init.zeros_(layer.module.bias)  # type: ignore[arg-type]
+
+    def rescale(module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        spread = output.std()
+        if not bool(torch.isfinite(spread)) or not bool(spread > 0):
+            return output
+        assert isinstance(module.weight, Tensor)
+        module.weight.data /= spread
+        return output / spread
+
+    handles = [layer.module.register_forward_hook(rescale) for layer in layers]
+    try:
+        patient.run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    chosen = [layer.module for layer in layers]
+    zero = "nn.init.zeros_(m.bias)"
+    if not all(module.bias is not None for module in chosen):
+        zero = "m.bias is None or " + zero
+    return (
+        "def rescale(m, _, y): m.weight.data /= y.std(); return y / y.std()\n"
+        f"ms = [m for name, m in model.named_modules() if {condition(chosen, patient.model)}]\n"
+        f"for m in ms: nn.init.orthogonal_(m.weight); {zero}\n"
+        "hooks = [m.register_forward_hook(rescale) for m in ms]\n"
+        "model(images); [hook.remove() for hook in hooks]"
+    )
+
+
+KAIMING_CALL = "nn.init.kaiming_normal_(m.weight, nonlinearity={})"
+
+KAIMING = Remedy("Kaiming init", SYMPTOMS, _change(_kaiming, KAIMING_CALL))
+XAVIER = Remedy(
+    "Xavier init",
+    SYMPTOMS,
+    _change(
+        _with_gain(nn.init.xavier_normal_),
+        "nn.init.xavier_normal_(m.weight, nn.init.calculate_gain({}))",
+    ),
+)
+ORTHOGONAL = Remedy(
+    "orthogonal init",
+    SYMPTOMS,
+    _change(
+        _with_gain(nn.init.orthogonal_),
+        "nn.init.orthogonal_(m.weight, nn.init.calculate_gain({}))",
+    ),
+)
+UNIT_VARIANCE = Remedy("unit-variance init", SYMPTOMS, unit_variance)

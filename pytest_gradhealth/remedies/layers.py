@@ -1,0 +1,166 @@
+"""The layers of a model in the order of their calls, and code that picks some of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from pytest_gradhealth.calling import call_model, fresh
+from pytest_gradhealth.errors import CannotApplyError
+
+#: The layers that remedies work on.
+WEIGHTED = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+#: Activations, by the name that the autograd graph has for them, as `calculate_gain` calls them.
+NONLINEARITIES = {
+    "Relu": "relu",
+    "LeakyRelu": "leaky_relu",
+    "Gelu": "relu",
+    "Silu": "relu",
+    "Mish": "relu",
+    "Elu": "relu",
+    "Softplus": "relu",
+    "Hardtanh": "tanh",
+    "Tanh": "tanh",
+    "Sigmoid": "sigmoid",
+}
+#: Functions that lie between an activation and the next layer without changing the picture.
+_IN_BETWEEN = 8
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module: the shapes of the one tensor in and the one out (None if not one).
+
+    `before` is the nonlinearity that the input came through, as `calculate_gain` calls it.
+    """
+
+    name: str
+    module: nn.Module
+    entered: tuple[int, ...] | None = None
+    returned: tuple[int, ...] | None = None
+    before: str = ""
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the module holds no further ones."""
+        return not any(self.module.children())
+
+
+def calls_of(model: nn.Module, inputs: Any) -> Sequence[Call]:
+    """Run a forward on the batch and return the calls in the order in which they began.
+
+    Without a batch, the leaf modules in the order in which they were registered.
+    """
+    if inputs is None:
+        return [Call(n, m) for n, m in model.named_modules() if not any(m.children())]
+    found: list[Call | None] = []
+    open_calls: list[tuple[int, tuple[int, ...] | None, str]] = []
+
+    def enter(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        tensors = [a for a in arguments if isinstance(a, Tensor)]
+        shape = tuple(tensors[0].shape) if len(tensors) == 1 else None
+        open_calls.append((len(found), shape, _nonlinearity(tensors[0]) if tensors else ""))
+        found.append(None)
+
+    def leave(module: nn.Module, _arguments: Any, output: Any) -> None:
+        index, entered, before = open_calls.pop()
+        returned = tuple(output.shape) if isinstance(output, Tensor) else None
+        found[index] = Call(names[module], module, entered, returned, before)
+
+    names = {module: name for name, module in model.named_modules()}
+    handles = [m.register_forward_pre_hook(enter) for m in names]
+    handles += [m.register_forward_hook(leave) for m in names]
+    try:
+        run(model, inputs, grad=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [call for call in found if call is not None]
+
+
+def run(model: nn.Module, inputs: Any, *, grad: bool = False) -> None:
+    """Run a forward on a copy of the batch, on the device of the model."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    with torch.set_grad_enabled(grad):
+        call_model(model, fresh(inputs, device))
+
+
+def _nonlinearity(tensor: Tensor) -> str:
+    """The activation that a tensor came through last, "" if that was a layer or is unknown."""
+    node = tensor.grad_fn
+    for _ in range(_IN_BETWEEN):
+        if node is None:
+            return ""
+        name = node.name().rstrip("0123456789").removesuffix("Backward")
+        if name in NONLINEARITIES:
+            return NONLINEARITIES[name]
+        if name.startswith(("Addmm", "Mm", "Convolution", "Linear")):
+            return ""
+        node = node.next_functions[0][0] if node.next_functions else None
+    return ""
+
+
+def weighted(calls: Sequence[Call]) -> list[Call]:
+    """The first call of every trainable linear or convolutional layer.
+
+    Raises CannotApplyError if there is none.
+    """
+    found: dict[nn.Module, Call] = {}
+    for call in calls:
+        if isinstance(call.module, WEIGHTED) and not is_parametrized(call.module):
+            found.setdefault(call.module, call)
+    trained = [c for m, c in found.items() if m.weight is not None and m.weight.requires_grad]
+    if not trained:
+        raise CannotApplyError("it has no trainable linear or convolutional layer of its own")
+    return trained
+
+
+def nonlinearities(layers: Sequence[Call]) -> dict[str, str]:
+    """The activation that follows each layer, by name.
+
+    A layer that feeds the next without any is "linear"; the last takes that of the others.
+    """
+    after = {a.name: b.before or "linear" for a, b in itertools.pairwise(layers)}
+    known = Counter(kind for kind in after.values() if kind != "linear")
+    usual = known.most_common(1)[0][0] if known else "linear"
+    return {**after, layers[-1].name: usual}
+
+
+def class_name(module: nn.Module) -> str:
+    """How code calls the class of a module: "nn.Linear"."""
+    return f"nn.{type(module).__name__}"
+
+
+def condition(chosen: Collection[nn.Module], model: nn.Module) -> str:
+    """Return the condition on `name` and `m` that picks the chosen of `model.named_modules()`."""
+    kinds = list(dict.fromkeys(type(module) for module in chosen))
+    left_out = [
+        name for name, m in model.named_modules() if type(m) in kinds and m not in set(chosen)
+    ]
+    kind_names = [f"nn.{kind.__name__}" for kind in kinds]
+    kind = kind_names[0] if len(kinds) == 1 else f"({', '.join(kind_names)})"
+    text = f"isinstance(m, {kind})"
+    if len(left_out) == 1:
+        return f'{text} and name != "{left_out[0]}"'
+    return f"{text} and name not in {tuple(left_out)}" if left_out else text
+
+
+def by_kind(modules: Sequence[nn.Module]) -> Iterator[list[nn.Module]]:
+    """The modules, grouped by their class."""
+    for kind in dict.fromkeys(type(module) for module in modules):
+        yield [module for module in modules if type(module) is kind]

@@ -1,0 +1,74 @@
+"""What a remedy is, and the patient that it gets to change: always a copy."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_gradhealth.errors import CannotApplyError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pytest_gradhealth.optimizers import OptimizerLike
+    from pytest_gradhealth.remedies.layers import Call
+    from pytest_gradhealth.step import Step
+
+
+@dataclass
+class Patient:
+    """A deep copy of a model, and how it is trained, for a remedy to change.
+
+    `model` may be edited or replaced; `optimizer` (None: Adam, lr 1e-3) and `step` (clipping and
+    penalty) replaced. `inputs` is the batch, None if there is none.
+    """
+
+    model: nn.Module
+    inputs: Any = None
+    optimizer: OptimizerLike | None = None
+    step: Step | None = None
+
+    @property
+    def calls(self) -> Sequence[Call]:
+        """The modules in the order in which a forward on the batch calls them."""
+        from pytest_gradhealth.remedies.layers import calls_of
+
+        return calls_of(self.model, self.inputs)
+
+    def run(self) -> None:
+        """Run a forward on the batch; raises CannotApplyError without one."""
+        from pytest_gradhealth.remedies.layers import run
+
+        if self.inputs is None:
+            raise CannotApplyError("it takes a batch")
+        run(self.model, self.inputs)
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A change to a model or its training that may keep gradients level.
+
+    `symptoms` are the codes of the rules for whose failures it is tried. `change` edits a Patient;
+    it may return the code that does the same to `model`, where that depends on the model, else
+    `code` stands. It raises CannotApplyError with the reason where there is nothing it can do.
+
+    >>> from pytest_gradhealth.remedies import built_in_remedies
+    >>> [remedy.name for remedy in built_in_remedies()][:4]
+    ['ReLU', 'Kaiming init', 'batch norm', 'residual']
+    """
+
+    name: str
+    symptoms: tuple[str, ...]
+    change: Callable[[Patient], str | None]
+    code: str = ""
+
+    def apply(self, model: nn.Module, inputs: Any = None) -> nn.Module:
+        """Return a changed deep copy of `model`, which stays as it is.
+
+        `inputs` is a batch, for remedies that have to see it. Raises CannotApplyError.
+        """
+        patient = Patient(copy.deepcopy(model), inputs)
+        self.change(patient)
+        return patient.model

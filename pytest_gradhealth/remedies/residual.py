@@ -1,0 +1,189 @@
+"""Residual connections: x + f(x) around runs of layers, or blocks, that keep the shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from pytest_gradhealth.errors import CannotApplyError
+from pytest_gradhealth.remedies.layers import WEIGHTED, Call
+from pytest_gradhealth.remedies.remedy import Patient, Remedy
+
+SYMPTOMS = ("GH101", "GH201", "GH202")
+
+#: What the user writes where all shapes stay as they are.
+PLAIN = """class Residual(nn.Sequential):
+    def forward(self, x): return x + super().forward(x)"""
+#: The same with projections where they do not.
+PROJECTED = """class Residual(nn.Module):
+    def __init__(self, block, shortcut):
+        super().__init__(); self.block, self.shortcut = block, shortcut
+    def forward(self, x): return self.shortcut(x) + self.block(x)"""
+
+
+class Residual(nn.Module):
+    """shortcut(x) + block(x)."""
+
+    def __init__(self, block: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum of both ways."""
+        total: Tensor = self.shortcut(x) + self.block(x)
+        return total
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Children `start` to `stop` of a container, and the projection beside them, if any."""
+
+    start: int
+    stop: int
+    shortcut: nn.Module
+    written: str = ""
+
+
+def change(patient: Patient) -> str:
+    """Wrap runs of layers in every `nn.Sequential`, and the blocks in every `nn.ModuleList`."""
+    if patient.inputs is None:
+        raise CannotApplyError("it takes a batch, to see which layers keep the shape")
+    calls: dict[nn.Module, Call] = {}
+    for call in patient.calls:
+        calls.setdefault(call.module, call)
+    lines: list[str] = []
+    done: list[str] = []
+    for name, module in list(patient.model.named_modules()):
+        if any(name.startswith(f"{outer}.") or outer == "" for outer in done):
+            continue
+        if type(module).forward is nn.Sequential.forward and isinstance(module, nn.Sequential):
+            runs = list(_runs(list(module), calls))
+            if runs:
+                lines += _rebuilt_lines(name, len(module), runs)
+                rebuilt = _rebuilt(module, runs).train(module.training)
+                if name:
+                    patient.model.set_submodule(name, rebuilt)
+                else:
+                    patient.model = rebuilt
+                done.append(name)
+        elif isinstance(module, nn.ModuleList):
+            kept = [i for i, block in enumerate(module) if _keeps_shape(block, calls)]
+            for i in kept:
+                module[i] = Residual(module[i], nn.Identity()).train(module.training)
+            if kept:
+                where = f'model.get_submodule("{name}")'
+                lines.append(f"for i in {kept}: {where}[i] = Residual({where}[i])")
+                done.append(name)
+    if not lines:
+        raise CannotApplyError(
+            "no nn.Sequential or nn.ModuleList in it has layers that keep the shape; in a custom"
+            " forward, write x = x + block(x)"
+        )
+    definition = PROJECTED if any("shortcut" in line for line in lines) else PLAIN
+    return "\n".join([definition, *(line.replace("shortcut=", "") for line in lines)])
+
+
+def _runs(children: Sequence[nn.Module], calls: Mapping[nn.Module, Call]) -> Iterator[_Run]:
+    """The runs to wrap: each from one layer with weights up to the next."""
+    starts = [i for i, child in enumerate(children) if _has_weights(child)]
+    for number, start in enumerate(starts):
+        stop = starts[number + 1] if number + 1 < len(starts) else len(children)
+        if stop == start + 1 == len(children) and isinstance(children[start], WEIGHTED):
+            continue  # the layer that makes the output
+        first, last = calls.get(children[start]), calls.get(children[stop - 1])
+        if first is None or last is None or first.entered is None or last.returned is None:
+            continue
+        if first.entered == last.returned:
+            yield _Run(start, stop, nn.Identity())
+        elif number:
+            parameter = next(children[start].parameters())
+            projected = _projection(first.entered, last.returned)
+            if projected is not None:
+                shortcut, written = projected
+                yield _Run(start, stop, shortcut.to(parameter.device, parameter.dtype), written)
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return any(isinstance(inner, WEIGHTED) for inner in module.modules())
+
+
+def _keeps_shape(block: nn.Module, calls: Mapping[nn.Module, Call]) -> bool:
+    call = calls.get(block)
+    return (
+        call is not None
+        and _has_weights(block)
+        and call.entered is not None
+        and call.entered == call.returned
+    )
+
+
+def _projection(
+    entered: tuple[int, ...], returned: tuple[int, ...]
+) -> tuple[nn.Module, str] | None:
+    """A linear map from one shape to the other, and how it is written; None if there is none."""
+    if len(entered) != len(returned) or entered[0] != returned[0]:
+        return None
+    if entered[:-1] == returned[:-1]:
+        old, new = entered[-1], returned[-1]
+        return nn.Linear(old, new, bias=False), f"nn.Linear({old}, {new}, bias=False)"
+    if len(entered) != 4:
+        return None
+    stride = max(1, entered[2] // returned[2])
+    if any(
+        (old - 1) // stride + 1 != new for old, new in zip(entered[2:], returned[2:], strict=True)
+    ):
+        return None
+    old, new = entered[1], returned[1]
+    return (
+        nn.Conv2d(old, new, 1, stride, bias=False),
+        f"nn.Conv2d({old}, {new}, 1, {stride}, bias=False)",
+    )
+
+
+def _rebuilt(module: nn.Sequential, runs: Sequence[_Run]) -> nn.Sequential:
+    children, by_start = list(module), {run.start: run for run in runs}
+    rebuilt: list[nn.Module] = []
+    index = 0
+    while index < len(children):
+        run = by_start.get(index)
+        if run is None:
+            rebuilt.append(children[index])
+            index += 1
+        else:
+            rebuilt.append(Residual(nn.Sequential(*children[run.start : run.stop]), run.shortcut))
+            index = run.stop
+    return nn.Sequential(*rebuilt)
+
+
+def _rebuilt_lines(name: str, length: int, runs: Sequence[_Run]) -> list[str]:
+    """The lines that rebuild a container; evenly spaced runs in one expression."""
+    parts: list[str] = []
+    first, last, step = runs[0].start, runs[-1].stop, runs[0].stop - runs[0].start
+    even = [(i, i + step) for i in range(first, last, step)]
+    plain = not any(run.written for run in runs)
+    if plain and len(runs) > 2 and even == [(run.start, run.stop) for run in runs]:
+        block = f"s[i : i + {step}]"
+        parts.append(f"*(Residual(*{block}) for i in range({first}, {last}, {step}))")
+    else:
+        for before, run in zip([None, *runs], runs, strict=False):
+            if before is not None and before.stop < run.start:
+                parts.append(f"*s[{before.stop}:{run.start}]")
+            block = f"s[{run.start}:{run.stop}]"
+            shortcut = run.written or "nn.Identity()"
+            parts.append(
+                f"Residual(*{block})" if plain else f"Residual({block}, shortcut={shortcut})"
+            )
+    if first:
+        parts.insert(0, f"*s[:{first}]")
+    if last < length:
+        parts.append(f"*s[{last}:]")
+    rebuilt = f"nn.Sequential({', '.join(parts)})"
+    if not name:
+        return ["s = model", f"model = {rebuilt}"]
+    return [f's = model.get_submodule("{name}")', f'model.set_submodule("{name}", {rebuilt})']
+
+
+RESIDUAL = Remedy("residual", SYMPTOMS, change)

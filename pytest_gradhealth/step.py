@@ -1,0 +1,108 @@
+"""What the user's training step does besides forward, backward and optimizer: penalty, clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradhealth.errors import ProbeError
+
+#: The largest L2 norm of all gradients together, or a function that clips those of a list.
+Clip = float | Callable[[list[nn.Parameter]], object]
+#: The penalty on a model's parameters, a scalar that is added to the loss.
+Regularizer = Callable[[nn.Module], Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a training step clips gradients and what it adds to the loss; None for not at all."""
+
+    clip: Clip | None = None
+    regularizer: Regularizer | None = None
+
+
+def check_step(step: Step) -> None:
+    """Raise ProbeError for a clip or a regularizer that cannot be one."""
+    clip = step.clip
+    is_number = isinstance(clip, (int, float)) and not isinstance(clip, bool)
+    if clip is not None and not callable(clip) and not (is_number and clip > 0):
+        raise ProbeError(
+            f"clip is {clip!r}; pass the largest gradient norm, for example 1.0, or a function that"
+            " clips the gradients of a list of parameters"
+        )
+    if step.regularizer is not None and not callable(step.regularizer):
+        raise ProbeError(
+            f"regularizer is a {type(step.regularizer).__name__}; pass a function of the model, for"
+            " example lambda model: 1e-4 * sum(p.abs().sum() for p in model.parameters())"
+        )
+
+
+def clip_gradients(parameters: list[nn.Parameter], clip: Clip | None) -> None:
+    """Clip gradients in place; raises ProbeError if the user's function fails."""
+    if clip is None:
+        return
+    if not callable(clip):
+        torch.nn.utils.clip_grad_norm_(parameters, clip)
+        return
+    try:
+        clip(parameters)
+    except Exception as error:
+        raise ProbeError(
+            f"clip raised {type(error).__name__}: {error}; it is called with a list of parameters,"
+            " for example lambda ps: torch.nn.utils.clip_grad_value_(ps, 0.5)"
+        ) from error
+
+
+def penalty_of(model: nn.Module, regularizer: Regularizer) -> Tensor:
+    """Return the penalty; raises ProbeError if it is no scalar that depends on `model`."""
+    try:
+        penalty = regularizer(model)
+    except ProbeError:
+        raise
+    except Exception as error:
+        raise ProbeError(
+            f"regularizer raised {type(error).__name__}: {error}; it is called with the model"
+        ) from error
+    if not isinstance(penalty, Tensor) or penalty.numel() != 1 or not penalty.requires_grad:
+        kind = type(penalty).__name__
+        shape = f" of shape {tuple(penalty.shape)}" if isinstance(penalty, Tensor) else ""
+        raise ProbeError(
+            f"regularizer returned a {kind}{shape}, not a scalar that depends on the model it is"
+            " given; for example lambda model: 1e-4 * sum(p.abs().sum() for p in"
+            " model.parameters())"
+        )
+    return penalty.reshape(())
+
+
+def penalty_gradients(
+    model: nn.Module, step: Step, decay: Mapping[str, float]
+) -> dict[str, Tensor] | None:
+    """Return the gradient of the regularisation term for each parameter that has one.
+
+    That is the gradient of the penalty, plus `decay` (by parameter name) times the parameter. None
+    without a penalty and without weight decay. Raises ProbeError for a penalty on other parameters
+    than the model's.
+    """
+    if step.regularizer is None and not any(decay.values()):
+        return None
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    found: dict[str, Tensor] = {}
+    if step.regularizer is not None:
+        penalty = penalty_of(model, step.regularizer)
+        gradients = torch.autograd.grad(penalty, list(named.values()), allow_unused=True)
+        found = {n: g for n, g in zip(named, gradients, strict=True) if g is not None}
+        if not found:
+            raise ProbeError(
+                "regularizer does not depend on the parameters of the model it is given; write it"
+                " as a function of its argument, lambda model: ..., since it is also called with"
+                " copies"
+            )
+    for name, parameter in named.items():
+        if decay.get(name):
+            pull = decay[name] * parameter.detach()
+            found[name] = found[name] + pull if name in found else pull
+    return found

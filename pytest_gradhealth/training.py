@@ -1,0 +1,151 @@
+"""The user's training step, made on a copy: forward, penalty, backward, clipping, optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pytest_gradhealth.capture import Subject, named_parameters, run_backward
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.graph import walk
+from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
+from pytest_gradhealth.norms import l2_norm, to_numbers
+from pytest_gradhealth.records import Update
+from pytest_gradhealth.step import clip_gradients, penalty_of
+
+Watcher = Callable[[nn.Module], None]
+
+
+def train(
+    subject: Subject,
+    optimizer: Optimizer,
+    *,
+    seed: int,
+    steps: int,
+    before_clip: Watcher | None = None,
+    after_clip: Watcher | None = None,
+) -> Iterator[Tensor]:
+    """Train `subject`, a copy, on its batch; yield each step's data loss (0-dim, detached).
+
+    The watchers are called with the model, its gradients in place. To be called inside `isolated`.
+    Raises ProbeError if the model, the loss or the optimizer fails on the way.
+    """
+    for number in range(steps):
+        seed_everything(seed + number + 1, subject.device)
+        losses: list[Tensor] = []
+
+        def closure(losses: list[Tensor] = losses) -> Tensor:
+            total = _backward(subject, optimizer, losses)
+            if before_clip is not None:
+                before_clip(subject.model)
+            clip_gradients(list(subject.model.parameters()), subject.step.clip)
+            if after_clip is not None:
+                after_clip(subject.model)
+            return total
+
+        try:
+            optimizer.step(closure)  # type: ignore[arg-type]
+        except ProbeError:
+            raise
+        except Exception as error:
+            name = type(optimizer).__name__
+            raise ProbeError(
+                f"optimizer {name} raised {type(error).__name__}: {error} in its step"
+            ) from error
+        yield losses[0] if losses else torch.tensor(math.nan)
+
+
+def _backward(subject: Subject, optimizer: Optimizer, losses: list[Tensor]) -> Tensor:
+    """Fill the gradients; leaves outside the copy, which a loss may read, get none."""
+    with torch.enable_grad():
+        optimizer.zero_grad()
+        loss = subject.run()
+        losses.append(loss.detach().reshape(()))
+        if subject.step.regularizer is not None:
+            loss = loss + penalty_of(subject.model, subject.step.regularizer)
+        own = {id(p) for module in subject.modules for p in module.parameters()}
+        foreign = [leaf for leaf in walk(loss).leaves if id(leaf) not in own]
+        with gradients_set_aside(foreign):
+            run_backward(loss)
+    return loss
+
+
+def updates(
+    subject: Subject, optimizer: Optimizer, *, seed: int, steps: int, exempt: frozenset[str]
+) -> tuple[Update, ...]:
+    """Train `subject`, a copy, and measure what each step does; stops when a number is not finite.
+
+    Weights in `exempt` (those whose scale a normalisation layer takes out) may change as they like.
+    """
+    found: list[Update] = []
+    scales = _Scales()
+    watched = {
+        name: parameter
+        for name, (parameter, _) in named_parameters(subject.model).items()
+        if parameter.requires_grad and parameter.dim() > 1 and name not in exempt
+    }
+    run = train(
+        subject,
+        optimizer,
+        seed=seed,
+        steps=steps,
+        before_clip=scales.before,
+        after_clip=scales.after,
+    )
+    for number in range(1, steps + 1):
+        old = {name: parameter.detach().clone() for name, parameter in watched.items()}
+        loss = next(run)
+        changes = [_change(old[name], parameter.detach()) for name, parameter in watched.items()]
+        value, gradient, clipped, *shares = to_numbers([loss, *scales.taken(), *changes])
+        by_name = dict(zip(watched, shares, strict=True))
+        worst = max(by_name, key=lambda name: _order(by_name[name]), default="")
+        layer = worst.rpartition(".")[0] or worst
+        change = by_name.get(worst, 0.0)
+        found.append(Update(number, value, gradient, clipped, layer, change))
+        if not found[-1].finite:
+            break
+    return tuple(found)
+
+
+@dataclass
+class _Scales:
+    """Norms of the gradients of all parameters at the first closure call of a step."""
+
+    found: list[Tensor] = field(default_factory=list)
+
+    def before(self, model: nn.Module) -> None:
+        if not self.found:
+            self.found.append(_gradient_norm(model))
+
+    def after(self, model: nn.Module) -> None:
+        if len(self.found) == 1:
+            self.found.append(_gradient_norm(model))
+
+    def taken(self) -> list[Tensor]:
+        taken, self.found = self.found, []
+        return taken or [torch.tensor(math.nan)] * 2
+
+
+def _gradient_norm(model: nn.Module) -> Tensor:
+    norms = [l2_norm(p.grad) for p in model.parameters() if p.grad is not None]
+    if not norms:
+        return torch.zeros(())
+    return l2_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
+
+
+def _change(old: Tensor, new: Tensor) -> Tensor:
+    """How far a weight moved, over its norm or that of a level initialisation (variance 1/fan-in).
+
+    The latter keeps a weight that starts near zero, as many last layers do, from looking wild.
+    """
+    level = math.sqrt(old.shape[0])
+    return l2_norm(new - old) / l2_norm(old).clamp_min(level)
+
+
+def _order(value: float) -> float:
+    return math.inf if math.isnan(value) else value
