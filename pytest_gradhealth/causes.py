@@ -59,6 +59,10 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
         return _non_finite(profile)
     if finding.code == "GH401" and finding.severity != "info":
         return _unreached(finding)
+    if finding.code == "GH202":
+        return _update(finding, profile)
+    if finding.code == "GH601" and finding.value is not None:
+        return _penalty(finding.value)
     if finding.path is None or finding.code not in ("GH101", "GH201") or finding.severity == "info":
         return None
     path = profile.paths[finding.path]
@@ -239,6 +243,39 @@ def _unreached(finding: Finding) -> Cause | None:
             "use them, delete them, or freeze them with requires_grad_(False)",
         )
     return None
+
+
+def _update(finding: Finding, profile: GradientProfile) -> Cause | None:
+    if not profile.updates:
+        return None
+    first = max(profile.updates, key=lambda update: update.change == finding.value)
+    slower = "a smaller learning rate"
+    if finding.value and finding.limit:
+        slower = f"a learning rate {number(finding.value / finding.limit)} times smaller"
+    norm = number(first.gradient)
+    if first.clipped < first.gradient:
+        return Cause(
+            f"the gradient norm {norm} is clipped to {number(first.clipped)}, and the step is still"
+            " too long",
+            slower,
+        )
+    return Cause(
+        f"the gradient norm is {norm} in step {first.step}, and nothing clips it",
+        "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0) between loss.backward() and"
+        f" optimizer.step(), or {slower}",
+    )
+
+
+def _penalty(value: float) -> Cause:
+    if math.isinf(value):
+        return Cause(
+            "the loss has no gradient there at all, so that only the penalty moves the weights",
+            "find out why no gradient arrives before choosing a penalty",
+        )
+    return Cause(
+        "at that strength the weights follow the penalty and not the data",
+        f"a penalty or weight decay {number(value)} times weaker makes both equally strong",
+    )
 
 
 def causes_of(findings: Sequence[Finding], profile: GradientProfile) -> list[Cause]:

@@ -18,6 +18,13 @@ DEFAULTS = {
     "max_update": 1.0,
     "max_penalty": 10.0,
 }
+#: The setting that a rule's value is compared with.
+SETTING_OF = {
+    "GH101": "min_ratio",
+    "GH201": "max_ratio",
+    "GH202": "max_update",
+    "GH601": "max_penalty",
+}
 #: What differs with SGD, whose steps shrink with the gradient.
 WITH_SGD = {"min_ratio": 1e-3, "warn_min_ratio": 1e-2}
 

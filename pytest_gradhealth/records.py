@@ -361,12 +361,13 @@ class Measure:
 class Treatment:
     """One remedy, tried on a copy: what came of it, and the code that does the same.
 
-    `before` was measured on an unchanged copy, `after` on the changed one (None if it was not
+    `rule` is the code of the failed rule whose value is compared. `before` was measured on an unchanged copy, `after` on the changed one (None if it was not
     tried or could not be applied). `reason` says why, where the numbers do not.
     """
 
     remedy: str
     outcome: Outcome
+    rule: str
     before: Measure
     after: Measure | None = None
     code: str = ""

@@ -207,7 +207,7 @@ def _treatments(ward: _Ward, remedies: Sequence[Remedy]) -> Iterator[Treatment]:
     for remedy in remedies:
         if not ward.clock.leaves_room:
             reason = f"no time was left (remedy_budget={ward.budget:g} s)"
-            yield Treatment(remedy.name, "not tried", ward.before, reason=reason)
+            yield Treatment(remedy.name, "not tried", ward.code, ward.before, reason=reason)
             continue
         with ward.clock.timed():
             treatment = _treated(ward, remedy, train_anyway=False)
@@ -236,15 +236,17 @@ def _treated(ward: _Ward, remedy: Remedy, *, train_anyway: bool) -> Treatment:
         if not seen.failing or train_anyway:
             losses = _losses(subject, patient.optimizer, seed, ward.floor, ward.clock)
     except CannotApplyError as error:
-        return Treatment(remedy.name, "cannot", ward.before, reason=str(error))
+        return Treatment(remedy.name, "cannot", ward.code, ward.before, reason=str(error))
     except ProbeError as error:
-        return Treatment(remedy.name, "cannot", ward.before, reason=str(error).splitlines()[0])
+        return Treatment(
+            remedy.name, "cannot", ward.code, ward.before, reason=str(error).splitlines()[0]
+        )
     except Exception as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Treatment(remedy.name, "cannot", ward.before, reason=text)
+        return Treatment(remedy.name, "cannot", ward.code, ward.before, reason=text)
     after = _measured(seen.value, losses)
     outcome, reason = _outcome(ward, ward.before, after, seen)
-    return Treatment(remedy.name, outcome, ward.before, after, code, reason)
+    return Treatment(remedy.name, outcome, ward.code, ward.before, after, code, reason)
 
 
 def _treated_in_training(
@@ -258,7 +260,7 @@ def _treated_in_training(
     as_good = not without.failing and (outcome == "better" or _learns(before, ward.floor))
     if as_good and outcome in ("cured", "better"):
         outcome, reason = "no effect", "the same training does as much without it"
-    return Treatment(remedy.name, outcome, before, after, code, reason)
+    return Treatment(remedy.name, outcome, ward.code, before, after, code, reason)
 
 
 def _outcome(ward: _Ward, before: Measure, after: Measure, seen: _Examined) -> tuple[Outcome, str]:
@@ -275,11 +277,18 @@ def _outcome(ward: _Ward, before: Measure, after: Measure, seen: _Examined) -> t
     if not seen.failing:
         if 0 < after.steps < STEPS and not ends_badly:
             return "better", f"there was time for {after.steps} of {STEPS} steps only"
-        guess = f"does not learn: one answer for all has a loss of {number(ward.floor)}"
-        return "better", guess if after.steps else ""
+        return "better", _lacking(after, ward.floor)
     if gain >= NOTABLE or (learns and not _learns(before, ward.floor)):
         return "better", ""
     return ("worse" if gain <= -NOTABLE else "no effect"), ""
+
+
+def _lacking(after: Measure, floor: float) -> str:
+    """What is wrong with a training that did not do enough."""
+    if after.end is None or not math.isfinite(floor):
+        return ""
+    how = "worse" if after.end > floor else "hardly better"
+    return f"still {how} than one answer for all, whose loss is {number(floor)}"
 
 
 def _copy(ward: _Ward) -> tuple[Patient, Subject]:

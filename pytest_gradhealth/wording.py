@@ -58,3 +58,12 @@ def printable(text: str) -> str:
     'layer?[2J?'
     """
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def shortened(text: str, most: int) -> str:
+    """Shorten a long text in the middle and keep control characters out of the terminal."""
+    text = printable(text)
+    if len(text) <= most:
+        return text
+    head = (most - 2) // 3
+    return f"{text[:head]}..{text[len(text) - (most - 2 - head) :]}"

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 import torch._dynamo  # optimizers import it; a second import by an inner run would crash too
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Most tests fail models for other reasons than to see remedies, which would take their time.
+
+    Those that do want them say so in their calls.
+    """
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.gradhealth(remedy_budget=0))
 
 
 @pytest.fixture(autouse=True)

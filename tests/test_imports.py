@@ -35,14 +35,19 @@ NEITHER_TORCH_NOR_PYTEST = [
     "paths",
     "plain",
     "records",
+    "remedies",
+    "remedies.remedy",
     "reporting.terminal",
     "rules",
+    "rules.dominating",
     "rules.exploding",
     "rules.nonfinite",
     "rules.rule",
     "rules.unreached",
+    "rules.update",
     "rules.vanishing",
     "settings",
+    "tables",
     "wording",
 ]
 WITH_TORCH = {
@@ -54,11 +59,21 @@ WITH_TORCH = {
     "devices",
     "diagnosis",
     "graph",
+    "guessing",
     "isolation",
     "norms",
     "optimizers",
     "probes",
     "recorder",
+    "remedies.activation",
+    "remedies.clipping",
+    "remedies.initialisation",
+    "remedies.layers",
+    "remedies.normalisation",
+    "remedies.regularisation",
+    "remedies.residual",
+    "step",
+    "training",
     "tree",
     "trial",
 }
@@ -275,7 +290,14 @@ class A:
 
 
 def test_the_modules_of_the_package_are_all_known() -> None:
-    known = {*NEITHER_TORCH_NOR_PYTEST, *WITH_TORCH, *WITH_PYTEST, "asserts", "reporting"}
+    known = {
+        *NEITHER_TORCH_NOR_PYTEST,
+        *WITH_TORCH,
+        *WITH_PYTEST,
+        "asserts",
+        "reporting",
+        "treatment",
+    }
     assert {f"pytest_gradhealth.{name}" for name in known} | {"pytest_gradhealth"} == set(MODULES)
 
 
@@ -300,7 +322,7 @@ def test_only_the_modules_that_measure_import_torch() -> None:
 def test_what_is_heavy_is_imported_in_functions_if_at_all(name: str) -> None:
     assert importers(name, at_import=True) == set()
     if name == "tabulate":
-        assert importers(name) == {"messages", "reporting.terminal"}
+        assert importers(name) == {"reporting.terminal", "tables"}
     if name == "torchvision":
         assert importers(name) == set()
 
@@ -347,7 +369,7 @@ def test_names_are_loaded_when_they_are_used_and_not_before() -> None:
     light = [
         name
         for name, home in pytest_gradhealth._HOME_OF.items()
-        if home not in ("asserts", "diagnosis")
+        if home not in ("asserts", "diagnosis", "treatment")
     ]
     added = loaded_by(f"from pytest_gradhealth import {', '.join(light)}")
     assert not added & {*HEAVY, "pytest"}

@@ -18,7 +18,9 @@ from pytest_gradhealth import (
     context,
     probe,
 )
-from pytest_gradhealth.messages import path_table, render, shortened
+from pytest_gradhealth.messages import render
+from pytest_gradhealth.tables import path_table
+from pytest_gradhealth.wording import shortened
 from tests.nets import batch, mlp, scalar_chain
 
 

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_gradhealth.messages import headline, path_table, setting_line, shortened
+from pytest_gradhealth.messages import headline, setting_line, treatment_blocks
 from pytest_gradhealth.records import RANK, Diagnosis, Verdict, worst_path
-from pytest_gradhealth.wording import count, factor, printable
+from pytest_gradhealth.tables import path_table
+from pytest_gradhealth.wording import count, factor, printable, shortened
 
 if TYPE_CHECKING:
     from pytest_gradhealth.collector import Entry
@@ -104,3 +105,6 @@ def _profile(entry: Entry, width: int, verbose: bool) -> Iterator[Line]:
         table, _ = path_table(path, shown, verbose=verbose, width=min(width, 120))
         yield "", {}
         yield from ((line, {}) for line in table.splitlines())
+    for block in treatment_blocks(diagnosis, verbose=verbose, width=min(width, 120)):
+        yield "", {}
+        yield from ((line, {}) for line in block.splitlines())

@@ -1,0 +1,202 @@
+"""The tables of a message: a gradient path, training steps, penalties, remedies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pytest_gradhealth.records import (
+    Finding,
+    GradientPath,
+    GradientProfile,
+    Measure,
+    PathPoint,
+    Treatment,
+    Update,
+    decades,
+    l2_decades,
+)
+from pytest_gradhealth.wording import factor, number, shortened
+
+#: Columns of a failure message: 80, less what pytest puts before each line.
+WIDTH = 76
+#: Rows of a path or of penalties that are shown without -v.
+MOST_ROWS = 12
+
+
+def path_table(
+    path: GradientPath,
+    findings: Sequence[Finding] = (),
+    *,
+    verbose: bool = False,
+    width: int = WIDTH,
+) -> tuple[str, int]:
+    """Return the path as a table, first layer on top, and the number of points left out.
+
+    A step is the factor on the way up from the row below; the bar is on a log scale; ">" marks
+    where the first of `findings` is.
+    """
+    from tabulate import tabulate
+
+    found = _found_at(path, findings)
+    largest = path.largest_step(down=-path.vanishing > path.exploding) or 0
+    total = len(path.points)
+    shown = range(total) if verbose else _around(largest if found is None else found, total)
+    listed = _with_gaps(shown)
+    rows = [
+        _gap(path, item) if isinstance(item, range) else _row(path, item, item == found)
+        for item in listed
+    ]
+    names = ["", "layer", "type", "output", "norm", "step"]
+    # tabulate pads a header by two, and columns by two more.
+    taken = sum(
+        max(len(name) + 2 * bool(name), *(len(row[i]) for row in rows)) + 2
+        for i, name in enumerate(names)
+    )
+    longest = max(4, min(24, width - taken))
+    scale = _scale(path.points)
+    for row, item in zip(rows, listed, strict=True):
+        row.append("" if isinstance(item, range) else _bar(path.points[item], scale, longest))
+    table = tabulate(
+        rows,
+        headers=[*names, ""],
+        tablefmt="plain",
+        disable_numparse=True,
+        colalign=("left", "left", "left", "left", "right", "right", "left"),
+    )
+    return _plain(table), total - len(shown)
+
+
+def _found_at(path: GradientPath, findings: Sequence[Finding]) -> int | None:
+    """The row of the first finding that is on the path, None if none is."""
+    labels = {point.label: index for index, point in enumerate(path.points)}
+    return next((labels[f.layer] for f in findings if f.layer in labels), None)
+
+
+def _around(focus: int, total: int) -> Sequence[int]:
+    if total <= MOST_ROWS:
+        return range(total)
+    near = range(max(0, focus - 3), min(total, focus + 4))
+    return sorted({0, 1, *near, total - 2, total - 1})
+
+
+def _with_gaps(shown: Sequence[int]) -> list[int | range]:
+    """The rows to list: indices, and ranges of those left out."""
+    listed: list[int | range] = []
+    following = 0
+    for index in shown:
+        if index > following:
+            listed.append(range(following, index))
+        listed.append(index)
+        following = index + 1
+    return listed
+
+
+def _row(path: GradientPath, index: int, marked: bool) -> list[str]:
+    point = path.points[index]
+    step = factor(path.steps[index]) if index < path.links else ""
+    shape = "x".join(map(str, point.shape)) or "number"
+    name, kind = shortened(point.label, 22), shortened(point.type, 16)
+    return [">" if marked else "", name, kind, shortened(shape, 14), number(point.norm), step]
+
+
+def _gap(path: GradientPath, hidden: range) -> list[str]:
+    change = factor(l2_decades(path.points[hidden.start], path.points[hidden.stop]))
+    return ["", "...", f"{len(hidden)} more", "", "", change]
+
+
+def _scale(points: Sequence[PathPoint]) -> tuple[float, float]:
+    logs = [math.log10(p.norm) for p in points if p.norm > 0 and math.isfinite(p.norm)]
+    return (min(logs), max(logs)) if logs else (0.0, 0.0)
+
+
+def _bar(point: PathPoint, scale: tuple[float, float], longest: int) -> str:
+    if not point.norm > 0 or not math.isfinite(point.norm):
+        return "" if point.norm == 0 else "!"
+    low, high = scale
+    share = 1.0 if high == low else (math.log10(point.norm) - low) / (high - low)
+    return "#" * max(1, round(share * longest))
+
+
+def updates_table(updates: Sequence[Update]) -> str:
+    """Return the training steps as a table, the gradient norm before and after clipping."""
+    from tabulate import tabulate
+
+    rows = [
+        [
+            str(update.step),
+            number(update.loss),
+            number(update.gradient),
+            number(update.clipped) if update.clipped != update.gradient else "",
+            f"x{number(update.change)}",
+            shortened(update.layer, 22),
+        ]
+        for update in updates
+    ]
+    names = ["step", "loss", "gradient norm", "after clipping", "change", "of layer"]
+    aligned = ("right", "right", "right", "right", "right", "left")
+    return _plain(tabulate(rows, names, "plain", disable_numparse=True, colalign=aligned))
+
+
+def penalties_table(profile: GradientProfile, limit: float, *, verbose: bool) -> str:
+    """Return the weights with the gradients of penalty and loss, the most drowned first."""
+    from tabulate import tabulate
+
+    weights = [
+        (decades(p.penalty, p.gradient), p)
+        for p in profile.parameters
+        if p.penalty and p.gradient is not None and len(p.shape) > 1
+    ]
+    weights.sort(key=lambda pair: -pair[0])
+    shown = weights if verbose else weights[:MOST_ROWS]
+    rows = [
+        [
+            ">" if ratio > math.log10(limit) else "",
+            shortened(p.name, 30),
+            number(p.penalty or 0.0),
+            number(p.gradient or 0.0),
+            factor(ratio),
+        ]
+        for ratio, p in shown
+    ]
+    if len(shown) < len(weights):
+        rows.append(["", f"... {len(weights) - len(shown)} more", "", "", ""])
+    names = ["", "weight", "penalty gradient", "loss gradient", "ratio"]
+    aligned = ("left", "left", "right", "right", "right")
+    return _plain(tabulate(rows, names, "plain", disable_numparse=True, colalign=aligned))
+
+
+def treatments_table(treatments: Sequence[Treatment]) -> str:
+    """Return what was tried as a table, an unchanged copy on top, the best first.
+
+    What could not be applied or was not tried is left out.
+    """
+    from tabulate import tabulate
+
+    tried = [treatment for treatment in treatments if treatment.after is not None]
+    if not tried:
+        return ""
+    before = treatments[0].before
+    rows = [["(as it is)", "", _value(before), *_training(before)]]
+    for treatment in tried:
+        assert treatment.after is not None
+        after = treatment.after
+        rows.append([treatment.remedy, treatment.outcome, _value(after), *_training(after)])
+    compared = "change" if treatments[0].rule == "GH202" else "ratio"
+    names = ["remedy", "outcome", compared, "loss", "steps"]
+    aligned = ("left", "left", "right", "left", "right")
+    return _plain(tabulate(rows, names, "plain", disable_numparse=True, colalign=aligned))
+
+
+def _value(measure: Measure) -> str:
+    return "" if measure.value is None else f"x{number(measure.value)}"
+
+
+def _training(measure: Measure) -> tuple[str, str]:
+    if measure.start is None or measure.end is None:
+        return "", ""
+    return f"{number(measure.start)} -> {number(measure.end)}", str(measure.steps)
+
+
+def _plain(table: str) -> str:
+    return "\n".join(line.rstrip() for line in table.splitlines())
