@@ -188,8 +188,8 @@ def _admit(
         before=Measure(),
         trained=_Examined,
     )
-    constant = constant_answer(trial.subject)
     patient, subject = _copy(ward)
+    constant = constant_answer(subject)
     losses = _losses(subject, patient.optimizer, trial.seed, constant, clock)
     before = _measured(_value(ward.code, diagnosis.profile), losses)
     floor = constant if constant is not None else losses[0] if losses else math.nan

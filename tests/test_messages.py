@@ -93,7 +93,7 @@ accept: max_ratio=1e+05, if this is meant to be"""
 
 def test_the_message_of_a_vanishing_gradient() -> None:
     with pytest.raises(VanishingGradientError) as caught:
-        assert_no_vanishing(sigmoids(), HALF, loss=total)
+        assert_no_vanishing(sigmoids(), HALF, loss=total, remedy_budget=0)
     assert str(caught.value) == VANISHING
     (finding,) = caught.value.findings
     assert (finding.code, finding.layer) == ("GH101", "6")
@@ -105,7 +105,9 @@ def test_the_message_of_a_vanishing_gradient() -> None:
 def test_the_message_of_an_exploding_gradient() -> None:
     model = scalar_chain(5, weight=10.0, bias=0.0, activation=None)
     with pytest.raises(ExplodingGradientError) as caught:
-        assert_no_exploding(model, ONE.clone().requires_grad_(), loss=total, max_ratio=50)
+        assert_no_exploding(
+            model, ONE.clone().requires_grad_(), loss=total, max_ratio=50, remedy_budget=0
+        )
     assert str(caught.value) == EXPLODING
 
 

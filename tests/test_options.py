@@ -43,6 +43,9 @@ VALUES: dict[str, tuple[str, str, Any, Any, tuple[Any, Any, Any]]] = {
     "max_ratio": ("1e6", "1e7", 1e8, 1e9, (1e6, 1e7, 1e8)),
     "warn_min_ratio": ("0.1", "0.2", 0.3, 0.4, (0.1, 0.2, 0.3)),
     "warn_max_ratio": ("11", "12", 13, 14, (11.0, 12.0, 13.0)),
+    "max_update": ("2", "3", 4, 5, (2.0, 3.0, 4.0)),
+    "max_penalty": ("20", "30", 40, 50, (20.0, 30.0, 40.0)),
+    "remedy_budget": ("0", "1", 2, 3, (0.0, 1.0, 2.0)),
     "select": ("GH1 GH2", "GH1,GH3", ["GH1"], "GH", (("GH1", "GH2"), ("GH1", "GH3"), ("GH1",))),
     "ignore": ("GH301", "GH4", "GH2,GH4", ("GH4",), (("GH301",), ("GH4",), ("GH2", "GH4"))),
 }
@@ -197,6 +200,8 @@ def test_every_setting_comes_from_its_own_nearest_place(pytester: pytest.Pyteste
                 "warn_min_ratio": Limit(1e-3, "default"),
                 "max_ratio": Limit(1e6, "gradhealth_max_ratio in tox.ini"),
                 "warn_max_ratio": Limit(50.0, "--gradhealth-warn-max-ratio"),
+                "max_update": Limit(1.0, "default"),
+                "max_penalty": Limit(10.0, "default"),
             }
         """
     )
@@ -513,20 +518,21 @@ def test_text_in_ini_files_is_read_without_the_help_of_pytest(
             "",
             "",
             "--gradhealth-select: select = 'GH9' matches no rule; the rules are GH101, GH201,"
-            " GH301, GH401",
+            " GH202, GH301, GH401, GH601",
         ),
         (
             "",
             "@pytest.mark.gradhealth(ignore=['GH101', 'vanishing'])",
             "",
             "@pytest.mark.gradhealth on test_a: ignore = 'vanishing' matches no rule; the rules"
-            " are GH101, GH201, GH301, GH401",
+            " are GH101, GH201, GH202, GH301, GH401, GH601",
         ),
         (
             "",
             "",
             "select='gh1'",
-            "the call: select = 'gh1' matches no rule; the rules are GH101, GH201, GH301, GH401",
+            "the call: select = 'gh1' matches no rule; the rules are GH101, GH201, GH202, GH301,"
+            " GH401, GH601",
         ),
         ("", "", "minratio=1", f"the call: unknown setting 'minratio'; the settings are {KNOWN}"),
     ],
