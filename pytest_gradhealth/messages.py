@@ -105,24 +105,31 @@ def treatment_blocks(diagnosis: Diagnosis, *, verbose: bool, width: int) -> list
         blocks += [title, table]
     blocks.append("\n".join(_reasons(treatments, width)))
     cured = [treatment for treatment in treatments if treatment.outcome == "cured"]
-    shown = cured if verbose else cured[:MOST_CODES]
+    shown = cured if verbose else _best_of_families(cured)[:MOST_CODES]
     for number_, treatment in enumerate(shown):
         lead = "write" if number_ == 0 else "or"
         code = "\n".join(f"    {line}" for line in treatment.code.splitlines())
         blocks.append(f"{lead} ({printable(treatment.remedy)}):\n{code}")
     if len(shown) < len(cured):
-        others = ", ".join(printable(treatment.remedy) for treatment in cured[len(shown) :])
+        others = ", ".join(printable(t.remedy) for t in cured if t not in shown)
         blocks.append(_hanging("more", f"-v shows the code of {others} as well", width))
     if table and not cured:
         blocks.append("no remedy cured it: change more than one thing, or the architecture")
     return blocks
 
 
+def _best_of_families(treatments: Sequence[Treatment]) -> list[Treatment]:
+    found: dict[str, Treatment] = {}
+    for treatment in treatments:
+        found.setdefault(treatment.family or treatment.remedy, treatment)
+    return list(found.values())
+
+
 def _reasons(treatments: Sequence[Treatment], width: int) -> Iterator[str]:
     """Why, where the numbers do not say so; remedies with the same reason share a line."""
     by_reason: dict[tuple[str, str], list[str]] = {}
     for treatment in treatments:
-        lead: str = treatment.outcome if treatment.after is None else "note"
+        lead = {"cannot": "cannot", "not tried": "untried"}.get(treatment.outcome, "note")
         if treatment.reason:
             by_reason.setdefault((lead, treatment.reason), []).append(treatment.remedy)
     for (lead, reason), names in by_reason.items():
@@ -173,7 +180,7 @@ def _hanging(label: str, text: str, width: int) -> str:
     return textwrap.fill(
         printable(text),
         width,
-        initial_indent=f"{label + ':':8}",
+        initial_indent=f"{label + ':':7} ",
         subsequent_indent=" " * 8,
         break_long_words=False,
         break_on_hyphens=False,

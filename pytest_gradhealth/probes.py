@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pytest_gradhealth.diagnosis import diagnose, judge_again
+from pytest_gradhealth.diagnosis import Origin, diagnose, judge_again
 from pytest_gradhealth.limits import limits_of
 from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.rules import Rule
@@ -64,7 +64,12 @@ def judged(
 ) -> tuple[Diagnosis, bool]:
     """Judge a diagnosis with other settings; say whether a failure is left unconfirmed."""
     check_codes(settings, [rule.code for rule in rules])
-    chosen = [rule for rule in rules if is_selected(rule.code, settings)]
+    chosen = tuple(rule for rule in rules if is_selected(rule.code, settings))
+    if isinstance(diagnosis.origin, Origin):
+        judgement = {name: getattr(settings, name) for name in _JUDGEMENT}
+        theirs = replace(diagnosis.origin.settings, **judgement, sources=settings.sources)
+        origin = replace(diagnosis.origin, settings=theirs, rules=chosen)
+        diagnosis = replace(diagnosis, origin=origin, treatments=())
     return judge_again(diagnosis, chosen, limits_of(settings, sgd=diagnosis.sgd))
 
 

@@ -361,8 +361,9 @@ class Measure:
 class Treatment:
     """One remedy, tried on a copy: what came of it, and the code that does the same.
 
-    `rule` is the code of the failed rule whose value is compared. `before` was measured on an unchanged copy, `after` on the changed one (None if it was not
-    tried or could not be applied). `reason` says why, where the numbers do not.
+    `rule` is the code of the failed rule whose value is compared. `before` was measured on an
+    unchanged copy, `after` on the changed one (None if it was not tried or could not be applied).
+    `reason` says why, where the numbers do not; `family` is the kind of remedy.
     """
 
     remedy: str
@@ -372,6 +373,7 @@ class Treatment:
     after: Measure | None = None
     code: str = ""
     reason: str = ""
+    family: str = ""
 
 
 RANK: Mapping[str, int] = {"failure": 0, "warning": 1, "info": 2}

@@ -100,8 +100,23 @@ def treat(
     clock = _Clock(time.perf_counter() + budget, longest=diagnosis.milliseconds / 1e3)
     trial = prepare(origin.case, origin.settings, diagnosis.decisive_seed)
     with isolated(trial.subject.modules, trial.subject.device):
-        ward = _admit(trial, origin, failures, diagnosis, clock, budget)
+        try:
+            ward = _admit(trial, origin, failures, diagnosis, clock, budget)
+        except Exception as error:  # whatever it is, it must not hide what failed
+            reason = f"no copy can be trained: {_first_line(error)}"
+            code = failures[0].code
+            return tuple(
+                Treatment(remedy.name, "cannot", code, Measure(), reason=reason)
+                for remedy in chosen
+            )
         return tuple(sorted(_treatments(ward, chosen), key=_merit))
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, in one line; errors of others with their type."""
+    text = str(error) if isinstance(error, (ProbeError, CannotApplyError)) else ""
+    text = text or f"{type(error).__name__}: {error}"
+    return text.splitlines()[0]
 
 
 @dataclass
@@ -207,7 +222,7 @@ def _treatments(ward: _Ward, remedies: Sequence[Remedy]) -> Iterator[Treatment]:
     for remedy in remedies:
         if not ward.clock.leaves_room:
             reason = f"no time was left (remedy_budget={ward.budget:g} s)"
-            yield Treatment(remedy.name, "not tried", ward.code, ward.before, reason=reason)
+            yield _not_done(ward, remedy, "not tried", reason)
             continue
         with ward.clock.timed():
             treatment = _treated(ward, remedy, train_anyway=False)
@@ -217,6 +232,24 @@ def _treatments(ward: _Ward, remedies: Sequence[Remedy]) -> Iterator[Treatment]:
             yield treatment
     for remedy, treatment in waiting:
         yield _treated(ward, remedy, train_anyway=True) if ward.clock.leaves_room else treatment
+
+
+def _not_done(ward: _Ward, remedy: Remedy, outcome: Outcome, reason: str) -> Treatment:
+    return Treatment(
+        remedy.name, outcome, ward.code, ward.before, reason=reason, family=remedy.family
+    )
+
+
+def _done(
+    ward: _Ward,
+    remedy: Remedy,
+    code: str,
+    before: Measure,
+    after: Measure,
+    conclusion: tuple[Outcome, str],
+) -> Treatment:
+    outcome, reason = conclusion
+    return Treatment(remedy.name, outcome, ward.code, before, after, code, reason, remedy.family)
 
 
 def _treated(ward: _Ward, remedy: Remedy, *, train_anyway: bool) -> Treatment:
@@ -235,18 +268,11 @@ def _treated(ward: _Ward, remedy: Remedy, *, train_anyway: bool) -> Treatment:
         losses: list[float] = []
         if not seen.failing or train_anyway:
             losses = _losses(subject, patient.optimizer, seed, ward.floor, ward.clock)
-    except CannotApplyError as error:
-        return Treatment(remedy.name, "cannot", ward.code, ward.before, reason=str(error))
-    except ProbeError as error:
-        return Treatment(
-            remedy.name, "cannot", ward.code, ward.before, reason=str(error).splitlines()[0]
-        )
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Treatment(remedy.name, "cannot", ward.code, ward.before, reason=text)
+    except Exception as error:  # also a remedy's own: the others go on
+        return _not_done(ward, remedy, "cannot", _first_line(error))
     after = _measured(seen.value, losses)
-    outcome, reason = _outcome(ward, ward.before, after, seen)
-    return Treatment(remedy.name, outcome, ward.code, ward.before, after, code, reason)
+    conclusion = _outcome(ward, ward.before, after, seen)
+    return _done(ward, remedy, code, ward.before, after, conclusion)
 
 
 def _treated_in_training(
@@ -260,7 +286,7 @@ def _treated_in_training(
     as_good = not without.failing and (outcome == "better" or _learns(before, ward.floor))
     if as_good and outcome in ("cured", "better"):
         outcome, reason = "no effect", "the same training does as much without it"
-    return Treatment(remedy.name, outcome, ward.code, before, after, code, reason)
+    return _done(ward, remedy, code, before, after, (outcome, reason))
 
 
 def _outcome(ward: _Ward, before: Measure, after: Measure, seen: _Examined) -> tuple[Outcome, str]:
@@ -269,7 +295,7 @@ def _outcome(ward: _Ward, before: Measure, after: Measure, seen: _Examined) -> t
     ends_badly = after.end is not None and not math.isfinite(after.end)
     if not seen.failing and learns:
         warned = " and ".join(sorted(seen.warning))
-        return "cured", f"{warned} still warns" if warned else ""
+        return "cured", f"{warned} warns" if warned else ""
     if seen.failing and not seen.failing & set(ward.codes):
         return "no effect", f"fails {' and '.join(sorted(seen.failing))} instead"
     if ends_badly and (before.end is None or math.isfinite(before.end)):
@@ -287,7 +313,7 @@ def _lacking(after: Measure, floor: float) -> str:
     """What is wrong with a training that did not do enough."""
     if after.end is None or not math.isfinite(floor):
         return ""
-    how = "worse" if after.end > floor else "hardly better"
+    how = "worse" if after.end > floor + FALL * abs(floor) else "no better"
     return f"still {how} than one answer for all, whose loss is {number(floor)}"
 
 

@@ -672,7 +672,8 @@ def test_seeds_that_no_generator_takes() -> None:
 def test_codes_of_no_rule(name: str, value: Any, code: str) -> None:
     error = refusal(mlp(), **{name: value})
     assert str(error) == (
-        f"the call: {name} = {code!r} matches no rule; the rules are GH101, GH201, GH202, GH301, GH401, GH601"
+        f"the call: {name} = {code!r} matches no rule; the rules are GH101, GH201, GH202, GH301,"
+        " GH401, GH601"
     )
     assert type(error) is SettingError
     assert error.__cause__ is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import tabulate
 import torch
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 from pytest_gradhealth import (
     Diagnosis,
     ExplodingGradientError,
+    Measure,
+    Treatment,
     UnreachedParameterError,
     VanishingGradientError,
     assert_all_reached,
@@ -241,3 +245,102 @@ def test_long_and_hostile_names_are_tamed() -> None:
     text = str(probe(model, torch.randn(2, 4)))
     assert "\x1b" not in text
     assert max(map(len, text.splitlines()[1:])) <= 80
+
+
+# Remedies
+
+
+SICK = Measure(6e-8, 2.31, 2.3, 60)
+
+TREATMENTS = (
+    Treatment(
+        "ReLU", "cured", "GH101", SICK, Measure(0.83, 2.35, 0.9, 14), "relu()", "", "activation"
+    ),
+    Treatment(
+        "GELU", "cured", "GH101", SICK, Measure(0.03, 2.35, 1.0, 15), "gelu()", "", "activation"
+    ),
+    Treatment(
+        "batch norm",
+        "cured",
+        "GH101",
+        SICK,
+        Measure(9.0, 2.4, 1.1, 30),
+        "a\nb",
+        "GH201 warns",
+    ),
+    Treatment(
+        "residual",
+        "better",
+        "GH101",
+        SICK,
+        Measure(4e-4, 11.2, 2.26, 60),
+        "residual()",
+        "still no better than one answer for all, whose loss is 2.3",
+    ),
+    Treatment("Xavier init", "worse", "GH101", SICK, Measure(2e-9)),
+    Treatment("SELU", "cannot", "GH101", SICK, reason="nothing saturates between its layers"),
+    Treatment("mine", "cannot", "GH101", SICK, reason="nothing saturates between its layers"),
+    Treatment("clip by norm", "not tried", "GH101", SICK, reason="no time was left"),
+)
+
+TREATED = """\
+cause:  12 Sigmoids let x0.25 through each (slope at most 1/4)
+accept: min_ratio=1e-08, if this is meant to be
+
+tried on copies, trained with Adam(lr=0.001) on this batch:
+
+remedy       outcome      ratio  loss          steps
+(as it is)               x6e-08  2.3 -> 2.3       60
+ReLU         cured        x0.83  2.4 -> 0.9       14
+GELU         cured        x0.03  2.4 -> 1         15
+batch norm   cured           x9  2.4 -> 1.1       30
+residual     better     x0.0004  11 -> 2.3        60
+Xavier init  worse       x2e-09
+
+note:   batch norm: GH201 warns
+note:   residual: still no better than one answer for all, whose loss is 2.3
+cannot: SELU, mine: nothing saturates between its layers
+untried: clip by norm: no time was left
+
+write (ReLU):
+    relu()
+
+or (batch norm):
+    a
+    b
+
+more:   -v shows the code of GELU as well"""
+
+
+def treated(*treatments: Treatment) -> Diagnosis:
+    return replace(probe(sigmoids(), HALF, loss=total), treatments=treatments)
+
+
+def test_the_message_ends_with_what_cured_the_best_of_each_family_first() -> None:
+    text = str(treated(*TREATMENTS))
+    assert text[text.index("cause:") :] == TREATED
+
+
+def test_the_verbose_message_ends_with_the_code_of_everything_that_cured() -> None:
+    text = render(treated(*TREATMENTS), verbose=True)
+    assert text.endswith(
+        "write (ReLU):\n    relu()\n\nor (GELU):\n    gelu()\n\nor (batch norm):\n    a\n    b"
+    )
+
+
+def test_without_a_cure_the_advice_stays() -> None:
+    text = str(treated(*TREATMENTS[3:]))
+    assert "try:    nn.ReLU() with" in text
+    assert text.endswith(
+        "untried: clip by norm: no time was left\n\n"
+        "no remedy cured it: change more than one thing, or the architecture"
+    )
+
+
+def test_where_nothing_could_be_tried_there_is_no_table() -> None:
+    text = str(treated(*TREATMENTS[5:]))
+    assert "tried on copies" not in text
+    assert text.endswith(
+        "cannot: SELU, mine: nothing saturates between its layers\n"
+        "untried: clip by norm: no time was left"
+    )

@@ -10,6 +10,7 @@ from pytest_gradhealth.errors import CannotApplyError
 from pytest_gradhealth.remedies.layers import WEIGHTED, condition, nonlinearities, weighted
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
+FAMILY = "activation"
 SYMPTOMS = ("GH101", "GH201", "GH202", "GH301")
 
 #: Activations that flatten out.
@@ -62,9 +63,12 @@ def _change(
     return change
 
 
-RELU = Remedy("ReLU", SYMPTOMS, _change(nn.ReLU, "relu"))
+RELU = Remedy("ReLU", SYMPTOMS, _change(nn.ReLU, "relu"), family=FAMILY)
 LEAKY_RELU = Remedy(
-    "LeakyReLU", SYMPTOMS, _change(nn.LeakyReLU, "leaky_relu", (*SATURATING, nn.ReLU))
+    "LeakyReLU",
+    SYMPTOMS,
+    _change(nn.LeakyReLU, "leaky_relu", (*SATURATING, nn.ReLU)),
+    family=FAMILY,
 )
-GELU = Remedy("GELU", SYMPTOMS, _change(nn.GELU, "relu"))
-SELU = Remedy("SELU", SYMPTOMS, _change(nn.SELU, "linear"))
+GELU = Remedy("GELU", SYMPTOMS, _change(nn.GELU, "relu"), family=FAMILY)
+SELU = Remedy("SELU", SYMPTOMS, _change(nn.SELU, "linear"), family=FAMILY)

@@ -14,6 +14,7 @@ from pytest_gradhealth.step import Clip, Step
 
 #: Clipping bounds the step, not the path: tried with vanishing gradients to show that it does not
 #: help there.
+FAMILY = "clipping"
 SYMPTOMS = ("GH202", "GH201", "GH101")
 
 
@@ -37,6 +38,7 @@ BY_NORM = Remedy(
     _change(1.0),
     "# between loss.backward() and optimizer.step()\n"
     "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
+    family=FAMILY,
 )
 BY_VALUE = Remedy(
     "clip by value",
@@ -44,4 +46,5 @@ BY_VALUE = Remedy(
     _change(_by_value),
     "# between loss.backward() and optimizer.step()\n"
     "torch.nn.utils.clip_grad_value_(model.parameters(), 0.5)",
+    family=FAMILY,
 )

@@ -15,6 +15,7 @@ from pytest_gradhealth.remedies.layers import (
 )
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
+FAMILY = "initialisation"
 SYMPTOMS = ("GH101", "GH201", "GH202", "GH301")
 
 #: Sets a weight for the nonlinearity that follows it.
@@ -110,7 +111,7 @@ def unit_variance(patient: Patient) -> str:
 
 KAIMING_CALL = "nn.init.kaiming_normal_(m.weight, nonlinearity={})"
 
-KAIMING = Remedy("Kaiming init", SYMPTOMS, _change(_kaiming, KAIMING_CALL))
+KAIMING = Remedy("Kaiming init", SYMPTOMS, _change(_kaiming, KAIMING_CALL), family=FAMILY)
 XAVIER = Remedy(
     "Xavier init",
     SYMPTOMS,
@@ -118,6 +119,7 @@ XAVIER = Remedy(
         _with_gain(nn.init.xavier_normal_),
         "nn.init.xavier_normal_(m.weight, nn.init.calculate_gain({}))",
     ),
+    family=FAMILY,
 )
 ORTHOGONAL = Remedy(
     "orthogonal init",
@@ -126,5 +128,6 @@ ORTHOGONAL = Remedy(
         _with_gain(nn.init.orthogonal_),
         "nn.init.orthogonal_(m.weight, nn.init.calculate_gain({}))",
     ),
+    family=FAMILY,
 )
-UNIT_VARIANCE = Remedy("unit-variance init", SYMPTOMS, unit_variance)
+UNIT_VARIANCE = Remedy("unit-variance init", SYMPTOMS, unit_variance, family=FAMILY)

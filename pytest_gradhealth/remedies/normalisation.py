@@ -12,6 +12,7 @@ from pytest_gradhealth.errors import CannotApplyError
 from pytest_gradhealth.remedies.layers import Call, by_kind, condition, weighted
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
+FAMILY = "normalisation"
 SYMPTOMS = ("GH101", "GH201", "GH202", "GH301")
 
 
@@ -89,5 +90,5 @@ def _change(make: Callable[[nn.Module], nn.Module]) -> Callable[[Patient], str]:
     return change
 
 
-BATCH_NORM = Remedy("batch norm", SYMPTOMS, _change(_batch_norm))
-LAYER_NORM = Remedy("layer norm", SYMPTOMS, _change(_layer_norm))
+BATCH_NORM = Remedy("batch norm", SYMPTOMS, _change(_batch_norm), family=FAMILY)
+LAYER_NORM = Remedy("layer norm", SYMPTOMS, _change(_layer_norm), family=FAMILY)

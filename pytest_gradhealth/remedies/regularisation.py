@@ -14,6 +14,7 @@ from pytest_gradhealth.optimizers import build
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 from pytest_gradhealth.step import Regularizer, Step
 
+FAMILY = "regularisation"
 SYMPTOMS = ("GH201", "GH202")
 STRENGTH = 1e-2
 
@@ -61,16 +62,18 @@ def _decay(patient: Patient) -> str:
     return f"{home}.{name}(model.parameters(), {lr}weight_decay={STRENGTH:g})"
 
 
-WEIGHT_DECAY = Remedy("weight decay", SYMPTOMS, _decay)
+WEIGHT_DECAY = Remedy("weight decay", SYMPTOMS, _decay, family=FAMILY)
 L2 = Remedy(
     "L2 penalty",
     SYMPTOMS,
     _change(l2),
     f"loss = loss + {STRENGTH:g} * sum(p.square().sum() for p in model.parameters())",
+    family=FAMILY,
 )
 L1 = Remedy(
     "L1 penalty",
     SYMPTOMS,
     _change(l1),
     f"loss = loss + {STRENGTH:g} * sum(p.abs().sum() for p in model.parameters())",
+    family=FAMILY,
 )

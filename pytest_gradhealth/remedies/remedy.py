@@ -53,6 +53,7 @@ class Remedy:
     `symptoms` are the codes of the rules for whose failures it is tried. `change` edits a Patient;
     it may return the code that does the same to `model`, where that depends on the model, else
     `code` stands. It raises CannotApplyError with the reason where there is nothing it can do.
+    Of remedies of one `family`, messages show the code of the best.
 
     >>> from pytest_gradhealth.remedies import built_in_remedies
     >>> [remedy.name for remedy in built_in_remedies()][:4]
@@ -63,6 +64,7 @@ class Remedy:
     symptoms: tuple[str, ...]
     change: Callable[[Patient], str | None]
     code: str = ""
+    family: str = ""
 
     def apply(self, model: nn.Module, inputs: Any = None) -> nn.Module:
         """Return a changed deep copy of `model`, which stays as it is.

@@ -11,6 +11,7 @@ from pytest_gradhealth.errors import CannotApplyError
 from pytest_gradhealth.remedies.layers import WEIGHTED, Call
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
+FAMILY = "residual connections"
 SYMPTOMS = ("GH101", "GH201", "GH202")
 
 #: What the user writes where all shapes stay as they are.
@@ -186,4 +187,4 @@ def _rebuilt_lines(name: str, length: int, runs: Sequence[_Run]) -> list[str]:
     return [f's = model.get_submodule("{name}")', f'model.set_submodule("{name}", {rebuilt})']
 
 
-RESIDUAL = Remedy("residual", SYMPTOMS, change)
+RESIDUAL = Remedy("residual", SYMPTOMS, change, family=FAMILY)
