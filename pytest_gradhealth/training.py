@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ def train(
     The watchers are called with the model, its gradients in place. To be called inside `isolated`.
     Raises ProbeError if the model, the loss or the optimizer fails on the way.
     """
+    takes_closure = _takes_closure(optimizer)
     for number in range(steps):
         seed_everything(seed + number + 1, subject.device)
         losses: list[Tensor] = []
@@ -49,7 +51,11 @@ def train(
             return total
 
         try:
-            optimizer.step(closure)  # type: ignore[arg-type]
+            if takes_closure:
+                optimizer.step(closure)  # type: ignore[arg-type]
+            else:
+                closure()
+                optimizer.step()
         except ProbeError:
             raise
         except Exception as error:
@@ -58,6 +64,15 @@ def train(
                 f"optimizer {name} raised {type(error).__name__}: {error} in its step"
             ) from error
         yield losses[0] if losses else torch.tensor(math.nan)
+
+
+def _takes_closure(optimizer: Optimizer) -> bool:
+    """Whether a step accepts a closure, as those of torch do and home-made ones may not."""
+    try:
+        inspect.signature(optimizer.step).bind(None)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _backward(subject: Subject, optimizer: Optimizer, losses: list[Tensor]) -> Tensor:
