@@ -21,45 +21,36 @@ from pytest_gradhealth.errors import CannotApplyError, ProbeError
 from pytest_gradhealth.guessing import constant_answer
 from pytest_gradhealth.isolation import isolated, seed_everything
 from pytest_gradhealth.optimizers import OptimizerLike, as_factory, build
+from pytest_gradhealth.outcomes import (
+    Comparison,
+    Examined,
+    is_clear,
+    learns,
+    measure_of,
+    merit,
+    outcome_of,
+    value_of,
+)
 from pytest_gradhealth.records import (
     Diagnosis,
     Finding,
-    GradientProfile,
     Limit,
     Measure,
     Outcome,
     Treatment,
-    decades,
-    power,
 )
 from pytest_gradhealth.remedies import Patient, Remedy, built_in_remedies
 from pytest_gradhealth.rules import Rule
 from pytest_gradhealth.step import Step
 from pytest_gradhealth.training import train
 from pytest_gradhealth.trial import Trial, prepare
-from pytest_gradhealth.wording import number
 
-#: Steps of the short training, and the share of the loss that has to go.
+#: Steps of the short training.
 STEPS = 60
-FALL = 0.1
-#: Share of the loss after which a training has shown enough.
-ENOUGH = 0.5
 #: One training may take the n-th part of the time that is left.
 TRAINING_SHARE = 4
-#: Decades towards the limit that count as better, or away from it as worse.
-NOTABLE = 0.5
 #: Seconds that are spent on remedies by default.
 BUDGET = 10.0
-
-#: For remedies, in the order of merit.
-_ORDER: dict[Outcome, int] = {
-    "cured": 0,
-    "better": 1,
-    "no effect": 2,
-    "worse": 3,
-    "cannot": 4,
-    "not tried": 5,
-}
 
 
 def suggest(
@@ -99,17 +90,24 @@ def treat(
         return ()
     clock = _Clock(time.perf_counter() + budget, longest=diagnosis.milliseconds / 1e3)
     trial = prepare(origin.case, origin.settings, diagnosis.decisive_seed)
+    ward = _Ward(
+        trial=replace(trial, optimizer=as_factory(trial.optimizer)),
+        rules=origin.rules,
+        limits=diagnosis.limits,
+        confirm_steps=origin.settings.confirm_steps,
+        codes=tuple(dict.fromkeys(finding.code for finding in failures)),
+        known=frozenset(f.code for f in diagnosis.findings if f.severity == "failure"),
+        clock=clock,
+        budget=budget,
+    )
     with isolated(trial.subject.modules, trial.subject.device):
         try:
-            ward = _admit(trial, origin, failures, diagnosis, clock, budget)
+            untreated = _untreated(ward, value_of(ward.codes[0], diagnosis.profile))
         except Exception as error:  # whatever it is, it must not hide what failed
             reason = f"no copy can be trained: {_first_line(error)}"
-            code = failures[0].code
-            return tuple(
-                Treatment(remedy.name, "cannot", code, Measure(), reason=reason)
-                for remedy in chosen
-            )
-        return tuple(sorted(_treatments(ward, chosen), key=_merit))
+            nothing = _Untreated(Measure(), Comparison(ward.codes, math.nan, STEPS), Examined)
+            return tuple(_not_done(nothing, remedy, "cannot", reason) for remedy in chosen)
+        return tuple(sorted(_treatments(ward, untreated, chosen), key=merit))
 
 
 def _first_line(error: Exception) -> str:
@@ -145,24 +143,13 @@ class _Clock:
 
 
 @dataclass(frozen=True)
-class _Examined:
-    """What a copy showed: the value of the failed rule, and the codes that fail or warn."""
-
-    value: float | None = None
-    failing: frozenset[str] = frozenset()
-    warning: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
 class _Ward:
-    """The failing model, what failed, and what a short training does to an unchanged copy.
+    """The failing model, how it is judged, and the time there is.
 
-    `known` are the codes that failed on the model, `codes` those among them to be cured, `floor`
-    the loss that an answer without learning has.
+    `codes` are those to be cured, `known` all that fail.
     """
 
     trial: Trial
-    optimizer: OptimizerLike | None
     rules: tuple[Rule, ...]
     limits: Mapping[str, Limit]
     confirm_steps: int
@@ -170,234 +157,151 @@ class _Ward:
     known: frozenset[str]
     clock: _Clock
     budget: float
-    floor: float
-    before: Measure
-    trained: Callable[[], _Examined]
 
-    @property
-    def code(self) -> str:
-        """The code whose value is compared before and after."""
-        return self.codes[0]
+    def copy(self) -> tuple[Patient, Subject]:
+        """A deep copy of the model, as a patient and as a subject."""
+        subject = self.trial.subject
+        twin, _ = copied(subject, None, subject.device)
+        return Patient(twin.model, subject.inputs, self.trial.optimizer, subject.step), twin
+
+    def examine(self, subject: Subject, optimizer: OptimizerLike | None) -> Examined:
+        """Judge a copy.
+
+        What failed beside the asserted rules may go on failing; anything else may not begin to.
+        """
+        trial = replace(self.trial, subject=subject, optimizer=optimizer)
+        profiles, findings = examine(trial, self.confirm_steps, self.rules, self.limits)
+        excused = self.known - set(self.codes)
+        return Examined(
+            value_of(self.codes[0], profiles[0]),
+            frozenset(f.code for f in findings if f.severity == "failure") - excused,
+            frozenset(f.code for f in findings if f.severity == "warning") - excused,
+        )
+
+    def losses(
+        self, subject: Subject, optimizer: OptimizerLike | None, floor: float
+    ) -> list[float]:
+        """Losses of a short training of a copy, which ends early where it has shown enough."""
+        stepper = build(optimizer, [p for p in subject.model.parameters() if p.requires_grad])
+        found: list[float] = []
+        end = self.clock.share(TRAINING_SHARE)
+        for loss in train(subject, stepper, seed=self.trial.seed, steps=STEPS):
+            found.append(float(loss))
+            if is_clear(found, floor) or time.perf_counter() > end:
+                break
+        return found
 
 
-def _admit(
-    trial: Trial,
-    origin: Origin,
-    failures: Sequence[Finding],
-    diagnosis: Diagnosis,
-    clock: _Clock,
-    budget: float,
-) -> _Ward:
-    """Train an unchanged copy, for what remedies are compared with."""
-    ward = _Ward(
-        trial=trial,
-        optimizer=as_factory(trial.optimizer),
-        rules=origin.rules,
-        limits=diagnosis.limits,
-        confirm_steps=origin.settings.confirm_steps,
-        codes=tuple(dict.fromkeys(finding.code for finding in failures)),
-        known=frozenset(f.code for f in diagnosis.findings if f.severity == "failure"),
-        clock=clock,
-        budget=budget,
-        floor=math.nan,
-        before=Measure(),
-        trained=_Examined,
-    )
-    patient, subject = _copy(ward)
+@dataclass(frozen=True)
+class _Untreated:
+    """What remedies are held against: an unchanged copy, and a look at it after its training."""
+
+    measure: Measure
+    goal: Comparison
+    trained: Callable[[], Examined]
+
+
+def _untreated(ward: _Ward, value: float | None) -> _Untreated:
+    """Train an unchanged copy."""
+    patient, subject = ward.copy()
     constant = constant_answer(subject)
-    losses = _losses(subject, patient.optimizer, trial.seed, constant, clock)
-    before = _measured(_value(ward.code, diagnosis.profile), losses)
-    floor = constant if constant is not None else losses[0] if losses else math.nan
+    known = math.nan if constant is None else constant
+    losses = ward.losses(subject, patient.optimizer, known)
+    floor = losses[0] if math.isnan(known) and losses else known
 
     @cache
-    def trained() -> _Examined:
-        return _examined(ward, subject, patient.optimizer)
+    def trained() -> Examined:
+        return ward.examine(subject, patient.optimizer)
 
-    return replace(ward, before=before, floor=floor, trained=trained)
+    goal = Comparison(ward.codes, floor, STEPS)
+    return _Untreated(measure_of(value, losses), goal, trained)
 
 
-def _treatments(ward: _Ward, remedies: Sequence[Remedy]) -> Iterator[Treatment]:
+def _treatments(
+    ward: _Ward, untreated: _Untreated, remedies: Sequence[Remedy]
+) -> Iterator[Treatment]:
     """Try each remedy; those whose copies pass are trained at once, the others in what is left."""
     waiting: list[tuple[Remedy, Treatment]] = []
     for remedy in remedies:
         if not ward.clock.leaves_room:
             reason = f"no time was left (remedy_budget={ward.budget:g} s)"
-            yield _not_done(ward, remedy, "not tried", reason)
+            yield _not_done(untreated, remedy, "not tried", reason)
             continue
         with ward.clock.timed():
-            treatment = _treated(ward, remedy, train_anyway=False)
+            treatment = _treated(ward, untreated, remedy, train_anyway=False)
         if treatment.after is not None and treatment.after.start is None:
             waiting.append((remedy, treatment))
         else:
             yield treatment
     for remedy, treatment in waiting:
-        yield _treated(ward, remedy, train_anyway=True) if ward.clock.leaves_room else treatment
+        again = ward.clock.leaves_room
+        yield _treated(ward, untreated, remedy, train_anyway=True) if again else treatment
 
 
-def _not_done(ward: _Ward, remedy: Remedy, outcome: Outcome, reason: str) -> Treatment:
-    return Treatment(
-        remedy.name, outcome, ward.code, ward.before, reason=reason, family=remedy.family
-    )
-
-
-def _done(
-    ward: _Ward,
-    remedy: Remedy,
-    code: str,
-    before: Measure,
-    after: Measure,
-    conclusion: tuple[Outcome, str],
+def _treated(
+    ward: _Ward, untreated: _Untreated, remedy: Remedy, *, train_anyway: bool
 ) -> Treatment:
-    outcome, reason = conclusion
-    return Treatment(remedy.name, outcome, ward.code, before, after, code, reason, remedy.family)
-
-
-def _treated(ward: _Ward, remedy: Remedy, *, train_anyway: bool) -> Treatment:
     """Apply one remedy to a copy, examine that and train it."""
-    seed = ward.trial.seed
     try:
-        patient, subject = _copy(ward)
-        before = replace(patient)
-        seed_everything(seed, subject.device)
+        patient, subject = ward.copy()
+        given = patient.step, patient.optimizer
+        seed_everything(ward.trial.seed, subject.device)
         code = remedy.change(patient) or remedy.code
-        trained_otherwise = (patient.step, patient.optimizer) != (before.step, before.optimizer)
         subject = replace(subject, model=patient.model, step=patient.step or Step())
-        if trained_otherwise and ward.code != "GH202":
-            return _treated_in_training(ward, remedy, patient, subject, code)
-        seen = _examined(ward, subject, patient.optimizer)
+        if (patient.step, patient.optimizer) != given and ward.codes[0] != "GH202":
+            return _treated_in_training(ward, untreated, remedy, code, patient, subject)
+        seen = ward.examine(subject, patient.optimizer)
         losses: list[float] = []
         if not seen.failing or train_anyway:
-            losses = _losses(subject, patient.optimizer, seed, ward.floor, ward.clock)
+            losses = ward.losses(subject, patient.optimizer, untreated.goal.floor)
     except Exception as error:  # also a remedy's own: the others go on
-        return _not_done(ward, remedy, "cannot", _first_line(error))
-    after = _measured(seen.value, losses)
-    conclusion = _outcome(ward, ward.before, after, seen)
-    return _done(ward, remedy, code, ward.before, after, conclusion)
+        return _not_done(untreated, remedy, "cannot", _first_line(error))
+    before, after = untreated.measure, measure_of(seen.value, losses)
+    outcome, reason = outcome_of(untreated.goal, before, after, seen)
+    return _done(untreated, remedy, outcome, before, after, code, reason)
 
 
 def _treated_in_training(
-    ward: _Ward, remedy: Remedy, patient: Patient, subject: Subject, code: str
+    ward: _Ward,
+    untreated: _Untreated,
+    remedy: Remedy,
+    code: str,
+    patient: Patient,
+    subject: Subject,
 ) -> Treatment:
     """Examine a copy after the short training, where the remedy is a part of that."""
-    losses = _losses(subject, patient.optimizer, ward.trial.seed, ward.floor, ward.clock)
-    seen, without = _examined(ward, subject, patient.optimizer), ward.trained()
-    before, after = replace(ward.before, value=without.value), _measured(seen.value, losses)
-    outcome, reason = _outcome(ward, before, after, seen)
-    as_good = not without.failing and (outcome == "better" or _learns(before, ward.floor))
+    goal = untreated.goal
+    losses = ward.losses(subject, patient.optimizer, goal.floor)
+    seen, without = ward.examine(subject, patient.optimizer), untreated.trained()
+    before = replace(untreated.measure, value=without.value)
+    after = measure_of(seen.value, losses)
+    outcome, reason = outcome_of(goal, before, after, seen)
+    as_good = not without.failing and (outcome == "better" or learns(before, goal.floor))
     if as_good and outcome in ("cured", "better"):
         outcome, reason = "no effect", "the same training does as much without it"
-    return _done(ward, remedy, code, before, after, (outcome, reason))
+    return _done(untreated, remedy, outcome, before, after, code, reason)
 
 
-def _outcome(ward: _Ward, before: Measure, after: Measure, seen: _Examined) -> tuple[Outcome, str]:
-    """Compare what was measured before and after; say why where the numbers do not."""
-    learns, gain = _learns(after, ward.floor), _gain(ward.code, before.value, after.value)
-    ends_badly = after.end is not None and not math.isfinite(after.end)
-    if not seen.failing and learns:
-        warned = " and ".join(sorted(seen.warning))
-        return "cured", f"{warned} warns" if warned else ""
-    if seen.failing and not seen.failing & set(ward.codes):
-        return "no effect", f"fails {' and '.join(sorted(seen.failing))} instead"
-    if ends_badly and (before.end is None or math.isfinite(before.end)):
-        return "worse", "the loss does not stay finite"
-    if not seen.failing:
-        if 0 < after.steps < STEPS and not ends_badly:
-            return "better", f"there was time for {after.steps} of {STEPS} steps only"
-        return "better", _lacking(after, ward.floor)
-    if gain >= NOTABLE or (learns and not _learns(before, ward.floor)):
-        return "better", ""
-    return ("worse" if gain <= -NOTABLE else "no effect"), ""
-
-
-def _lacking(after: Measure, floor: float) -> str:
-    """What is wrong with a training that did not do enough."""
-    if after.end is None or not math.isfinite(floor):
-        return ""
-    how = "worse" if after.end > floor + FALL * abs(floor) else "no better"
-    return f"still {how} than one answer for all, whose loss is {number(floor)}"
-
-
-def _copy(ward: _Ward) -> tuple[Patient, Subject]:
-    """A deep copy of the model, as a patient and as a subject."""
-    subject = ward.trial.subject
-    twin, _ = copied(subject, None, subject.device)
-    return Patient(twin.model, subject.inputs, ward.optimizer, subject.step), twin
-
-
-def _examined(ward: _Ward, subject: Subject, optimizer: OptimizerLike | None) -> _Examined:
-    """Judge a copy.
-
-    What failed beside the asserted rules may go on failing; anything else may not begin to.
-    """
-    trial = replace(ward.trial, subject=subject, optimizer=optimizer)
-    profiles, findings = examine(trial, ward.confirm_steps, ward.rules, ward.limits)
-    excused = ward.known - set(ward.codes)
-    return _Examined(
-        _value(ward.code, profiles[0]),
-        frozenset(f.code for f in findings if f.severity == "failure") - excused,
-        frozenset(f.code for f in findings if f.severity == "warning") - excused,
+def _done(
+    untreated: _Untreated,
+    remedy: Remedy,
+    outcome: Outcome,
+    before: Measure,
+    after: Measure | None,
+    code: str,
+    reason: str,
+) -> Treatment:
+    return Treatment(
+        remedy=remedy.name,
+        outcome=outcome,
+        rule=untreated.goal.code,
+        before=before,
+        after=after,
+        code=code,
+        reason=reason,
+        family=remedy.family,
     )
 
 
-def _value(code: str, profile: GradientProfile) -> float | None:
-    """What a rule compares with its limit, None for rules that compare nothing."""
-    paths = [path for path in profile.judged_paths if path.links and path.finite]
-    if code == "GH101" and paths:
-        return power(min(path.vanishing for path in paths))
-    if code == "GH201" and paths:
-        return power(max(path.exploding for path in paths))
-    if code == "GH202" and profile.updates:
-        return max(update.change for update in profile.updates)
-    return None
-
-
-def _gain(code: str, before: float | None, after: float | None) -> float:
-    """Decades that a value has moved in the right direction."""
-    if before is None or after is None or not math.isfinite(after) or after == before:
-        return 0.0
-    if not math.isfinite(before):
-        return math.inf
-    gain = decades(after, before)
-    return gain if code == "GH101" else -gain
-
-
-def _losses(
-    subject: Subject,
-    optimizer: OptimizerLike | None,
-    seed: int,
-    floor: float | None,
-    clock: _Clock,
-) -> list[float]:
-    """Losses of a short training of a copy, which ends early where it has shown enough."""
-    stepper = build(optimizer, [p for p in subject.model.parameters() if p.requires_grad])
-    losses: list[float] = []
-    end = clock.share(TRAINING_SHARE)
-    for loss in train(subject, stepper, seed=seed, steps=STEPS):
-        losses.append(float(loss))
-        least = losses[0] if floor is None else min(losses[0], floor)
-        if not math.isfinite(losses[-1]) or losses[-1] < ENOUGH * least:
-            break
-        if time.perf_counter() > end:
-            break
-    return losses
-
-
-def _measured(value: float | None, losses: Sequence[float]) -> Measure:
-    if not losses:
-        return Measure(value)
-    return Measure(value, losses[0], losses[-1], len(losses))
-
-
-def _learns(measure: Measure, floor: float) -> bool:
-    """Whether the loss falls, and below that of an answer without learning."""
-    if measure.start is None or measure.end is None or not math.isfinite(measure.end):
-        return False
-    marks = [mark for mark in (measure.start, floor) if math.isfinite(mark)]
-    return all(measure.end < mark - FALL * abs(mark) for mark in marks)
-
-
-def _merit(treatment: Treatment) -> tuple[float, ...]:
-    """The order of the table: by outcome, then by how fast the loss falls."""
-    after = treatment.after or Measure()
-    end = math.inf if after.end is None else after.end
-    return _ORDER[treatment.outcome], bool(treatment.reason), after.steps or math.inf, end
+def _not_done(untreated: _Untreated, remedy: Remedy, outcome: Outcome, reason: str) -> Treatment:
+    return _done(untreated, remedy, outcome, untreated.measure, None, "", reason)

@@ -32,6 +32,7 @@ NEITHER_TORCH_NOR_PYTEST = [
     "limits",
     "messages",
     "options",
+    "outcomes",
     "paths",
     "plain",
     "records",
