@@ -212,6 +212,7 @@ def measured(
         base = Settings() if context is None else context.settings
         settings = base.merged(values, "the call")
         if isinstance(model, Diagnosis):
+            _check_steps(model, step)
             diagnosis = judged(model, settings, _rules(context))[0]
         else:
             case = Case(model, inputs, targets, loss, optimizer, step)
@@ -222,6 +223,19 @@ def measured(
     if context is not None:
         context.record(diagnosis)
     return diagnosis
+
+
+def _check_steps(diagnosis: Diagnosis, step: Step | None) -> None:
+    """Raise ProbeError for a diagnosis that cannot tell what a training step does."""
+    if step is not None and step != Step():
+        raise ProbeError(
+            "clip and regularizer change what is measured: pass the model instead of its diagnosis"
+        )
+    if step is not None and not diagnosis.profile.updates:
+        raise ProbeError(
+            "this diagnosis was made without training steps; pass the model, or declare the step"
+            " in probe(..., clip=..., regularizer=...)"
+        )
 
 
 def _diagnosed(context: TestContext | None, case: Case, settings: Settings) -> Diagnosis:

@@ -98,9 +98,11 @@ def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
         leaves |= {id(t): t for t in graph.leaves}
         del graph
         recorder.forget_graph()
+        # Before the backward frees the graph, which a penalty on activations needs.
+        penalties = penalty_gradients(subject.model, subject.step, subject.decay)
+        recorder.forget_gradients()
         with gradients_set_aside(leaves.values()):
             run_backward(loss)
-            penalties = penalty_gradients(subject.model, subject.step, subject.decay)
             measured = _measure_parameters(subject.model, _fed_to_norms(marks), penalties)
     return _read(recorder, loss, marks, tree, measured, seed=seed, steps=steps)
 

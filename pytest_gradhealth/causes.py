@@ -260,7 +260,7 @@ def _update(finding: Finding, profile: GradientProfile) -> Cause | None:
             slower,
         )
     return Cause(
-        f"the gradient norm is {norm} in step {first.step}, and nothing clips it",
+        f"the gradient norm is {norm} in step {first.step}, unclipped",
         "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0) between loss.backward() and"
         f" optimizer.step(), or {slower}",
     )

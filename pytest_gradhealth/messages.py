@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pytest_gradhealth.causes import causes_of
 from pytest_gradhealth.limits import SETTING_OF
 from pytest_gradhealth.records import Diagnosis, Finding, GradientPath, Treatment, worst_path
+from pytest_gradhealth.rules.dominating import drowned
 from pytest_gradhealth.tables import (
     WIDTH,
     path_table,
@@ -54,7 +55,8 @@ def render(
         blocks.append(updates_table(profile.updates))
     if "GH601" in codes:
         limit = diagnosis.limits["max_penalty"].value
-        blocks.append(penalties_table(profile, limit, verbose=verbose))
+        weights = drowned(profile, diagnosis.confirmation, limit)
+        blocks.append(penalties_table(profile, weights, verbose=verbose))
     blocks.append(_advice(diagnosis, findings, path, hidden, rerun, width))
     blocks += treatment_blocks(diagnosis, verbose=verbose, width=width)
     return "\n\n".join(block for block in blocks if block)

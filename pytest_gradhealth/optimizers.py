@@ -87,15 +87,26 @@ def kind_of(optimizer: OptimizerLike | None, parameters: Mapping[str, nn.Paramet
     if optimizer is None:
         return Kind("Adam", 1e-3, sgd=False)
     if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
-        rate = inspect.signature(optimizer).parameters.get("lr")
-        default = rate.default if rate is not None else None
-        known = float(default) if isinstance(default, (int, float)) else None
-        return Kind(optimizer.__name__, known, issubclass(optimizer, torch.optim.SGD))
+        rate = _default(optimizer, "lr")
+        weight_decay = _default(optimizer, "weight_decay")
+        decoupled = issubclass(optimizer, torch.optim.AdamW) or bool(
+            _default(optimizer, "decoupled_weight_decay")
+        )
+        coupled = issubclass(optimizer, COUPLED) and not decoupled
+        decay = dict.fromkeys(parameters, weight_decay) if coupled and weight_decay else {}
+        return Kind(optimizer.__name__, rate, issubclass(optimizer, torch.optim.SGD), decay)
     built = build(cast("OptimizerLike", optimizer), list(parameters.values()))
     lr: Any = built.defaults.get("lr")
     known = None if lr is None else float(lr)
     sgd = isinstance(built, torch.optim.SGD)
     return Kind(type(built).__name__, known, sgd, _coupled_decay(built, parameters))
+
+
+def _default(optimizer: type[Optimizer], name: str) -> float | None:
+    """The default of a class's setting, where that is a number."""
+    parameter = inspect.signature(optimizer).parameters.get(name)
+    default = None if parameter is None else parameter.default
+    return float(default) if isinstance(default, (int, float)) else None
 
 
 def _coupled_decay(
@@ -105,11 +116,12 @@ def _coupled_decay(
 
     AdamW and other optimizers with decoupled decay shrink weights beside the gradient.
     """
-    if not isinstance(optimizer, COUPLED) or optimizer.defaults.get("decoupled_weight_decay"):
+    if not isinstance(optimizer, COUPLED):
         return {}
     decay = {
         id(parameter): float(group.get("weight_decay", 0.0))
         for group in optimizer.param_groups
+        if not group.get("decoupled_weight_decay")
         for parameter in group["params"]
     }
     return {name: decay[id(p)] for name, p in parameters.items() if decay.get(id(p))}

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
 from pytest_gradhealth.diagnosis import Origin, diagnose, judge_again
 from pytest_gradhealth.limits import limits_of
+from pytest_gradhealth.optimizers import OptimizerLike
 from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.rules import Rule
 from pytest_gradhealth.settings import Settings, check_codes, is_selected
@@ -86,7 +88,17 @@ def fingerprint(case: Case) -> tuple[Any, ...]:
     return (
         tuple(_module_state(module) for module in modules),
         tuple(_tensor_state(tensor) for tensor in (*state, *batch)),
+        _optimizer_state(case.optimizer),
     )
+
+
+def _optimizer_state(optimizer: OptimizerLike | None) -> object:
+    """Settings and parameters of every group of an instance."""
+    if not isinstance(optimizer, Optimizer):
+        return None
+    groups = optimizer.param_groups
+    settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+    return str(settings), [[id(p) for p in group["params"]] for group in groups]
 
 
 def _module_state(module: nn.Module) -> tuple[object, ...]:

@@ -84,6 +84,11 @@ class Recorder:
         for number, tensor in enumerate(t for t in tensors(inputs) if t.requires_grad):
             self._mark(INPUT, None, 0, number, tensor)
 
+    def forget_gradients(self) -> None:
+        """Drop what another backward than that of the loss has measured."""
+        for mark in self.marks:
+            mark.gradient = None
+
     def forget_graph(self) -> None:
         """Let go of the graph's nodes, so that the backward can free it."""
         self._by_edge.clear()

@@ -264,7 +264,8 @@ class Update:
 
     `gradient` is the L2 norm of all parameters' gradients before clipping, `clipped` that after.
     `change` is the largest relative change of a weight: the L2 norm of what the step adds to it
-    over its own (or that of a level initialisation, if larger); `layer` is where that was.
+    over its own (or that of a level initialisation, if larger), per backward of the step, of which
+    LBFGS makes several; `layer` is where that was.
     """
 
     step: int

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.graph import walk
 
 #: The largest L2 norm of all gradients together, or a function that clips those of a list.
 Clip = float | Callable[[list[nn.Parameter]], object]
@@ -58,7 +59,7 @@ def clip_gradients(parameters: list[nn.Parameter], clip: Clip | None) -> None:
 
 
 def penalty_of(model: nn.Module, regularizer: Regularizer) -> Tensor:
-    """Return the penalty; raises ProbeError if it is no scalar that depends on `model`."""
+    """Return the penalty; raises ProbeError if it is no scalar on the parameters of `model`."""
     try:
         penalty = regularizer(model)
     except ProbeError:
@@ -75,6 +76,12 @@ def penalty_of(model: nn.Module, regularizer: Regularizer) -> Tensor:
             " given; for example lambda model: 1e-4 * sum(p.abs().sum() for p in"
             " model.parameters())"
         )
+    own = {id(parameter) for parameter in model.parameters()}
+    if not any(id(leaf) in own for leaf in walk(penalty).leaves):
+        raise ProbeError(
+            "regularizer does not depend on the parameters of the model it is given; write it as a"
+            " function of its argument, lambda model: ..., since it is called with copies too"
+        )
     return penalty.reshape(())
 
 
@@ -84,8 +91,8 @@ def penalty_gradients(
     """Return the gradient of the regularisation term for each parameter that has one.
 
     That is the gradient of the penalty, plus `decay` (by parameter name) times the parameter. None
-    without a penalty and without weight decay. Raises ProbeError for a penalty on other parameters
-    than the model's.
+    without a penalty and without weight decay. The graph of the model's forward is kept. Raises
+    ProbeError for a penalty without a gradient.
     """
     if step.regularizer is None and not any(decay.values()):
         return None
@@ -93,14 +100,15 @@ def penalty_gradients(
     found: dict[str, Tensor] = {}
     if step.regularizer is not None:
         penalty = penalty_of(model, step.regularizer)
-        gradients = torch.autograd.grad(penalty, list(named.values()), allow_unused=True)
-        found = {n: g for n, g in zip(named, gradients, strict=True) if g is not None}
-        if not found:
-            raise ProbeError(
-                "regularizer does not depend on the parameters of the model it is given; write it"
-                " as a function of its argument, lambda model: ..., since it is also called with"
-                " copies"
+        try:
+            gradients = torch.autograd.grad(
+                penalty, list(named.values()), retain_graph=True, allow_unused=True
             )
+        except RuntimeError as error:
+            raise ProbeError(
+                f"the gradient of the regularizer cannot be computed: RuntimeError: {error}"
+            ) from error
+        found = {n: g for n, g in zip(named, gradients, strict=True) if g is not None}
     for name, parameter in named.items():
         if decay.get(name):
             pull = decay[name] * parameter.detach()

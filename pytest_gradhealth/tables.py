@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pytest_gradhealth.records import (
     Finding,
     GradientPath,
     GradientProfile,
     Measure,
+    ParameterRecord,
     PathPoint,
     Treatment,
     Update,
@@ -138,32 +139,36 @@ def updates_table(updates: Sequence[Update]) -> str:
     return _plain(tabulate(rows, names, "plain", disable_numparse=True, colalign=aligned))
 
 
-def penalties_table(profile: GradientProfile, limit: float, *, verbose: bool) -> str:
-    """Return the weights with the gradients of penalty and loss, the most drowned first."""
+def penalties_table(
+    profile: GradientProfile, drowned: Collection[ParameterRecord], *, verbose: bool
+) -> str:
+    """Return the weights with the gradients of penalty and loss, the most drowned first.
+
+    ">" marks those in `drowned`.
+    """
     from tabulate import tabulate
 
-    weights = [
-        (decades(p.penalty, p.gradient), p)
-        for p in profile.parameters
-        if p.penalty and p.gradient is not None and len(p.shape) > 1
-    ]
-    weights.sort(key=lambda pair: -pair[0])
+    weights = [p for p in profile.parameters if p.penalty and p.gradient is not None]
+    weights = sorted((p for p in weights if len(p.shape) > 1), key=lambda p: -decades(*_pair(p)))
     shown = weights if verbose else weights[:MOST_ROWS]
     rows = [
         [
-            ">" if ratio > math.log10(limit) else "",
+            ">" if p in drowned else "",
             shortened(p.name, 30),
-            number(p.penalty or 0.0),
-            number(p.gradient or 0.0),
-            factor(ratio),
+            *map(number, _pair(p)),
+            factor(decades(*_pair(p))),
         ]
-        for ratio, p in shown
+        for p in shown
     ]
     if len(shown) < len(weights):
         rows.append(["", f"... {len(weights) - len(shown)} more", "", "", ""])
     names = ["", "weight", "penalty gradient", "loss gradient", "ratio"]
     aligned = ("left", "left", "right", "right", "right")
     return _plain(tabulate(rows, names, "plain", disable_numparse=True, colalign=aligned))
+
+
+def _pair(parameter: ParameterRecord) -> tuple[float, float]:
+    return parameter.penalty or 0.0, parameter.gradient or 0.0
 
 
 def treatments_table(treatments: Sequence[Treatment]) -> str:

@@ -53,7 +53,8 @@ def train(
         try:
             if takes_closure:
                 optimizer.step(closure)  # type: ignore[arg-type]
-            else:
+                takes_closure = bool(losses)
+            if not takes_closure:
                 closure()
                 optimizer.step()
         except ProbeError:
@@ -63,11 +64,11 @@ def train(
             raise ProbeError(
                 f"optimizer {name} raised {type(error).__name__}: {error} in its step"
             ) from error
-        yield losses[0] if losses else torch.tensor(math.nan)
+        yield losses[0]
 
 
 def _takes_closure(optimizer: Optimizer) -> bool:
-    """Whether a step accepts a closure, as those of torch do and home-made ones may not."""
+    """Whether a step accepts a closure, as those of torch do; a home-made one may yet ignore it."""
     try:
         inspect.signature(optimizer.step).bind(None)
     except (TypeError, ValueError):
@@ -114,9 +115,13 @@ def updates(
     )
     for number in range(1, steps + 1):
         old = {name: parameter.detach().clone() for name, parameter in watched.items()}
+        scales.reset()
         loss = next(run)
-        changes = [_change(old[name], parameter.detach()) for name, parameter in watched.items()]
-        value, gradient, clipped, *shares = to_numbers([loss, *scales.taken(), *changes])
+        changes = [
+            _change(old[name], parameter.detach()) / scales.backwards
+            for name, parameter in watched.items()
+        ]
+        value, gradient, clipped, *shares = to_numbers([loss, *scales.found, *changes])
         by_name = dict(zip(watched, shares, strict=True))
         worst = max(by_name, key=lambda name: _order(by_name[name]), default="")
         layer = worst.rpartition(".")[0] or worst
@@ -129,11 +134,13 @@ def updates(
 
 @dataclass
 class _Scales:
-    """Norms of the gradients of all parameters at the first closure call of a step."""
+    """Norms of the gradients of all parameters in the first backward of a step, and how many."""
 
     found: list[Tensor] = field(default_factory=list)
+    backwards: int = 0
 
     def before(self, model: nn.Module) -> None:
+        self.backwards += 1
         if not self.found:
             self.found.append(_gradient_norm(model))
 
@@ -141,9 +148,8 @@ class _Scales:
         if len(self.found) == 1:
             self.found.append(_gradient_norm(model))
 
-    def taken(self) -> list[Tensor]:
-        taken, self.found = self.found, []
-        return taken or [torch.tensor(math.nan)] * 2
+    def reset(self) -> None:
+        self.found, self.backwards = [], 0
 
 
 def _gradient_norm(model: nn.Module) -> Tensor:

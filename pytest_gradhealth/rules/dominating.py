@@ -6,9 +6,12 @@ import math
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import DominatingRegularizerError
-from pytest_gradhealth.records import Finding, GradientProfile
+from pytest_gradhealth.records import Finding, GradientProfile, ParameterRecord, Severity
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.wording import listing, number
+
+#: Growth of the loss, over itself, by which the steps before the second look have ruined it.
+RUIN = 9.0
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -29,38 +32,76 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     limit = evidence.limits.get("max_penalty")
     if limit is None:
         return
-    drowned = _drowned(evidence.first, limit.value)
-    if evidence.second is not None:
-        again = _drowned(evidence.second, limit.value)
-        drowned = {name: value for name, value in drowned.items() if name in again}
+    broken = [p for p in evidence.first.parameters if not math.isfinite(p.penalty or 0.0)]
+    if broken:
+        name = broken[0].name
+        what = "NaN" if math.isnan(broken[0].penalty or 0.0) else "infinite"
+        text = f"the gradient of the penalty is {what} for {listing([p.name for p in broken])}"
+        yield RULE.finding("failure", _module(name) or name, text, profile=evidence.first)
+        return
+    found = drowned(evidence.first, evidence.second, limit.value)
     trunk = {point.name for path in evidence.first.judged_paths for point in path.points}
-    for severity, on_trunk in (("failure", True), ("warning", False)):
-        found = {n: v for n, v in drowned.items() if (n.rpartition(".")[0] in trunk) == on_trunk}
-        if not found:
+    severities: tuple[Severity, ...] = ("failure", "warning")
+    for severity in severities:
+        weights = [p for p in found if _is_on(trunk, p) == (severity == "failure")]
+        if not weights:
             continue
-        worst = max(found, key=lambda name: found[name])
-        names = listing([worst, *(name for name in found if name != worst)])
+        worst = weights[0]
         yield RULE.finding(
-            "failure" if severity == "failure" else "warning",
-            worst.rpartition(".")[0] or worst,
-            f"the penalty drowns the data: its gradient is x{number(found[worst])} that of the loss"
-            f" for {names}; limit x{number(limit.value)} ({limit.source})",
+            severity,
+            _module(worst.name) or worst.name,
+            f"the penalty drowns the data: its gradient is x{number(dominance(worst))} that of the"
+            f" loss for {listing([p.name for p in weights])}; limit x{number(limit.value)}"
+            f" ({limit.source})",
             profile=evidence.first,
-            value=found[worst],
+            value=dominance(worst),
             limit=limit,
         )
 
 
-def _drowned(profile: GradientProfile, limit: float) -> dict[str, float]:
-    """Weights whose penalty gradient is more than `limit` times the data gradient, and how much."""
-    found: dict[str, float] = {}
-    for p in profile.parameters:
-        if p.penalty is None or len(p.shape) < 2 or p.gradient is None or p.penalty == 0:
-            continue
-        value = p.penalty / p.gradient if p.gradient else math.inf
-        if value > limit:
-            found[p.name] = value
-    return found
+def drowned(
+    first: GradientProfile, second: GradientProfile | None, limit: float
+) -> list[ParameterRecord]:
+    """The weights whose penalty has more than `limit` times the gradient of the loss, worst first.
+
+    A second look clears a weight if it is below the limit there. Without a gradient in the first
+    look (behind a gate that starts at zero), any gradient in the second clears it: how large that
+    is depends on the steps in between. A look that those steps have ruined clears nothing.
+    """
+    found = [p for p in first.parameters if len(p.shape) > 1 and dominance(p) > limit]
+    if second is not None and not _is_ruined(first, second):
+        later = {p.name: p for p in second.parameters}
+        found = [
+            p
+            for p in found
+            if (not later[p.name].gradient if p.gradient == 0 else dominance(later[p.name]) > limit)
+        ]
+    return sorted(found, key=dominance, reverse=True)
+
+
+def dominance(parameter: ParameterRecord) -> float:
+    """Norm of the penalty's gradient over that of the loss; 0 without a penalty or a gradient."""
+    if not parameter.penalty or parameter.gradient is None:
+        return 0.0
+    return parameter.penalty / parameter.gradient if parameter.gradient else math.inf
+
+
+def _is_ruined(first: GradientProfile, second: GradientProfile) -> bool:
+    if second.non_finite is not None or not math.isfinite(second.loss):
+        return True
+    return second.loss > first.loss + RUIN * abs(first.loss)
+
+
+def _is_on(trunk: set[str], parameter: ParameterRecord) -> bool:
+    """Whether a weight belongs to a module on a gradient path, or to the model itself."""
+    modules = {_module(name) for name in (parameter.name, *parameter.other_names)}
+    return "" in modules or bool(modules & trunk)
+
+
+def _module(name: str) -> str:
+    """The module of a parameter; a parametrised one belongs to the module it is computed for."""
+    owner, _, rest = name.partition(".parametrizations.")
+    return owner if rest else name.rpartition(".")[0]
 
 
 RULE = Rule(

@@ -1,0 +1,702 @@
+"""GH601 against penalties differentiated by hand, and against healthy practice."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import string
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from pytest_gradhealth import (
+    Diagnosis,
+    DominatingRegularizerError,
+    Finding,
+    NonFiniteGradientError,
+    ProbeError,
+    assert_healthy,
+    assert_no_dominating_regularizer,
+    context,
+    probe,
+)
+from pytest_gradhealth.records import (
+    GradientPath,
+    GradientProfile,
+    Limit,
+    ParameterRecord,
+    PathPoint,
+)
+from pytest_gradhealth.rules.dominating import check
+from pytest_gradhealth.rules.rule import Evidence
+from tests.nets import batch, mlp
+from tests.test_isolation import content, unchanged
+from tests.test_updates import LayerScale
+from tests.test_verdicts import ZeroHead, lora_net
+
+cross_entropy = nn.functional.cross_entropy
+Factory = Callable[[Iterable[nn.Parameter]], Optimizer]
+Penalty = Callable[[nn.Module], Any]
+
+
+def total(outputs: Tensor) -> Tensor:
+    return outputs.sum()
+
+
+def sgd(rate: float, **options: Any) -> Factory:
+    return lambda parameters: SGD(parameters, lr=rate, **options)
+
+
+def ridge(strength: float) -> Penalty:
+    return lambda model: strength * sum(p.square().sum() for p in model.parameters())
+
+
+def lasso(strength: float) -> Penalty:
+    return lambda model: strength * sum(p.abs().sum() for p in model.parameters())
+
+
+def constant(size: float = 1.0) -> nn.Sequential:
+    """A layer of sixteen equal weights; on ONES its gradient of `total` is 1 in each element."""
+    layer = nn.Linear(4, 4, bias=False, dtype=torch.float64)
+    nn.init.constant_(layer.weight, size)
+    return nn.Sequential(layer)
+
+
+ONES = torch.ones(1, 4, dtype=torch.float64)
+
+
+def of_rule(diagnosis: Diagnosis, severity: str = "failure") -> list[Finding]:
+    return [f for f in diagnosis.findings if f.code == "GH601" and f.severity == severity]
+
+
+def penalty_of(diagnosis: Diagnosis, name: str = "0.weight") -> float | None:
+    (record,) = (p for p in diagnosis.profile.parameters if p.name == name)
+    return record.penalty
+
+
+def measured(model: nn.Module, optimizer: Any = None, regularizer: Penalty | None = None) -> float:
+    diagnosis = probe(
+        model, ONES, loss=total, optimizer=optimizer, regularizer=regularizer, clip=1e9
+    )
+    found = penalty_of(diagnosis)
+    assert found is not None
+    return found
+
+
+# Closed forms: norms are 4 times what an element has.
+
+
+@pytest.mark.parametrize("strength", [1e-9, 0.5, 3.0, 1e9])
+@pytest.mark.parametrize("size", [-2.0, 1e-3, 7.0])
+def test_penalties_have_the_gradients_of_calculus(strength: float, size: float) -> None:
+    model = constant(size)
+    assert measured(model, None, ridge(strength)) == pytest.approx(8 * strength * abs(size))
+    assert measured(model, None, lasso(strength)) == pytest.approx(4 * strength)
+    decayed = measured(model, sgd(0.1, weight_decay=strength))
+    assert decayed == pytest.approx(4 * strength * abs(size))
+    assert measured(model, sgd(0.1, weight_decay=2 * strength)) == pytest.approx(
+        measured(model, sgd(0.1), ridge(strength)), rel=1e-12
+    )
+
+
+def test_penalty_and_weight_decay_add_up_with_their_signs() -> None:
+    def both(sign: float) -> float:
+        return measured(
+            constant(2.0),
+            sgd(0.1, weight_decay=3.0),
+            lambda model: sign * model.get_parameter("0.weight").sum(),
+        )
+
+    assert both(1.0) == pytest.approx(4 * (3 * 2 + 1))
+    assert both(-1.0) == pytest.approx(4 * (3 * 2 - 1))
+    assert both(-6.0) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_gradient_of_the_loss_is_measured_without_the_penalty() -> None:
+    diagnosis = probe(constant(2.0), ONES, loss=total, regularizer=ridge(1e3))
+    (record,) = diagnosis.profile.parameters
+    assert record.gradient == pytest.approx(4, rel=1e-12)
+    assert diagnosis.profile.loss == 8 * 4
+
+
+def test_a_penalty_on_one_layer_is_zero_on_the_others() -> None:
+    model = nn.Sequential(*constant(1.0), *constant(2.0))
+
+    def second(model: Any) -> Any:
+        return model[1].weight.square().sum()
+
+    diagnosis = probe(model, ONES, loss=total, regularizer=second)
+    assert penalty_of(diagnosis, "0.weight") == 0
+    assert penalty_of(diagnosis, "1.weight") == pytest.approx(4 * 2 * 2)
+
+
+def test_without_penalty_and_decay_nothing_is_measured() -> None:
+    for optimizer in (None, SGD, sgd(0.1), sgd(0.1, weight_decay=0.0)):
+        diagnosis = probe(constant(), ONES, loss=total, optimizer=optimizer, clip=1.0)
+        assert penalty_of(diagnosis) is None
+
+
+def test_frozen_parameters_have_no_penalty() -> None:
+    model = nn.Sequential(*constant(), *constant())
+    model[0].requires_grad_(False)
+    diagnosis = probe(model, ONES, loss=total, regularizer=ridge(1.0))
+    assert penalty_of(diagnosis, "0.weight") is None
+    assert penalty_of(diagnosis, "1.weight") == pytest.approx(8)
+
+
+def test_weight_decay_is_that_of_the_group() -> None:
+    def groups(model: nn.Module) -> Any:
+        first, second, third = model.parameters()
+        return [
+            {"params": [first], "weight_decay": 0.5},
+            {"params": [second], "weight_decay": 0.0},
+            {"params": [third]},
+        ]
+
+    model = nn.Sequential(*constant(), *constant(), *constant())
+    as_instance = SGD(groups(model), lr=0.1, weight_decay=2.0)
+
+    def as_factory(parameters: Iterable[nn.Parameter]) -> Optimizer:
+        first, second, third = parameters
+        pair: dict[str, Any] = {"params": [first, third], "weight_decay": 0.5}
+        return SGD([pair, {"params": [second]}], lr=0.1)
+
+    for optimizer, expected in ((as_instance, (2.0, 0.0, 8.0)), (as_factory, (2.0, 0.0, 2.0))):
+        diagnosis = probe(model, ONES, loss=total, optimizer=optimizer, clip=1.0)
+        found = [p.penalty for p in diagnosis.profile.parameters]
+        assert found == pytest.approx(expected)
+
+
+DECOUPLES = "decoupled_weight_decay" in inspect.signature(Adam).parameters
+COUPLED: dict[str, Factory] = {
+    "SGD": sgd(0.1, weight_decay=50.0),
+    "Adam": lambda ps: Adam(ps, weight_decay=50.0),
+    "Adagrad": lambda ps: torch.optim.Adagrad(ps, weight_decay=50.0),
+    "Adadelta": lambda ps: torch.optim.Adadelta(ps, weight_decay=50.0),
+    "Adamax": lambda ps: torch.optim.Adamax(ps, weight_decay=50.0),
+    "ASGD": lambda ps: torch.optim.ASGD(ps, weight_decay=50.0),
+    "NAdam": lambda ps: torch.optim.NAdam(ps, weight_decay=50.0),
+    "RAdam": lambda ps: torch.optim.RAdam(ps, weight_decay=50.0),
+    "RMSprop": lambda ps: torch.optim.RMSprop(ps, weight_decay=50.0),
+}
+
+
+@pytest.mark.parametrize("optimizer", COUPLED.values(), ids=list(COUPLED))
+def test_coupled_weight_decay_is_a_penalty(optimizer: Factory) -> None:
+    assert measured(constant(2.0), optimizer) == pytest.approx(4 * 50 * 2)
+    model = constant(2.0)
+    assert measured(model, optimizer(model.parameters())) == pytest.approx(4 * 50 * 2)
+
+
+DECOUPLED: dict[str, Callable[..., Optimizer]] = {
+    "AdamW": lambda ps: AdamW(ps, weight_decay=50.0),
+    **{
+        kind.__name__: lambda ps, kind=kind: kind(
+            ps, weight_decay=50.0, decoupled_weight_decay=True
+        )
+        for kind in (Adam, torch.optim.NAdam, torch.optim.RAdam)
+        if "decoupled_weight_decay" in inspect.signature(kind).parameters
+    },
+}
+
+
+@pytest.mark.parametrize("optimizer", DECOUPLED.values(), ids=list(DECOUPLED))
+def test_decoupled_weight_decay_is_none(optimizer: Callable[..., Optimizer]) -> None:
+    model = constant(2.0)
+    for given_ in (optimizer, optimizer(model.parameters())):
+        diagnosis = assert_no_dominating_regularizer(model, ONES, loss=total, optimizer=given_)
+        assert penalty_of(diagnosis) is None
+
+
+@pytest.mark.skipif(not DECOUPLES, reason="Adam has no such option in this version of torch")
+def test_decoupling_may_differ_from_group_to_group() -> None:
+    def build(parameters: Iterable[nn.Parameter]) -> Optimizer:
+        return Adam([{"params": parameters, "decoupled_weight_decay": True}], weight_decay=50.0)
+
+    diagnosis = probe(constant(2.0), ONES, loss=total, optimizer=build, clip=1.0)
+    assert penalty_of(diagnosis) is None
+
+
+def test_a_class_with_weight_decay_of_its_own_is_a_penalty() -> None:
+    class Decaying(SGD):
+        def __init__(self, params: Any, lr: float = 0.1, weight_decay: float = 50.0) -> None:
+            super().__init__(params, lr=lr, weight_decay=weight_decay)
+
+    diagnosis = probe(constant(2.0), ONES, loss=total, optimizer=Decaying, clip=1.0)
+    assert penalty_of(diagnosis) == pytest.approx(400)
+
+
+# Limits and looks.
+
+
+@pytest.mark.parametrize(("limit", "fails"), [(39.9, True), (40.0, False), (40.1, False)])
+def test_max_penalty_is_honoured_on_both_sides(limit: float, fails: bool) -> None:
+    # 2 * 20 * 1 against 1 in each element.
+    diagnosis = probe(
+        constant(), ONES, loss=total, regularizer=ridge(20), max_penalty=limit, confirm_steps=0
+    )
+    found = of_rule(diagnosis)
+    assert bool(found) == fails
+    for finding in found:
+        assert (finding.value, finding.limit, finding.limit_source) == (40, limit, "the call")
+        assert (finding.layer, finding.rule) == ("0", "regulariser-dominates")
+
+
+def test_the_default_limit_is_ten() -> None:
+    for strength, fails in ((4.9, False), (5.1, True)):
+        diagnosis = probe(
+            constant(), ONES, loss=total, regularizer=ridge(strength), confirm_steps=0
+        )
+        assert bool(of_rule(diagnosis)) == fails
+        assert diagnosis.limits["max_penalty"] == Limit(10.0, "default")
+
+
+def test_a_penalty_that_the_second_look_finds_level_does_not_fail() -> None:
+    # Steps of 0.1 take a weight of 1 to 1 - 0.1 (40 + 1), and on to where 40 w is about -1.
+    settled = probe(
+        constant(), ONES, loss=total, optimizer=sgd(1 / 50), regularizer=ridge(20), ignore=["GH202"]
+    )
+    second = settled.confirmation
+    assert second is not None
+    weight = 1.0
+    for _ in range(5):
+        weight -= (40 * weight + 1) / 50
+    assert second.parameters[0].penalty == pytest.approx(4 * 40 * abs(weight), rel=1e-9)
+    assert of_rule(settled) == []
+
+
+def look(*parameters: tuple[str, tuple[int, ...], float | None, float | None]) -> GradientProfile:
+    """A look at parameters (name, shape, gradient, penalty), with "fc" on the path."""
+    point = PathPoint("fc", "Linear", (8, 4), norm=1.0, numel=32)
+    records = tuple(
+        ParameterRecord(name, shape, "gradient", 1.0, gradient=gradient, penalty=penalty)
+        for name, shape, gradient, penalty in parameters
+    )
+    return GradientProfile(0, 0, 1.0, (GradientPath((point,), entry=point),), parameters=records)
+
+
+def found_in(first: GradientProfile, second: GradientProfile | None = None) -> list[Any]:
+    evidence = Evidence(first, second, {"max_penalty": Limit(10.0, "default")})
+    return [(f.severity, f.layer, f.value) for f in check(evidence)]
+
+
+def test_only_weights_with_a_gradient_are_compared() -> None:
+    assert found_in(look(("fc.weight", (4, 4), 1.0, 10.5))) == [("failure", "fc", 10.5)]
+    assert found_in(look(("fc.weight", (4, 4), 1.0, 10.0))) == []
+    assert found_in(look(("fc.bias", (4,), 1.0, 1e9))) == []
+    assert found_in(look(("fc.weight", (4, 4), None, 1e9))) == []
+    assert found_in(look(("fc.weight", (4, 4), 1.0, None))) == []
+    assert found_in(look(("fc.weight", (4, 4), 0.0, 0.0))) == []
+    assert found_in(look(("fc.weight", (4, 4), 0.0, 1e-9))) == [("failure", "fc", math.inf)]
+
+
+def test_side_branches_only_warn_and_are_told_apart() -> None:
+    trunk, side = ("fc.weight", (4, 4), 1.0, 20.0), ("gate.weight", (4, 4), 1.0, 90.0)
+    assert found_in(look(side)) == [("warning", "gate", 90)]
+    assert found_in(look(side, trunk)) == [("failure", "fc", 20), ("warning", "gate", 90)]
+
+
+def test_a_path_that_carries_no_data_is_a_side_branch() -> None:
+    seen = look(("fc.weight", (4, 4), 1.0, 20.0))
+    unjudged = replace(seen, paths=(replace(seen.paths[0], judged=False),))
+    assert found_in(unjudged) == [("warning", "fc", 20)]
+
+
+def test_a_loss_that_is_nan_leaves_nothing_to_compare() -> None:
+    with pytest.raises(NonFiniteGradientError):
+        assert_no_dominating_regularizer(
+            constant(math.nan), ONES, loss=total, regularizer=ridge(1e-4)
+        )
+
+
+def test_both_looks_must_agree_on_the_weight() -> None:
+    def weights(a: float, b: float) -> GradientProfile:
+        return look(("fc.weight", (4, 4), 1.0, a), ("fc.other", (4, 4), 1.0, b))
+
+    assert found_in(weights(20, 30), weights(11, 1)) == [("failure", "fc", 20)]
+    assert found_in(weights(20, 30), weights(1, 11)) == [("failure", "fc", 30)]
+    assert found_in(weights(20, 1), weights(1, 20)) == []
+    assert found_in(weights(1, 1), weights(20, 20)) == []
+
+
+def findings_by_position(diagnosis: Diagnosis) -> list[tuple[str, int]]:
+    """Severity, and the number of the layer, whatever its name."""
+    modules = list(dict.fromkeys(p.module for p in diagnosis.profile.parameters))
+    return [(f.severity, modules.index(f.layer)) for f in diagnosis.findings if f.code == "GH601"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    strength=st.floats(-4, 3).map(lambda power: 10**power),
+    names=st.lists(st.text(string.ascii_letters, min_size=1), min_size=7, max_size=7, unique=True),
+    order=st.permutations(range(16)),
+    seed=st.integers(0, 1000),
+)
+def test_neither_names_nor_the_order_of_the_batch_change_the_verdict(
+    strength: float, names: list[str], order: list[int], seed: int
+) -> None:
+    torch.manual_seed(seed)
+    plain = mlp(nn.Tanh).double()
+    x, y = batch()
+    x = x.double()
+    renamed = nn.Sequential(
+        OrderedDict((f"{name}_", module) for name, module in zip(names, plain, strict=False))
+    )
+    expected = probe(plain, x, y, loss=cross_entropy, regularizer=ridge(strength))
+    for model, rows in ((renamed, list(range(16))), (plain, order)):
+        again = probe(model, x[rows], y[rows], loss=cross_entropy, regularizer=ridge(strength))
+        assert findings_by_position(again) == findings_by_position(expected)
+        assert again.verdict == expected.verdict
+
+
+@settings(max_examples=25, deadline=None)
+@given(strength=st.floats(1e-3, 1e3), weaker=st.floats(0, 1), seed=st.integers(0, 1000))
+def test_a_weaker_penalty_is_never_worse(strength: float, weaker: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    model, (x, y) = mlp(), batch()
+    fails = [
+        bool(of_rule(probe(model, x, y, loss=cross_entropy, regularizer=ridge(s))))
+        for s in (strength, weaker * strength)
+    ]
+    assert fails != [False, True]
+
+
+# Healthy practice, and what is sick. More of it is in test_updates.py.
+
+
+@pytest.mark.parametrize(
+    ("penalty", "strength"), [(ridge, 1e-4), (ridge, 5e-4), (lasso, 1e-6), (lasso, 1e-4)]
+)
+def test_usual_penalties_raise_no_alarm(
+    penalty: Callable[[float], Penalty], strength: float
+) -> None:
+    x, y = batch()
+    for model in (mlp(), mlp(nn.Tanh, hidden=6), ZeroHead(mlp()), lora_net(), LayerScale()):
+        for optimizer in (None, sgd(0.1, momentum=0.9)):
+            diagnosis = assert_no_dominating_regularizer(
+                model,
+                x,
+                y,
+                loss=cross_entropy,
+                optimizer=optimizer,
+                regularizer=penalty(strength),
+            )
+            assert of_rule(diagnosis) == []
+
+
+@pytest.mark.parametrize("regularizer", [ridge(1.0), lasso(1.0)], ids=["ridge", "lasso"])
+@pytest.mark.parametrize("check_it", [assert_healthy, assert_no_dominating_regularizer])
+def test_a_penalty_of_strength_one_drowns_a_classifier(
+    check_it: Callable[..., object], regularizer: Penalty
+) -> None:
+    x, y = batch()
+    with pytest.raises(DominatingRegularizerError) as caught:
+        check_it(mlp(), x, y, loss=cross_entropy, regularizer=regularizer)
+    assert [finding.code for finding in caught.value.findings] == ["GH601"]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [sgd(0.01, weight_decay=5.0), lambda ps: Adam(ps, weight_decay=5.0)],
+    ids=["SGD", "Adam"],
+)
+def test_weight_decay_of_five_drowns_a_classifier(optimizer: Factory) -> None:
+    x, y = batch()
+    with pytest.raises(DominatingRegularizerError):
+        assert_no_dominating_regularizer(mlp(), x, y, loss=cross_entropy, optimizer=optimizer)
+    with pytest.raises(DominatingRegularizerError):
+        assert_healthy(mlp(), x, y, loss=cross_entropy, optimizer=optimizer, clip=1.0)
+    plain = assert_healthy(mlp(), x, y, loss=cross_entropy, optimizer=optimizer)
+    assert plain.of(["GH601"]) == ()
+    assert penalty_of(plain) is None
+
+
+def test_a_penalty_on_biases_alone_is_not_judged() -> None:
+    x, y = batch()
+    diagnosis = assert_no_dominating_regularizer(
+        mlp(),
+        x,
+        y,
+        loss=cross_entropy,
+        regularizer=lambda m: 1e3 * sum(p.square().sum() for p in m.parameters() if p.dim() < 2),
+    )
+    assert diagnosis.findings == ()
+
+
+def test_weights_behind_a_gate_of_a_millionth_only_warn() -> None:
+    x, y = batch()
+    diagnosis = assert_no_dominating_regularizer(
+        LayerScale(), x, y, loss=cross_entropy, regularizer=ridge(1e-3)
+    )
+    assert of_rule(diagnosis) == []
+    (finding,) = of_rule(diagnosis, "warning")
+    assert finding.layer.startswith("blocks.")
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        sgd(1e-3, momentum=0.9, weight_decay=5e-4),
+        lambda ps: Adam(ps, lr=1e-4, weight_decay=5e-4),
+    ],
+    ids=["SGD", "Adam"],
+)
+def test_fine_tuning_with_a_zero_head_raises_no_alarm(optimizer: Factory) -> None:
+    x, y = batch()
+    diagnosis = probe(ZeroHead(mlp()), x, y, loss=cross_entropy, optimizer=optimizer, clip=1.0)
+    assert of_rule(diagnosis) == []
+
+
+@pytest.mark.parametrize("strength", [100.0, 1e4, 1e10])
+def test_a_penalty_that_ruins_the_second_look_is_confirmed(strength: float) -> None:
+    x, y = batch()
+    with pytest.raises(DominatingRegularizerError):
+        assert_no_dominating_regularizer(
+            mlp(), x, y, loss=cross_entropy, optimizer=sgd(0.1), regularizer=ridge(strength)
+        )
+
+
+def test_a_model_that_is_a_single_layer_can_fail() -> None:
+    x, y = batch()
+    with pytest.raises(DominatingRegularizerError):
+        assert_no_dominating_regularizer(
+            nn.Linear(20, 5), x, y, loss=cross_entropy, regularizer=ridge(1e3)
+        )
+
+
+def test_a_shared_weight_counts_under_each_of_its_names() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spare, self.body = nn.Linear(20, 5, bias=False), nn.Linear(20, 20)
+            self.head = nn.Linear(20, 5)
+            self.head.weight = self.spare.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(self.body(x).relu())
+            return out
+
+    def on_head(model: Any) -> Any:
+        return 1e3 * model.head.weight.square().sum()
+
+    x, y = batch()
+    with pytest.raises(DominatingRegularizerError):
+        assert_no_dominating_regularizer(
+            Shared(),
+            x,
+            y,
+            loss=cross_entropy,
+            regularizer=on_head,
+        )
+
+
+def root_of_squares(model: nn.Module) -> Any:
+    """Without a slope at zero, where the chain rule makes NaN."""
+    return 1e-4 * sum(p.square().sum().sqrt() for p in model.parameters() if p.dim() > 1)
+
+
+class ZeroBranch(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch, self.head = nn.Linear(20, 8), nn.Linear(8, 8), nn.Linear(8, 5)
+        nn.init.zeros_(self.branch.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        out: Tensor = self.head(x + self.branch(x))
+        return out
+
+
+def test_a_penalty_without_a_gradient_is_no_good_one() -> None:
+    x, y = batch()
+    with pytest.raises(AssertionError):
+        assert_no_dominating_regularizer(
+            ZeroBranch(), x, y, loss=cross_entropy, regularizer=root_of_squares
+        )
+
+
+# What is left behind, and what is reused.
+
+
+@pytest.mark.parametrize("strength", [1e-4, 10.0], ids=["healthy", "sick"])
+def test_everything_of_the_caller_is_as_it_was(strength: float) -> None:
+    x, y = batch()
+    model = nn.Sequential(*mlp(), nn.BatchNorm1d(5), nn.Dropout(0.3))
+    optimizer = Adam(model.parameters(), weight_decay=1e-4)
+    cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    before = content(optimizer.state), content(optimizer.param_groups)
+    with unchanged(model, x, y):
+        diagnosis = probe(
+            model, x, y, loss=cross_entropy, optimizer=optimizer, regularizer=ridge(strength)
+        )
+    assert (content(optimizer.state), content(optimizer.param_groups)) == before
+    assert bool(of_rule(diagnosis)) == (strength > 1)
+
+
+def test_a_weight_decay_changed_between_two_assertions_is_seen() -> None:
+    model = constant()
+    optimizer = SGD(model.parameters(), lr=1e-3)
+    assert_no_dominating_regularizer(model, ONES, loss=total, optimizer=optimizer)
+    optimizer.param_groups[0]["weight_decay"] = 50.0
+    with pytest.raises(DominatingRegularizerError):
+        assert_no_dominating_regularizer(model, ONES, loss=total, optimizer=optimizer)
+
+
+def test_another_limit_is_applied_to_the_same_measurement() -> None:
+    diagnosis = probe(constant(), ONES, loss=total, regularizer=ridge(4.0))
+    assert_no_dominating_regularizer(diagnosis)
+    with pytest.raises(DominatingRegularizerError):
+        assert_no_dominating_regularizer(diagnosis, max_penalty=5)
+
+
+# Words.
+
+
+@pytest.fixture
+def _outside_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "_entered", [])
+
+
+def two_weights() -> nn.Sequential:
+    """Weights of 1 and 2, whose gradients of `total` on a 1 are 2 and 1."""
+    layers = [nn.Linear(1, 1, bias=False, dtype=torch.float64) for _ in range(2)]
+    for size, layer in enumerate(layers, 1):
+        nn.init.constant_(layer.weight, size)
+    return nn.Sequential(*layers)
+
+
+DROWNED = """\
+the penalty drowns the data: its gradient is x80 that of the loss for 1.weight and 0.weight; \
+limit x10 (default) [GH601]
+
+Sequential on cpu, trained with Adam(lr=0.001), seed 0
+
+    weight      penalty gradient    loss gradient    ratio
+>   1.weight                  80                1      x80
+>   0.weight                  40                2      x20
+
+cause:  at that strength the weights follow the penalty and not the data
+try:    a penalty or weight decay 80 times weaker makes both equally strong
+accept: max_penalty=1e+02, if this is meant to be"""
+
+
+@pytest.mark.usefixtures("_outside_pytest")
+def test_the_message_of_a_penalty_that_drowns_the_data() -> None:
+    with pytest.raises(DominatingRegularizerError) as caught:
+        assert_no_dominating_regularizer(
+            two_weights(), ONES[:, :1], loss=total, regularizer=ridge(20), remedy_budget=0
+        )
+    assert str(caught.value) == DROWNED
+    (finding,) = caught.value.findings
+    assert (finding.code, finding.layer, finding.value) == ("GH601", "1", 80)
+
+
+def test_a_gate_that_hardly_opens_is_no_drowned_weight() -> None:
+    x, y = batch()
+    assert_no_dominating_regularizer(
+        ZeroHead(mlp()),
+        x,
+        y,
+        loss=cross_entropy,
+        optimizer=lambda ps: Adam(ps, lr=1e-6, weight_decay=5e-4),
+    )
+
+
+# Bad arguments.
+
+EXAMPLE = (
+    "; pass a function of the model, for example lambda model: 1e-4 * sum(p.abs().sum() for p in"
+    " model.parameters())"
+)
+NO_SCALAR = (
+    ", not a scalar that depends on the model it is given; for example lambda model: 1e-4 *"
+    " sum(p.abs().sum() for p in model.parameters())"
+)
+FOREIGN = (
+    "regularizer does not depend on the parameters of the model it is given; write it as a function"
+    " of its argument, lambda model: ..., since it is called with copies too"
+)
+
+
+def refused(regularizer: Any, model: nn.Module | None = None) -> str:
+    x, y = batch()
+    with pytest.raises(ProbeError) as caught:
+        probe(model or mlp(), x, y, loss=cross_entropy, regularizer=regularizer)
+    return str(caught.value)
+
+
+def test_a_regularizer_that_is_no_function_is_refused() -> None:
+    assert refused("l2") == f"regularizer is a str{EXAMPLE}"
+    assert refused(1e-4) == f"regularizer is a float{EXAMPLE}"
+
+
+def test_a_regularizer_that_returns_no_penalty_is_refused() -> None:
+    assert refused(lambda _: None) == f"regularizer returned a NoneType{NO_SCALAR}"
+    assert refused(lambda _: 0.5) == f"regularizer returned a float{NO_SCALAR}"
+    assert refused(lambda m: 2 * m.get_parameter("0.bias")) == (
+        f"regularizer returned a Tensor of shape (32,){NO_SCALAR}"
+    )
+    assert refused(lambda m: m.get_parameter("0.bias").detach().sum()) == (
+        f"regularizer returned a Tensor of shape (){NO_SCALAR}"
+    )
+
+
+def test_a_penalty_of_shape_one_is_fine() -> None:
+    found = measured(constant(), None, lambda model: model.get_parameter("0.weight").sum()[None])
+    assert found == pytest.approx(4)
+
+
+def test_a_regularizer_that_raises_is_told_what_it_is_called_with() -> None:
+    def broken(model: nn.Module) -> None:
+        raise ValueError("of no use")
+
+    assert refused(broken) == (
+        "regularizer raised ValueError: of no use; it is called with the model"
+    )
+
+
+def test_a_regularizer_of_another_model_is_refused() -> None:
+    other = nn.Linear(2, 2)
+    assert refused(lambda _: other.weight.square().sum()) == FOREIGN
+
+
+def test_a_regularizer_that_captures_the_model_is_refused() -> None:
+    model = mlp()
+    assert (
+        refused(lambda _: 1e-4 * model.get_parameter("0.weight").square().sum(), model) == FOREIGN
+    )
+
+
+def test_a_strong_regularizer_that_captures_the_model_is_refused_by_the_second_look() -> None:
+    model = mlp()
+    weight = model.get_parameter("0.weight")
+    assert refused(lambda _: 1e3 * weight.square().sum(), model) == FOREIGN
+
+
+def test_a_penalty_on_activations_is_taken_or_refused_in_words() -> None:
+    def activity(model: Any) -> Any:
+        return 1e-3 * model.hidden.abs().sum()
+
+    class Sparse(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.decoder = nn.Linear(20, 40), nn.Linear(40, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.hidden = self.encoder(x).relu()
+            out: Tensor = self.decoder(self.hidden)
+            return out
+
+    x, y = batch()
+    with suppress(ProbeError):
+        probe(Sparse(), x, y, loss=cross_entropy, regularizer=activity)

@@ -1,0 +1,997 @@
+"""GH202 against arithmetic by hand, against training by hand, and against healthy practice."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.optim import LBFGS, SGD, Adam, AdamW, Optimizer, RMSprop
+
+from pytest_gradhealth import (
+    Diagnosis,
+    ExplodingUpdateError,
+    NonFiniteGradientError,
+    ProbeError,
+    assert_healthy,
+    assert_no_exploding_update,
+    context,
+    probe,
+)
+from pytest_gradhealth.records import GradientProfile, Limit, Update
+from pytest_gradhealth.rules.rule import Evidence
+from pytest_gradhealth.rules.update import check
+from tests.nets import batch, mlp
+from tests.test_architectures import TOKENS, LanguageModel, Recurrent, labels
+from tests.test_isolation import content, unchanged
+from tests.test_verdicts import ReZero, ZeroHead, lora_net
+
+cross_entropy = nn.functional.cross_entropy
+Factory = Callable[[Iterable[nn.Parameter]], Optimizer]
+Clip = float | Callable[[list[nn.Parameter]], object]
+
+
+def total(outputs: Tensor) -> Tensor:
+    return outputs.sum()
+
+
+def sgd(rate: float, **options: Any) -> Factory:
+    return lambda parameters: SGD(parameters, lr=rate, **options)
+
+
+def constant(size: float = 1.0, *, inputs: int = 4, outputs: int = 4) -> nn.Sequential:
+    """One linear layer of equal weights; on ONES its gradient of `total` is 1 in each element."""
+    layer = nn.Linear(inputs, outputs, bias=False, dtype=torch.float64)
+    nn.init.constant_(layer.weight, size)
+    return nn.Sequential(layer)
+
+
+ONES = torch.ones(1, 4, dtype=torch.float64)
+
+
+def made(diagnosis: Diagnosis) -> tuple[Update, ...]:
+    return diagnosis.profile.updates
+
+
+def steps_of(model: nn.Module, optimizer: Any, clip: Clip | None = None) -> tuple[Update, ...]:
+    return made(
+        probe(model, ONES, loss=total, optimizer=optimizer, clip=math.inf if clip is None else clip)
+    )
+
+
+def codes(diagnosis: Diagnosis) -> list[str]:
+    return [finding.code for finding in diagnosis.findings if finding.severity == "failure"]
+
+
+# Closed forms: weights of 1, gradients of 1, norms of 4, and a level of sqrt(4) = 2.
+
+
+@pytest.mark.parametrize("rate", [1e-6, 0.01, 0.125, 0.25, 3.0, 1e4])
+def test_plain_sgd_moves_on_a_straight_line(rate: float) -> None:
+    for k, update in enumerate(steps_of(constant(), sgd(rate))):
+        weight = 1 - rate * k
+        assert update.step == k + 1
+        assert update.layer == "0"
+        assert update.loss == pytest.approx(16 * weight, rel=1e-9, abs=1e-9)
+        assert update.gradient == update.clipped == pytest.approx(4, rel=1e-12)
+        assert update.change == pytest.approx(rate / max(abs(weight), 0.5), rel=1e-9)
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1.0, 3.0, 4.1, 1e9])
+def test_clipping_by_norm_shortens_the_step_in_proportion(clip: float) -> None:
+    first = steps_of(constant(), sgd(0.1), clip)[0]
+    assert first.gradient == pytest.approx(4, rel=1e-12)
+    assert first.clipped == pytest.approx(min(4, clip), rel=1e-6)
+    assert first.change == pytest.approx(0.1 * min(4, clip) / 4, rel=1e-6)
+
+
+def test_clipping_by_value_is_measured_as_it_comes_out() -> None:
+    first = steps_of(constant(), sgd(0.1), lambda ps: nn.utils.clip_grad_value_(ps, 0.25))[0]
+    assert (first.gradient, first.clipped) == pytest.approx((4, 1), rel=1e-12)
+    assert first.change == pytest.approx(0.1 * 1 / 4, rel=1e-12)
+
+
+def test_momentum_sums_up_as_a_geometric_series() -> None:
+    gone = 0.0
+    for k, update in enumerate(steps_of(constant(), sgd(0.01, momentum=0.9))):
+        velocity = (1 - 0.9 ** (k + 1)) / (1 - 0.9)
+        assert update.change == pytest.approx(0.01 * velocity / max(1 - gone, 0.5), rel=1e-9)
+        gone += 0.01 * velocity
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e6])
+def test_the_first_step_of_adam_has_the_length_of_its_learning_rate(size: float) -> None:
+    model = constant(3.0)
+    diagnosis = probe(
+        model, size * ONES, loss=total, optimizer=lambda ps: Adam(ps, lr=0.06), clip=math.inf
+    )
+    assert made(diagnosis)[0].gradient == pytest.approx(4 * size, rel=1e-12)
+    assert made(diagnosis)[0].change == pytest.approx(0.06 / 3, rel=1e-4)
+
+
+def test_decoupled_weight_decay_adds_to_the_first_step_of_adamw() -> None:
+    step = 0.1 + 0.1 * 0.5 * 2.0
+    first = steps_of(constant(2.0), lambda ps: AdamW(ps, lr=0.1, weight_decay=0.5))[0]
+    assert first.change == pytest.approx(step / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(("decay", "strength"), [(0.5, 0.25), (3.0, 1.5)])
+def test_a_penalty_is_part_of_the_gradient_and_not_of_the_loss(
+    decay: float, strength: float
+) -> None:
+    declared = probe(
+        constant(2.0),
+        ONES,
+        loss=total,
+        optimizer=sgd(0.01),
+        regularizer=lambda m: strength * sum(p.square().sum() for p in m.parameters()),
+    )
+    assert made(declared)[0].loss == 32
+    assert made(declared)[0].gradient == pytest.approx(4 * (1 + decay * 2.0), rel=1e-12)
+    assert made(declared)[0].change == pytest.approx(0.01 * (1 + decay * 2.0) / 2, rel=1e-12)
+    coupled = steps_of(constant(2.0), sgd(0.01, weight_decay=decay))
+    assert coupled[0].gradient == pytest.approx(4, rel=1e-12), "SGD adds it after the closure"
+    for ours, theirs in zip(made(declared), coupled, strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-12)
+        assert ours.change == pytest.approx(theirs.change, rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-9, 0.1, 0.49])
+def test_small_weights_are_compared_with_a_level_initialisation(size: float) -> None:
+    assert steps_of(constant(size), sgd(0.01))[0].change == pytest.approx(0.01 * 4 / 2, rel=1e-12)
+
+
+def test_the_level_is_that_of_the_outputs_and_not_of_the_inputs() -> None:
+    wide = constant(0.0, inputs=4, outputs=9)
+    assert steps_of(wide, sgd(1.0))[0].change == pytest.approx(math.sqrt(36) / 3, rel=1e-12)
+
+
+def test_biases_may_change_as_they_like() -> None:
+    layer = nn.Linear(4, 4, dtype=torch.float64)
+    nn.init.constant_(layer.weight, 1e6)
+    nn.init.zeros_(layer.bias)
+    updates = steps_of(nn.Sequential(layer), sgd(100.0))
+    assert updates[0].change == pytest.approx(100 * 4 / 4e6, rel=1e-12)
+    assert updates[0].gradient == pytest.approx(math.sqrt(16 + 4), rel=1e-12)
+
+
+def test_the_weight_that_changes_most_is_named() -> None:
+    model = nn.Sequential(*constant(2.0), *constant(64.0))
+    # d/dW1 = 4 * 64 = 256 in each element, over 2; d/dW2 = 8, over 64.
+    first = steps_of(model, sgd(1e-3))[0]
+    assert first.layer == "0"
+    assert first.change == pytest.approx(0.256 / 2, rel=1e-12)
+    assert first.gradient == pytest.approx(4 * math.hypot(256, 8), rel=1e-12)
+
+
+def test_frozen_weights_are_neither_moved_nor_measured() -> None:
+    model = nn.Sequential(*constant(2.0), *constant(64.0))
+    model[0].requires_grad_(False)
+    first = steps_of(model, sgd(1e-3))[0]
+    assert first.layer == "1"
+    assert first.change == pytest.approx(0.008 / 64, rel=1e-12)
+    assert first.gradient == pytest.approx(4 * 8, rel=1e-12)
+
+
+def test_factories_are_called_with_what_is_to_be_trained() -> None:
+    given_: list[list[bool]] = []
+
+    def build(parameters: Iterable[nn.Parameter]) -> Optimizer:
+        listed = list(parameters)
+        given_.append([parameter.requires_grad for parameter in listed])
+        return SGD(listed, lr=1e-3)
+
+    model = nn.Sequential(*constant(), *constant())
+    model[0].requires_grad_(False)
+    assert len(steps_of(model, build)) == 10
+    assert given_ == [[True], [True]]
+
+
+def test_the_default_optimizer_is_adam() -> None:
+    assert steps_of(constant(), None) == steps_of(constant(), lambda ps: Adam(ps, lr=1e-3))
+
+
+# Limits.
+
+
+def test_a_change_of_exactly_the_limit_passes() -> None:
+    # Weights 1, 0.5, 0, ...; steps of 0.5; so changes of 0.5, 1, 1, ...
+    assert max(update.change for update in steps_of(constant(), sgd(0.5))) == 1
+    assert_no_exploding_update(constant(), ONES, loss=total, optimizer=sgd(0.5))
+    with pytest.raises(ExplodingUpdateError, match=r"step 2 changes 0 by x1 of its weight; limit"):
+        assert_no_exploding_update(
+            constant(), ONES, loss=total, optimizer=sgd(0.5), max_update=0.999
+        )
+
+
+@settings(max_examples=25, deadline=None)
+@given(rate=st.floats(1e-3, 50), limit=st.floats(1e-3, 50), clip=st.none() | st.floats(1e-2, 10))
+def test_max_update_is_honoured_on_both_sides(
+    rate: float, limit: float, clip: float | None
+) -> None:
+    length = rate * min(1.0, (math.inf if clip is None else clip) / (4 + 1e-6))
+    weights = [1 - length * k for k in range(10)]
+    expected = max(length / max(abs(weight), 0.5) for weight in weights)
+    if abs(expected / limit - 1) < 1e-6:
+        return
+    diagnosis = probe(
+        constant(),
+        ONES,
+        loss=total,
+        optimizer=sgd(rate),
+        clip=math.inf if clip is None else clip,
+        max_update=limit,
+    )
+    found = [finding for finding in diagnosis.findings if finding.code == "GH202"]
+    assert bool(found) == (expected > limit)
+    for finding in found:
+        assert finding.value == pytest.approx(expected, rel=1e-5)
+        assert (finding.limit, finding.limit_source) == (limit, "the call")
+        assert (finding.severity, finding.layer) == ("failure", "0")
+
+
+@settings(max_examples=25, deadline=None)
+@given(clip=st.floats(1e-6, 1e6), seed=st.integers(0, 1000))
+def test_clipping_never_lengthens_and_keeps_to_its_limit(clip: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    x, y = batch()
+    for update in made(probe(mlp(), x, y, loss=cross_entropy, optimizer=sgd(0.05), clip=clip)):
+        assert update.clipped <= update.gradient * (1 + 1e-6)
+        assert update.clipped == pytest.approx(min(update.gradient, clip), rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize(("rate", "verdict"), [(3.15, "healthy"), (3.16, "failure")])
+def test_a_gradient_that_grows_a_thousandfold_runs_away(rate: float, verdict: str) -> None:
+    # w2 is multiplied by 1 - rate in each step: 2.15**9 is 982, 2.16**9 is 1023.
+    model = constant(1e4, inputs=2, outputs=1)
+    with torch.no_grad():
+        model[0].get_parameter("weight")[0, 1] = 1e-3
+    x = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    diagnosis = probe(
+        model, x, loss=lambda y: y.square().sum() / 2, optimizer=sgd(rate), clip=math.inf
+    )
+    assert diagnosis.verdict == verdict
+    assert [update.gradient for update in made(diagnosis)] == pytest.approx(
+        [1e-3 * (rate - 1) ** k for k in range(10)], rel=1e-6
+    )
+    if diagnosis.findings:
+        (finding,) = diagnosis.findings
+        assert (finding.code, finding.layer, finding.value) == ("GH202", "0", None)
+        assert finding.message == (
+            "training explodes: the gradient norm goes from 0.001 to 1 in 10 steps, the loss from"
+            " 5e-07 to 0.52"
+        )
+
+
+def negative_logarithm(*, other: float) -> Diagnosis:
+    """The logarithm of a weight that goes from 1 to 0.4 and on to 0.4 - 1.5."""
+    model = constant(other, inputs=2, outputs=1)
+    with torch.no_grad():
+        model[0].get_parameter("weight")[0, 0] = 1.0
+    x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    return probe(model, x, loss=lambda y: y.log().sum(), optimizer=sgd(0.6), clip=math.inf)
+
+
+def test_a_loss_that_becomes_nan_is_said_with_the_step() -> None:
+    diagnosis = negative_logarithm(other=100.0)
+    (finding,) = (f for f in diagnosis.findings if f.code == "GH202")
+    assert finding.message == "training explodes: the loss is NaN in step 3"
+    assert [update.step for update in made(diagnosis)] == [1, 2, 3]
+    assert [math.isnan(update.loss) for update in made(diagnosis)] == [False, False, True]
+
+
+def test_a_wild_step_that_ends_in_nan_says_both() -> None:
+    (finding,) = (f for f in negative_logarithm(other=0.0).findings if f.code == "GH202")
+    assert finding.message == (
+        "training explodes: step 2 changes 0 by x1.5 of its weight; limit x1 (default); the loss is"
+        " NaN in step 3"
+    )
+    assert finding.value == pytest.approx(0.6 / 0.4)
+
+
+def test_a_model_that_starts_with_nan_is_a_matter_of_another_rule() -> None:
+    model = constant(math.nan)
+    with pytest.raises(NonFiniteGradientError):
+        assert_no_exploding_update(model, ONES, loss=total, ignore=["GH202"])
+
+
+def judged(*updates: Update, limit: float = 1.0) -> list[str]:
+    look = GradientProfile(0, 0, 1.0, paths=(), updates=updates)
+    return [f.message for f in check(Evidence(look, None, {"max_update": Limit(limit, "a")}))]
+
+
+@pytest.mark.parametrize(
+    ("update", "words"),
+    [
+        (Update(1, math.inf, 1, 1, "fc", 0.1), "loss is infinite"),
+        (Update(1, -math.inf, 1, 1, "fc", 0.1), "loss is infinite"),
+        (Update(1, 1, math.nan, math.nan, "fc", 0.1), "gradient is NaN"),
+        (Update(1, 1, 1, math.inf, "fc", 0.1), "clipped gradient is infinite"),
+        (Update(1, 1, 1, 1, "fc", math.inf), "weight is infinite"),
+        (Update(1, 1, 1, 1, "fc", math.nan), "weight is NaN"),
+    ],
+)
+def test_whatever_is_not_finite_is_named(update: Update, words: str) -> None:
+    assert judged(update) == [f"training explodes: the {words} in step 1"]
+
+
+def test_a_growing_gradient_is_fine_while_the_loss_falls() -> None:
+    start = Update(1, 2.0, 1.0, 1.0, "fc", 0.1)
+    assert judged(start, Update(2, 1.0, 2e3, 2e3, "fc", 0.1)) == []
+    assert judged(start, Update(2, 2.0, 2e3, 2e3, "fc", 0.1)) == []
+    assert judged(start, Update(2, 2.1, 1e3, 1e3, "fc", 0.1)) == []
+    assert len(judged(start, Update(2, 2.1, 1.1e3, 1.1e3, "fc", 0.1))) == 1
+    asleep = Update(1, 2.0, 0.0, 0.0, "fc", 0.0)
+    assert judged(asleep, Update(2, 2.1, 1.0, 1.0, "fc", 0.1)) == []
+
+
+def test_the_worst_of_several_steps_is_reported_once() -> None:
+    wild = [Update(k, 1.0, 1.0, 1.0, f"fc{k}", change) for k, change in enumerate((2, 5, 3), 1)]
+    assert judged(*wild) == [
+        "training explodes: step 2 changes fc2 by x5 of its weight; limit x1 (a)"
+    ]
+    assert judged(*wild, limit=5.0) == []
+
+
+# The same training by hand.
+
+
+def by_hand(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    optimizer: Any,
+    clip: Clip | None,
+    penalty: Callable[[nn.Module], Any] | None,
+    steps: int = 10,
+) -> tuple[nn.Module, list[tuple[float, float, float, float, str]]]:
+    """Train a copy with the plainest loop; loss, norms, largest change and its layer per step."""
+    twin = copy.deepcopy(model)
+    stepper = optimizer(twin.parameters())
+    rows = []
+    for _ in range(steps):
+        old = {n: p.detach().double().clone() for n, p in twin.named_parameters() if p.dim() > 1}
+        stepper.zero_grad()
+        loss = cross_entropy(twin(x), y)
+        (loss if penalty is None else loss + penalty(twin)).backward()
+        grads = [p.grad for p in twin.parameters() if p.grad is not None]
+        before = torch.cat([g.double().flatten() for g in grads]).norm().item()
+        if callable(clip):
+            clip(list(twin.parameters()))
+        elif clip is not None:
+            scale = min(1.0, clip / (before + 1e-6))
+            for gradient in grads:
+                gradient.mul_(scale)
+        after = torch.cat([g.double().flatten() for g in grads]).norm().item()
+        stepper.step()
+        changes = {}
+        for name, weight in old.items():
+            distance = (twin.get_parameter(name).detach().double() - weight).norm().item()
+            changes[name] = distance / max(weight.norm().item(), math.sqrt(weight.shape[0]))
+        worst = max(changes, key=lambda name: changes[name])
+        rows.append((loss.item(), before, after, changes[worst], worst.rpartition(".")[0]))
+    return twin, rows
+
+
+def lasso(model: nn.Module) -> Any:
+    return 1e-2 * sum(p.abs().sum() for p in model.parameters())
+
+
+OPTIMIZERS: dict[str, Factory] = {
+    "SGD": sgd(0.1),
+    "Nesterov": sgd(0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
+    "Adam": lambda ps: Adam(ps, lr=1e-2, weight_decay=1e-3),
+    "AdamW": lambda ps: AdamW(ps, lr=1e-2, weight_decay=0.1),
+    "RMSprop": lambda ps: RMSprop(ps, lr=1e-3),
+}
+CLIPS: dict[str, Clip | None] = {
+    "no clipping": None,
+    "by norm": 0.2,
+    "by value": lambda ps: nn.utils.clip_grad_value_(ps, 0.02),
+}
+
+
+@pytest.mark.parametrize("penalty", [None, lasso], ids=["no penalty", "lasso"])
+@pytest.mark.parametrize("clip", CLIPS.values(), ids=list(CLIPS))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=list(OPTIMIZERS))
+def test_steps_are_those_of_the_same_training_by_hand(
+    optimizer: Factory, clip: Clip | None, penalty: Callable[[nn.Module], Any] | None
+) -> None:
+    x, y = batch()
+    x = x.double()
+    model = nn.Sequential(*mlp(nn.Tanh), nn.LayerNorm(5)).double()
+    _, rows = by_hand(model, x, y, optimizer, clip, penalty)
+    diagnosis = assert_no_exploding_update(
+        model, x, y, loss=cross_entropy, optimizer=optimizer, clip=clip, regularizer=penalty
+    )
+    for update, (loss, before, after, change, layer) in zip(made(diagnosis), rows, strict=True):
+        assert (update.loss, update.gradient, update.clipped, update.change) == pytest.approx(
+            (loss, before, after, change), rel=1e-7
+        )
+        assert update.layer == layer
+
+
+def test_the_second_look_is_after_steps_with_the_clipping_and_the_penalty_declared() -> None:
+    x, y = batch()
+    x = x.double()
+    model = mlp(nn.Sigmoid, hidden=10).double()
+    looks = {}
+    for name, clip, penalty in (("bare", None, None), ("full", 0.05, lasso)):
+        trained, _ = by_hand(model, x, y, sgd(0.1), clip, penalty, steps=5)
+        diagnosis = probe(
+            model,
+            x,
+            y,
+            loss=cross_entropy,
+            optimizer=sgd(0.1),
+            clip=clip,
+            regularizer=penalty,
+            select=["GH101"],
+        )
+        second = diagnosis.confirmation
+        assert second is not None
+        looks[name] = {p.name: p.norm for p in second.parameters}
+        for parameter, norm in looks[name].items():
+            assert norm == pytest.approx(trained.get_parameter(parameter).norm().item(), rel=1e-9)
+    assert looks["bare"] != looks["full"]
+
+
+def test_an_instance_goes_on_from_its_state_and_its_groups() -> None:
+    model = constant(1.0)
+    optimizer = SGD(model.parameters(), lr=0.001, momentum=0.5)
+    for _ in range(2):
+        optimizer.zero_grad()
+        total(model(ONES)).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    optimizer.param_groups[0]["lr"] = 0.01
+    # Velocities 1, 1.5, then 1.75 with the new rate; weights 1 - 0.001 * 2.5 by then.
+    first = steps_of(model, optimizer)[0]
+    assert first.change == pytest.approx(0.01 * 1.75 / (1 - 0.0025), rel=1e-9)
+    assert first.loss == pytest.approx(16 * (1 - 0.0025), rel=1e-12)
+
+
+def test_closures_that_an_optimizer_calls_again_do_not_count_as_steps() -> None:
+    model = constant(1.0)
+    updates = made(
+        probe(
+            model,
+            ONES,
+            loss=lambda y: y.square().sum() / 2,
+            optimizer=lambda ps: LBFGS(ps, lr=0.1, max_iter=3),
+            clip=1e6,
+        )
+    )
+    assert len(updates) == 10
+    # y is 4 in four outputs; dL/dW is 4 in each element.
+    assert updates[0].loss == pytest.approx(32)
+    assert updates[0].gradient == updates[0].clipped == pytest.approx(16)
+    assert all(a.loss > b.loss for a, b in itertools.pairwise(updates))
+
+
+def test_lbfgs_that_solves_the_problem_does_not_explode() -> None:
+    x, y = batch()
+    diagnosis = probe(mlp(), x, y, loss=cross_entropy, optimizer=LBFGS, clip=1.0)
+    assert made(diagnosis)[-1].loss < 1e-3
+    assert codes(diagnosis) == []
+
+
+# What is run, and what is left behind.
+
+
+class Counted(nn.Module):
+    def __init__(self, calls: list[bool], body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.note: Callable[[], None] = lambda: calls.append(torch.is_grad_enabled())
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.note()
+        out: Tensor = self.body(x)
+        return out
+
+
+@pytest.mark.parametrize("check_it", [probe, assert_healthy], ids=["probe", "assert_healthy"])
+def test_without_clip_and_regularizer_no_step_is_made(check_it: Callable[..., Diagnosis]) -> None:
+    calls: list[bool] = []
+    x, y = batch()
+    diagnosis = check_it(Counted(calls, mlp()), x, y, loss=cross_entropy, optimizer=sgd(1e9))
+    assert len(calls) == 1
+    assert made(diagnosis) == ()
+    assert diagnosis.verdict == "healthy"
+
+
+@pytest.mark.parametrize("declared", ["clip", "regularizer"])
+@pytest.mark.parametrize("check_it", [probe, assert_healthy], ids=["probe", "assert_healthy"])
+def test_with_either_of_them_ten_steps_are_made(
+    check_it: Callable[..., Diagnosis], declared: str
+) -> None:
+    calls: list[bool] = []
+    x, y = batch()
+    given_: Any = {"clip": 1.0} if declared == "clip" else {"regularizer": lasso}
+    diagnosis = check_it(Counted(calls, mlp()), x, y, loss=cross_entropy, **given_)
+    assert len(calls) == 1 + 10
+    assert len(made(diagnosis)) == 10
+
+
+def test_the_dedicated_assertion_makes_ten_steps_whatever_is_declared() -> None:
+    calls: list[bool] = []
+    x, y = batch()
+    assert_no_exploding_update(Counted(calls, mlp()), x, y, loss=cross_entropy)
+    assert len(calls) == 1 + 10
+
+
+def test_confirm_steps_clip_and_penalise_as_well() -> None:
+    clipped: list[int] = []
+    penalised: list[int] = []
+
+    def clip(parameters: list[nn.Parameter]) -> None:
+        clipped.append(len(parameters))
+
+    def penalty(model: nn.Module) -> Any:
+        penalised.append(1)
+        return lasso(model)
+
+    x, y = batch()
+    diagnosis = probe(
+        mlp(nn.Sigmoid, hidden=10), x, y, loss=cross_entropy, clip=clip, regularizer=penalty
+    )
+    assert [profile.steps for profile in diagnosis.profiles] == [0, 5]
+    assert clipped == [22] * (10 + 5)
+    assert len(penalised) == 1 + 10 + 5 + 1
+
+
+@pytest.mark.parametrize("rate", [0.01, 1e6], ids=["healthy", "sick"])
+@pytest.mark.parametrize("kind", ["instance", "factory"])
+def test_everything_of_the_caller_is_as_it_was(kind: str, rate: float) -> None:
+    x, y = batch()
+    model = nn.Sequential(*mlp(), nn.BatchNorm1d(5), nn.Dropout(0.3))
+    loss = nn.CrossEntropyLoss(weight=torch.ones(5))
+    instance = SGD(model.parameters(), lr=0.01, momentum=0.9)
+    loss(model(x), y).backward()
+    instance.step()
+    instance.param_groups[0]["lr"] = rate
+    model[0].register_forward_hook(lambda *_: None)
+    model.get_parameter("0.weight").register_hook(lambda g: g)  # type: ignore[no-untyped-call]
+    bias: Any = model.get_parameter("0.bias")
+    bias.register_post_accumulate_grad_hook(lambda _: None)
+    instance.register_step_post_hook(lambda *_: pytest.fail("the instance was stepped"))
+    before = content(instance.state), content(instance.param_groups)
+    with unchanged(model, loss, x, y):
+        diagnosis = probe(
+            model,
+            x,
+            y,
+            loss=loss,
+            optimizer=instance if kind == "instance" else sgd(rate, momentum=0.9),
+            clip=lambda ps: nn.utils.clip_grad_norm_(ps, 1.0),
+            regularizer=lasso,
+        )
+    assert (content(instance.state), content(instance.param_groups)) == before
+    assert ("GH202" in codes(diagnosis)) == (rate > 1)
+
+
+def test_an_error_in_the_middle_of_the_steps_leaves_everything_as_it_was() -> None:
+    calls: list[int] = []
+
+    def clip(parameters: list[nn.Parameter]) -> None:
+        calls.append(1)
+        if len(calls) == 4:
+            raise ZeroDivisionError("of no use")
+
+    x, y = batch()
+    model = nn.Sequential(*mlp(), nn.BatchNorm1d(5), nn.Dropout(0.3))
+    optimizer = Adam(model.parameters())
+    with unchanged(model, x, y), pytest.raises(ProbeError, match="clip raised ZeroDivisionError"):
+        probe(model, x, y, loss=cross_entropy, optimizer=optimizer, clip=clip)
+    assert optimizer.state == {}
+
+
+def test_two_runs_of_a_net_with_dropout_make_the_same_steps() -> None:
+    x, y = batch()
+    model = nn.Sequential(*mlp(), nn.Dropout(0.5))
+    first = probe(model, x, y, loss=cross_entropy, clip=1.0)
+    torch.manual_seed(12345)
+    again = probe(model, x, y, loss=cross_entropy, clip=1.0)
+    assert made(first) == made(again)
+    assert len({update.loss for update in made(first)}) == 10
+
+
+def test_every_step_draws_random_numbers_of_its_own() -> None:
+    x, y = batch()
+    still = probe(
+        nn.Sequential(*mlp(), nn.Dropout(0.5)),
+        x,
+        y,
+        loss=cross_entropy,
+        optimizer=sgd(1e-30),
+        clip=1.0,
+    )
+    assert len({update.loss for update in made(still)}) == 10
+
+
+def test_parameters_that_only_the_loss_reads_get_no_gradient() -> None:
+    scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+    diagnosis = probe(
+        constant(), ONES, loss=lambda y: scale * y.sum(), optimizer=sgd(0.1), clip=1.0
+    )
+    assert scale.grad is None
+    assert made(diagnosis)[0].gradient == pytest.approx(4)
+
+
+def test_a_weight_that_becomes_nan_is_the_one_that_is_named() -> None:
+    class Poisonous(SGD):
+        def step(self, closure: Any = None) -> Any:
+            loss = super().step(closure)
+            self.param_groups[0]["params"][-1].data.fill_(math.nan)
+            return loss
+
+    model = nn.Sequential(*constant(), *constant(), *constant())
+    (finding,) = (
+        f
+        for f in probe(
+            model, ONES, loss=total, optimizer=lambda ps: Poisonous(ps, lr=1e-3), clip=1.0
+        ).findings
+        if f.code == "GH202"
+    )
+    assert finding.layer == "2"
+    assert finding.message == "training explodes: the weight is NaN in step 1"
+
+
+def test_a_failing_step_needs_no_second_look() -> None:
+    diagnosis = probe(constant(), ONES, loss=total, optimizer=sgd(8.0), clip=1e9)
+    assert codes(diagnosis) == ["GH202"]
+    assert [profile.steps for profile in diagnosis.profiles] == [0]
+
+
+# Healthy practice, and what is sick.
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = (x + self.body(x)).relu()
+        return out
+
+
+def resnet() -> nn.Module:
+    stem = [nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
+    return nn.Sequential(
+        *stem, Block(8), Block(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    )
+
+
+def lenet() -> nn.Module:
+    return nn.Sequential(
+        *(nn.Conv2d(3, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        *mlp(inputs=64, width=84, classes=10),
+    )
+
+
+class LayerScale(nn.Module):
+    """Residual blocks that start at a millionth (Touvron et al. 2021)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(20, 16), nn.Linear(16, 5)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 16))
+            for _ in range(4)
+        )
+        self.gammas = nn.ParameterList(nn.Parameter(torch.full((16,), 1e-6)) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block, gamma in zip(self.blocks, self.gammas, strict=True):
+            x = x + gamma * block(x)
+        out: Tensor = self.head(x)
+        return out
+
+
+def policy() -> nn.Module:
+    """A policy head of gain 0.01, as PPO has it."""
+    model = mlp(nn.Tanh, width=64)
+    nn.init.orthogonal_(model.get_parameter("4.weight"), 0.01)
+    nn.init.zeros_(model.get_parameter("4.bias"))
+    return model
+
+
+def pictures() -> tuple[Tensor, Tensor]:
+    return torch.randn(8, 3, 16, 16), labels(examples=8)
+
+
+HEALTHY: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, Tensor]]]] = {
+    "LeNet": (lambda: nn.Sequential(lenet()), pictures),
+    "ResNet": (resnet, pictures),
+    "transformer": (
+        lambda: LanguageModel(norm_first=True, tied=False),
+        lambda: (TOKENS, TOKENS.roll(-1, 1)),
+    ),
+    "LSTM": (lambda: Recurrent(nn.LSTM), lambda: (TOKENS, labels())),
+    "LoRA": (lora_net, batch),
+    "zero head": (lambda: ZeroHead(mlp()), batch),
+    "ReZero": (ReZero, batch),
+    "LayerScale": (LayerScale, batch),
+    "policy": (policy, batch),
+}
+PRACTICE: dict[str, Factory] = {
+    "SGD": sgd(0.1),
+    "momentum": sgd(0.1, momentum=0.9),
+    "momentum and decay": sgd(0.1, momentum=0.9, weight_decay=5e-4),
+    "Adam": lambda ps: Adam(ps, lr=1e-3),
+    "Adam and decay": lambda ps: Adam(ps, lr=1e-3, weight_decay=1e-4),
+    "AdamW": lambda ps: AdamW(ps, lr=1e-3, weight_decay=0.05),
+}
+
+
+@pytest.mark.parametrize("optimizer", PRACTICE.values(), ids=list(PRACTICE))
+@pytest.mark.parametrize(("build", "data"), HEALTHY.values(), ids=list(HEALTHY))
+def test_healthy_practice_raises_no_alarm(
+    build: Callable[[], nn.Module],
+    data: Callable[[], tuple[Tensor, Tensor]],
+    optimizer: Factory,
+) -> None:
+    model, (x, y) = build(), data()
+    for clip in (1.0, math.inf):
+        diagnosis = probe(model, x, y, loss=cross_entropy, optimizer=optimizer, clip=clip)
+        assert len(made(diagnosis)) == 10
+        assert codes(diagnosis) == [], diagnosis
+
+
+@pytest.mark.parametrize(("training", "expected"), [(True, []), (False, ["GH202"])])
+def test_weights_whose_scale_is_taken_out_again_may_change_as_they_like(
+    training: bool, expected: list[str]
+) -> None:
+    # eps of its size or more would give the weights a scale that matters.
+    norm = nn.BatchNorm1d(16, eps=1e-20)
+    model = nn.Sequential(nn.Linear(20, 16, bias=False), norm, nn.ReLU(), nn.Linear(16, 5))
+    model = model.double().train(training)
+    with torch.no_grad():
+        model.get_parameter("0.weight").mul_(1e-3)
+        norm.running_var.fill_(1e-6)  # type: ignore[union-attr]
+    x, y = batch()
+    diagnosis = probe(model, x.double(), y, loss=cross_entropy, optimizer=sgd(0.1), clip=math.inf)
+    assert codes(diagnosis) == expected
+    assert made(diagnosis)[0].layer == ("3" if training else "0")
+
+
+def rescaled(factor: float) -> nn.Module:
+    model = mlp(hidden=4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(factor)
+    return model
+
+
+def wide_normal() -> nn.Module:
+    model = mlp(hidden=10, width=64)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+SICK: dict[str, tuple[Callable[[], nn.Module], Factory]] = {
+    "large weights": (lambda: rescaled(10.0), sgd(0.1)),
+    "a normal initialisation of 0.3": (wide_normal, sgd(0.1)),
+    "a learning rate of 100": (mlp, sgd(100.0)),
+    "Adam with a learning rate of 10": (mlp, lambda ps: Adam(ps, lr=10.0)),
+    "momentum above 1": (mlp, sgd(1.0, momentum=2.0)),
+    "weight decay against the learning rate": (mlp, sgd(0.1, weight_decay=25.0)),
+}
+
+
+@pytest.mark.parametrize(("build", "optimizer"), SICK.values(), ids=list(SICK))
+def test_sick_training_fails(build: Callable[[], nn.Module], optimizer: Factory) -> None:
+    x, y = batch()
+    with pytest.raises(ExplodingUpdateError) as caught:
+        assert_no_exploding_update(build(), x, y, loss=cross_entropy, optimizer=optimizer)
+    assert [finding.code for finding in caught.value.findings] == ["GH202"]
+
+
+def test_clipping_cures_what_only_long_gradients_make_sick() -> None:
+    x, y = batch()
+    model = rescaled(10.0)
+    assert_no_exploding_update(model, x, y, loss=cross_entropy, optimizer=sgd(0.1), clip=1.0)
+    with pytest.raises(ExplodingUpdateError):
+        assert_no_exploding_update(model, x, y, loss=cross_entropy, optimizer=sgd(0.1), clip=1e9)
+
+
+# Words.
+
+
+@pytest.fixture
+def _outside_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "_entered", [])
+
+
+# Weights are 1 - 8 (k - 1), losses 16 times that, changes 8 over that.
+EXPLODING = """\
+training explodes: step 1 changes 0 by x8 of its weight; limit x1 (default) [GH202]
+
+Sequential on cpu, trained with SGD(lr=8), seed 0
+
+  step      loss    gradient norm    after clipping    change  of layer
+     1        16                4                          x8  0
+     2  -1.1e+02                4                        x1.1  0
+     3  -2.4e+02                4                       x0.53  0
+     4  -3.7e+02                4                       x0.35  0
+     5    -5e+02                4                       x0.26  0
+     6  -6.2e+02                4                       x0.21  0
+     7  -7.5e+02                4                       x0.17  0
+     8  -8.8e+02                4                       x0.15  0
+     9    -1e+03                4                       x0.13  0
+    10  -1.1e+03                4                       x0.11  0
+
+cause:  the gradient norm is 4 in step 1, unclipped
+try:    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0) between
+        loss.backward() and optimizer.step(), or a learning rate 8 times
+        smaller
+accept: max_update=1e+01, if this is meant to be"""
+
+
+@pytest.mark.usefixtures("_outside_pytest")
+def test_the_message_of_an_exploding_update() -> None:
+    with pytest.raises(ExplodingUpdateError) as caught:
+        assert_no_exploding_update(
+            constant(), ONES, loss=total, optimizer=sgd(8.0), remedy_budget=0
+        )
+    assert str(caught.value) == EXPLODING
+    (finding,) = caught.value.findings
+    assert (finding.code, finding.rule, finding.layer) == ("GH202", "exploding-update", "0")
+    assert (finding.value, finding.limit) == (8, 1)
+
+
+@pytest.mark.usefixtures("_outside_pytest")
+def test_the_message_shows_the_gradient_after_clipping() -> None:
+    with pytest.raises(ExplodingUpdateError) as caught:
+        assert_no_exploding_update(
+            constant(), ONES, loss=total, optimizer=sgd(8.0), clip=2.0, remedy_budget=0
+        )
+    lines = str(caught.value).splitlines()
+    # Weights 1, -3, -7, ... and steps of 4.
+    assert lines[0] == (
+        "training explodes: step 1 changes 0 by x4 of its weight; limit x1 (default) [GH202]"
+    )
+    assert lines[4].split("  ")[-1] == "of layer"
+    assert [lines[5].split(), lines[6].split()] == [
+        ["1", "16", "4", "2", "x4", "0"],
+        ["2", "-48", "4", "2", "x1.3", "0"],
+    ]
+    assert "\n".join(lines[16:]) == (
+        "cause:  the gradient norm 4 is clipped to 2, and the step is still too long\n"
+        "try:    a learning rate 4 times smaller\n"
+        "accept: max_update=1e+01, if this is meant to be"
+    )
+
+
+def test_the_cause_is_that_of_the_worst_step_and_not_of_the_longest_gradient() -> None:
+    # A weight of 1 goes to -2, 4, -8, ...: three times itself away in each step.
+    diagnosis = probe(
+        constant(inputs=1, outputs=1),
+        ONES[:, :1],
+        loss=lambda y: y.square().sum() / 2,
+        optimizer=sgd(3.0),
+        clip=math.inf,
+    )
+    assert [update.gradient for update in made(diagnosis)] == [2.0**k for k in range(10)]
+    assert "cause:  the gradient norm is 1 in step 1, unclipped" in str(diagnosis)
+    assert "a learning rate 3 times" in str(diagnosis)
+    with pytest.raises(ExplodingUpdateError, match=r"a learning rate\s+6\s+times"):
+        assert_no_exploding_update(diagnosis, max_update=0.5)
+
+
+@pytest.mark.usefixtures("_outside_pytest")
+def test_nobody_is_told_to_accept_a_change_of_a_hundred() -> None:
+    with pytest.raises(ExplodingUpdateError, match="x1e\\+02 of its weight") as caught:
+        assert_no_exploding_update(
+            constant(), ONES, loss=total, optimizer=sgd(100.0), remedy_budget=0
+        )
+    assert "accept:" not in str(caught.value)
+
+
+# Bad arguments.
+
+CLIP_IS = (
+    "; pass the largest gradient norm, for example 1.0, or a function that clips the gradients of"
+    " a list of parameters"
+)
+CLIP_RAISED = (
+    "; it is called with a list of parameters, for example lambda ps:"
+    " torch.nn.utils.clip_grad_value_(ps, 0.5)"
+)
+
+
+@pytest.mark.parametrize(
+    "clip", [0, 0.0, -1.0, math.nan, True, False, "1.0", [1.0], torch.tensor(1.0)], ids=repr
+)
+@pytest.mark.parametrize("check_it", [probe, assert_healthy, assert_no_exploding_update])
+def test_a_clip_that_cannot_be_one_is_refused(check_it: Callable[..., object], clip: Any) -> None:
+    x, y = batch()
+    with pytest.raises(ProbeError) as caught:
+        check_it(mlp(), x, y, loss=cross_entropy, clip=clip)
+    assert str(caught.value) == f"clip is {clip!r}{CLIP_IS}"
+
+
+def test_a_clip_that_raises_is_told_what_it_is_called_with() -> None:
+    def clip(parameters: object) -> None:
+        raise TypeError("no list")
+
+    x, y = batch()
+    with pytest.raises(ProbeError) as caught:
+        probe(mlp(), x, y, loss=cross_entropy, clip=clip)
+    assert str(caught.value) == f"clip raised TypeError: no list{CLIP_RAISED}"
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
+def test_an_optimizer_whose_step_takes_no_closure_is_stepped_after_one() -> None:
+    class Plain(SGD):
+        def step(self) -> None:  # type: ignore[override]
+            super().step()
+
+    plain = steps_of(constant(), lambda ps: Plain(ps, lr=0.25, momentum=0.5), 1.0)
+    assert plain == steps_of(constant(), sgd(0.25, momentum=0.5), 1.0)
+
+
+def test_an_optimizer_that_fails_in_its_step_is_named() -> None:
+    class Broken(SGD):
+        def step(self, closure: Any = None) -> Any:
+            raise KeyError("momentum")
+
+    x, y = batch()
+    with pytest.raises(ProbeError) as caught:
+        assert_no_exploding_update(mlp(), x, y, loss=cross_entropy, optimizer=Broken)
+    assert str(caught.value) == "optimizer Broken raised KeyError: 'momentum' in its step"
+
+
+# What earlier probes of the same test, or a diagnosis, may answer for.
+
+
+def test_a_learning_rate_changed_between_two_assertions_is_seen() -> None:
+    model = constant()
+    optimizer = SGD(model.parameters(), lr=0.01)
+    assert_no_exploding_update(model, ONES, loss=total, optimizer=optimizer)
+    optimizer.param_groups[0]["lr"] = 100.0
+    with pytest.raises(ExplodingUpdateError):
+        assert_no_exploding_update(model, ONES, loss=total, optimizer=optimizer)
+
+
+def test_another_step_is_another_probe() -> None:
+    model, optimizer = constant(), sgd(8.0)
+
+    def check_it(**step: Any) -> None:
+        assert_no_exploding_update(model, ONES, loss=total, optimizer=optimizer, **step)
+
+    check_it(clip=0.1)
+    for step in ({"clip": 8.0}, {}, {"clip": 9.0, "regularizer": lambda m: m[0].weight.sum()}):
+        with pytest.raises(ExplodingUpdateError):
+            check_it(**step)
+    check_it(clip=0.1)
+
+
+def test_a_diagnosis_with_steps_can_be_judged_by_another_limit() -> None:
+    diagnosis = probe(constant(), ONES, loss=total, optimizer=sgd(0.5), clip=math.inf)
+    assert_no_exploding_update(diagnosis)
+    with pytest.raises(ExplodingUpdateError):
+        assert_no_exploding_update(diagnosis, max_update=0.9)
+
+
+def test_a_diagnosis_without_steps_cannot_answer_for_them() -> None:
+    diagnosis = probe(constant(), ONES, loss=total, optimizer=sgd(1e6))
+    with pytest.raises(ProbeError):
+        assert_no_exploding_update(diagnosis)
