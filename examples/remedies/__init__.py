@@ -1,0 +1,1 @@
+"""One worked example per remedy: a sick network, the cured one, and how both train."""
