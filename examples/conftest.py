@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from examples.digits import BATCH, SUBSET, load_digits
+from examples.training import one_thread
 
 Digits = tuple[Tensor, Tensor]
 
@@ -45,6 +47,12 @@ def batch(training_digits: Digits) -> Digits:
     """The first hundred digits and their labels."""
     images, labels = training_digits
     return images[:BATCH], labels[:BATCH]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,17 @@ Optimizing = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Clip = float | Callable[[list[nn.Parameter]], object]
 #: What is to be paid for the weights of a model.
 Penalty = Callable[[nn.Module], Tensor]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: for layers this small, sharing the work costs more than doing it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def train(

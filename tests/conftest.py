@@ -9,6 +9,9 @@ import pytest
 import torch
 import torch._dynamo  # optimizers import it; a second import by an inner run would crash too
 
+#: For networks this small, sharing the work costs more than doing it, most of all under xdist.
+torch.set_num_threads(1)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Most tests fail models for other reasons than to see remedies, which would take their time.

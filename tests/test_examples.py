@@ -8,19 +8,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("torchvision")
 
 import torch
-from torch.nn.functional import cross_entropy
 
-from examples.digits import BATCH, load_digits
+from examples.digits import load_digits
 from examples.remedies import table
-from examples.remedies.pair import SEEDS, Pair, Recipe, Symptom, one_thread, trained
-from pytest_gradhealth import GradientHealthError
+from examples.remedies.pair import SEEDS, Pair, Recipe, Symptom, judged, trained
+from examples.training import one_thread
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "examples" / "README.md").read_text()
@@ -46,19 +44,7 @@ def passes(recipe: Recipe, symptom: Symptom, seed: int) -> bool:
     model = recipe.model()
     if symptom.after_training:
         model = trained(recipe, TRAINING, TEST, seed=seed).model
-    step: dict[str, Any] = {}
-    if symptom.of_step:
-        step = {
-            "optimizer": recipe.optimizer,
-            "clip": recipe.clip,
-            "regularizer": recipe.penalty,
-        }
-    batch = TRAINING[0][:BATCH], TRAINING[1][:BATCH]
-    try:
-        symptom.check(model, *batch, loss=cross_entropy, **step)
-    except GradientHealthError:
-        return False
-    return True
+    return judged(model, recipe, symptom, TRAINING)[1]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
 from torch import Tensor
 
-from examples.remedies.pair import Recipe, Trained, one_thread, trained
+from examples.remedies.pair import Recipe, Trained, trained
 
 Digits = tuple[Tensor, Tensor]
 
@@ -20,12 +20,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.path.parent == Path(__file__).parent:
                 item.add_marker(pytest.mark.gradhealth(remedy_budget=0))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="session")

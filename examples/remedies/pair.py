@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from examples.digits import BATCH, batches, load_digits
-from examples.training import Clip, Optimizing, Penalty, accuracy, train
+from examples.training import Clip, Optimizing, Penalty, accuracy, one_thread, train
 from pytest_gradhealth import (
     Diagnosis,
     GradientHealthError,
@@ -118,17 +117,6 @@ WILD_STEP = Symptom("change of a weight in a step", assert_no_exploding_update, 
 DROWNED = Symptom("gradient, penalty / data", assert_no_dominating_regularizer, _penalty, True)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: for layers this small, sharing the work costs more than doing it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def adam(lr: float) -> Optimizing:
     """Return a factory of Adam."""
     return partial(torch.optim.Adam, lr=lr)
@@ -162,17 +150,25 @@ def measured(
     after = trained(recipe, training, test, seed=seed)
     torch.manual_seed(seed)
     model = after.model if symptom.after_training else recipe.model()
+    number, passes = judged(model, recipe, symptom, training)
+    return Measured(number, passes, after)
+
+
+def judged(
+    model: nn.Module, recipe: Recipe, symptom: Symptom, training: Digits
+) -> tuple[float, bool]:
+    """Ask the linter: return the number that it compares, and whether the network passes."""
     batch = training[0][:BATCH], training[1][:BATCH]
     step = {"optimizer": recipe.optimizer, "clip": recipe.clip, "regularizer": recipe.penalty}
     try:
         diagnosis = symptom.check(
             model, *batch, loss=cross_entropy, remedy_budget=0, **(step if symptom.of_step else {})
         )
-        return Measured(symptom.number(diagnosis), True, after)
+        return symptom.number(diagnosis), True
     except GradientHealthError as error:
         if error.diagnosis is None:
             raise
-        return Measured(symptom.number(error.diagnosis), False, after)
+        return symptom.number(error.diagnosis), False
 
 
 @one_thread()

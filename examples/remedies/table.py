@@ -21,7 +21,8 @@ from examples.remedies import (
     test_residual_connections,
     test_weight_initialisation,
 )
-from examples.remedies.pair import SEEDS, Measured, Pair, Recipe, Symptom, measured, one_thread
+from examples.remedies.pair import SEEDS, Measured, Pair, Recipe, Symptom, measured
+from examples.training import one_thread
 
 README = Path(__file__).parent.parent / "README.md"
 PAIRS: tuple[Pair, ...] = (

@@ -1,0 +1,113 @@
+"""Three sick networks: the message names a cure, and its code, applied by hand, is one."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from pytest_gradhealth import VanishingGradientError, assert_no_exploding, assert_no_vanishing
+from tests.nets import mlp
+
+pytest.importorskip("torchvision")
+
+from examples.digits import load_digits
+
+IMAGES, LABELS = (part[:50] for part in load_digits())
+SEEDS = range(5)
+
+
+def tiny_tanh() -> nn.Module:
+    """Sixteen tanh layers with weights N(0, 0.02)."""
+    model = mlp(nn.Tanh, hidden=16, width=128, inputs=784, classes=10)
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.02)
+    return model
+
+
+def glorot_relu() -> nn.Module:
+    """Thirty-four ReLU layers with Glorot's weights, which are made for tanh."""
+    model = mlp(nn.ReLU, hidden=34, width=128, inputs=784, classes=10)
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return model
+
+
+class SigmoidLeNet(nn.Module):
+    """LeNet with six more layers: eight sigmoids in all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        convolutions = [nn.Conv2d(1, 6, 5, padding=2), nn.Sigmoid(), nn.AvgPool2d(2)]
+        convolutions += [nn.Conv2d(6, 16, 5), nn.Sigmoid(), nn.AvgPool2d(2), nn.Flatten()]
+        self.features = nn.Sequential(*convolutions)
+        layers: list[nn.Module] = []
+        for inputs in (400, 120, 84, 84, 84, 84):
+            layers += [nn.Linear(inputs, 120 if inputs == 400 else 84), nn.Sigmoid()]
+        self.classifier = nn.Sequential(*layers, nn.Linear(84, 10))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits for images of shape (batch, 784)."""
+        logits: Tensor = self.classifier(self.features(images.view(-1, 1, 28, 28)))
+        return logits
+
+
+#: With Adam, 34 Glorot layers learn, if slowly, and only get a warning.
+SGD = partial(torch.optim.SGD, lr=0.1)
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
+    "tiny tanh": (tiny_tanh, {}),
+    "Glorot ReLU": (glorot_relu, {"optimizer": SGD}),
+    "sigmoid LeNet": (SigmoidLeNet, {}),
+}
+
+
+def cures(message: str) -> dict[str, str]:
+    """The code in a message, by the name of the remedy."""
+    blocks = re.findall(r"^(?:write|or) \((.+?)\):\n((?:    .*\n?)+)", message, re.MULTILINE)
+    return {name: textwrap.dedent(code) for name, code in blocks}
+
+
+def losses(model: nn.Module, optimizer: Callable[..., Any], steps: int = 60) -> list[float]:
+    stepper, found = optimizer(model.parameters()), []
+    for _ in range(steps):
+        stepper.zero_grad()
+        loss = cross_entropy(model(IMAGES), LABELS)
+        loss.backward()  # type: ignore[no-untyped-call]
+        stepper.step()
+        found.append(loss.item())
+    return found
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_code_in_the_message_cures(name: str, seed: int) -> None:
+    build, options = NETWORKS[name]
+    options = {"loss": cross_entropy, **options}
+    torch.manual_seed(seed)
+    model = build()
+    with pytest.raises(VanishingGradientError) as caught:
+        assert_no_vanishing(model, IMAGES, LABELS, **options, remedy_budget=60)
+    found = cures(str(caught.value))
+    assert found
+    assert caught.value.diagnosis is not None
+    assert next(iter(found)) == caught.value.diagnosis.treatments[0].remedy
+    optimizer = options.get("optimizer", partial(torch.optim.Adam, lr=1e-3))
+    sick = losses(model, optimizer)
+    for code in found.values():
+        torch.manual_seed(seed)
+        space: dict[str, Any] = {"model": build(), "nn": nn, "torch": torch, "images": IMAGES}
+        exec(code, space)
+        cured = space["model"]
+        assert_no_vanishing(cured, IMAGES, LABELS, **options)
+        assert_no_exploding(cured, IMAGES, LABELS, **options)
+        assert min(losses(cured, optimizer)) < 0.9 * min(sick)
