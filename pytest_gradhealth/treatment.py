@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 
+from pytest_gradhealth.calling import fresh
 from pytest_gradhealth.capture import Subject
 from pytest_gradhealth.confirm import copied
 from pytest_gradhealth.diagnosis import Origin, examine
@@ -159,10 +160,11 @@ class _Ward:
     budget: float
 
     def copy(self) -> tuple[Patient, Subject]:
-        """A deep copy of the model, as a patient and as a subject."""
+        """A deep copy of the model, as a patient (with its own batch) and as a subject."""
         subject = self.trial.subject
         twin, _ = copied(subject, None, subject.device)
-        return Patient(twin.model, subject.inputs, self.trial.optimizer, subject.step), twin
+        inputs = fresh(subject.inputs, subject.device)
+        return Patient(twin.model, inputs, self.trial.optimizer, subject.step), twin
 
     def examine(self, subject: Subject, optimizer: OptimizerLike | None) -> Examined:
         """Judge a copy.

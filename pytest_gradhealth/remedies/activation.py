@@ -53,8 +53,8 @@ def _change(
             f"    if {condition(all_layers, patient.model)}:\n"
             f'        nn.init.kaiming_normal_(m.weight, nonlinearity="{nonlinearity}")'
         )
-        for name in chosen:
-            patient.model.set_submodule(name, activation())
+        for name, module in chosen.items():
+            patient.model.set_submodule(name, activation().train(module.training))
         for layer in all_layers:
             assert isinstance(layer.weight, Tensor)
             nn.init.kaiming_normal_(layer.weight, nonlinearity=nonlinearity)  # type: ignore[arg-type]

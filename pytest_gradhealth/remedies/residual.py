@@ -55,40 +55,47 @@ def change(patient: Patient) -> str:
     calls: dict[nn.Module, Call] = {}
     for call in patient.calls:
         calls.setdefault(call.module, call)
-    lines: list[str] = []
-    done: list[str] = []
-    for name, module in list(patient.model.named_modules()):
-        if any(name.startswith(f"{outer}.") or outer == "" for outer in done):
+    plan: list[tuple[str, nn.Module, list[_Run]]] = []
+    covered: set[nn.Module] = set()
+    for name, module in patient.model.named_modules():
+        if module in covered or not isinstance(module, (nn.Sequential, nn.ModuleList)):
             continue
-        if type(module).forward is nn.Sequential.forward and isinstance(module, nn.Sequential):
-            runs = list(_runs(list(module), calls))
-            if runs:
-                lines += _rebuilt_lines(name, len(module), runs)
-                rebuilt = _rebuilt(module, runs).train(module.training)
-                if name:
-                    patient.model.set_submodule(name, rebuilt)
-                else:
-                    patient.model = rebuilt
-                done.append(name)
-        elif isinstance(module, nn.ModuleList):
-            kept = [i for i, block in enumerate(module) if _keeps_shape(block, calls)]
-            for i in kept:
-                module[i] = Residual(module[i], nn.Identity()).train(module.training)
-            if kept:
-                where = f'model.get_submodule("{name}")'
-                lines.append(f"for i in {kept}: {where}[i] = Residual({where}[i])")
-                done.append(name)
-    if not lines:
+        runs = list(_runs(module, calls))
+        children = list(module)
+        for run in runs:
+            for child in children[run.start : run.stop]:
+                covered.update(child.modules())
+        if runs:
+            plan.append((name, module, runs))
+    if not plan:
         raise CannotApplyError(
             "no nn.Sequential or nn.ModuleList in it has layers that keep the shape; in a custom"
             " forward, write x = x + block(x)"
         )
-    definition = PROJECTED if any("shortcut" in line for line in lines) else PLAIN
-    return "\n".join([definition, *(line.replace("shortcut=", "") for line in lines)])
+    plain = not any(run.written for _, _, runs in plan for run in runs)
+    lines: list[str] = []
+    for name, module, runs in reversed(plan):  # the inner ones first: names stay what they are
+        lines += _written(name, module, runs, plain)
+        rebuilt = _rebuilt(module, runs)
+        if name:
+            patient.model.set_submodule(name, rebuilt)
+        else:
+            patient.model = rebuilt
+    return "\n".join([PLAIN if plain else PROJECTED, *lines])
 
 
-def _runs(children: Sequence[nn.Module], calls: Mapping[nn.Module, Call]) -> Iterator[_Run]:
-    """The runs to wrap: each from one layer with weights up to the next."""
+def _runs(
+    container: nn.Sequential | nn.ModuleList, calls: Mapping[nn.Module, Call]
+) -> Iterator[_Run]:
+    """The runs to wrap: each from one layer with weights up to the next, or a block of a list."""
+    children = list(container)
+    if isinstance(container, nn.ModuleList):
+        for i, block in enumerate(children):
+            if _keeps_shape(block, calls):
+                yield _Run(i, i + 1, nn.Identity())
+        return
+    if type(container).forward is not nn.Sequential.forward:
+        return
     starts = [i for i, child in enumerate(children) if _has_weights(child)]
     for number, start in enumerate(starts):
         stop = starts[number + 1] if number + 1 < len(starts) else len(children)
@@ -144,8 +151,9 @@ def _projection(
     )
 
 
-def _rebuilt(module: nn.Sequential, runs: Sequence[_Run]) -> nn.Sequential:
-    children, by_start = list(module), {run.start: run for run in runs}
+def _rebuilt(container: nn.Module, runs: Sequence[_Run]) -> nn.Module:
+    assert isinstance(container, (nn.Sequential, nn.ModuleList))
+    children, by_start = list(container), {run.start: run for run in runs}
     rebuilt: list[nn.Module] = []
     index = 0
     while index < len(children):
@@ -156,35 +164,44 @@ def _rebuilt(module: nn.Sequential, runs: Sequence[_Run]) -> nn.Sequential:
         else:
             rebuilt.append(Residual(nn.Sequential(*children[run.start : run.stop]), run.shortcut))
             index = run.stop
-    return nn.Sequential(*rebuilt)
+    kind = nn.Sequential if isinstance(container, nn.Sequential) else nn.ModuleList
+    made = kind(rebuilt) if kind is nn.ModuleList else nn.Sequential(*rebuilt)
+    return made.train(container.training)
 
 
-def _rebuilt_lines(name: str, length: int, runs: Sequence[_Run]) -> list[str]:
-    """The lines that rebuild a container; evenly spaced runs in one expression."""
-    parts: list[str] = []
+def _written(name: str, container: nn.Module, runs: Sequence[_Run], plain: bool) -> list[str]:
+    """The lines that rebuild a container; `plain` ones need no shortcut anywhere in the model."""
+    assert isinstance(container, (nn.Sequential, nn.ModuleList))
+    parts = _parts(len(container), runs, plain)
+    if isinstance(container, nn.ModuleList):
+        rebuilt = f"nn.ModuleList([{', '.join(parts)}])"
+    else:
+        rebuilt = f"nn.Sequential({', '.join(parts)})"
+    if not name:
+        return ["s = model", f"model = {rebuilt}"]
+    return [f's = model.get_submodule("{name}")', f'model.set_submodule("{name}", {rebuilt})']
+
+
+def _parts(length: int, runs: Sequence[_Run], plain: bool) -> list[str]:
+    """What goes into a rebuilt container `s`; evenly spaced runs in one expression."""
     first, last, step = runs[0].start, runs[-1].stop, runs[0].stop - runs[0].start
     even = [(i, i + step) for i in range(first, last, step)]
-    plain = not any(run.written for run in runs)
+    parts: list[str] = []
     if plain and len(runs) > 2 and even == [(run.start, run.stop) for run in runs]:
-        block = f"s[i : i + {step}]"
-        parts.append(f"*(Residual(*{block}) for i in range({first}, {last}, {step}))")
+        block = f"Residual(*s[i : i + {step}])"
+        parts.append(f"*({block} for i in range({first}, {last}, {step}))")
     else:
         for before, run in zip([None, *runs], runs, strict=False):
             if before is not None and before.stop < run.start:
                 parts.append(f"*s[{before.stop}:{run.start}]")
             block = f"s[{run.start}:{run.stop}]"
             shortcut = run.written or "nn.Identity()"
-            parts.append(
-                f"Residual(*{block})" if plain else f"Residual({block}, shortcut={shortcut})"
-            )
+            parts.append(f"Residual(*{block})" if plain else f"Residual({block}, {shortcut})")
     if first:
         parts.insert(0, f"*s[:{first}]")
     if last < length:
         parts.append(f"*s[{last}:]")
-    rebuilt = f"nn.Sequential({', '.join(parts)})"
-    if not name:
-        return ["s = model", f"model = {rebuilt}"]
-    return [f's = model.get_submodule("{name}")', f'model.set_submodule("{name}", {rebuilt})']
+    return parts
 
 
 RESIDUAL = Remedy("residual", SYMPTOMS, change, family=FAMILY)

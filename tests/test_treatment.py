@@ -1,0 +1,401 @@
+"""Remedies tried on copies: outcomes, budget, and what is left as it was."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy, cross_entropy, mse_loss
+
+from pytest_gradhealth import (
+    CannotApplyError,
+    Diagnosis,
+    Patient,
+    ProbeError,
+    Remedy,
+    Treatment,
+    built_in_remedies,
+    probe,
+    suggest,
+)
+from pytest_gradhealth.capture import Subject
+from pytest_gradhealth.guessing import constant_answer
+from pytest_gradhealth.treatment import STEPS
+from tests.nets import batch, mlp
+
+X, Y = batch(examples=32)
+NAMES = [remedy.name for remedy in built_in_remedies()]
+
+
+def sick() -> nn.Sequential:
+    return mlp(nn.Sigmoid, hidden=8)
+
+
+def exploding() -> nn.Sequential:
+    model = mlp(nn.ReLU, hidden=8)
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=1.0)
+    return model
+
+
+def diagnosed(model: Any = None, **options: Any) -> Diagnosis:
+    options.setdefault("loss", cross_entropy)
+    return probe(sick() if model is None else model, X, Y, **options)
+
+
+def outcomes(treatments: tuple[Treatment, ...]) -> dict[str, str]:
+    return {treatment.remedy: treatment.outcome for treatment in treatments}
+
+
+def nothing(patient: Patient) -> None:
+    pass
+
+
+def kaiming(patient: Patient) -> None:
+    for layer in patient.model.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+
+# What comes of them
+
+
+def test_every_remedy_for_the_symptom_is_accounted_for() -> None:
+    found = suggest(diagnosed(), budget=60)
+    tried_for = [r.name for r in built_in_remedies() if "GH101" in r.symptoms]
+    assert sorted(outcomes(found)) == sorted(tried_for)
+    assert found[0].outcome == "cured"
+    for treatment in found:
+        assert treatment.rule == "GH101"
+        assert treatment.before.value is not None
+        assert treatment.before.value < 1e-5
+        if treatment.outcome == "cured":
+            assert treatment.code
+            assert treatment.after is not None
+            assert treatment.after.value is not None
+            assert treatment.after.value > 1e-5
+            assert treatment.after.start is not None
+            assert treatment.after.end is not None
+            assert treatment.after.end < 0.9 * treatment.after.start
+
+
+def test_what_is_known_of_deep_sigmoids_is_measured() -> None:
+    found = outcomes(suggest(diagnosed(mlp(nn.Sigmoid, hidden=12)), budget=60))
+    assert found["ReLU"] == "cured"
+    assert found["batch norm"] == "cured"
+    assert found["Xavier init"] != "cured"
+    assert found["residual"] in ("better", "cured")
+    assert found["clip by norm"] == found["clip by value"] == "no effect"
+
+
+def test_an_explosion_is_cured_by_smaller_weights_and_not_by_clipping() -> None:
+    found = outcomes(suggest(diagnosed(exploding()), budget=60))
+    assert found["Kaiming init"] == "cured"
+    assert found["clip by norm"] not in ("cured", "better")
+    assert found["ReLU"] == "cannot"
+
+
+def test_an_exploding_step_is_cured_by_clipping() -> None:
+    model = mlp(nn.ReLU, hidden=6, width=64)
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            layer.weight.data *= 1.6
+    options = {"optimizer": lambda ps: torch.optim.SGD(ps, lr=0.3), "clip": math.inf}
+    diagnosis = diagnosed(model, **options)
+    assert [f.code for f in diagnosis.of(["GH202"])] == ["GH202"]
+
+    def clip(patient: Patient) -> None:
+        assert patient.step is not None
+        patient.step = type(patient.step)(clip=1.0)
+
+    found = suggest(diagnosis, remedies=[Remedy("clip", ("GH202",), clip, "clip()")], budget=60)
+    by_name = {treatment.remedy: treatment for treatment in found}
+    assert by_name["clip"].outcome == "cured"
+    assert by_name["clip"].rule == "GH202"
+    assert by_name["clip by norm"].outcome == "cannot", "it is clipped already"
+
+
+def test_a_remedy_that_only_breaks_something_else_is_no_cure() -> None:
+    def blow_up(patient: Patient) -> None:
+        for layer in patient.model.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=10.0)
+        for name, module in list(patient.model.named_modules()):
+            if isinstance(module, nn.Sigmoid):
+                patient.model.set_submodule(name, nn.ReLU())
+
+    remedy = Remedy("blow up", ("GH101",), blow_up)
+    (found,) = [t for t in suggest(diagnosed(), remedies=[remedy]) if t.remedy == "blow up"]
+    assert (found.outcome, found.reason) == ("no effect", "fails GH201 instead")
+
+
+def test_a_remedy_that_makes_it_worse_says_so() -> None:
+    def shrink(patient: Patient) -> None:
+        for parameter in patient.model.parameters():
+            parameter.data *= 0.1
+
+    remedy = Remedy("shrink", ("GH101",), shrink)
+    (found,) = [t for t in suggest(diagnosed(), remedies=[remedy]) if t.remedy == "shrink"]
+    assert found.outcome == "worse"
+
+
+def test_a_model_that_stays_as_it_is_is_no_better() -> None:
+    remedy = Remedy("nothing", ("GH101",), nothing)
+    (found,) = [t for t in suggest(diagnosed(), remedies=[remedy]) if t.remedy == "nothing"]
+    assert found.outcome == "no effect"
+    assert found.after is not None
+    assert found.after.value == pytest.approx(found.before.value)
+    assert found.after.end == pytest.approx(found.before.end)
+
+
+def test_passing_without_learning_is_not_enough() -> None:
+    class Deaf(nn.Module):
+        """Passes gradients on to the first layer, but says the same whatever it hears."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(20, 20)
+            self.answer = nn.Parameter(torch.zeros(5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            heard: Tensor = self.first(x * 0 + 1)
+            return heard[:, :5] + self.answer
+
+    def deafen(patient: Patient) -> None:
+        patient.model = Deaf()
+
+    remedy = Remedy("deafen", ("GH101",), deafen)
+    (found,) = [t for t in suggest(diagnosed(), remedies=[remedy]) if t.remedy == "deafen"]
+    entropy = -sum(p * math.log(p) for p in (Y.bincount() / len(Y)).tolist() if p)
+    assert found.outcome == "better"
+    assert found.reason == f"still no better than one answer for all, whose loss is {entropy:.2g}"
+
+
+@pytest.mark.parametrize(
+    "error", [CannotApplyError("not today"), ZeroDivisionError("x / 0"), ProbeError("no\nway")]
+)
+def test_a_remedy_that_raises_cannot_be_applied_and_the_others_go_on(error: Exception) -> None:
+    def fail(patient: Patient) -> None:
+        raise error
+
+    reason = {CannotApplyError: "not today", ProbeError: "no"}.get(
+        type(error), "ZeroDivisionError: x / 0"
+    )
+    found = suggest(diagnosed(), remedies=[Remedy("mine", ("GH101",), fail)], budget=60)
+    (mine,) = [treatment for treatment in found if treatment.remedy == "mine"]
+    assert (mine.outcome, mine.reason, mine.after) == ("cannot", reason, None)
+    assert outcomes(found)["ReLU"] == "cured"
+
+
+def test_a_remedy_that_breaks_the_forward_cannot_be_applied() -> None:
+    def cut(patient: Patient) -> None:
+        patient.model.set_submodule("2", nn.Linear(3, 3))
+
+    found = suggest(diagnosed(), remedies=[Remedy("cut", ("GH101",), cut)], budget=60)
+    (mine,) = [treatment for treatment in found if treatment.remedy == "cut"]
+    assert mine.outcome == "cannot"
+    assert mine.reason.startswith("Sequential.forward raised RuntimeError: ")
+
+
+def test_a_remedy_for_another_symptom_is_not_tried() -> None:
+    remedy = Remedy("mine", ("GH201",), kaiming)
+    assert "mine" not in outcomes(suggest(diagnosed(), remedies=[remedy]))
+
+
+def test_a_healthy_model_gets_no_remedies() -> None:
+    called = []
+    remedy = Remedy("mine", ("GH101", "GH201"), lambda patient: called.append(patient))
+    assert suggest(diagnosed(mlp()), remedies=[remedy]) == ()
+    assert called == []
+
+
+# Time
+
+
+def test_without_a_budget_nothing_is_tried() -> None:
+    called = []
+    remedy = Remedy("mine", ("GH101",), lambda patient: called.append(patient))
+    assert suggest(diagnosed(), remedies=[remedy], budget=0) == ()
+    assert called == []
+
+
+def test_what_there_was_no_time_for_is_named() -> None:
+    found = suggest(diagnosed(), budget=1e-3)
+    assert set(outcomes(found).values()) == {"not tried"}
+    assert {t.reason for t in found} == {"no time was left (remedy_budget=0.001 s)"}
+
+
+def test_the_budget_is_kept() -> None:
+    def dawdle(patient: Patient) -> None:
+        time.sleep(0.05)
+
+    slow = [Remedy(f"slow {i}", ("GH101",), dawdle) for i in range(100)]
+    started = time.perf_counter()
+    found = suggest(diagnosed(mlp(nn.Sigmoid, hidden=8)), remedies=slow, budget=2)
+    assert time.perf_counter() - started < 5
+    assert "not tried" in outcomes(found).values()
+    assert len(found) == len([r for r in built_in_remedies() if "GH101" in r.symptoms]) + 100
+
+
+# What is left as it was
+
+
+@pytest.mark.parametrize("build", [sick, lambda: nn.Sequential(nn.BatchNorm1d(20), *sick())])
+def test_model_numbers_and_optimizer_are_as_they_were(build: Callable[[], nn.Module]) -> None:
+    model = build()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    cross_entropy(model(X), Y).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    gradients = [p.grad for p in model.parameters()]
+    diagnosis = diagnosed(model, optimizer=optimizer)
+    state = copy.deepcopy((model.state_dict(), optimizer.state_dict(), str(model)))
+    versions = [t._version for t in (*model.parameters(), *model.buffers())]
+    random = torch.get_rng_state()
+    assert outcomes(suggest(diagnosis, budget=60))["ReLU"] == "cured"
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [t._version for t in (*model.parameters(), *model.buffers())] == versions
+    assert all(p.grad is g for p, g in zip(model.parameters(), gradients, strict=True))
+    after = (model.state_dict(), optimizer.state_dict(), str(model))
+    assert str(after) == str(state)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[0][name])
+
+
+def test_a_hostile_remedy_only_gets_a_copy() -> None:
+    model = sick()
+    state = copy.deepcopy(model.state_dict())
+
+    def wreck(patient: Patient) -> None:
+        for parameter in patient.model.parameters():
+            parameter.data.fill_(math.nan)
+        patient.inputs.fill_(math.nan)
+        torch.manual_seed(1)
+        raise RuntimeError("done")
+
+    given = X.clone()
+    diagnosis = probe(model, given, Y, loss=cross_entropy)
+    found = suggest(diagnosis, remedies=[Remedy("wreck", ("GH101",), wreck)], budget=60)
+    assert outcomes(found)["wreck"] == "cannot"
+    assert torch.equal(given, X)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[name])
+
+
+def test_the_same_diagnosis_gets_the_same_suggestions() -> None:
+    diagnosis = diagnosed()
+    once, twice = suggest(diagnosis, budget=60), suggest(diagnosis, budget=60)
+    assert once == twice
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        torch.optim.SGD,
+        torch.optim.LBFGS,
+        lambda ps: torch.optim.RMSprop(ps, lr=1e-3, momentum=0.5),
+        torch.optim.AdamW,
+    ],
+)
+def test_any_optimizer_will_do(optimizer: Any) -> None:
+    found = suggest(diagnosed(optimizer=optimizer), budget=60)
+    assert "cannot" not in {outcomes(found)[name] for name in ("ReLU", "Kaiming init")}
+
+
+def test_a_factory_is_treated_under_the_seed_that_failed() -> None:
+    diagnosis = diagnosed(sick, seeds=[3, 4])
+    found = suggest(diagnosis, budget=60)
+    assert outcomes(found)["ReLU"] == "cured"
+    assert found[0].before.value == pytest.approx(diagnosis.findings[0].value)
+
+
+# Diagnoses without their model
+
+
+def test_treatments_survive_the_way_through_plain_data() -> None:
+    from dataclasses import replace
+
+    diagnosis = diagnosed()
+    treated = replace(diagnosis, treatments=suggest(diagnosis, budget=60))
+    read = Diagnosis.from_dict(treated.to_dict())
+    assert read == treated
+    assert str(read) == str(treated)
+    assert "origin" not in treated.to_dict()
+    with pytest.raises(ProbeError) as caught:
+        suggest(read)
+    assert str(caught.value) == (
+        "this diagnosis has lost its model, as one that was read back from a file has; call"
+        " probe() on the model and pass what that returns"
+    )
+
+
+@pytest.mark.parametrize("through", [copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))])
+def test_a_copied_diagnosis_leaves_its_model_behind(through: Any) -> None:
+    diagnosis = diagnosed(loss=lambda outputs, targets: cross_entropy(outputs, targets))
+    twin = through(diagnosis)
+    assert twin == diagnosis
+    assert diagnosis.origin is not None
+    assert twin.origin is None
+
+
+# The best constant answer
+
+
+def guess(loss: Any, outputs: int, targets: Any, *last: nn.Module) -> float | None:
+    subject = Subject(
+        nn.Sequential(nn.Linear(20, outputs), *last), X, targets, loss, torch.device("cpu")
+    )
+    return constant_answer(subject)
+
+
+def test_the_best_constant_answer_in_closed_form() -> None:
+    shares = (Y.bincount() / len(Y)).tolist()
+    entropy = -sum(share * math.log(share) for share in shares if share)
+    assert guess(cross_entropy, 5, Y) == pytest.approx(entropy, rel=1e-3)
+
+    numbers = torch.randn(32, 3)
+    variance = numbers.var(0, correction=0).mean().item()
+    assert guess(mse_loss, 3, numbers) == pytest.approx(variance, rel=1e-4)
+
+    labels = (torch.arange(32) % 4 == 0).float()[:, None]
+    logits = guess(nn.functional.binary_cross_entropy_with_logits, 1, labels)
+    expected = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    assert logits == pytest.approx(expected, rel=1e-3)
+    probabilities = guess(binary_cross_entropy, 1, labels, nn.Sigmoid())
+    assert probabilities is None or probabilities == pytest.approx(expected, rel=0.05)
+
+
+def test_there_is_no_constant_answer_where_the_outputs_are_no_tensor() -> None:
+    assert guess(None, 5, None) is None
+
+    class Two(nn.Linear):
+        def forward(self, x: Tensor) -> Any:
+            return super().forward(x), x
+
+    subject = Subject(Two(20, 5), X, Y, lambda outputs, _: outputs[0].sum(), torch.device("cpu"))
+    assert constant_answer(subject) is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets"),
+    [
+        (None, None),
+        (lambda outputs: -outputs.square().mean(), None),
+        (mse_loss, torch.randn(32, 5)),
+        (lambda outputs, targets: cross_entropy(outputs, targets) * 1e-6, Y),
+    ],
+)
+def test_any_loss_will_do(loss: Any, targets: Any) -> None:
+    diagnosis = probe(sick(), X, targets, loss=loss)
+    assert diagnosis.verdict == "failure"
+    found = outcomes(suggest(diagnosis, budget=60))
+    assert found["ReLU"] in ("cured", "better")
+    assert STEPS == 60
