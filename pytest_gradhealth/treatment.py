@@ -82,11 +82,13 @@ def treat(
 ) -> tuple[Treatment, ...]:
     """Try the remedies for some failures within the budget (by default that of the settings)."""
     origin = diagnosis.origin
-    if not failures or not isinstance(origin, Origin):
+    if not isinstance(origin, Origin):
         return ()
     budget = origin.settings.remedy_budget if budget is None else budget
-    codes = {finding.code for finding in failures}
-    chosen = [remedy for remedy in remedies if codes & set(remedy.symptoms)]
+    remedies = tuple(remedies)
+    treatable = {code for remedy in remedies for code in remedy.symptoms}
+    codes = tuple(dict.fromkeys(f.code for f in failures if f.code in treatable))
+    chosen = [remedy for remedy in remedies if set(codes) & set(remedy.symptoms)]
     if not budget or not chosen:
         return ()
     clock = _Clock(time.perf_counter() + budget, longest=diagnosis.milliseconds / 1e3)
@@ -96,7 +98,7 @@ def treat(
         rules=origin.rules,
         limits=diagnosis.limits,
         confirm_steps=origin.settings.confirm_steps,
-        codes=tuple(dict.fromkeys(finding.code for finding in failures)),
+        codes=codes,
         known=frozenset(f.code for f in diagnosis.findings if f.severity == "failure"),
         clock=clock,
         budget=budget,

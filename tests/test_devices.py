@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_gradhealth import ProbeError, probe
+from pytest_gradhealth import ProbeError, probe, suggest
 from pytest_gradhealth.devices import choose_device, has_accelerator
 from tests.nets import batch, mlp
 
@@ -94,3 +94,15 @@ def test_random_numbers_of_the_accelerator_are_as_before() -> None:
     before = module.get_rng_state()
     probe(model, x, y, loss=cross_entropy)
     assert torch.equal(module.get_rng_state(), before)
+
+
+@with_accelerator
+def test_remedies_and_training_steps_are_tried_on_the_accelerator() -> None:
+    (x, y), model = batch(), mlp(nn.Sigmoid, hidden=8)
+    diagnosis = probe(model, x, y, loss=cross_entropy, clip=1.0)
+    assert diagnosis.device != "cpu"
+    assert diagnosis.profile.updates
+    found = {treatment.remedy: treatment.outcome for treatment in suggest(diagnosis, budget=60)}
+    assert found["ReLU"] == "cured"
+    assert "cannot" not in {found[name] for name in ("batch norm", "residual", "Kaiming init")}
+    assert all(p.device.type == "cpu" for p in model.parameters())

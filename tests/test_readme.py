@@ -45,6 +45,16 @@ def test_every_rule_has_its_row() -> None:
         assert f"| {rule.code} | {rule.name} |" in README
 
 
+def test_every_remedy_has_its_row_with_its_symptoms() -> None:
+    rows = [
+        row for row in README.splitlines() if row.startswith("| ") and "GH2" in row.split("|")[-2]
+    ]
+    for remedy in built_in_remedies():
+        word = remedy.name.removesuffix(" init")
+        (row,) = [row for row in rows if word in row.split("|")[1]] or [""]
+        assert row.split("|")[-2].strip() == ", ".join(sorted(remedy.symptoms)), remedy.name
+
+
 #: What was tried on copies: how far a training gets in its time is for the machine to say.
 TRIED = re.compile(r"\ntried on copies.*?(?=\n=====|\Z)", re.DOTALL)
 NUMBER = re.compile(r"(?<![\w.])x?\d+(?:\.\d+)?(?:e[+-]\d+)?(?![\w.])")

@@ -21,6 +21,8 @@ from pytest_gradhealth import (
     ProbeError,
     Remedy,
     Treatment,
+    VanishingGradientError,
+    assert_no_vanishing,
     built_in_remedies,
     probe,
     suggest,
@@ -122,6 +124,56 @@ def test_an_exploding_step_is_cured_by_clipping() -> None:
     assert by_name["clip"].outcome == "cured"
     assert by_name["clip"].rule == "GH202"
     assert by_name["clip by norm"].outcome == "cannot", "it is clipped already"
+
+
+class Loaded(nn.Module):
+    """A sick network with a layer that nothing uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.unused = sick(), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x)
+        return out
+
+
+def test_what_no_remedy_treats_does_not_stand_in_the_way_of_a_cure() -> None:
+    diagnosis = diagnosed(Loaded())
+    assert {f.code for f in diagnosis.findings} >= {"GH101", "GH401"}
+    assert outcomes(suggest(diagnosis, budget=60))["ReLU"] == "cured"
+    with pytest.raises(VanishingGradientError) as caught:
+        assert_no_vanishing(Loaded(), X, Y, loss=cross_entropy, remedy_budget=60)
+    assert caught.value.diagnosis is not None
+    assert outcomes(caught.value.diagnosis.treatments)["ReLU"] == "cured"
+
+
+def test_what_changes_the_training_is_judged_after_it() -> None:
+    def decay(patient: Patient) -> None:
+        patient.optimizer = lambda ps: torch.optim.AdamW(ps, lr=1e-3, weight_decay=40.0)
+
+    remedy = Remedy("decay", ("GH201",), decay, "decay()")
+    found = suggest(diagnosed(exploding()), remedies=[remedy], budget=60)
+    (mine,) = [treatment for treatment in found if treatment.remedy == "decay"]
+    assert mine.before.value is not None
+    assert mine.after is not None
+    assert mine.after.value is not None
+    assert mine.before.value > 1e3 > 30 * mine.after.value
+    assert mine.outcome in ("cured", "better")
+
+
+def test_a_training_that_helps_by_itself_is_no_merit_of_the_remedy() -> None:
+    class Idle(torch.optim.AdamW):
+        pass
+
+    def rename(patient: Patient) -> None:
+        patient.optimizer = lambda ps: Idle(ps, lr=1e-3, weight_decay=40.0)
+
+    given = {"optimizer": lambda ps: torch.optim.AdamW(ps, lr=1e-3, weight_decay=40.0)}
+    remedy = Remedy("rename", ("GH201",), rename)
+    found = suggest(diagnosed(exploding(), **given), remedies=[remedy], budget=60)
+    (mine,) = [treatment for treatment in found if treatment.remedy == "rename"]
+    assert mine.outcome == "no effect"
 
 
 def test_a_remedy_that_only_breaks_something_else_is_no_cure() -> None:
