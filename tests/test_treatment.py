@@ -27,8 +27,10 @@ from pytest_gradhealth import (
     probe,
     suggest,
 )
+from pytest_gradhealth import treatment as treating
 from pytest_gradhealth.capture import Subject
 from pytest_gradhealth.guessing import constant_answer
+from pytest_gradhealth.training import train
 from pytest_gradhealth.treatment import STEPS
 from tests.nets import batch, mlp
 
@@ -296,6 +298,42 @@ def test_the_budget_is_kept() -> None:
     assert time.perf_counter() - started < 5
     assert "not tried" in outcomes(found).values()
     assert len(found) == len([r for r in built_in_remedies() if "GH101" in r.symptoms]) + 100
+
+
+def test_copies_that_pass_are_trained_before_those_that_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained: list[str] = []
+
+    def watched(subject: Subject, *arguments: Any, **options: Any) -> Any:
+        trained.append(getattr(subject.model, "called", "as it is"))
+        return train(subject, *arguments, **options)
+
+    def named(name: str, change: Callable[[Patient], None]) -> Remedy:
+        def call(patient: Patient) -> None:
+            change(patient)
+            patient.model.called = name  # type: ignore[assignment]
+
+        return Remedy(name, ("GH101",), call)
+
+    def rectify(patient: Patient) -> None:
+        patient.model = mlp()
+
+    monkeypatch.setattr(treating, "train", watched)
+    monkeypatch.setattr(treating, "built_in_remedies", tuple)
+    suggest(diagnosed(), remedies=[named("fails", nothing), named("passes", rectify)])
+    assert trained == ["as it is", "passes", "fails"]
+
+
+def test_every_remedy_draws_the_same_numbers() -> None:
+    drawn: list[float] = []
+    remedies = [
+        Remedy(name, ("GH101",), lambda _: drawn.append(torch.rand(()).item()))
+        for name in ("one", "two", "three")
+    ]
+    suggest(diagnosed(), remedies=remedies, budget=60)
+    assert len(drawn) >= 3
+    assert len(set(drawn)) == 1
 
 
 # What is left as it was
