@@ -30,6 +30,7 @@ from pytest_gradhealth import (
 from pytest_gradhealth import treatment as treating
 from pytest_gradhealth.capture import Subject
 from pytest_gradhealth.guessing import constant_answer
+from pytest_gradhealth.optimizers import as_factory
 from pytest_gradhealth.training import train
 from pytest_gradhealth.treatment import STEPS
 from tests.nets import batch, mlp
@@ -234,6 +235,54 @@ def test_passing_without_learning_is_not_enough() -> None:
     assert found.reason == f"still no better than one answer for all, whose loss is {entropy:.2g}"
 
 
+def test_a_model_with_a_loss_of_its_own_has_to_fall_below_where_it_started() -> None:
+    class OwnLoss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.extra = sick(), nn.Parameter(torch.tensor([1e-3]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return cross_entropy(self.body(x), Y) + self.extra.square().sum()
+
+    def burden(patient: Patient) -> None:
+        model: Any = patient.model
+        model.body = mlp()
+        model.extra.data.fill_(10.0)
+
+    remedy = Remedy("burden", ("GH101",), burden)
+    diagnosis = probe(OwnLoss(), X, optimizer=lambda ps: torch.optim.Adam(ps, lr=0.05))
+    (found,) = [t for t in suggest(diagnosis, remedies=[remedy]) if t.remedy == "burden"]
+    assert found.after is not None
+    assert found.after.start is not None
+    assert found.after.end is not None
+    assert found.before.start is not None
+    assert 0.9 * found.after.start > found.after.end > found.before.start
+    assert found.outcome == "better"
+
+
+def test_an_instance_becomes_a_factory_with_its_settings() -> None:
+    model = mlp()
+    scheduled = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9, nesterov=True)
+    scheduled.param_groups[0]["lr"] = 0.1
+    for optimizer in (scheduled, torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.3)):
+        factory = as_factory(optimizer)
+        assert callable(factory)
+        built = factory(mlp().parameters())
+        assert type(built) is type(optimizer)
+        for name in ("lr", "momentum", "nesterov", "weight_decay"):
+            assert built.param_groups[0].get(name) == optimizer.param_groups[0].get(name)
+    assert as_factory(torch.optim.SGD) is torch.optim.SGD
+
+
+def test_a_diagnosis_is_treated_by_the_settings_of_the_assertion() -> None:
+    diagnosis = diagnosed()
+    for budget, tried in ((0, False), (60, True)):
+        with pytest.raises(VanishingGradientError) as caught:
+            assert_no_vanishing(diagnosis, remedy_budget=budget)
+        assert caught.value.diagnosis is not None
+        assert bool(caught.value.diagnosis.treatments) == tried
+
+
 @pytest.mark.parametrize(
     "error", [CannotApplyError("not today"), ZeroDivisionError("x / 0"), ProbeError("no\nway")]
 )
@@ -298,6 +347,25 @@ def test_the_budget_is_kept() -> None:
     assert time.perf_counter() - started < 5
     assert "not tried" in outcomes(found).values()
     assert len(found) == len([r for r in built_in_remedies() if "GH101" in r.symptoms]) + 100
+
+
+def test_a_slow_training_is_cut_short_and_says_so() -> None:
+    class Slow(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            time.sleep(0.02)
+            out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+            return out
+
+    def freeze(patient: Patient) -> None:
+        patient.model = Slow(*mlp())
+        patient.model.register_forward_hook(lambda *arguments: arguments[2] * 0.01)
+
+    remedy = Remedy("freeze", ("GH101",), freeze)
+    started = time.perf_counter()
+    found = suggest(diagnosed(Slow(*sick())), remedies=[remedy], budget=3)
+    assert time.perf_counter() - started < 6
+    reasons = {t.reason for t in found if t.outcome == "better"}
+    assert any("of 60 steps only" in reason for reason in reasons), reasons
 
 
 def test_copies_that_pass_are_trained_before_those_that_do_not(
