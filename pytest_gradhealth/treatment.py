@@ -103,12 +103,14 @@ def treat(
         clock=clock,
         budget=budget,
     )
+    nothing = _Untreated(Measure(), Comparison(ward.codes, math.nan, STEPS), Examined)
+    if not clock.leaves_room:
+        return tuple(_not_done(nothing, remedy, "not tried", ward.no_time) for remedy in chosen)
     with isolated(trial.subject.modules, trial.subject.device):
         try:
             untreated = _untreated(ward, value_of(ward.codes[0], diagnosis.profile))
         except Exception as error:  # whatever it is, it must not hide what failed
             reason = f"no copy can be trained: {_first_line(error)}"
-            nothing = _Untreated(Measure(), Comparison(ward.codes, math.nan, STEPS), Examined)
             return tuple(_not_done(nothing, remedy, "cannot", reason) for remedy in chosen)
         return tuple(sorted(_treatments(ward, untreated, chosen), key=merit))
 
@@ -160,6 +162,11 @@ class _Ward:
     known: frozenset[str]
     clock: _Clock
     budget: float
+
+    @property
+    def no_time(self) -> str:
+        """Why a remedy was not tried."""
+        return f"no time was left (remedy_budget={self.budget:g} s)"
 
     def copy(self) -> tuple[Patient, Subject]:
         """A deep copy of the model, as a patient (with its own batch) and as a subject."""
@@ -228,8 +235,7 @@ def _treatments(
     waiting: list[tuple[Remedy, Treatment]] = []
     for remedy in remedies:
         if not ward.clock.leaves_room:
-            reason = f"no time was left (remedy_budget={ward.budget:g} s)"
-            yield _not_done(untreated, remedy, "not tried", reason)
+            yield _not_done(untreated, remedy, "not tried", ward.no_time)
             continue
         with ward.clock.timed():
             treatment = _treated(ward, untreated, remedy, train_anyway=False)

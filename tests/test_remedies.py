@@ -364,6 +364,13 @@ def test_residual_projects_feature_maps_with_a_stride() -> None:
     assert patient.model(IMAGE).shape == (16, 5)
 
 
+def test_residual_leaves_the_layer_that_makes_the_output_alone() -> None:
+    patient, code = treated(BY_NAME["residual"], with_output(), FLAT)
+    assert "nn.Linear(32, 1" not in code
+    outputs = patient.model(FLAT)
+    assert bool(((outputs > 0) & (outputs < 1)).all())
+
+
 def test_residual_wraps_the_blocks_of_a_list() -> None:
     model = Branches()
     changed = BY_NAME["residual"].apply(model, FLAT)

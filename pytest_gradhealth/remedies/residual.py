@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import CannotApplyError
-from pytest_gradhealth.remedies.layers import WEIGHTED, Call
+from pytest_gradhealth.remedies.layers import WEIGHTED, Call, weighted
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
 FAMILY = "residual connections"
@@ -57,10 +57,11 @@ def change(patient: Patient) -> str:
         calls.setdefault(call.module, call)
     plan: list[tuple[str, nn.Module, list[_Run]]] = []
     covered: set[nn.Module] = set()
+    output = weighted(list(calls.values()))[-1].module
     for name, module in patient.model.named_modules():
         if module in covered or not isinstance(module, (nn.Sequential, nn.ModuleList)):
             continue
-        runs = list(_runs(module, calls))
+        runs = [run for run in _runs(module, calls) if not _makes_output(run, module, output)]
         children = list(module)
         for run in runs:
             for child in children[run.start : run.stop]:
@@ -112,6 +113,12 @@ def _runs(
             if projected is not None:
                 shortcut, written = projected
                 yield _Run(start, stop, shortcut.to(parameter.device, parameter.dtype), written)
+
+
+def _makes_output(run: _Run, container: nn.Module, output: nn.Module) -> bool:
+    """Whether a projection would go around the layer that makes the output, into the loss."""
+    inside = list(container.children())[run.start : run.stop]
+    return bool(run.written) and any(output in child.modules() for child in inside)
 
 
 def _has_weights(module: nn.Module) -> bool:
