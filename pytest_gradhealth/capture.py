@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from pytest_gradhealth.calling import Loss, call_model, fresh, scalar_loss
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.graph import DominatorTree, Edge, dominators, walk
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
-from pytest_gradhealth.norms import cosine, l2_norm, to_numbers
+from pytest_gradhealth.norms import cosine, l2_norm, spread, to_numbers
 from pytest_gradhealth.paths import gradient_paths
 from pytest_gradhealth.recorder import Key, Mark, Recorder
 from pytest_gradhealth.records import (
+    ActivationRecord,
     GradientProfile,
     NonFinite,
     OutputRecord,
@@ -27,6 +29,8 @@ from pytest_gradhealth.records import (
     PathPoint,
 )
 from pytest_gradhealth.step import Step, penalty_gradients
+from pytest_gradhealth.tree import tensors
+from pytest_gradhealth.units import Place, SeenActivation, activations_of
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,11 @@ def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
         outputs = call_model(subject.model, inputs)
         recorder.active = False
         loss = scalar_loss(outputs, targets, subject.loss)
+        spreads = [spread(t) for t in tensors(outputs) if _is_batch(t)]
         del inputs, targets, outputs
         graph = walk(loss)
         marks = _path_marks(recorder.marks, graph.root)
+        activations = activations_of(graph.nodes, _places(recorder.marks))
         tree = dominators(graph, {m.edge: i for i, m in marks.items() if m.edge is not None})
         leaves: dict[int, Tensor] = {id(t): t for m in subject.modules for t in m.parameters()}
         leaves |= {id(t): t for t in graph.leaves}
@@ -104,7 +110,8 @@ def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
         with gradients_set_aside(leaves.values()):
             run_backward(loss)
             measured = _measure_parameters(subject.model, _fed_to_norms(marks), penalties)
-    return _read(recorder, loss, marks, tree, measured, seed=seed, steps=steps)
+    units = _Units(activations, spreads)
+    return _read(recorder, loss, marks, tree, measured, units, seed=seed, steps=steps)
 
 
 def run_backward(loss: Tensor) -> None:
@@ -134,6 +141,25 @@ def _path_marks(marks: Iterable[Mark], root: Edge) -> dict[int, Mark]:
     usable = [mark for mark in marks if mark.edge is not None and mark.edge != root]
     layers = [mark for mark in usable if mark.shape] or usable
     return dict(enumerate(layers))
+
+
+def _places(marks: Iterable[Mark]) -> dict[Node, Place]:
+    """The nodes that computed module outputs."""
+    return {m.edge[0]: Place(m.name, m.type, m.leaf) for m in marks if m.edge is not None}
+
+
+def _is_batch(tensor: Tensor) -> bool:
+    """Whether a model output holds several examples of several numbers."""
+    several = tensor.dim() > 1 and tensor.shape[0] > 1
+    return several and tensor.is_floating_point() and tensor.requires_grad
+
+
+@dataclass(frozen=True)
+class _Units:
+    """What was read from activations and outputs, still on the device."""
+
+    activations: list[SeenActivation]
+    spreads: list[Tensor]
 
 
 def _fed_to_norms(marks: dict[int, Mark]) -> frozenset[str]:
@@ -201,6 +227,7 @@ def _read(
     marks: dict[int, Mark],
     tree: DominatorTree,
     measured: list[_Measured],
+    units: _Units,
     *,
     seed: int,
     steps: int,
@@ -211,6 +238,9 @@ def _read(
         scalars += [t for t in (mark.activation, mark.gradient) if t is not None]
     for parameter in measured:
         scalars += [t for t in parameter.scalars if t is not None]
+    for seen in units.activations:
+        scalars += [t for t in (seen.dead, seen.flat) if t is not None]
+    scalars += units.spreads
     numbers = iter(to_numbers(scalars))
 
     def read(tensor: Tensor | None) -> float | None:
@@ -221,6 +251,8 @@ def _read(
     for mark in recorder.marks:
         outputs[id(mark)] = _output_record(mark, read(mark.activation), read(mark.gradient))
     parameters = tuple(_parameter_record(p, *map(read, p.scalars)) for p in measured)
+    activations = [_activation_record(s, read(s.dead), read(s.flat)) for s in units.activations]
+    spreads = [number for number in map(read, units.spreads) if number is not None]
     points = {
         i: _point(mark, outputs[id(mark)])
         for i, mark in marks.items()
@@ -235,6 +267,8 @@ def _read(
         paths=gradient_paths(tree, points),
         outputs=(*outputs.values(), *silent),
         parameters=parameters,
+        activations=tuple(reversed(activations)),
+        spread=max(spreads, default=None),
     )
     return Look(profile, tree, points, {i: mark.key for i, mark in marks.items()})
 
@@ -252,6 +286,13 @@ def _output_record(mark: Mark, activation: float | None, gradient: float | None)
         call=mark.call,
         output=mark.output,
     )
+
+
+def _activation_record(
+    seen: SeenActivation, dead: float | None, flat: float | None
+) -> ActivationRecord:
+    place = seen.place
+    return ActivationRecord(place.name, place.type, seen.function, seen.units, dead, flat)
 
 
 def _point(mark: Mark, record: OutputRecord) -> PathPoint:

@@ -54,6 +54,16 @@ def cosine(weight: Tensor, gradient: Tensor) -> Tensor:
     return product
 
 
+@torch.no_grad()
+def spread(outputs: Tensor) -> Tensor:
+    """Return how far the examples of a batch lie apart: RMS distance from their mean over RMS.
+
+    Between 0 (all the same) and 1, or NaN for a batch of zeros.
+    """
+    distances: Tensor = l2_norm(outputs - outputs.mean(0)) / l2_norm(outputs)
+    return distances
+
+
 def _norm(values: Tensor, dim: int | None = None, dtype: torch.dtype | None = None) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(values, dim=dim, dtype=dtype)
     return norm

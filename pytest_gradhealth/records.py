@@ -243,6 +243,24 @@ class ParameterRecord:
 
 
 @dataclass(frozen=True)
+class ActivationRecord:
+    """An activation function and what it let through, over the whole batch.
+
+    `name` and `type` are those of its module or, for a function, of the layer before it. `dead` is
+    the share of its `units` (features or channels) that are zero for the whole batch, None for
+    functions that cannot be; `flat` the share of elements where its slope is below a hundredth of
+    the largest, None for functions that do not saturate.
+    """
+
+    name: str
+    type: str
+    function: str
+    units: int
+    dead: float | None = None
+    flat: float | None = None
+
+
+@dataclass(frozen=True)
 class NonFinite:
     """Where the first NaN or infinity came up.
 
@@ -287,7 +305,9 @@ class GradientProfile:
 
     `steps` counts the optimizer steps before the look (0: as given). `awake` names parameters
     that read "none" or "zero" in this look but had a gradient in one of those steps. `updates` are
-    the training steps made from here, where a rule needs them.
+    the training steps made from here, where a rule needs them. `spread` says how far the model's
+    outputs for different examples lie apart: RMS distance from their mean over RMS, None without
+    outputs to compare.
     """
 
     seed: int
@@ -299,6 +319,8 @@ class GradientProfile:
     non_finite: NonFinite | None = None
     awake: tuple[str, ...] = ()
     updates: tuple[Update, ...] = ()
+    activations: tuple[ActivationRecord, ...] = ()
+    spread: float | None = None
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

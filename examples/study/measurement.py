@@ -1,0 +1,169 @@
+"""What one network measures: the linter's verdicts and every statistic the study compares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from examples.study.network import Network
+from examples.study.observation import observe
+from examples.study.peers import PEERS
+from pytest_gradhealth import Diagnosis, GradientPath, GradientProfile, ProbeError, probe
+
+#: What the loss is multiplied by; no verdict of ours may depend on it.
+SCALES = (1.0, 1e-4, 1e4)
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A number that could decide: in decades, the larger the worse."""
+
+    name: str
+    what: str
+    of: Callable[[GradientProfile], float]
+
+
+def _worst(profile: GradientProfile, of: Callable[[GradientPath], float]) -> float:
+    return max((of(path) for path in profile.judged_paths if path.links), default=0.0)
+
+
+def _weights(profile: GradientProfile) -> list[tuple[float, float]]:
+    """Norm and gradient norm of the weights, in the order of the model."""
+    return [
+        (p.norm, p.gradient)
+        for p in profile.parameters
+        if len(p.shape) > 1 and p.gradient is not None
+    ]
+
+
+def _log(value: float) -> float:
+    return math.log10(value) if value > 0 else -math.inf
+
+
+def _span(values: Iterable[float]) -> float:
+    """Decades between the smallest and the largest; infinite with a zero or an infinity."""
+    logs = [_log(value) if math.isfinite(value) else math.inf for value in values]
+    if not logs:
+        return 0.0
+    return max(logs) - min(logs) if all(map(math.isfinite, logs)) else math.inf
+
+
+def _envelope(path: GradientPath) -> float:
+    return _span(point.norm for point in path.points)
+
+
+def _rate(path: GradientPath) -> float:
+    return abs(path.l2) / path.links
+
+
+def _coefficient(path: GradientPath) -> float:
+    sizes = [p.norm * p.activation / math.sqrt(p.numel) for p in (path.first, path.last)]
+    return _span(sizes)
+
+
+def _weight_gradients(profile: GradientProfile) -> float:
+    gradients = [gradient for _, gradient in _weights(profile)]
+    return _span((gradients[0], gradients[-1])) if gradients else 0.0
+
+
+def _relative_updates(profile: GradientProfile) -> float:
+    return _span(gradient / norm for norm, gradient in _weights(profile) if norm)
+
+
+STATISTICS = (
+    Statistic(
+        "path ratio",
+        "gradient of the first layer's output over the last's, along the path: max(-V, X)",
+        lambda p: _worst(p, lambda path: max(-path.vanishing, path.exploding)),
+    ),
+    Statistic(
+        "envelope",
+        "largest over smallest gradient norm on the path",
+        lambda p: _worst(p, _envelope),
+    ),
+    Statistic(
+        "rate per layer", "geometric mean of the path's steps", lambda p: _worst(p, _rate)
+    ),
+    Statistic(
+        "weight-gradient ratio", "gradient of the first weight over the last's", _weight_gradients
+    ),
+    Statistic(
+        "relative update",
+        "largest over smallest gradient-to-weight ratio of all weights",
+        _relative_updates,
+    ),
+    Statistic(
+        "gradient scale coefficient",
+        "the path ratio times the ratio of the activations' RMS (Philipp et al. 2017)",
+        lambda p: _worst(p, _coefficient),
+    ),
+)
+
+
+def measure(network: Network, seed: int) -> dict[str, Any]:
+    """Build a network under a seed and let the linter and its peers judge it, at every loss scale.
+
+    Plain numbers and lists, for a journal. What could not be probed says why under "error".
+    """
+    record: dict[str, Any] = {"name": network.name, "family": network.family, "seed": seed}
+    torch.manual_seed(seed)
+    model = network.build()
+    inputs, targets = network.batch()
+    for scale in SCALES:
+        loss = _scaled(network.loss, scale)
+        try:
+            diagnosis = probe(model, inputs, targets, loss=loss)
+        except ProbeError as error:
+            return {**record, "error": str(error)}
+        record.setdefault("verdicts", []).append(_verdict(diagnosis))
+        if scale == 1.0:
+            record |= _statistics(diagnosis)
+    record["peers"] = {
+        peer.name: [
+            list(peer.judge(observe(model, inputs, targets, network.loss, scale=scale)))
+            for scale in SCALES
+        ]
+        for peer in PEERS
+    }
+    return record
+
+
+def _scaled(loss: Callable[[Any, Any], Any] | None, scale: float) -> Callable[[Any, Any], Any] | None:
+    if scale == 1.0:
+        return loss
+    return lambda outputs, targets: scale * (_own(outputs) if loss is None else loss(outputs, targets))
+
+
+def _own(outputs: Any) -> Any:
+    return outputs["loss"] if isinstance(outputs, Mapping) else outputs.loss
+
+
+def _verdict(diagnosis: Diagnosis) -> dict[str, Any]:
+    return {
+        "verdict": diagnosis.verdict,
+        "findings": [
+            [f.code, f.severity, f.layer, f.value, f.message] for f in diagnosis.findings
+        ],
+    }
+
+
+def _statistics(diagnosis: Diagnosis) -> dict[str, Any]:
+    profile = diagnosis.profiles[0]
+    path = diagnosis.worst_path
+    return {
+        "milliseconds": diagnosis.milliseconds,
+        "loss": profile.loss,
+        "statistics": {s.name: s.of(profile) for s in STATISTICS},
+        "vanishing": None if path is None else path.vanishing,
+        "exploding": None if path is None else path.exploding,
+        "points": 0 if path is None else len(path.points),
+        "output rms": None if path is None else path.last.activation / math.sqrt(path.last.numel),
+        "spread": profile.spread,
+        "dead": max((a.dead for a in profile.activations if a.dead is not None), default=None),
+        "flat": max((a.flat for a in profile.activations if a.flat is not None), default=None),
+        "first weight": next((g / math.sqrt(math.prod(p.shape)) for p in profile.parameters if len(p.shape)>1 for g in [p.gradient] if g is not None), None),
+    }
