@@ -160,13 +160,15 @@ def assert_all_reached(
     msg: Message | None = None,
     **settings: Unpack[SettingValues],
 ) -> Diagnosis:
-    """Assert that every trainable parameter gets a gradient (GH401).
+    """Assert that every trainable parameter gets a gradient (GH401), and is used at all (GH405).
+
+    What the forward does not use is otherwise a warning.
 
     The arguments are those of `assert_no_vanishing`. Returns the Diagnosis. Raises
     UnreachedParameterError; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
-    return _check(("GH401",), model, inputs, targets, loss, optimizer, settings, msg)
+    return _check(("GH401", "GH405"), model, inputs, targets, loss, optimizer, settings, msg)
 
 
 def assert_healthy(
@@ -261,11 +263,7 @@ def _check(
 ) -> Diagnosis:
     __tracebackhide__ = True
     diagnosis = measured(model, inputs, targets, loss, optimizer, values, step)
-    failures = tuple(
-        finding
-        for finding in diagnosis.findings
-        if finding.severity == "failure" and (codes is None or finding.code in codes)
-    )
+    failures = tuple(finding for finding in diagnosis.findings if _fails(finding, codes))
     if not failures:
         return diagnosis
     context = current()
@@ -281,6 +279,17 @@ def _check(
     elif msg is not None:
         text = f"{msg}\n{text}"
     raise _error_class(failures[0])(text, failures, diagnosis)
+
+
+def _fails(finding: Finding, codes: Iterable[str] | None) -> bool:
+    """Whether an assertion on some rules (None: all) fails on a finding.
+
+    An unused parameter is only a warning, unless it is asked for.
+    """
+    if codes is None:
+        return finding.severity == "failure"
+    wanted = finding.severity == "failure" or finding.code == "GH405"
+    return wanted and finding.code in codes
 
 
 def _with_treatments(

@@ -16,7 +16,7 @@ from pytest_gradhealth.calling import Loss, call_model, fresh, scalar_loss
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.graph import DominatorTree, Edge, dominators, walk
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
-from pytest_gradhealth.norms import cosine, l2_norm, spread, to_numbers
+from pytest_gradhealth.norms import cosine, l2_norm, rms, spread, to_numbers
 from pytest_gradhealth.paths import gradient_paths
 from pytest_gradhealth.recorder import Key, Mark, Recorder
 from pytest_gradhealth.records import (
@@ -38,7 +38,7 @@ class Subject:
     """What is looked at: a model, one batch and how they make a loss, all on one device.
 
     `step` says how it is trained, and `decay`, by parameter name, the weight decay that the
-    optimizer adds to the gradient.
+    optimizer adds to the gradient. `scale` multiplies the loss in training steps.
     """
 
     model: nn.Module
@@ -48,6 +48,7 @@ class Subject:
     device: torch.device
     step: Step = field(default_factory=Step)
     decay: Mapping[str, float] = field(default_factory=dict)
+    scale: float = 1.0
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -57,7 +58,8 @@ class Subject:
     def run(self) -> Tensor:
         """Forward to the scalar loss, on copies of the batch."""
         inputs, targets = fresh((self.inputs, self.targets), self.device)
-        return scalar_loss(call_model(self.model, inputs), targets, self.loss)
+        loss = scalar_loss(call_model(self.model, inputs), targets, self.loss)
+        return loss if self.scale == 1.0 else loss * self.scale
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,12 @@ def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
         outputs = call_model(subject.model, inputs)
         recorder.active = False
         loss = scalar_loss(outputs, targets, subject.loss)
-        spreads = [spread(t) for t in tensors(outputs) if _is_batch(t)]
+        compared = [t for t in tensors(outputs) if _is_batch(t)]
+        spreads = [spread(t) for t in compared]
+        given = [spread(t) for t in tensors(inputs) if t.dim() and t.shape[0] > 1]
+        sizes = [rms(t) for t in compared]
+        wanted = [rms(t) for t in tensors(targets) if t.is_floating_point() and t.numel()]
+        del compared
         del inputs, targets, outputs
         graph = walk(loss)
         marks = _path_marks(recorder.marks, graph.root)
@@ -110,7 +117,7 @@ def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
         with gradients_set_aside(leaves.values()):
             run_backward(loss)
             measured = _measure_parameters(subject.model, _fed_to_norms(marks), penalties)
-    units = _Units(activations, spreads)
+    units = _Units(activations, spreads, given, sizes, wanted)
     return _read(recorder, loss, marks, tree, measured, units, seed=seed, steps=steps)
 
 
@@ -160,6 +167,9 @@ class _Units:
 
     activations: list[SeenActivation]
     spreads: list[Tensor]
+    given: list[Tensor]
+    sizes: list[Tensor]
+    wanted: list[Tensor]
 
 
 def _fed_to_norms(marks: dict[int, Mark]) -> frozenset[str]:
@@ -240,7 +250,7 @@ def _read(
         scalars += [t for t in parameter.scalars if t is not None]
     for seen in units.activations:
         scalars += [t for t in (seen.dead, seen.flat) if t is not None]
-    scalars += units.spreads
+    scalars += [*units.spreads, *units.given, *units.sizes, *units.wanted]
     numbers = iter(to_numbers(scalars))
 
     def read(tensor: Tensor | None) -> float | None:
@@ -252,7 +262,10 @@ def _read(
         outputs[id(mark)] = _output_record(mark, read(mark.activation), read(mark.gradient))
     parameters = tuple(_parameter_record(p, *map(read, p.scalars)) for p in measured)
     activations = [_activation_record(s, read(s.dead), read(s.flat)) for s in units.activations]
-    spreads = [number for number in map(read, units.spreads) if number is not None]
+    spreads = [next(numbers) for _ in units.spreads]
+    given = max((next(numbers) for _ in units.given), default=1.0)
+    sizes = [next(numbers) for _ in units.sizes]
+    wanted = max([1.0, *(next(numbers) for _ in units.wanted)])
     points = {
         i: _point(mark, outputs[id(mark)])
         for i, mark in marks.items()
@@ -268,7 +281,8 @@ def _read(
         outputs=(*outputs.values(), *silent),
         parameters=parameters,
         activations=tuple(reversed(activations)),
-        spread=max(spreads, default=None),
+        spread=max(spreads) / min(given, 1.0) if spreads and given else None,
+        magnitude=min(sizes) / wanted if sizes else None,
     )
     return Look(profile, tree, points, {i: mark.key for i, mark in marks.items()})
 

@@ -40,6 +40,35 @@ class Cause:
     advice: str
 
 
+#: Causes that need no measurement.
+_PLAIN = {
+    "GH103": Cause(
+        "the loss is scaled down, or the gradient is lost on the way",
+        "a larger loss (a sum instead of a mean, no constant factor), or a smaller eps",
+    ),
+    "GH203": Cause(
+        "inputs that were not scaled, large initial weights, or a sum over many layers",
+        "standardised inputs, nn.init.kaiming_normal_ for the weights, or a normalisation layer",
+    ),
+    "GH402": Cause(
+        "large negative biases, inputs that were not scaled, or a step that was too long",
+        "zero biases, standardised inputs, a smaller learning rate, or nn.LeakyReLU()",
+    ),
+    "GH403": Cause(
+        "what comes in is too large: inputs that were not scaled, or large weights",
+        "standardised inputs, smaller weights, or a normalisation layer before it",
+    ),
+    "GH404": Cause(
+        "each layer forgets some of what tells the examples apart, or the biases drown it",
+        "larger initial weights, inputs of standard deviation 1, or a residual connection",
+    ),
+    "GH405": Cause(
+        "their module is never called, or does without them",
+        "use them, delete them, or freeze them with requires_grad_(False)",
+    ),
+}
+
+
 @dataclass(frozen=True)
 class _Share:
     """Decades that layers of one kind gain together (negative: lose), over how many steps."""
@@ -59,6 +88,8 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
         return _non_finite(profile)
     if finding.code == "GH401" and finding.severity != "info":
         return _unreached(finding)
+    if finding.code in _PLAIN:
+        return _PLAIN[finding.code]
     if finding.code == "GH202":
         return _update(finding, profile)
     if finding.code == "GH601" and finding.value is not None:
@@ -237,10 +268,10 @@ def _non_finite(profile: GradientProfile) -> Cause | None:
 
 
 def _unreached(finding: Finding) -> Cause | None:
-    if "unused by the loss" in finding.message:
+    if "cut off from the loss" in finding.message:
         return Cause(
-            "the forward does not use them, or cuts them off with detach() or no_grad()",
-            "use them, delete them, or freeze them with requires_grad_(False)",
+            "a detach(), a no_grad() or an operation without a slope lies on the way to the loss",
+            "take it out, or freeze them with requires_grad_(False)",
         )
     return None
 

@@ -30,11 +30,15 @@ from pytest_gradhealth.records import (
 )
 from pytest_gradhealth.rules import Evidence, Rule, built_in_rules
 from pytest_gradhealth.rules.exploding import scale_free_weights
+from pytest_gradhealth.rules.rule import without_echoes
 from pytest_gradhealth.settings import Settings, check_codes, is_selected
 from pytest_gradhealth.step import Clip, Regularizer, Step
 from pytest_gradhealth.training import updates
 from pytest_gradhealth.trial import Case, ModelLike, Trial, check_case, prepare
 
+#: L2 norm of the gradient at the loss in the steps before the second look, about that of a mean
+#: cross entropy over a hundred examples.
+LEVEL = 0.1
 #: How many seeds are tried at most where one leaves doubt.
 MOST_SEEDS = 5
 
@@ -77,6 +81,10 @@ def probe(
     warn_max_ratio: float | None = None,
     max_update: float | None = None,
     max_penalty: float | None = None,
+    max_output: float | None = None,
+    min_spread: float | None = None,
+    max_dead: float | None = None,
+    max_saturated: float | None = None,
     select: Sequence[str] | None = None,
     ignore: Sequence[str] | None = None,
     rules: Sequence[Rule] = (),
@@ -93,7 +101,9 @@ def probe(
     copy and judged too. `device`: "auto", or a device. `seeds`: how many, or which.
     `confirm_steps`: 5; with 0 a failing first look stands. The ratios are limits on the gradient's
     L2 norm, first layer over last; `max_update` on a step's change of a weight over the weight;
-    `max_penalty` on the gradient of the penalty over that of the loss. `rules` come on top of the
+    `max_penalty` on the gradient of the penalty over that of the loss; `max_output` on the RMS of
+    the outputs, `min_spread` on how far they differ over the batch; `max_dead` and `max_saturated`
+    on shares of a layer's units. `rules` come on top of the
     package's own.
 
     Model, batch, random numbers and modes are left as they were. Raises ProbeError for what cannot
@@ -110,6 +120,10 @@ def probe(
             "warn_max_ratio": warn_max_ratio,
             "max_update": max_update,
             "max_penalty": max_penalty,
+            "max_output": max_output,
+            "min_spread": min_spread,
+            "max_dead": max_dead,
+            "max_saturated": max_saturated,
             "select": select,
             "ignore": ignore,
         },
@@ -131,7 +145,7 @@ def diagnose(
     findings: list[Finding] = []
     for seed in _seeds(case, settings, base_seed):
         trial = prepare(case, settings, seed)
-        limits = limits_of(settings, sgd=trial.kind.sgd)
+        limits = limits_of(settings, sgd=trial.kind.sgd, eps=_eps(trial, case))
         looks, found = examine(trial, settings.confirm_steps, chosen, limits)
         profiles += looks
         findings = _with_news(findings, found)
@@ -154,7 +168,9 @@ def diagnose(
 
 def judge(rules: Iterable[Rule], evidence: Evidence) -> tuple[Finding, ...]:
     """Apply rules to what was measured."""
-    return tuple(finding for rule in rules for finding in rule.check(evidence) or ())
+    rules = tuple(rules)
+    found = [finding for rule in rules for finding in rule.check(evidence) or ()]
+    return without_echoes(rules, found)
 
 
 def judge_again(
@@ -170,10 +186,9 @@ def judge_again(
     for seed in diagnosis.seeds:
         first, *more = diagnosis.looks(seed)
         evidence = Evidence(first, more[0] if more else None, limits)
-        for rule in rules:
-            found = tuple(rule.check(evidence) or ())
-            findings = _with_news(findings, found)
-            unconfirmed |= not more and rule.wants_second_look(found)
+        found = judge(rules, evidence)
+        findings = _with_news(findings, found)
+        unconfirmed |= not more and _in_doubt(rules, found)
     findings.sort(key=lambda finding: RANK[finding.severity])
     changed = replace(
         diagnosis, findings=tuple(findings), verdict=verdict_of(findings), limits=limits
@@ -191,6 +206,12 @@ def _with_news(known: Sequence[Finding], found: Sequence[Finding]) -> list[Findi
     seeds = {finding.seed for finding in known}
     things = {thing(finding) for finding in known}
     return [*known, *(f for f in found if f.seed in seeds or thing(f) not in things)]
+
+
+def _eps(trial: Trial, case: Case) -> Limit | None:
+    """The eps of an optimizer that the caller has declared, where it has one."""
+    eps = trial.kind.eps
+    return None if case.optimizer is None or not eps else Limit(eps, f"eps of {trial.kind.name}")
 
 
 def _seeds(case: Case, settings: Settings, base: int) -> Iterator[int]:
@@ -225,7 +246,8 @@ def examine(
             bad = first_non_finite(subject, seed=seed)
         first = first.marked(bad or SOMEWHERE)
     findings = judge(rules, Evidence(first.profile, None, limits))
-    if not _in_doubt(rules, findings):
+    doubt = _in_doubt(rules, findings)
+    if not doubt and all(f.path is None or f.severity == "info" for f in findings):
         return [first.profile], findings
 
     carriers = None
@@ -238,6 +260,8 @@ def examine(
     if not confirm_steps or not _in_doubt(rules, findings):
         return [first.profile], findings
 
+    if trial.optimizer is None:
+        subject = replace(subject, scale=_leveling(first.profile))
     second = look_after_steps(subject, trial.optimizer, seed=seed, steps=confirm_steps)
     if carriers is not None:
         second = second.restricted_to(carriers)
@@ -255,6 +279,16 @@ def _updates(trial: Trial, profile: GradientProfile) -> tuple[Update, ...]:
         twin, optimizer = copied(subject, trial.optimizer, subject.device)
         stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
         return updates(twin, stepper, seed=trial.seed, steps=UPDATE_STEPS, exempt=exempt)
+
+
+def _leveling(profile: GradientProfile) -> float:
+    """What brings the gradient at the loss to a common size.
+
+    Adam's eps would otherwise make the second look depend on the scale of the loss, which is
+    anyone's choice where no optimizer is declared.
+    """
+    size = max((path.last.norm for path in profile.judged_paths), default=0.0)
+    return LEVEL / size if 0 < size < math.inf else 1.0
 
 
 def _in_doubt(rules: Sequence[Rule], findings: Sequence[Finding]) -> bool:

@@ -47,6 +47,30 @@ class UnreachedParameterError(GradientHealthError):
     """A trainable parameter gets no gradient, or only zeros (GH401)."""
 
 
+class ExplodingOutputError(GradientHealthError):
+    """The model's outputs are of no sane size (GH203)."""
+
+
+class NegligibleGradientError(GradientHealthError):
+    """Gradients drown in the eps of the optimizer (GH103)."""
+
+
+class DeadUnitsError(GradientHealthError):
+    """Nearly all units of a layer are zero for the whole batch (GH402)."""
+
+
+class SaturatedUnitsError(GradientHealthError):
+    """More of a layer is saturated than was allowed (GH403)."""
+
+
+class CollapsedOutputError(GradientHealthError):
+    """All examples of a batch get the same output (GH404)."""
+
+
+class UnusedParameterError(UnreachedParameterError):
+    """A trainable parameter belongs to a module that the forward does not use (GH405)."""
+
+
 class DominatingRegularizerError(GradientHealthError):
     """The gradient of the regularisation term drowns that of the data (GH601)."""
 
@@ -61,5 +85,6 @@ for _error in (
     CannotApplyError,
     GradientHealthError,
     *GradientHealthError.__subclasses__(),
+    UnusedParameterError,
 ):
     _error.__module__ = "pytest_gradhealth"  # the name to import them by, and a shorter message

@@ -9,7 +9,8 @@ from pytest_gradhealth.records import GradientPath, GradientProfile, Limit
 from pytest_gradhealth.settings import Settings
 
 #: Ratios, first layer over last, with Adam or an unknown optimizer; change of a weight in one step
-#: over the weight; gradient of the penalty over that of the data.
+#: over the weight; gradient of the penalty over that of the data; RMS of the outputs, and their
+#: spread over the batch; shares of dead and of saturated units. examples/study/RESULTS.md shows where they come from.
 DEFAULTS = {
     "min_ratio": 1e-5,
     "warn_min_ratio": 1e-3,
@@ -17,16 +18,26 @@ DEFAULTS = {
     "warn_max_ratio": 1e2,
     "max_update": 1.0,
     "max_penalty": 10.0,
+    "max_output": 1e3,
+    "warn_max_output": 1e2,
+    "min_spread": 1e-4,
+    "warn_min_spread": 1e-3,
+    "max_dead": 0.95,
+    "max_saturated": 0.995,
 }
 #: The setting that a rule's value is compared with.
 SETTING_OF = {
     "GH101": "min_ratio",
     "GH201": "max_ratio",
     "GH202": "max_update",
+    "GH203": "max_output",
+    "GH402": "max_dead",
+    "GH403": "max_saturated",
+    "GH404": "min_spread",
     "GH601": "max_penalty",
 }
 #: What differs with SGD, whose steps shrink with the gradient.
-WITH_SGD = {"min_ratio": 1e-3, "warn_min_ratio": 1e-2}
+WITH_SGD = {"min_ratio": 1e-4}
 
 #: Decades from a limit within which one seed does not decide.
 CLOSE = 0.3
@@ -35,11 +46,14 @@ CLOSE = 0.3
 NARROW = 1.0
 
 
-def limits_of(settings: Settings, *, sgd: bool) -> dict[str, Limit]:
-    """Return the thresholds by setting name, each with its source."""
-    found = {}
+def limits_of(settings: Settings, *, sgd: bool, eps: Limit | None = None) -> dict[str, Limit]:
+    """Return the thresholds by setting name, each with its source.
+
+    `eps` is that of the declared optimizer, which is a limit of its own.
+    """
+    found = {} if eps is None else {"eps": eps}
     for name, default in DEFAULTS.items():
-        value = getattr(settings, name)
+        value = getattr(settings, name, None)
         if value is not None:
             found[name] = Limit(value, settings.source(name))
         elif sgd and name in WITH_SGD:

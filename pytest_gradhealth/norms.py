@@ -54,14 +54,22 @@ def cosine(weight: Tensor, gradient: Tensor) -> Tensor:
     return product
 
 
+def rms(tensor: Tensor) -> Tensor:
+    """Return the root mean square of all elements."""
+    root: Tensor = l2_norm(tensor) / tensor.numel() ** 0.5
+    return root
+
+
 @torch.no_grad()
 def spread(outputs: Tensor) -> Tensor:
     """Return how far the examples of a batch lie apart: RMS distance from their mean over RMS.
 
-    Between 0 (all the same) and 1, or NaN for a batch of zeros.
+    Between 0 (all the same) and 1, also for integers and booleans; 0 for a batch of zeros.
     """
-    distances: Tensor = l2_norm(outputs - outputs.mean(0)) / l2_norm(outputs)
-    return distances
+    values = outputs if outputs.is_floating_point() or outputs.is_complex() else outputs.double()
+    size = l2_norm(values)
+    distance: Tensor = l2_norm(values - values.mean(0)) / torch.where(size > 0, size, 1)
+    return distance
 
 
 def _norm(values: Tensor, dim: int | None = None, dtype: torch.dtype | None = None) -> Tensor:

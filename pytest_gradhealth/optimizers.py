@@ -71,12 +71,14 @@ class Kind:
 
     With SGD steps are proportional to gradients, so that small gradients mean no learning. `decay`
     is the weight decay that becomes part of the gradient, by parameter name, where there is any.
+    `eps` is what an adaptive optimizer adds below the bar.
     """
 
     name: str
     rate: float | None
     sgd: bool
     decay: Mapping[str, float] = field(default_factory=dict)
+    eps: float | None = None
 
     def __str__(self) -> str:
         return self.name if self.rate is None else f"{self.name}(lr={self.rate:g})"
@@ -94,12 +96,15 @@ def kind_of(optimizer: OptimizerLike | None, parameters: Mapping[str, nn.Paramet
         )
         coupled = issubclass(optimizer, COUPLED) and not decoupled
         decay = dict.fromkeys(parameters, weight_decay) if coupled and weight_decay else {}
-        return Kind(optimizer.__name__, rate, issubclass(optimizer, torch.optim.SGD), decay)
+        sgd, eps = issubclass(optimizer, torch.optim.SGD), _default(optimizer, "eps")
+        return Kind(optimizer.__name__, rate, sgd, decay, eps)
     built = build(cast("OptimizerLike", optimizer), list(parameters.values()))
     lr: Any = built.defaults.get("lr")
     known = None if lr is None else float(lr)
     sgd = isinstance(built, torch.optim.SGD)
-    return Kind(type(built).__name__, known, sgd, _coupled_decay(built, parameters))
+    eps = built.defaults.get("eps")
+    decay = _coupled_decay(built, parameters)
+    return Kind(type(built).__name__, known, sgd, decay, eps if isinstance(eps, float) else None)
 
 
 def _default(optimizer: type[Optimizer], name: str) -> float | None:

@@ -101,7 +101,7 @@ OPTIONS: tuple[Option, ...] = (
         "min_ratio",
         _ratio,
         "a positive number",
-        "GH101 fails below this ratio, first layer over last (default: 1e-5, for SGD 1e-3)",
+        "GH101 fails below this ratio, first layer over last (default: 1e-5, for SGD 1e-4)",
         ini="float",
     ),
     Option(
@@ -115,7 +115,7 @@ OPTIONS: tuple[Option, ...] = (
         "warn_min_ratio",
         _ratio,
         "a positive number",
-        "GH101 warns below this ratio (default: 1e-3, for SGD 1e-2)",
+        "GH101 warns below this ratio (default: 1e-3)",
         ini="float",
     ),
     Option(
@@ -137,6 +137,34 @@ OPTIONS: tuple[Option, ...] = (
         _ratio,
         "a positive number",
         "GH601 fails above this ratio, gradient of the penalty over that of the data (default: 10)",
+        ini="float",
+    ),
+    Option(
+        "max_output",
+        _ratio,
+        "a positive number",
+        "GH203 fails when the RMS of the outputs is above this (default: 1e3)",
+        ini="float",
+    ),
+    Option(
+        "min_spread",
+        _ratio,
+        "a positive number",
+        "GH404 fails when outputs differ by less than this over the batch (default: 1e-4)",
+        ini="float",
+    ),
+    Option(
+        "max_dead",
+        _ratio,
+        "a positive number",
+        "GH402 fails when more than this share of a layer's units is dead (default: 0.95)",
+        ini="float",
+    ),
+    Option(
+        "max_saturated",
+        _ratio,
+        "a positive number",
+        "GH403 fails when more than this share of a layer is saturated (default: 0.995)",
         ini="float",
     ),
     Option(

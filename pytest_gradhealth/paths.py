@@ -26,7 +26,7 @@ def gradient_paths(
     if carriers is None:
         return tuple(_paths_from(tree, points, tree.sources(marks), marks))
     carrying = marks.intersection(carriers)
-    judged = _paths_from(tree, points, tree.sources(carrying), carrying)
+    judged = _paths_from(tree, points, tree.sources(carrying), marks)
     sides = [mark for mark in tree.sources(marks) if mark not in carrying]
     aside = _paths_from(tree, points, sides, marks)
     return (*judged, *(replace(path, judged=False) for path in aside))

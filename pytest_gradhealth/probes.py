@@ -28,6 +28,10 @@ _JUDGEMENT = (
     "warn_max_ratio",
     "max_update",
     "max_penalty",
+    "max_output",
+    "min_spread",
+    "max_dead",
+    "max_saturated",
     "remedy_budget",
     "select",
     "ignore",
@@ -72,7 +76,9 @@ def judged(
         theirs = replace(diagnosis.origin.settings, **judgement, sources=settings.sources)
         origin = replace(diagnosis.origin, settings=theirs, rules=chosen)
         diagnosis = replace(diagnosis, origin=origin, treatments=())
-    return judge_again(diagnosis, chosen, limits_of(settings, sgd=diagnosis.sgd))
+    return judge_again(
+        diagnosis, chosen, limits_of(settings, sgd=diagnosis.sgd, eps=diagnosis.limits.get("eps"))
+    )
 
 
 def fingerprint(case: Case) -> tuple[Any, ...]:

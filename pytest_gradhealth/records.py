@@ -155,8 +155,11 @@ class GradientPath:
 
     @property
     def exploding(self) -> float:
-        """X, in decades: the smaller of the L2 and RMS ratios, first over last."""
-        return self.growth(self.first)
+        """X, in decades: the smaller of the L2 and RMS ratios, first over last.
+
+        A first call without any gradient (on padding, say) leaves its place to the entry.
+        """
+        return self.growth(self.first if self.first.norm else self.entry)
 
     def reach(self, point: PathPoint) -> float:
         """V of the part of the path from the loss to `point`."""
@@ -306,7 +309,9 @@ class GradientProfile:
     `steps` counts the optimizer steps before the look (0: as given). `awake` names parameters
     that read "none" or "zero" in this look but had a gradient in one of those steps. `updates` are
     the training steps made from here, where a rule needs them. `spread` says how far the model's
-    outputs for different examples lie apart: RMS distance from their mean over RMS, None without
+    outputs for different examples lie apart: RMS distance from their mean over RMS, relative to the
+    same of the inputs; `magnitude` is
+    the RMS of the outputs (over that of floating targets, if larger than 1). Both are None without
     outputs to compare.
     """
 
@@ -321,6 +326,7 @@ class GradientProfile:
     updates: tuple[Update, ...] = ()
     activations: tuple[ActivationRecord, ...] = ()
     spread: float | None = None
+    magnitude: float | None = None
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

@@ -27,6 +27,10 @@ class SettingValues(TypedDict, total=False):
     warn_max_ratio: float | None
     max_update: float | None
     max_penalty: float | None
+    max_output: float | None
+    min_spread: float | None
+    max_dead: float | None
+    max_saturated: float | None
     remedy_budget: float | None
     select: Sequence[str] | None
     ignore: Sequence[str] | None
@@ -45,6 +49,10 @@ class Settings:
     warn_max_ratio: float | None = None
     max_update: float | None = None
     max_penalty: float | None = None
+    max_output: float | None = None
+    min_spread: float | None = None
+    max_dead: float | None = None
+    max_saturated: float | None = None
     remedy_budget: float = 10.0
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()

@@ -73,7 +73,7 @@ def derivative(phi: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def leaky_relu(slope: float) -> Activation:
     """Half of the normal distribution passes, the other half times `slope` (He et al. 2015)."""
     share = (1 + slope**2) / 2
-    return Activation(lambda: nn.LeakyReLU(slope), lambda q: share * q, lambda q: share)
+    return Activation(lambda: nn.LeakyReLU(slope), lambda q: share * q, lambda _: share)
 
 
 class Erf(nn.Module):
@@ -106,8 +106,8 @@ def exponential_linear(module: Callable[[], nn.Module], alpha: float, scale: flo
 
 
 #: Piecewise linear activations and those with elementary integrals, then smooth ones.
-IDENTITY = Activation(nn.Identity, lambda q: q, lambda q: 1.0)
-RELU = Activation(nn.ReLU, lambda q: q / 2, lambda q: 0.5)
+IDENTITY = Activation(nn.Identity, lambda q: q, lambda _: 1.0)
+RELU = Activation(nn.ReLU, lambda q: q / 2, lambda _: 0.5)
 LEAKY = leaky_relu(0.2)
 HARDTANH = Activation(nn.Hardtanh, _hardtanh_square, lambda q: math.erf(1 / math.sqrt(2 * q)))
 ERF = Activation(

@@ -164,7 +164,11 @@ def test_mean_field_rates_within_half_a_percent_per_layer(
 ) -> None:
     x = torch.randn(8, 1024, generator=torch.Generator().manual_seed(1))
     diagnosis = probe(
-        lambda: Functional(phi, sw2, sb2, depth=30), x, seeds=[0, 1, 2], min_ratio=1e-300
+        lambda: Functional(phi, sw2, sb2, depth=30),
+        x,
+        seeds=[0, 1, 2],
+        min_ratio=1e-300,
+        select=["GH101"],
     )
     rates = [math.log(profile.paths[0].rate) for profile in diagnosis.profiles]
     assert len(rates) == 3

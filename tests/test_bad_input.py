@@ -672,8 +672,8 @@ def test_seeds_that_no_generator_takes() -> None:
 def test_codes_of_no_rule(name: str, value: Any, code: str) -> None:
     error = refusal(mlp(), **{name: value})
     assert str(error) == (
-        f"the call: {name} = {code!r} matches no rule; the rules are GH101, GH201, GH202, GH301,"
-        " GH401, GH601"
+        f"the call: {name} = {code!r} matches no rule; the rules are GH101, GH103, GH201,"
+        " GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405, GH601"
     )
     assert type(error) is SettingError
     assert error.__cause__ is None
@@ -682,7 +682,8 @@ def test_codes_of_no_rule(name: str, value: Any, code: str) -> None:
 def test_names_of_no_setting() -> None:
     known = (
         "device, seeds, confirm_steps, min_ratio, max_ratio, warn_min_ratio, warn_max_ratio,"
-        " max_update, max_penalty, remedy_budget, select, ignore"
+        " max_update, max_penalty, max_output, min_spread, max_dead, max_saturated,"
+        " remedy_budget, select, ignore"
     )
     with pytest.raises(SettingError) as caught:
         Settings().merged({"ratio": 1}, "the marker")

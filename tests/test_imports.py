@@ -40,11 +40,17 @@ NEITHER_TORCH_NOR_PYTEST = [
     "remedies.remedy",
     "reporting.terminal",
     "rules",
+    "rules.collapsed",
+    "rules.dead",
     "rules.dominating",
     "rules.exploding",
+    "rules.negligible",
     "rules.nonfinite",
+    "rules.output",
     "rules.rule",
+    "rules.saturated",
     "rules.unreached",
+    "rules.unused",
     "rules.update",
     "rules.vanishing",
     "settings",
@@ -77,6 +83,7 @@ WITH_TORCH = {
     "training",
     "tree",
     "trial",
+    "units",
 }
 WITH_PYTEST = {"collector", "hookspecs", "plugin", "session"}
 

@@ -45,6 +45,10 @@ VALUES: dict[str, tuple[str, str, Any, Any, tuple[Any, Any, Any]]] = {
     "warn_max_ratio": ("11", "12", 13, 14, (11.0, 12.0, 13.0)),
     "max_update": ("2", "3", 4, 5, (2.0, 3.0, 4.0)),
     "max_penalty": ("20", "30", 40, 50, (20.0, 30.0, 40.0)),
+    "max_output": ("10", "20", 30, 40, (10.0, 20.0, 30.0)),
+    "min_spread": ("1e-6", "1e-5", 1e-4, 1e-3, (1e-6, 1e-5, 1e-4)),
+    "max_dead": ("0.5", "0.6", 0.7, 0.8, (0.5, 0.6, 0.7)),
+    "max_saturated": ("0.5", "0.6", 0.7, 0.8, (0.5, 0.6, 0.7)),
     "remedy_budget": ("0", "1", 2, 3, (0.0, 1.0, 2.0)),
     "select": ("GH1 GH2", "GH1,GH3", ["GH1"], "GH", (("GH1", "GH2"), ("GH1", "GH3"), ("GH1",))),
     "ignore": ("GH301", "GH4", "GH2,GH4", ("GH4",), (("GH301",), ("GH4",), ("GH2", "GH4"))),
@@ -171,8 +175,9 @@ def test_the_call_wins_over_the_marker(pytester: pytest.Pytester) -> None:
         @pytest.mark.gradhealth(**{marked!r})
         def test_a(gradhealth):
             found = gradhealth.probe(model, x, **CALLED)
-            limits = {{name: Limit(CALLED[name], "the call") for name in found.limits}}
-            assert found.limits == limits
+            limits = {{n: Limit(CALLED[n], "the call") for n in found.limits if n in CALLED}}
+            assert {{n: limit for n, limit in found.limits.items() if n in CALLED}} == limits
+            assert set(found.limits) - set(CALLED) == {{"warn_max_output", "warn_min_spread"}}
             assert found.confirm_steps == CALLED["confirm_steps"]
             assert len(found.seeds) == CALLED["seeds"]
             assert found.device == CALLED["device"]
@@ -202,6 +207,12 @@ def test_every_setting_comes_from_its_own_nearest_place(pytester: pytest.Pyteste
                 "warn_max_ratio": Limit(50.0, "--gradhealth-warn-max-ratio"),
                 "max_update": Limit(1.0, "default"),
                 "max_penalty": Limit(10.0, "default"),
+                "max_output": Limit(1e3, "default"),
+                "warn_max_output": Limit(1e2, "default"),
+                "min_spread": Limit(1e-4, "default"),
+                "warn_min_spread": Limit(1e-3, "default"),
+                "max_dead": Limit(0.95, "default"),
+                "max_saturated": Limit(0.995, "default"),
             }
         """
     )
@@ -517,22 +528,23 @@ def test_text_in_ini_files_is_read_without_the_help_of_pytest(
             "--gradhealth-select=GH9",
             "",
             "",
-            "--gradhealth-select: select = 'GH9' matches no rule; the rules are GH101, GH201,"
-            " GH202, GH301, GH401, GH601",
+            "--gradhealth-select: select = 'GH9' matches no rule; the rules are GH101, GH103,"
+            " GH201, GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405, GH601",
         ),
         (
             "",
             "@pytest.mark.gradhealth(ignore=['GH101', 'vanishing'])",
             "",
             "@pytest.mark.gradhealth on test_a: ignore = 'vanishing' matches no rule; the rules"
-            " are GH101, GH201, GH202, GH301, GH401, GH601",
+            " are GH101, GH103, GH201, GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405,"
+            " GH601",
         ),
         (
             "",
             "",
             "select='gh1'",
-            "the call: select = 'gh1' matches no rule; the rules are GH101, GH201, GH202, GH301,"
-            " GH401, GH601",
+            "the call: select = 'gh1' matches no rule; the rules are GH101, GH103, GH201,"
+            " GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405, GH601",
         ),
         ("", "", "minratio=1", f"the call: unknown setting 'minratio'; the settings are {KNOWN}"),
     ],

@@ -1,1 +1,1 @@
-"""How often the linter is wrong: a study of its misses and false alarms, against training itself."""
+"""How often the linter is wrong: its misses and false alarms, against training itself."""

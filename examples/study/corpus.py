@@ -124,7 +124,7 @@ class Residual(nn.Sequential):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the sum of what comes in and what the layers make of it."""
-        outputs: Tensor = inputs + super().forward(inputs)
+        outputs: Tensor = inputs + super().forward(inputs)  # type: ignore[no-untyped-call]
         return outputs
 
 
@@ -175,7 +175,9 @@ def _norm(recipe: Recipe) -> list[nn.Module]:
     if recipe.kind == "mlp":
         batch = recipe.norm == "batch"
         return [nn.BatchNorm1d(recipe.width) if batch else nn.LayerNorm(recipe.width)]
-    return [nn.BatchNorm2d(recipe.width) if recipe.norm == "batch" else nn.GroupNorm(1, recipe.width)]
+    return [
+        nn.BatchNorm2d(recipe.width) if recipe.norm == "batch" else nn.GroupNorm(1, recipe.width)
+    ]
 
 
 def build(recipe: Recipe) -> RandomNet:

@@ -106,8 +106,8 @@ def autotrainer_faults() -> tuple[Fault, ...]:
                 source=AUTOTRAINER.format(f"Blob {model}"),
                 symptom=symptom,
                 remedy="SELU",
-                sick=partial(tower, to_three(depth), activation, he_uniform),
-                cured=partial(tower, to_three(depth), nn.SELU, lecun),
+                sick=partial(tower, to_three(depth), activation, he_uniform),  # type: ignore[no-untyped-call]
+                cured=partial(tower, to_three(depth), nn.SELU, lecun),  # type: ignore[no-untyped-call]
             )
             for model, depth, name, activation, symptom in (
                 ("model_0b6f114d", 9, "exponential", exponential, "exploding gradient, NaN"),
@@ -121,8 +121,8 @@ def autotrainer_faults() -> tuple[Fault, ...]:
                 source=AUTOTRAINER.format(f"Circle {model}"),
                 symptom=symptom,
                 remedy="SELU",
-                sick=partial(tower, to_one(depth), activation, init),
-                cured=partial(tower, to_one(depth), nn.SELU, lecun),
+                sick=partial(tower, to_one(depth), activation, init),  # type: ignore[no-untyped-call]
+                cured=partial(tower, to_one(depth), nn.SELU, lecun),  # type: ignore[no-untyped-call]
             )
             for model, depth, name, activation, init, symptom in (
                 ("model_0eb8d545", 11, "exponential", exponential, he_uniform, "NaN"),

@@ -57,7 +57,7 @@ class WithoutGradient(nn.Sequential):
 
     def forward(self, inputs: Tensor) -> Tensor:
         with torch.no_grad():
-            outputs: Tensor = super().forward(inputs)
+            outputs: Tensor = super().forward(inputs)  # type: ignore[no-untyped-call]
         return outputs
 
 
@@ -236,7 +236,7 @@ class Transformer(nn.Module):
         self.position = nn.Parameter(0.1 * torch.randn(28, width))
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.embed(images.unflatten(1, (28, 28))) + self.position
+        x = self.embed(images.unflatten(1, (28, 28))) + self.position  # type: ignore[no-untyped-call]
         outputs: Tensor = self.head(self.blocks(x).mean(1))
         return outputs
 
@@ -262,7 +262,7 @@ class Recurrent(nn.Module):
             nn.init.zeros_(self.cell.bias_ih)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        steps = inputs.unflatten(1, (-1, self.features)).unbind(1)
+        steps = inputs.unflatten(1, (-1, self.features)).unbind(1)  # type: ignore[no-untyped-call]
         state = inputs.new_zeros(len(inputs), self.cell.hidden_size)
         for step in steps:
             state = self.cell(step, state)
@@ -355,7 +355,7 @@ def generator(confidence: float = 30.0) -> nn.Sequential:
     """A generator before a frozen discriminator that is sure to see a fake."""
     judge = tower((784, 64, 1), nn.LeakyReLU)
     with torch.no_grad():
-        judge[-1].bias.fill_(-confidence)
+        judge[-1].bias.fill_(-confidence)  # type: ignore[operator]
     return nn.Sequential(tower((16, 64, 784), nn.ReLU), judge.requires_grad_(False))
 
 
@@ -365,7 +365,7 @@ def after_step(
     """Return a classifier after one step of SGD."""
     model = build()
     inputs, labels = batch()
-    F.cross_entropy(model(inputs), labels).backward()
+    F.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]
     torch.optim.SGD(model.parameters(), lr=rate).step()
     model.zero_grad()
     return model

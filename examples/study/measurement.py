@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from examples.study.network import Network
 from examples.study.observation import observe
 from examples.study.peers import PEERS
 from pytest_gradhealth import Diagnosis, GradientPath, GradientProfile, ProbeError, probe
+from pytest_gradhealth.records import worst_path
 
 #: What the loss is multiplied by; no verdict of ours may depend on it.
 SCALES = (1.0, 1e-4, 1e4)
@@ -85,9 +87,7 @@ STATISTICS = (
         "largest over smallest gradient norm on the path",
         lambda p: _worst(p, _envelope),
     ),
-    Statistic(
-        "rate per layer", "geometric mean of the path's steps", lambda p: _worst(p, _rate)
-    ),
+    Statistic("rate per layer", "geometric mean of the path's steps", lambda p: _worst(p, _rate)),
     Statistic(
         "weight-gradient ratio", "gradient of the first weight over the last's", _weight_gradients
     ),
@@ -104,56 +104,61 @@ STATISTICS = (
 )
 
 
-def measure(network: Network, seed: int) -> dict[str, Any]:
-    """Build a network under a seed and let the linter and its peers judge it, at every loss scale.
+def measure(network: Network, seed: int, *, peers: bool = True) -> dict[str, Any]:
+    """Build a network under a seed and let the linter and its peers judge it.
 
-    Plain numbers and lists, for a journal. What could not be probed says why under "error".
+    With `peers`, they and every loss scale are tried as well. Plain numbers, strings and lists, for
+    a journal. What could not be probed says why under "error".
     """
     record: dict[str, Any] = {"name": network.name, "family": network.family, "seed": seed}
     torch.manual_seed(seed)
     model = network.build()
     inputs, targets = network.batch()
-    for scale in SCALES:
-        loss = _scaled(network.loss, scale)
-        try:
-            diagnosis = probe(model, inputs, targets, loss=loss)
-        except ProbeError as error:
-            return {**record, "error": str(error)}
-        record.setdefault("verdicts", []).append(_verdict(diagnosis))
-        if scale == 1.0:
-            record |= _statistics(diagnosis)
-    record["peers"] = {
-        peer.name: [
-            list(peer.judge(observe(model, inputs, targets, network.loss, scale=scale)))
-            for scale in SCALES
+    scales = SCALES if peers else SCALES[:1]
+    try:
+        diagnoses = [
+            probe(model, inputs, targets, loss=_scaled(network.loss, scale)) for scale in scales
         ]
-        for peer in PEERS
-    }
+    except ProbeError as error:
+        return {**record, "error": str(error)}
+    record |= _statistics(diagnoses[0])
+    record["verdicts"] = [diagnosis.verdict for diagnosis in diagnoses]
+    record["findings"] = [
+        [f.code, f.severity, f.layer, f.value]
+        for f in diagnoses[0].findings
+        if f.severity != "info"
+    ]
+    if peers:
+        seen = [observe(model, inputs, targets, network.loss, scale=scale) for scale in scales]
+        record["peers"] = {
+            peer.name: {
+                "gradients": [bool(peer.judge(o, "gradients", "loss")) for o in seen],
+                "all": [bool(peer.judge(o)) for o in seen],
+            }
+            for peer in PEERS
+        }
     return record
 
 
-def _scaled(loss: Callable[[Any, Any], Any] | None, scale: float) -> Callable[[Any, Any], Any] | None:
+def _scaled(
+    loss: Callable[[Any, Any], Any] | None, scale: float
+) -> Callable[[Any, Any], Any] | None:
     if scale == 1.0:
         return loss
-    return lambda outputs, targets: scale * (_own(outputs) if loss is None else loss(outputs, targets))
+    return partial(_times, loss, scale)
 
 
-def _own(outputs: Any) -> Any:
-    return outputs["loss"] if isinstance(outputs, Mapping) else outputs.loss
-
-
-def _verdict(diagnosis: Diagnosis) -> dict[str, Any]:
-    return {
-        "verdict": diagnosis.verdict,
-        "findings": [
-            [f.code, f.severity, f.layer, f.value, f.message] for f in diagnosis.findings
-        ],
-    }
+def _times(loss: Callable[[Any, Any], Any] | None, scale: float, outputs: Any, targets: Any) -> Any:
+    if loss is not None:
+        return scale * loss(outputs, targets)
+    return scale * (outputs["loss"] if isinstance(outputs, Mapping) else outputs.loss)
 
 
 def _statistics(diagnosis: Diagnosis) -> dict[str, Any]:
     profile = diagnosis.profiles[0]
-    path = diagnosis.worst_path
+    path = worst_path(profile, ())
+    weights = [p for p in profile.parameters if len(p.shape) > 1 and p.gradient is not None]
+    first = weights[0] if weights else None
     return {
         "milliseconds": diagnosis.milliseconds,
         "loss": profile.loss,
@@ -161,9 +166,9 @@ def _statistics(diagnosis: Diagnosis) -> dict[str, Any]:
         "vanishing": None if path is None else path.vanishing,
         "exploding": None if path is None else path.exploding,
         "points": 0 if path is None else len(path.points),
-        "output rms": None if path is None else path.last.activation / math.sqrt(path.last.numel),
+        "output": None if path is None else path.last.activation / math.sqrt(path.last.numel),
         "spread": profile.spread,
         "dead": max((a.dead for a in profile.activations if a.dead is not None), default=None),
         "flat": max((a.flat for a in profile.activations if a.flat is not None), default=None),
-        "first weight": next((g / math.sqrt(math.prod(p.shape)) for p in profile.parameters if len(p.shape)>1 for g in [p.gradient] if g is not None), None),
+        "first weight": first and (first.gradient or 0.0) / math.sqrt(math.prod(first.shape)),
     }

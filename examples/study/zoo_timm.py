@@ -144,6 +144,7 @@ ONE_SIZE: Mapping[str, str] = {
 #: Side of the images where 64 pixels are too few, or the architecture allows no other.
 SIZES: Mapping[str, int] = {
     "efficientformer_l1": 224,
+    "efficientvim_m1": 224,
     "halonet26t": 256,
     "inception_resnet_v2": 96,
     "inception_v3": 96,

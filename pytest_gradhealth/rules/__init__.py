@@ -10,19 +10,31 @@ __all__ = ["Evidence", "Rule", "built_in_rules"]
 def built_in_rules() -> tuple[Rule, ...]:
     """Return the package's own rules, in the order of their codes."""
     from pytest_gradhealth.rules import (
+        collapsed,
+        dead,
         dominating,
         exploding,
+        negligible,
         nonfinite,
+        output,
+        saturated,
         unreached,
+        unused,
         update,
         vanishing,
     )
 
     return (
         vanishing.RULE,
+        negligible.RULE,
         exploding.RULE,
         update.RULE,
+        output.RULE,
         nonfinite.RULE,
         unreached.RULE,
+        dead.RULE,
+        saturated.RULE,
+        collapsed.RULE,
+        unused.RULE,
         dominating.RULE,
     )

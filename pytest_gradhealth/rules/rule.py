@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_gradhealth.errors import GradientHealthError
@@ -29,11 +29,12 @@ class Rule:
     `check` maps the evidence to findings. A rule that fails on the first look is asked again with
     the second; what it returns then stands. `confirm_from` is the mildest severity that calls for
     the second look; with None the first look decides. `error` is what an assertion raises for its
-    failures; `summary` and `reads` are one-liners.
+    failures; `summary` and `reads` are one-liners. `echoes` names rules whose findings say the same
+    more plainly: beside one that is as severe, this rule is silent.
 
     >>> from pytest_gradhealth.rules import built_in_rules
-    >>> [rule.code for rule in built_in_rules()]
-    ['GH101', 'GH201', 'GH202', 'GH301', 'GH401', 'GH601']
+    >>> " ".join(rule.code for rule in built_in_rules())
+    'GH101 GH103 GH201 GH202 GH203 GH301 GH401 GH402 GH403 GH404 GH405 GH601'
     """
 
     code: str
@@ -43,6 +44,7 @@ class Rule:
     check: Callable[[Evidence], Iterable[Finding] | None]
     confirm_from: Severity | None = "failure"
     error: type[GradientHealthError] = GradientHealthError
+    echoes: tuple[str, ...] = ()
 
     def wants_second_look(self, findings: Iterable[Finding]) -> bool:
         """Whether findings from the first look alone need confirming."""
@@ -74,3 +76,17 @@ class Rule:
             seed=profile.seed,
             path=path,
         )
+
+
+def without_echoes(rules: Iterable[Rule], findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Leave out what another rule has said more plainly."""
+    echoes = {rule.code: rule.echoes for rule in rules}
+    return tuple(
+        finding
+        for finding in findings
+        if not any(
+            other.code in echoes.get(finding.code, ())
+            and RANK[other.severity] <= RANK[finding.severity]
+            for other in findings
+        )
+    )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pytest_gradhealth.errors import UnreachedParameterError
 from pytest_gradhealth.records import Finding, GradientProfile, ParameterRecord, Severity
 from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.unused import has_busy_sibling, unused_parameters
 from pytest_gradhealth.rules.vanishing import zero_point
 from pytest_gradhealth.wording import count, listing
 
@@ -14,11 +15,12 @@ from pytest_gradhealth.wording import count, listing
 def check(evidence: Evidence) -> Iterator[Finding]:
     """Sort the parameters without a gradient by what that means, one finding for each meaning.
 
-    >>> from pytest_gradhealth.records import GradientProfile, ParameterRecord
-    >>> idle = ParameterRecord("aux.weight", (4, 4), "none", norm=1.0)
-    >>> look = GradientProfile(0, 0, 2.3, paths=(), parameters=(idle,))
+    >>> from pytest_gradhealth.records import GradientProfile, OutputRecord, ParameterRecord
+    >>> detached = ParameterRecord("stem.weight", (4, 4), "none", norm=1.0)
+    >>> called = OutputRecord("stem", "Linear", "unreached")
+    >>> look = GradientProfile(0, 0, 2.3, paths=(), outputs=(called,), parameters=(detached,))
     >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {}))]
-    [('failure', 'aux')]
+    [('failure', 'stem')]
     """
     first, second = evidence.first, evidence.second
     latest = second or first
@@ -26,21 +28,24 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         p for p in latest.parameters if p.state in ("none", "zero") and p.name not in latest.awake
     ]
     unused = [p for p in silent if p.state == "none"]
-    idle = [p for p in unused if _has_busy_sibling(p, latest)]
-    cut = [p for p in unused if p not in idle]
+    idle = [p for p in unused if has_busy_sibling(p, latest)]
+    beside = unused_parameters(latest)
+    cut = [p for p in unused if p not in idle and p not in beside]
     zero = [p for p in silent if p.state == "zero"]
     cancelled = [p for p in zero if _cancels(p, latest)]
     gated = [p for p in zero if p not in cancelled and _is_gated(p, latest)] if not second else []
     dead = [p for p in zero if p not in cancelled and p not in gated]
 
     if cut:
-        yield _finding("failure", cut, first, "no gradient reaches {}: unused by the loss")
+        yield _finding("failure", cut, first, "no gradient reaches {}: cut off from the loss")
     if dead:
         silenced = _silenced_at(latest)
         text = "exactly zero gradient for {}"
         if silenced:
             text += f": it is zero at {silenced} already"
             yield _finding("failure", dead, first, text, layer=silenced)
+        elif len(dead) == sum(p.state != "frozen" for p in latest.parameters):
+            yield _finding("failure", dead, first, text + ": nothing would be trained")
         else:
             yield _finding("warning", dead, first, text + ", in a side branch")
     if idle:
@@ -100,25 +105,6 @@ def _block(name: str) -> str:
     parts = name.split(".")
     numbered = next((i for i, part in enumerate(parts) if part.isdigit()), 0)
     return ".".join(parts[: numbered + 1])
-
-
-def _has_busy_sibling(parameter: ParameterRecord, profile: GradientProfile) -> bool:
-    """Whether an uncalled member of a list has a brother that was called and got a gradient."""
-    uncalled = set(profile.uncalled)
-    parts = parameter.name.split(".")
-    for position, part in enumerate(parts):
-        if not part.isdigit() or ".".join(parts[: position + 1]) not in uncalled:
-            continue
-        before, after = parts[:position], parts[position + 1 :]
-        for other in profile.parameters:
-            theirs = other.name.split(".")
-            if (
-                other.state == "gradient"
-                and theirs[:position] == before
-                and theirs[position + 1 :] == after
-            ):
-                return True
-    return False
 
 
 RULE = Rule(

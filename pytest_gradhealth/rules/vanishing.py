@@ -26,7 +26,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         if not path.judged or math.isnan(path.vanishing):
             continue
         if path.last.norm == 0:
-            yield _silent_loss(evidence.first, index)
+            if not _has_woken(path, evidence.second):
+                yield _silent_loss(evidence.first, index)
             continue
         reached = path.vanishing
         severity = _severity(reached, evidence)
@@ -34,6 +35,12 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             severity = _severity(_second_reach(path, evidence.second), evidence)
         if severity is not None:
             yield _finding(evidence, index, severity)
+
+
+def _has_woken(path: GradientPath, second: GradientProfile | None) -> bool:
+    """Whether a path whose end got no gradient at first has one in the second look."""
+    others = () if second is None else second.paths
+    return any(other.first.label == path.first.label and other.entry.norm > 0 for other in others)
 
 
 def zero_point(path: GradientPath) -> int | None:

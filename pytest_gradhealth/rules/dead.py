@@ -1,0 +1,83 @@
+"""GH402: the units of a layer must not be dead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_gradhealth.errors import DeadUnitsError
+from pytest_gradhealth.records import ActivationRecord, Finding, GradientProfile
+from pytest_gradhealth.rules.rule import Evidence, Rule
+
+#: Share of dead units from which a layer is mentioned.
+MENTION = 0.9
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Compare the share of units that are zero for the whole batch with `max_dead`.
+
+    A layer on a gradient path fails, one in a side branch is a warning: a narrow gate may have all
+    its units dead by chance.
+
+    >>> from pytest_gradhealth.records import ActivationRecord, GradientPath, Limit, PathPoint
+    >>> dead = ActivationRecord("act", "ReLU", "ReLU", 64, dead=0.98)
+    >>> point = PathPoint("act", "ReLU", (8, 64), norm=1.0, numel=512)
+    >>> path = GradientPath((point,), entry=point)
+    >>> look = GradientProfile(0, 0, 2.3, paths=(path,), activations=(dead,))
+    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {"max_dead": Limit(0.95, "")}))]
+    [('failure', 'act')]
+    """
+    limit, first, second = evidence.limits["max_dead"], evidence.first, evidence.second
+    trunk = {point.name for path in first.judged_paths for point in path.points}
+    for seen in worst_of(first, "dead"):
+        share = seen.dead or 0.0
+        if share < min(MENTION, limit.value):
+            continue
+        again = None if second is None else share_of(second, seen, "dead")
+        if again is not None and again < min(MENTION, limit.value):
+            continue
+        fails = share > limit.value and seen.name in trunk
+        fails = fails and not (again is not None and again <= limit.value)
+        of_all = "all" if share == 1 else f"{share:.0%} of"
+        text = f"{of_all} {seen.units} units of {seen.name} are dead: zero for the whole batch"
+        yield RULE.finding(
+            "failure" if fails else "warning",
+            seen.name,
+            f"{text}; limit {limit.value:.0%} ({limit.source})" if fails else text,
+            profile=first,
+            value=share,
+            limit=limit if fails else None,
+        )
+
+
+def worst_of(profile: GradientProfile, kind: str) -> list[ActivationRecord]:
+    """The activation with the largest share ("dead" or "flat") of each place, in model order."""
+    worst: dict[tuple[str, str], ActivationRecord] = {}
+    for seen in profile.activations:
+        key, share = (seen.name, seen.function), getattr(seen, kind)
+        if share is None:
+            continue
+        if kind == "dead" and key in worst:  # a unit that comes to life in one call is not dead
+            worst[key] = min(worst[key], seen, key=lambda s: s.dead or 0.0)
+        elif key not in worst or share > getattr(worst[key], kind):
+            worst[key] = seen
+    return list(worst.values())
+
+
+def share_of(profile: GradientProfile, seen: ActivationRecord, kind: str) -> float | None:
+    """The same activation's share in another look."""
+    for other in worst_of(profile, kind):
+        if (other.name, other.function) == (seen.name, seen.function):
+            share: float = getattr(other, kind)
+            return share
+    return None
+
+
+RULE = Rule(
+    code="GH402",
+    name="dead-units",
+    summary="the units of a layer must not be dead",
+    reads="share of units whose rectifier lets nothing through for the whole batch",
+    check=check,
+    error=DeadUnitsError,
+    echoes=("GH101",),
+)

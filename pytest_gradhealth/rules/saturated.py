@@ -1,0 +1,55 @@
+"""GH403: the units of a layer must not be saturated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_gradhealth.errors import SaturatedUnitsError
+from pytest_gradhealth.records import Finding
+from pytest_gradhealth.rules.dead import share_of, worst_of
+from pytest_gradhealth.rules.rule import Evidence, Rule
+
+#: Share of flat elements from which a layer is mentioned.
+MENTION = 0.9
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Warn of layers that sit in their flat part; fail on a gradient path above `max_saturated`.
+
+    >>> from pytest_gradhealth.records import ActivationRecord, GradientProfile, Limit
+    >>> flat = ActivationRecord("act", "Tanh", "Tanh", 64, flat=0.97)
+    >>> look = GradientProfile(0, 0, 2.3, paths=(), activations=(flat,))
+    >>> limits = {"max_saturated": Limit(0.995, "default")}
+    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, limits))]
+    [('warning', 'act')]
+    """
+    limit, first, second = evidence.limits["max_saturated"], evidence.first, evidence.second
+    trunk = {point.name for path in first.judged_paths for point in path.points}
+    for seen in worst_of(first, "flat"):
+        share = seen.flat or 0.0
+        again = share if second is None else share_of(second, seen, "flat")
+        share_of_both = share if again is None else min(share, again)
+        fails = share_of_both > limit.value and seen.name in trunk
+        if not fails and share_of_both < MENTION:
+            continue
+        text = f"{share:.0%} of {seen.name} ({seen.function}) is saturated"
+        if fails:
+            text += f"; limit {limit.value:.1%} ({limit.source})"
+        yield RULE.finding(
+            "failure" if fails else "warning",
+            seen.name,
+            text,
+            profile=first,
+            value=share,
+            limit=limit if fails else None,
+        )
+
+
+RULE = Rule(
+    code="GH403",
+    name="saturated-units",
+    summary="the units of a layer must not be saturated",
+    reads="share of sigmoid and tanh outputs where the slope is below 1% of its largest",
+    check=check,
+    error=SaturatedUnitsError,
+)

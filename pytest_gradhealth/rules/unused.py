@@ -1,0 +1,86 @@
+"""GH405: every trainable parameter should belong to something that the forward uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_gradhealth.errors import UnusedParameterError
+from pytest_gradhealth.records import OUTPUT, Finding, GradientProfile, ParameterRecord
+from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.wording import count, listing
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Warn of parameters whose module is never called, or does without them.
+
+    Library models keep poolers and mask tokens for other heads. What was called and yet gets no
+    gradient is cut off, which is GH401.
+
+    >>> from pytest_gradhealth.records import GradientProfile, OutputRecord, ParameterRecord
+    >>> pooler = ParameterRecord("pooler.weight", (4, 4), "none", norm=1.0)
+    >>> idle = OutputRecord("pooler", "Linear", "not-called")
+    >>> look = GradientProfile(0, 0, 2.3, paths=(), outputs=(idle,), parameters=(pooler,))
+    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {}))]
+    [('warning', 'pooler')]
+    """
+    profile = evidence.second or evidence.first
+    unused = [p for p in unused_parameters(profile) if not has_busy_sibling(p, profile)]
+    if unused:
+        names = f"{count(len(unused), 'parameter')} ({listing([p.name for p in unused])})"
+        yield RULE.finding(
+            "warning",
+            unused[0].module or unused[0].name,
+            f"the forward does not use {names}",
+            profile=evidence.first,
+        )
+
+
+def unused_parameters(profile: GradientProfile) -> list[ParameterRecord]:
+    """Parameters without a gradient whose module was never called, or has submodules that were.
+
+    A leaf module that was called should have used its own parameters.
+    """
+    called = {o.name for o in profile.outputs if o.state != "not-called"}
+    parents = {name.rpartition(".")[0] for name in called - {OUTPUT}}
+    return [
+        p
+        for p in profile.parameters
+        if p.state == "none"
+        and p.name not in profile.awake
+        and ".parametrizations." not in p.name
+        and ((p.module or OUTPUT) not in called or p.module in parents)
+    ]
+
+
+def has_busy_sibling(parameter: ParameterRecord, profile: GradientProfile) -> bool:
+    """Whether an uncalled member of a list has a brother that was called and got a gradient.
+
+    Members of a list or a dict of like modules: idle experts of a mixture.
+    """
+    uncalled = set(profile.uncalled)
+    parts = parameter.name.split(".")
+    for position in range(1, len(parts) - 1):
+        if ".".join(parts[: position + 1]) not in uncalled:
+            continue
+        before, after = parts[:position], parts[position + 1 :]
+        if not any(character.isdigit() for character in parts[position]):
+            continue
+        for other in profile.parameters:
+            theirs = other.name.split(".")
+            if (
+                other.state == "gradient"
+                and theirs[:position] == before
+                and theirs[position + 1 :] == after
+            ):
+                return True
+    return False
+
+
+RULE = Rule(
+    code="GH405",
+    name="unused",
+    summary="every trainable parameter should belong to something that the forward uses",
+    reads="parameters without a gradient, and which modules were called",
+    check=check,
+    error=UnusedParameterError,
+)
