@@ -63,7 +63,7 @@ _PLAIN = {
         "larger initial weights, inputs of standard deviation 1, or a residual connection",
     ),
     "GH405": Cause(
-        "their module is never called, or does without them",
+        "their module is never called, does without them, or its output is not used",
         "use them, delete them, or freeze them with requires_grad_(False)",
     ),
 }

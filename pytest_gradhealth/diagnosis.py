@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from pytest_gradhealth.calling import Loss
 from pytest_gradhealth.capture import look
 from pytest_gradhealth.carriers import data_carriers
 from pytest_gradhealth.confirm import copied, look_after_steps
+from pytest_gradhealth.influence import without_influence
 from pytest_gradhealth.isolation import isolated
 from pytest_gradhealth.limits import leaves_doubt, limits_of
 from pytest_gradhealth.optimizers import OptimizerLike, build
@@ -245,6 +246,7 @@ def examine(
         with isolated(subject.modules, subject.device):
             bad = first_non_finite(subject, seed=seed)
         first = first.marked(bad or SOMEWHERE)
+    first = replace(first, profile=_with_ignored(trial, first.profile))
     findings = judge(rules, Evidence(first.profile, None, limits))
     doubt = _in_doubt(rules, findings)
     if not doubt and all(f.path is None or f.severity == "info" for f in findings):
@@ -263,6 +265,8 @@ def examine(
     if trial.optimizer is None:
         subject = replace(subject, scale=_leveling(first.profile))
     second = look_after_steps(subject, trial.optimizer, seed=seed, steps=confirm_steps)
+    ignored = {output.name for output in first.profile.outputs if output.state == "ignored"}
+    second = replace(second, profile=_marked_ignored(second.profile, ignored))
     if carriers is not None:
         second = second.restricted_to(carriers)
     if not _is_finite(second.profile):
@@ -279,6 +283,26 @@ def _updates(trial: Trial, profile: GradientProfile) -> tuple[Update, ...]:
         twin, optimizer = copied(subject, trial.optimizer, subject.device)
         stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
         return updates(twin, stepper, seed=trial.seed, steps=UPDATE_STEPS, exempt=exempt)
+
+
+def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:
+    """Tell layers whose output the loss ignores from those that are cut off from it."""
+    subject = trial.subject
+    called = {o.name for o in profile.outputs if o.state in ("unreached", "no-grad")}
+    silent = {p.module for p in profile.parameters if p.state == "none"}
+    names = sorted(called & silent & set(dict(subject.model.named_modules())))
+    if not names:
+        return profile
+    with isolated(subject.modules, subject.device):
+        return _marked_ignored(profile, without_influence(subject, names, seed=trial.seed))
+
+
+def _marked_ignored(profile: GradientProfile, names: Collection[str]) -> GradientProfile:
+    outputs = tuple(
+        replace(o, state="ignored") if o.name in names and o.state != "measured" else o
+        for o in profile.outputs
+    )
+    return replace(profile, outputs=outputs)
 
 
 def _leveling(profile: GradientProfile) -> float:

@@ -10,7 +10,8 @@ from pytest_gradhealth.settings import Settings
 
 #: Ratios, first layer over last, with Adam or an unknown optimizer; change of a weight in one step
 #: over the weight; gradient of the penalty over that of the data; RMS of the outputs, and their
-#: spread over the batch; shares of dead and of saturated units. examples/study/RESULTS.md shows where they come from.
+#: spread over the batch; shares of dead and of saturated units. examples/study/RESULTS.md shows
+#: where they come from.
 DEFAULTS = {
     "min_ratio": 1e-5,
     "warn_min_ratio": 1e-3,

@@ -18,8 +18,9 @@ Verdict = Literal["healthy", "warning", "failure"]
 
 #: How the gradient of a module output was found: measured (possibly exactly zero), waiting for a
 #: gradient that never came, cut off from every trainable parameter, of a module whose forward
-#: never ran, or out of reach because the module returned nothing a hook could be put on.
-OutputState = Literal["measured", "unreached", "no-grad", "not-called", "no-tensor"]
+#: never ran, out of reach because the module returned nothing a hook could be put on, or without
+#: influence on the loss.
+OutputState = Literal["measured", "unreached", "no-grad", "not-called", "no-tensor", "ignored"]
 
 #: What came of a remedy: the failed rule passes and the loss falls; part of that, or none of it; it
 #: could not be applied; there was no time for it.
@@ -220,6 +221,16 @@ class OutputRecord:
     output: int = 0
 
 
+def module_of(parameter: str) -> str:
+    """Name of the module that holds a parameter, or that a parametrised one is made for.
+
+    >>> module_of("head.weight"), module_of("conv.parametrizations.weight.original0")
+    ('head', 'conv')
+    """
+    owner, _, rest = parameter.partition(".parametrizations.")
+    return owner if rest else parameter.rpartition(".")[0]
+
+
 @dataclass(frozen=True)
 class ParameterRecord:
     """A parameter, its L2 norm and that of its gradient (None without one).
@@ -241,8 +252,8 @@ class ParameterRecord:
 
     @property
     def module(self) -> str:
-        """Name of the module that holds the parameter."""
-        return self.name.rpartition(".")[0]
+        """Name of the module that holds the parameter, or that a parametrised one is made for."""
+        return module_of(self.name)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ WITH_TORCH = {
     "diagnosis",
     "graph",
     "guessing",
+    "influence",
     "isolation",
     "norms",
     "optimizers",

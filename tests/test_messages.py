@@ -129,7 +129,7 @@ def test_the_message_of_an_unused_layer() -> None:
     with pytest.raises(UnreachedParameterError) as caught:
         assert_all_reached(Extra(), ONE, loss=total)
     assert str(caught.value) == (
-        "the forward does not use 2 parameters (extra.weight and extra.bias) [GH405]\n"
+        "the loss does not depend on 2 parameters (extra.weight and extra.bias) [GH405]\n"
         "\n"
         "Extra on cpu, 2 points, seed 0\n"
         "\n"
@@ -137,7 +137,8 @@ def test_the_message_of_an_unused_layer() -> None:
         "    body.0   Linear  1x1            1      x1  ########################\n"
         "    body.1   Linear  1x1            1          ########################\n"
         "\n"
-        "cause:  their module is never called, or does without them\n"
+        "cause:  their module is never called, does without them, or its output is\n"
+        "        not used\n"
         "try:    use them, delete them, or freeze them with requires_grad_(False)"
     )
 

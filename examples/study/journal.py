@@ -52,7 +52,11 @@ def complete(
     ):
         tasks = {pool.submit(work, key): key for key in missing}
         for task in as_completed(tasks):
-            record = {"key": tasks[task], **task.result()}
+            try:
+                record = {"key": tasks[task], **task.result()}
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
             journal.write(json.dumps(record) + "\n")
             journal.flush()
             known[record["key"]] = record

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 from examples.study.network import Network
 from examples.study.observation import observe
@@ -129,6 +130,7 @@ def measure(network: Network, seed: int, *, peers: bool = True) -> dict[str, Any
         if f.severity != "info"
     ]
     if peers:
+        inputs, targets = tree_map(_contiguous, (inputs, targets))
         seen = [observe(model, inputs, targets, network.loss, scale=scale) for scale in scales]
         record["peers"] = {
             peer.name: {
@@ -138,6 +140,10 @@ def measure(network: Network, seed: int, *, peers: bool = True) -> dict[str, Any
             for peer in PEERS
         }
     return record
+
+
+def _contiguous(item: Any) -> Any:
+    return item.contiguous() if isinstance(item, torch.Tensor) else item
 
 
 def _scaled(

@@ -6,7 +6,13 @@ import math
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import DominatingRegularizerError
-from pytest_gradhealth.records import Finding, GradientProfile, ParameterRecord, Severity
+from pytest_gradhealth.records import (
+    Finding,
+    GradientProfile,
+    ParameterRecord,
+    Severity,
+    module_of,
+)
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.wording import listing, number
 
@@ -37,7 +43,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         name = broken[0].name
         what = "NaN" if math.isnan(broken[0].penalty or 0.0) else "infinite"
         text = f"the gradient of the penalty is {what} for {listing([p.name for p in broken])}"
-        yield RULE.finding("failure", _module(name) or name, text, profile=evidence.first)
+        yield RULE.finding("failure", module_of(name) or name, text, profile=evidence.first)
         return
     found = drowned(evidence.first, evidence.second, limit.value)
     trunk = {point.name for path in evidence.first.judged_paths for point in path.points}
@@ -49,7 +55,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         worst = weights[0]
         yield RULE.finding(
             severity,
-            _module(worst.name) or worst.name,
+            module_of(worst.name) or worst.name,
             f"the penalty drowns the data: its gradient is x{number(dominance(worst))} that of the"
             f" loss for {listing([p.name for p in weights])}; limit x{number(limit.value)}"
             f" ({limit.source})",
@@ -94,14 +100,8 @@ def _is_ruined(first: GradientProfile, second: GradientProfile) -> bool:
 
 def _is_on(trunk: set[str], parameter: ParameterRecord) -> bool:
     """Whether a weight belongs to a module on a gradient path, or to the model itself."""
-    modules = {_module(name) for name in (parameter.name, *parameter.other_names)}
+    modules = {module_of(name) for name in (parameter.name, *parameter.other_names)}
     return "" in modules or bool(modules & trunk)
-
-
-def _module(name: str) -> str:
-    """The module of a parameter; a parametrised one belongs to the module it is computed for."""
-    owner, _, rest = name.partition(".parametrizations.")
-    return owner if rest else name.rpartition(".")[0]
 
 
 RULE = Rule(

@@ -1,4 +1,4 @@
-"""GH405: every trainable parameter should belong to something that the forward uses."""
+"""GH405: every trainable parameter should have a say in the loss."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pytest_gradhealth.wording import count, listing
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Warn of parameters whose module is never called, or does without them.
+    """Warn of parameters whose module is never called, is ignored, or does without them.
 
-    Library models keep poolers and mask tokens for other heads. What was called and yet gets no
-    gradient is cut off, which is GH401.
+    Library models keep poolers and mask tokens for other heads. What changes the loss and yet gets
+    no gradient is cut off, which is GH401.
 
     >>> from pytest_gradhealth.records import GradientProfile, OutputRecord, ParameterRecord
     >>> pooler = ParameterRecord("pooler.weight", (4, 4), "none", norm=1.0)
@@ -30,24 +30,24 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         yield RULE.finding(
             "warning",
             unused[0].module or unused[0].name,
-            f"the forward does not use {names}",
+            f"the loss does not depend on {names}",
             profile=evidence.first,
         )
 
 
 def unused_parameters(profile: GradientProfile) -> list[ParameterRecord]:
-    """Parameters without a gradient whose module was never called, or has submodules that were.
+    """Parameters without a gradient whose module the loss does not depend on.
 
-    A leaf module that was called should have used its own parameters.
+    It was never called, the loss ignores it, or it has submodules that were called instead; a leaf
+    module that was called should have used its own parameters.
     """
-    called = {o.name for o in profile.outputs if o.state != "not-called"}
+    called = {o.name for o in profile.outputs if o.state not in ("not-called", "ignored")}
     parents = {name.rpartition(".")[0] for name in called - {OUTPUT}}
     return [
         p
         for p in profile.parameters
         if p.state == "none"
         and p.name not in profile.awake
-        and ".parametrizations." not in p.name
         and ((p.module or OUTPUT) not in called or p.module in parents)
     ]
 
@@ -79,8 +79,8 @@ def has_busy_sibling(parameter: ParameterRecord, profile: GradientProfile) -> bo
 RULE = Rule(
     code="GH405",
     name="unused",
-    summary="every trainable parameter should belong to something that the forward uses",
-    reads="parameters without a gradient, and which modules were called",
+    summary="every trainable parameter should have a say in the loss",
+    reads="parameters without a gradient, and whether their modules change the loss",
     check=check,
     error=UnusedParameterError,
 )
