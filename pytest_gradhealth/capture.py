@@ -262,8 +262,9 @@ def _read(
         outputs[id(mark)] = _output_record(mark, read(mark.activation), read(mark.gradient))
     parameters = tuple(_parameter_record(p, *map(read, p.scalars)) for p in measured)
     activations = [_activation_record(s, read(s.dead), read(s.flat)) for s in units.activations]
-    spreads = [next(numbers) for _ in units.spreads]
-    given = max((next(numbers) for _ in units.given), default=1.0)
+    spreads = [n for n in [next(numbers) for _ in units.spreads] if not math.isnan(n)]
+    known = [next(numbers) for _ in units.given]
+    given = max((n for n in known if not math.isnan(n)), default=0.0 if known else 1.0)
     sizes = [next(numbers) for _ in units.sizes]
     wanted = max([1.0, *(next(numbers) for _ in units.wanted)])
     points = {

@@ -21,8 +21,8 @@ DEFAULTS = {
     "max_penalty": 10.0,
     "max_output": 1e3,
     "warn_max_output": 1e2,
-    "min_spread": 1e-4,
-    "warn_min_spread": 1e-3,
+    "min_spread": 5e-6,
+    "warn_min_spread": 1e-4,
     "max_dead": 0.95,
     "max_saturated": 0.995,
 }

@@ -64,11 +64,10 @@ def rms(tensor: Tensor) -> Tensor:
 def spread(outputs: Tensor) -> Tensor:
     """Return how far the examples of a batch lie apart: RMS distance from their mean over RMS.
 
-    Between 0 (all the same) and 1, also for integers and booleans; 0 for a batch of zeros.
+    Between 0 (all the same) and 1, also for integers and booleans; NaN for a batch of zeros.
     """
     values = outputs if outputs.is_floating_point() or outputs.is_complex() else outputs.double()
-    size = l2_norm(values)
-    distance: Tensor = l2_norm(values - values.mean(0)) / torch.where(size > 0, size, 1)
+    distance: Tensor = l2_norm(values - values.mean(0)) / l2_norm(values)
     return distance
 
 

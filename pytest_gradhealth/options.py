@@ -150,7 +150,7 @@ OPTIONS: tuple[Option, ...] = (
         "min_spread",
         _ratio,
         "a positive number",
-        "GH404 fails when outputs differ by less than this over the batch (default: 1e-4)",
+        "GH404 fails when outputs differ by less than this over the batch (default: 5e-6)",
         ini="float",
     ),
     Option(

@@ -209,8 +209,8 @@ def test_every_setting_comes_from_its_own_nearest_place(pytester: pytest.Pyteste
                 "max_penalty": Limit(10.0, "default"),
                 "max_output": Limit(1e3, "default"),
                 "warn_max_output": Limit(1e2, "default"),
-                "min_spread": Limit(1e-4, "default"),
-                "warn_min_spread": Limit(1e-3, "default"),
+                "min_spread": Limit(5e-6, "default"),
+                "warn_min_spread": Limit(1e-4, "default"),
                 "max_dead": Limit(0.95, "default"),
                 "max_saturated": Limit(0.995, "default"),
             }

@@ -24,6 +24,7 @@ from pytest_gradhealth import (
     assert_healthy,
     probe,
 )
+from pytest_gradhealth.limits import DEFAULTS
 from pytest_gradhealth.wording import number
 from tests.nets import batch, mlp
 from tests.test_units import Wired
@@ -170,13 +171,13 @@ def test_a_deep_sigmoid_net_gives_every_example_the_same() -> None:
     diagnosis = probe(model, x, y, confirm_steps=0, **options)
     with torch.no_grad():
         spread = spread_of(model(x)) / min(1.0, spread_of(x))
-    assert spread < 1e-4
+    assert spread < DEFAULTS["min_spread"]
     assert diagnosis.profile.spread == pytest.approx(spread, rel=1e-6)
     (finding,) = diagnosis.findings
     assert (finding.severity, finding.layer) == ("failure", "16")
     assert finding.message == (
         f"all examples get the same output, but for x{number(spread)} of it;"
-        " limit x0.0001 (default)"
+        f" limit x{number(DEFAULTS['min_spread'])} (default)"
     )
     assert probe(model, x, y, **options).verdict == "failure"
     with pytest.raises(CollapsedOutputError):
@@ -202,9 +203,13 @@ def shallow(spread: float, x: Tensor) -> nn.Module:
 
 @pytest.mark.parametrize(
     ("spread", "severity", "limit"),
-    [(1e-5, "failure", "0.0001"), (5e-4, "warning", "0.001"), (2e-3, None, None)],
+    [
+        (DEFAULTS["min_spread"] / 5, "failure", "min_spread"),
+        (DEFAULTS["warn_min_spread"] / 2, "warning", "warn_min_spread"),
+        (DEFAULTS["warn_min_spread"] * 2, None, ""),
+    ],
 )
-def test_the_limits_of_the_spread(spread: float, severity: str | None, limit: str | None) -> None:
+def test_the_limits_of_the_spread(spread: float, severity: str | None, limit: str) -> None:
     x = batch()[0].double()
     wanted = spread / spread_of(x)
     diagnosis = probe(shallow(spread, x), x, loss=lambda y: y.square().sum(), select=["GH404"])
@@ -216,19 +221,23 @@ def test_the_limits_of_the_spread(spread: float, severity: str | None, limit: st
             (
                 severity,
                 f"all examples get the same output, but for x{number(wanted)} of it;"
-                f" limit x{limit} (default)",
+                f" limit x{number(DEFAULTS[limit])} (default)",
             )
         ]
     )
 
 
 @pytest.mark.parametrize(
-    ("limit", "severity"), [(1e-6, "warning"), (1e-3, "failure"), (1e-2, "failure")]
+    ("limit", "severity"), [(1e-9, "warning"), (1e-3, "failure"), (1e-2, "failure")]
 )
 def test_min_spread_moves_the_limit(limit: float, severity: str) -> None:
     x = batch()[0].double()
     (finding,) = probe(
-        shallow(5e-4, x), x, loss=lambda y: y.square().sum(), min_spread=limit, select=["GH404"]
+        shallow(DEFAULTS["warn_min_spread"] / 2, x),
+        x,
+        loss=lambda y: y.square().sum(),
+        min_spread=limit,
+        select=["GH404"],
     ).findings
     assert finding.severity == severity
     if severity == "failure":
@@ -244,13 +253,17 @@ def test_outputs_that_are_the_same_for_all_examples_fail() -> None:
     assert severities(diagnosis, "GH404") == ["failure"]
 
 
-def test_a_net_that_wakes_up_is_not_failed() -> None:
+@pytest.mark.parametrize("scale", [1.0, 1e-14])
+def test_a_net_that_wakes_up_is_not_failed(scale: float) -> None:
     x, y = batch()
     model = mlp()
     with torch.no_grad():
-        model[-1].weight.mul_(1e-4)  # type: ignore[operator]
+        model[-1].weight.mul_(1e-6)  # type: ignore[operator]
         model[-1].bias.fill_(1.0)  # type: ignore[operator]
-    options: dict[str, Any] = {"loss": cross_entropy, "select": ["GH404"]}
+    options: dict[str, Any] = {
+        "loss": lambda out, labels: scale * cross_entropy(out, labels),
+        "select": ["GH404"],
+    }
     asleep = probe(model, x, y, confirm_steps=0, **options)
     assert severities(asleep, "GH404") == ["failure"]
     woken = probe(model, x, y, **options)
@@ -278,7 +291,7 @@ def test_outputs_of_a_zero_head_are_no_finding() -> None:
     nn.init.zeros_(model[-1].weight)  # type: ignore[arg-type]
     nn.init.zeros_(model[-1].bias)  # type: ignore[arg-type]
     diagnosis = probe(model, x, y, loss=cross_entropy)
-    assert (diagnosis.profiles[0].spread, diagnosis.profiles[0].magnitude) == (0, 0)
+    assert (diagnosis.profiles[0].spread or 0.0, diagnosis.profiles[0].magnitude) == (0, 0)
     assert diagnosis.verdict == "healthy", diagnosis.findings
 
 
@@ -301,7 +314,7 @@ ADAMS: dict[str, Callable[[nn.Module], Any]] = {
 @pytest.mark.parametrize("kind", ADAMS)
 @pytest.mark.parametrize(
     ("wanted", "severity"),
-    [(1e-14, "failure"), (5e-11, "failure"), (1e-9, "warning"), (1e-7, None)],
+    [(1e-14, "failure"), (5e-11, "failure"), (3e-10, "warning"), (5e-9, "warning"), (1e-7, None)],
 )
 def test_gradients_below_eps(kind: str, wanted: float, severity: str | None) -> None:
     x, y = batch()
@@ -349,6 +362,18 @@ def test_eps_is_that_of_the_optimizer(built: bool) -> None:
     assert f"eps is {number(size * 1e3)}," in of(diagnosis, "GH103")[0].message
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="eps is read from the defaults of an optimizer, not from its parameter groups",
+)
+def test_eps_is_that_of_the_parameter_group() -> None:
+    x, y = batch()
+    model = mlp()
+    groups = [{"params": model.parameters(), "eps": 1e3 * first_gradient(model, x, y)}]
+    diagnosis = probe(model, x, y, loss=cross_entropy, optimizer=torch.optim.Adam(groups))
+    assert severities(diagnosis, "GH103") == ["failure"]
+
+
 def test_a_scaled_down_loss_is_healthy_until_an_optimizer_says_otherwise() -> None:
     x, y = batch()
 
@@ -368,29 +393,31 @@ UNUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "module": (
         lambda: beside(extra=nn.Linear(5, 5)),
         "extra",
-        "the forward does not use 2 parameters (extra.weight and extra.bias)",
+        "the loss does not depend on 2 parameters (extra.weight and extra.bias)",
     ),
     "token": (
         lambda: beside(mask_token=nn.Parameter(torch.zeros(4))),
         "mask_token",
-        "the forward does not use 1 parameter (mask_token)",
+        "the loss does not depend on 1 parameter (mask_token)",
     ),
     "token of a block": (
         lambda: Wired(
             lambda m, x: m.inner(x),
             inner=Wired(
-                lambda m, x: m.body(x),
-                body=nn.Linear(20, 5),
+                lambda m, x: m.second(m.first(x)),
+                first=nn.Linear(20, 8),
+                second=nn.Linear(8, 5),
                 mask_token=nn.Parameter(torch.zeros(4)),
             ),
         ),
         "inner",
-        "the forward does not use 1 parameter (inner.mask_token)",
+        "the loss does not depend on 1 parameter (inner.mask_token)",
     ),
     "pooler and token": (
         lambda: beside(pooler=mlp(hidden=1), token=nn.Parameter(torch.zeros(4))),
         "token",
-        "the forward does not use 5 parameters (token, pooler.0.weight, pooler.0.bias and 2 more)",
+        "the loss does not depend on 5 parameters"
+        " (token, pooler.0.weight, pooler.0.bias and 2 more)",
     ),
 }
 
@@ -413,39 +440,43 @@ def test_what_the_forward_does_not_use_is_a_warning_unless_asked_for(name: str) 
         assert_all_reached(diagnosis)
     assert_all_reached(model, x, y, loss=cross_entropy, ignore=["GH405"])
     model.requires_grad_(False)
-    model.get_submodule("inner.body" if "block" in name else "body").requires_grad_(True)
+    model.get_submodule("inner.first" if "block" in name else "body").requires_grad_(True)
     assert_all_reached(model, x, y, loss=cross_entropy)
 
 
 @pytest.mark.xfail(
     strict=True,
-    reason="a parameter of a module whose children are containers (nn.Sequential, nn.ModuleList) is"
-    " taken for one that was cut off (GH401 failure): only direct parents of what was called count",
+    reason="an unused parameter of a module that returns what its only child returned, or has"
+    " containers for children, is taken for one that was cut off (GH401 failure): the outermost"
+    " name of a tensor hides the child, and only direct parents of what was called count",
 )
-@pytest.mark.parametrize("kind", ["Sequential", "ModuleList"])
-def test_a_token_beside_containers_is_unused_too(kind: str) -> None:
+@pytest.mark.parametrize("body", [lambda: nn.Linear(20, 5), mlp], ids=["Linear", "Sequential"])
+def test_a_token_beside_an_only_child_is_unused_too(body: Callable[[], nn.Module]) -> None:
     token = nn.Parameter(torch.zeros(4))
-    inner = Wired(lambda m, x: m.body(x), body=mlp(), token=token)
-    model: nn.Module = nn.Sequential(inner)
-    if kind == "ModuleList":
-        model = Wired(
-            lambda m, x: m.layers[1](m.layers[0](x)),
-            layers=nn.ModuleList([nn.Linear(20, 8), nn.Linear(8, 5)]),
-            token=token,
-        )
+    model = nn.Sequential(Wired(lambda m, x: m.body(x), body=body(), token=token))
     x, y = batch()
     diagnosis = probe(model, x, y, loss=cross_entropy)
-    assert [(f.code, f.severity) for f in diagnosis.findings] == [("GH405", "warning")]
+    assert said(diagnosis) == [("GH405", "warning", "0")]
+
+
+def test_a_token_of_the_model_beside_a_list_is_unused_too() -> None:
+    model = Wired(
+        lambda m, x: m.layers[1](m.layers[0](x)),
+        layers=nn.ModuleList([nn.Linear(20, 8), nn.Linear(8, 5)]),
+        token=nn.Parameter(torch.zeros(4)),
+    )
+    x, y = batch()
+    assert said(probe(model, x, y, loss=cross_entropy)) == [("GH405", "warning", "token")]
 
 
 @pytest.mark.parametrize(
     "use",
     [
         lambda m, x: m.body(x) + m.extra(x).detach(),
-        lambda m, x: m.body(x) + m.extra(x).argmax(),
-        lambda m, x: (m.extra(x), m.body(x))[1],
+        lambda m, x: m.body(x) + F.one_hot(m.extra(x).argmax(-1), 5),
+        lambda m, x: m.body(x) + (m.extra(x) > 0),
     ],
-    ids=["detach", "argmax", "result thrown away"],
+    ids=["detach", "argmax", "comparison"],
 )
 def test_a_leaf_that_was_called_and_cut_off_is_a_failure(use: Callable[..., Any]) -> None:
     x, y = batch()
@@ -458,6 +489,29 @@ def test_a_leaf_that_was_called_and_cut_off_is_a_failure(use: Callable[..., Any]
     with pytest.raises(UnreachedParameterError) as caught:
         assert_all_reached(model, x, y, loss=cross_entropy)
     assert not isinstance(caught.value, UnusedParameterError)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a parameter of a module with children is said to have no part in the loss where the"
+    " module was cut off with it: the loss does depend on it (GH405 instead of GH401)",
+)
+def test_a_composite_that_was_cut_off_is_a_failure_with_its_own_parameters() -> None:
+    part = Wired(
+        lambda m, x: (m.fc(x) * m.gain).detach(),
+        fc=nn.Linear(20, 5),
+        gain=nn.Parameter(torch.ones(5)),
+    )
+    x, y = batch()
+    model = Wired(lambda m, x: m.body(x) + m.part(x), body=mlp(), part=part)
+    diagnosis = probe(model, x, y, loss=cross_entropy)
+    assert said(diagnosis) == [("GH401", "failure", "part")]
+
+
+def test_a_layer_whose_result_is_thrown_away_is_unused() -> None:
+    x, y = batch()
+    model = Wired(lambda m, x: (m.extra(x), m.body(x))[1], body=mlp(), extra=nn.Linear(20, 5))
+    assert said(probe(model, x, y, loss=cross_entropy)) == [("GH405", "warning", "extra")]
 
 
 def listed() -> Any:

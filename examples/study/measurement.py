@@ -131,7 +131,8 @@ def measure(network: Network, seed: int, *, peers: bool = True) -> dict[str, Any
     ]
     if peers:
         inputs, targets = tree_map(_contiguous, (inputs, targets))
-        seen = [observe(model, inputs, targets, network.loss, scale=scale) for scale in scales]
+        loss = None if network.loss is None else partial(_times, network.loss, 1.0)
+        seen = [observe(model, inputs, targets, loss, scale=scale) for scale in scales]
         record["peers"] = {
             peer.name: {
                 "gradients": [bool(peer.judge(o, "gradients", "loss")) for o in seen],
@@ -154,9 +155,9 @@ def _scaled(
     return partial(_times, loss, scale)
 
 
-def _times(loss: Callable[[Any, Any], Any] | None, scale: float, outputs: Any, targets: Any) -> Any:
+def _times(loss: Callable[..., Any] | None, scale: float, outputs: Any, targets: Any = None) -> Any:
     if loss is not None:
-        return scale * loss(outputs, targets)
+        return scale * (loss(outputs) if targets is None else loss(outputs, targets))
     return scale * (outputs["loss"] if isinstance(outputs, Mapping) else outputs.loss)
 
 

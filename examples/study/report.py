@@ -412,7 +412,7 @@ def peers(test: Sequence[Judged], healthy: Records, known: Records) -> str:
             "scale changes",
         )
         + "\n\n## 5. Theory\n\n`tests/test_theory.py` compares the probe with closed"
-        " forms:"
-        " mean-field theory, batch norm, residual growth, isometry, dropout, recurrence. Five profiles:"
+        " forms: mean-field theory, batch norm, residual growth, isometry, dropout, recurrence."
+        " Five profiles:"
         "\n\n![profiles](results/profiles.svg)"
     )

@@ -57,7 +57,8 @@ class Truth:
 
     def best(self, *optimizers: str) -> float:
         """The highest accuracy with these optimizers (default: all)."""
-        return max(r.accuracy for r in self.runs if r.optimizer in optimizers or not optimizers)
+        runs = [r for r in self.runs if r.optimizer in optimizers or not optimizers]
+        return max((run.accuracy for run in runs), default=0.0)
 
     @property
     def label(self) -> str:

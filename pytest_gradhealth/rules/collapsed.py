@@ -18,7 +18,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
     >>> from pytest_gradhealth.records import GradientProfile, Limit
     >>> look = GradientProfile(0, 0, 2.3, paths=(), spread=2e-6)
-    >>> limits = {"min_spread": Limit(1e-4, "default"), "warn_min_spread": Limit(1e-3, "default")}
+    >>> limits = {"min_spread": Limit(5e-6, "default"), "warn_min_spread": Limit(1e-4, "default")}
     >>> [f.severity for f in check(Evidence(look, None, limits))]
     ['failure']
     """

@@ -1,0 +1,141 @@
+"""The study keeps its promises: a quick part of it, measured again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from examples.study import report
+from examples.study.corpus import recipe
+from examples.study.journal import complete, read
+from examples.study.scoring import Judged, Share, area, fails, joined, limit_for
+from examples.study.stages import STAGES, faults, probe_fault, probe_random
+from examples.study.trainability import Run, Truth
+from pytest_gradhealth.limits import DEFAULTS, WITH_SGD
+
+TRAINING, RANDOM, HEALTHY, FAULTS = (read(stage.journal) for stage in STAGES)
+NETWORKS = joined(TRAINING, RANDOM)
+SUMMARY: dict[str, Any] = json.loads(report.SUMMARY.read_text())
+
+#: Networks that are quick to probe, and what the linter must make of at least this share of them.
+QUICK_DEPTH, RECALL = 20, 0.8
+#: One fault in so many is measured again.
+EVERY = 3
+
+
+def quick(judged: Judged) -> bool:
+    return judged.recipe.half == "test" and judged.recipe.depth <= QUICK_DEPTH
+
+
+def test_the_defaults_in_the_code_are_those_of_the_study() -> None:
+    assert SUMMARY["limits"] == {**DEFAULTS, "with SGD": WITH_SGD}
+
+
+def test_the_summary_is_what_the_journals_say() -> None:
+    assert report.headline(NETWORKS, HEALTHY, FAULTS) == SUMMARY
+
+
+def test_the_study_is_as_large_as_it_says() -> None:
+    assert len(NETWORKS) >= 600
+    assert {n.recipe.kind for n in NETWORKS} == {"mlp", "conv"}
+    assert len({n.recipe.activation for n in NETWORKS}) >= 10
+    assert len({n.recipe.initialisation for n in NETWORKS}) >= 12
+    assert len([f for f in faults().values() if not f.out_of_reach]) >= 40
+
+
+def test_networks_that_sgd_trains_do_not_fail() -> None:
+    trained = [n for n in NETWORKS if n.sgd and quick(n)][::4]
+    assert len(trained) >= 30
+    wrong = [n.recipe.name for n in trained if _fails_now(n)]
+    assert not wrong
+
+
+def test_networks_that_nothing_trains_fail() -> None:
+    lost = [n for n in NETWORKS if n.label == "neither" and quick(n)]
+    assert len(lost) >= 15
+    found = [n for n in lost if _fails_now(n)]
+    assert len(found) / len(lost) >= RECALL
+
+
+def _fails_now(judged: Judged) -> bool:
+    again = probe_random(str(judged.recipe.number))
+    return any(severity == "failure" for _, severity, *_ in again["findings"])
+
+
+@pytest.mark.parametrize("name", sorted(faults())[::EVERY])
+def test_faults_are_found_and_their_cured_twins_are_not(name: str) -> None:
+    for side in ("sick", "cured"):
+        key = f"{side}:{name}@0"
+        verdict = probe_fault(key)["verdicts"][0]
+        assert (verdict == "failure") == (FAULTS[key]["verdicts"][0] == "failure")
+        assert side == "sick" or verdict != "failure"
+
+
+def test_no_verdict_depends_on_the_scale_of_the_loss() -> None:
+    moved = [n.recipe.name for n in NETWORKS if len(set(n.record["verdicts"])) > 1]
+    assert not moved
+
+
+def test_no_healthy_architecture_fails() -> None:
+    failing = [key for key, r in HEALTHY.items() if "error" in r or "failure" in r["verdicts"]]
+    assert not failing
+
+
+def test_the_readme_quotes_the_summary() -> None:
+    readme = " ".join((Path(report.__file__).parents[2] / "README.md").read_text().split())
+    found, lost = SUMMARY["recall"]
+    alarms, fine = SUMMARY["false failures"]
+    assert f"{found} of {lost} networks that neither SGD nor Adam can train" in readme
+    assert f"{alarms} of {fine} that SGD trains" in readme
+    assert f"{SUMMARY['healthy failures']} of {SUMMARY['healthy architectures']}" in readme
+    assert f"{SUMMARY['faults found']} of {SUMMARY['faults in reach']} known faults" in readme
+
+
+def test_a_recipe_is_the_same_for_the_same_number() -> None:
+    assert recipe(7) == recipe(7)
+    assert recipe(7) != recipe(9)
+    assert [recipe(n).half for n in range(2)] == ["calibration", "test"]
+
+
+def test_truth_takes_the_best_run() -> None:
+    runs = (Run("SGD", 0.1, 300, 2.3, 0.11), Run("Adam", 1e-3, 100, 0.5, 0.85))
+    assert Truth(0, runs).label == "adam"
+    assert Truth(0, runs[:1]).label == "neither"
+    assert Truth(0, (*runs, Run("SGD", 0.01, 60, 0.6, 0.81))).label == "both"
+    assert Truth(0, (Run("SGD", 0.1, 300, 1.5, 0.5),)).label == "partly"
+
+
+def test_areas_shares_and_limits() -> None:
+    assert area([3.0, 4.0], [1.0, 2.0]) == 1.0
+    assert area([1.0], [1.0]) == 0.5
+    assert limit_for([1.0, 2.0, 3.0], 0.0) == 3.0
+    assert limit_for([1.0, 2.0, 3.0, 4.0], 0.25) == 3.0
+    low, high = Share(0, 181).interval
+    assert low == pytest.approx(0.0, abs=1e-12)
+    assert high == pytest.approx(0.0208, abs=1e-3)
+    assert str(Share(9, 10)).startswith("9 of 10 (90.0%; ")
+
+
+def test_a_failure_counts_by_its_code() -> None:
+    record = {"findings": [["GH404", "failure", "x", 1.0], ["GH101", "warning", "x", 1.0]]}
+    judged = Judged(recipe(0), Truth(0, ()), record)
+    assert fails(judged)
+    assert fails(judged, ["GH404"])
+    assert not fails(judged, ["GH101"])
+
+
+def _work(key: str) -> dict[str, int]:
+    return {"value": len(key)}
+
+
+def test_a_journal_is_taken_up_where_it_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"key": "a", "value": 7}\n{"key": "b", "val')
+    assert read(path) == {"a": {"key": "a", "value": 7}}
+    path.write_text('{"key": "a", "value": 7}\n')
+    found = complete(path, ["a", "bbb"], _work)
+    assert [found[key]["value"] for key in ("a", "bbb")] == [7, 3]
+    assert read(path) == found
