@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from pytest_gradhealth.diagnosis import probe
     from pytest_gradhealth.errors import (
+        AttentionCollapseError,
         CannotApplyError,
         CollapsedOutputError,
         DeadUnitsError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         ExplodingOutputError,
         ExplodingUpdateError,
         GradientHealthError,
+        IdenticalUnitsError,
         NegligibleGradientError,
         NonFiniteGradientError,
         ProbeError,
@@ -63,6 +65,7 @@ _HOMES = {
     ),
     "diagnosis": ("probe",),
     "errors": (
+        "AttentionCollapseError",
         "CannotApplyError",
         "CollapsedOutputError",
         "DeadUnitsError",
@@ -71,6 +74,7 @@ _HOMES = {
         "ExplodingOutputError",
         "ExplodingUpdateError",
         "GradientHealthError",
+        "IdenticalUnitsError",
         "NegligibleGradientError",
         "NonFiniteGradientError",
         "ProbeError",
@@ -98,6 +102,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AttentionCollapseError",
     "CannotApplyError",
     "CollapsedOutputError",
     "DeadUnitsError",
@@ -110,6 +115,7 @@ __all__ = [
     "Finding",
     "GradHealth",
     "GradientHealthError",
+    "IdenticalUnitsError",
     "GradientPath",
     "GradientProfile",
     "Measure",

@@ -16,7 +16,7 @@ from pytest_gradhealth.calling import Loss, call_model, fresh, scalar_loss
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.graph import DominatorTree, Edge, dominators, walk
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
-from pytest_gradhealth.norms import cosine, l2_norm, rms, spread, to_numbers
+from pytest_gradhealth.norms import cosine, has_equal_rows, l2_norm, rms, spread, to_numbers
 from pytest_gradhealth.paths import gradient_paths
 from pytest_gradhealth.recorder import Key, Mark, Recorder
 from pytest_gradhealth.records import (
@@ -105,7 +105,9 @@ def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
         del inputs, targets, outputs
         graph = walk(loss)
         marks = _path_marks(recorder.marks, graph.root)
-        activations = activations_of(graph.nodes, _places(recorder.marks))
+        activations = activations_of(
+            graph.nodes, _places(recorder.marks) | _parameter_places(subject.model, graph.nodes)
+        )
         tree = dominators(graph, {m.edge: i for i, m in marks.items() if m.edge is not None})
         leaves: dict[int, Tensor] = {id(t): t for m in subject.modules for t in m.parameters()}
         leaves |= {id(t): t for t in graph.leaves}
@@ -155,9 +157,16 @@ def _places(marks: Iterable[Mark]) -> dict[Node, Place]:
     return {m.edge[0]: Place(m.name, m.type, m.leaf) for m in marks if m.edge is not None}
 
 
+def _parameter_places(model: nn.Module, nodes: Iterable[Node]) -> dict[Node, Place]:
+    """The nodes that parameters enter the graph by."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    leaves = [node for node in nodes if hasattr(node, "variable") and id(node.variable) in names]
+    return {node: Place(names[id(node.variable)], "Parameter", "") for node in leaves}
+
+
 def _is_batch(tensor: Tensor) -> bool:
-    """Whether a model output holds several examples of several numbers."""
-    several = tensor.dim() > 1 and tensor.shape[0] > 1
+    """Whether a model output holds several examples."""
+    several = tensor.dim() > 0 and tensor.shape[0] > 1
     return several and tensor.is_floating_point() and tensor.requires_grad
 
 
@@ -191,18 +200,22 @@ class _Measured:
     gradient: Tensor | None
     alignment: Tensor | None
     penalty: Tensor | None
+    same: bool
+    thirds: tuple[Tensor, ...]
 
     @property
     def scalars(self) -> tuple[Tensor | None, ...]:
         """The numbers, in the order in which they are read back."""
-        return self.norm, self.gradient, self.alignment, self.penalty
+        return self.norm, self.gradient, self.alignment, self.penalty, *self.thirds
 
 
 def _measure_parameters(
     model: nn.Module, aligned: Collection[str], penalties: Mapping[str, Tensor] | None
 ) -> list[_Measured]:
     measured = []
-    for name, (parameter, others) in named_parameters(model).items():
+    parameters = named_parameters(model)
+    same = _with_same_rows({name: parameter for name, (parameter, _) in parameters.items()})
+    for name, (parameter, others) in parameters.items():
         gradient = parameter.grad
         wanted = (
             gradient is not None
@@ -220,9 +233,37 @@ def _measure_parameters(
                 gradient=None if gradient is None else l2_norm(gradient),
                 alignment=cosine(parameter, gradient) if wanted and gradient is not None else None,
                 penalty=_norm_of(penalties, name, parameter),
+                same=name in same,
+                thirds=_thirds(name, gradient),
             )
         )
     return measured
+
+
+def _with_same_rows(parameters: Mapping[str, nn.Parameter]) -> list[str]:
+    """Weights other than zero, all rows of which are equal, as are those of their gradients."""
+    weights = {
+        name: p
+        for name, p in parameters.items()
+        if p.grad is not None and p.dim() > 1 and p.shape[0] > 1 and p.numel()
+        if p.layout == torch.strided and p.grad.layout == torch.strided
+    }
+    with torch.no_grad():
+        equal = to_numbers([(w[0] == w[-1]).all() for w in weights.values()])
+        suspects = [item for item, same in zip(weights.items(), equal, strict=True) if same]
+        return [
+            name
+            for name, w in suspects
+            if w.grad is not None and has_equal_rows(w) and has_equal_rows(w.grad)
+        ]
+
+
+def _thirds(name: str, gradient: Tensor | None) -> tuple[Tensor, ...]:
+    """Norms of the gradient of query, key and value, where one weight makes all three."""
+    joint = name.endswith(("in_proj_weight", "qkv.weight"))
+    if not joint or gradient is None or gradient.dim() < 2 or gradient.shape[0] % 3:
+        return ()
+    return tuple(map(l2_norm, gradient.chunk(3)))
 
 
 def _norm_of(penalties: Mapping[str, Tensor] | None, name: str, parameter: Tensor) -> Tensor | None:
@@ -284,6 +325,7 @@ def _read(
         activations=tuple(reversed(activations)),
         spread=max(spreads) / min(given, 1.0) if spreads and given else None,
         magnitude=min(sizes) / wanted if sizes else None,
+        keyed=recorder.keyed(),
     )
     return Look(profile, tree, points, {i: mark.key for i, mark in marks.items()})
 
@@ -300,6 +342,7 @@ def _output_record(mark: Mark, activation: float | None, gradient: float | None)
         activation=activation,
         call=mark.call,
         output=mark.output,
+        leaf=mark.leaf,
     )
 
 
@@ -307,7 +350,9 @@ def _activation_record(
     seen: SeenActivation, dead: float | None, flat: float | None
 ) -> ActivationRecord:
     place = seen.place
-    return ActivationRecord(place.name, place.type, seen.function, seen.units, dead, flat)
+    return ActivationRecord(
+        place.name, place.type, seen.function, seen.units, dead, flat, seen.after
+    )
 
 
 def _point(mark: Mark, record: OutputRecord) -> PathPoint:
@@ -331,6 +376,7 @@ def _parameter_record(
     gradient: float | None,
     alignment: float | None,
     penalty: float | None,
+    *thirds: float | None,
 ) -> ParameterRecord:
     state: ParameterState = "gradient"
     if not measured.trainable:
@@ -348,4 +394,6 @@ def _parameter_record(
         alignment=alignment,
         penalty=penalty,
         other_names=measured.others,
+        same=measured.same,
+        thirds=(thirds[0] or 0.0, thirds[1] or 0.0, thirds[2] or 0.0) if thirds else None,
     )

@@ -66,6 +66,14 @@ _PLAIN = {
         "their module is never called, does without them, or its output is not used",
         "use them, delete them, or freeze them with requires_grad_(False)",
     ),
+    "GH406": Cause(
+        "a constant initialisation: whatever is learned, each of them learns the same",
+        "nn.init.kaiming_normal_(layer.weight), or any other random initialisation",
+    ),
+    "GH407": Cause(
+        "all tokens look alike there, so that it makes no difference which is attended to",
+        "residual connections around the attention, or fewer layers",
+    ),
 }
 
 

@@ -71,6 +71,14 @@ class UnusedParameterError(UnreachedParameterError):
     """A trainable parameter belongs to a module that the forward does not use (GH405)."""
 
 
+class IdenticalUnitsError(GradientHealthError):
+    """All units of a layer have the same weights and get the same gradient (GH406)."""
+
+
+class AttentionCollapseError(GradientHealthError):
+    """Query and key get next to no gradient beside value (GH407)."""
+
+
 class DominatingRegularizerError(GradientHealthError):
     """The gradient of the regularisation term drowns that of the data (GH601)."""
 

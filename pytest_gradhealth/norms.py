@@ -71,6 +71,16 @@ def spread(outputs: Tensor) -> Tensor:
     return distance
 
 
+#: Rows are equal if they are apart by less than this share of their length: rounding.
+_ROUNDING = 1e-5
+
+
+@torch.no_grad()
+def has_equal_rows(values: Tensor) -> bool:
+    """Return whether all rows of a tensor are the same, but for rounding, and not zero."""
+    return bool(values.any()) and bool(spread(values) < _ROUNDING)
+
+
 def _norm(values: Tensor, dim: int | None = None, dtype: torch.dtype | None = None) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(values, dim=dim, dtype=dtype)
     return norm

@@ -30,6 +30,17 @@ COUPLED = (
     torch.optim.RMSprop,
 )
 
+#: Optimizers that divide by what they know of the gradient's size plus eps.
+ADAPTIVE = (
+    torch.optim.Adagrad,
+    torch.optim.Adam,
+    torch.optim.AdamW,
+    torch.optim.Adamax,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+    torch.optim.RMSprop,
+)
+
 
 def build(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> Optimizer:
     """Make an optimizer over `parameters`: Adam with lr 1e-3 if none is declared.
@@ -71,7 +82,8 @@ class Kind:
 
     With SGD steps are proportional to gradients, so that small gradients mean no learning. `decay`
     is the weight decay that becomes part of the gradient, by parameter name, where there is any.
-    `eps` is what an adaptive optimizer adds below the bar.
+    `eps` is what an adaptive optimizer adds to the gradient's size before it divides by that, the
+    smallest of its parameter groups'.
     """
 
     name: str
@@ -96,15 +108,21 @@ def kind_of(optimizer: OptimizerLike | None, parameters: Mapping[str, nn.Paramet
         )
         coupled = issubclass(optimizer, COUPLED) and not decoupled
         decay = dict.fromkeys(parameters, weight_decay) if coupled and weight_decay else {}
-        sgd, eps = issubclass(optimizer, torch.optim.SGD), _default(optimizer, "eps")
+        sgd = issubclass(optimizer, torch.optim.SGD)
+        eps = _default(optimizer, "eps") if issubclass(optimizer, ADAPTIVE) else None
         return Kind(optimizer.__name__, rate, sgd, decay, eps)
     built = build(cast("OptimizerLike", optimizer), list(parameters.values()))
     lr: Any = built.defaults.get("lr")
     known = None if lr is None else float(lr)
     sgd = isinstance(built, torch.optim.SGD)
-    eps = built.defaults.get("eps")
     decay = _coupled_decay(built, parameters)
-    return Kind(type(built).__name__, known, sgd, decay, eps if isinstance(eps, float) else None)
+    return Kind(type(built).__name__, known, sgd, decay, _eps(built))
+
+
+def _eps(optimizer: Optimizer) -> float | None:
+    if not isinstance(optimizer, ADAPTIVE):
+        return None
+    return min((float(group.get("eps", 0.0)) for group in optimizer.param_groups), default=None)
 
 
 def _default(optimizer: type[Optimizer], name: str) -> float | None:

@@ -23,6 +23,8 @@ ENOUGH = 0.5
 #: Decades towards the limit that count as better, or away from it as worse.
 NOTABLE = 0.5
 
+#: Rules whose value should be larger than it is.
+_LARGER = {"GH101", "GH404"}
 #: The order of the table.
 _ORDER: dict[Outcome, int] = {
     "cured": 0,
@@ -52,7 +54,13 @@ def value_of(code: str, profile: GradientProfile) -> float | None:
         return power(max(path.exploding for path in paths))
     if code == "GH202" and profile.updates:
         return max(update.change for update in profile.updates)
-    return None
+    if code == "GH203":
+        return profile.magnitude
+    if code == "GH402":
+        return max((seen.dead for seen in profile.activations if seen.dead is not None), default=0)
+    if code == "GH403":
+        return max((seen.flat for seen in profile.activations if seen.flat is not None), default=0)
+    return profile.spread if code == "GH404" else None
 
 
 def gain(code: str, before: float | None, after: float | None) -> float:
@@ -62,7 +70,7 @@ def gain(code: str, before: float | None, after: float | None) -> float:
     if not math.isfinite(before):
         return math.inf
     moved = decades(after, before)
-    return moved if code == "GH101" else -moved
+    return moved if code in _LARGER else -moved
 
 
 def measure_of(value: float | None, losses: Sequence[float]) -> Measure:

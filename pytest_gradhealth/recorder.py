@@ -101,6 +101,11 @@ class Recorder:
             if not self.calls[name] and type(module).forward is not nn.Module.forward:
                 yield name, type(module).__name__
 
+    def keyed(self) -> tuple[str, ...]:
+        """Names of the nn.ModuleDicts, whose members have the caller's keys for names."""
+        named = recorded_modules(self.model)
+        return tuple(name for name, module in named if isinstance(module, nn.ModuleDict))
+
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, _: Any, outputs: Any) -> None:
             if self.active:

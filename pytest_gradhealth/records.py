@@ -207,7 +207,8 @@ class GradientPath:
 class OutputRecord:
     """The gradient of the loss with respect to one tensor that one call of a module returned.
 
-    `norm` is None unless the state is "measured"; `output` numbers the tensors of one call.
+    `norm` is None unless the state is "measured"; `output` numbers the tensors of one call; `leaf`
+    is the type of the innermost module that returned this very tensor.
     """
 
     name: str
@@ -219,6 +220,7 @@ class OutputRecord:
     activation: float | None = None
     call: int = 0
     output: int = 0
+    leaf: str = ""
 
 
 def module_of(parameter: str) -> str:
@@ -238,7 +240,9 @@ class ParameterRecord:
     `alignment` is the cosine between a weight and its gradient: zero for a weight whose scale does
     not matter, as before a normalisation layer. `penalty` is the L2 norm of the gradient of the
     regularisation term (weight decay included where it is part of the gradient), None without one.
-    `other_names` are further names of a shared parameter.
+    `other_names` are further names of a shared parameter. `same` says that all rows of a weight are
+    equal, and so are those of its gradient; `thirds` are the gradient's norms for query, key and
+    value where one weight makes all three.
     """
 
     name: str
@@ -249,6 +253,8 @@ class ParameterRecord:
     alignment: float | None = None
     penalty: float | None = None
     other_names: tuple[str, ...] = ()
+    same: bool = False
+    thirds: tuple[float, float, float] | None = None
 
     @property
     def module(self) -> str:
@@ -263,7 +269,8 @@ class ActivationRecord:
     `name` and `type` are those of its module or, for a function, of the layer before it. `dead` is
     the share of its `units` (features or channels) that are zero for the whole batch, None for
     functions that cannot be; `flat` the share of elements where its slope is below a hundredth of
-    the largest, None for functions that do not saturate.
+    the largest, None for functions that do not saturate. `after` names the layer before it where
+    one module serves several.
     """
 
     name: str
@@ -272,6 +279,12 @@ class ActivationRecord:
     units: int
     dead: float | None = None
     flat: float | None = None
+    after: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name, and the layer before it where that is needed to tell which is meant."""
+        return f"{self.name} after {self.after}" if self.after else self.name
 
 
 @dataclass(frozen=True)
@@ -321,9 +334,9 @@ class GradientProfile:
     that read "none" or "zero" in this look but had a gradient in one of those steps. `updates` are
     the training steps made from here, where a rule needs them. `spread` says how far the model's
     outputs for different examples lie apart: RMS distance from their mean over RMS, relative to the
-    same of the inputs; `magnitude` is
-    the RMS of the outputs (over that of floating targets, if larger than 1). Both are None without
-    outputs to compare.
+    same of the inputs; `magnitude` is the RMS of the outputs (over that of floating targets, if
+    larger than 1), the smallest where there are several. Both are None without outputs to compare.
+    `keyed` names the nn.ModuleDicts in the model.
     """
 
     seed: int
@@ -338,6 +351,7 @@ class GradientProfile:
     activations: tuple[ActivationRecord, ...] = ()
     spread: float | None = None
     magnitude: float | None = None
+    keyed: tuple[str, ...] = ()
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

@@ -182,19 +182,29 @@ def treatments_table(treatments: Sequence[Treatment]) -> str:
     if not tried:
         return ""
     before = treatments[0].before
-    rows = [["(as it is)", "", _value(before), *_training(before)]]
+    compared, form = _COMPARED.get(treatments[0].rule, ("ratio", "x{}"))
+    rows = [["(as it is)", "", _value(before, form), *_training(before)]]
     for treatment in tried:
         assert treatment.after is not None
         after = treatment.after
-        rows.append([treatment.remedy, treatment.outcome, _value(after), *_training(after)])
-    compared = "change" if treatments[0].rule == "GH202" else "ratio"
+        rows.append([treatment.remedy, treatment.outcome, _value(after, form), *_training(after)])
     names = ["remedy", "outcome", compared, "loss", "steps"]
     aligned = ("left", "left", "right", "left", "right")
     return _plain(tabulate(rows, names, "plain", disable_numparse=True, colalign=aligned))
 
 
-def _value(measure: Measure) -> str:
-    return "" if measure.value is None else f"x{number(measure.value)}"
+#: What the value of a rule is, and how it is written, where that is not a ratio of gradients.
+_COMPARED = {
+    "GH202": ("change", "x{}"),
+    "GH203": ("output", "{}"),
+    "GH402": ("dead", "{}"),
+    "GH403": ("saturated", "{}"),
+    "GH404": ("spread", "x{}"),
+}
+
+
+def _value(measure: Measure, form: str) -> str:
+    return "" if measure.value is None else form.format(number(measure.value))
 
 
 def _training(measure: Measure) -> tuple[str, str]:

@@ -7,29 +7,34 @@ functional ones are seen as well as modules.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
 from pytest_gradhealth.graph import op_name
+from pytest_gradhealth.records import OUTPUT
 
 #: An element is flat where the slope is below this share of the largest slope.
 FLAT = 0.01
 #: Elements of one activation that the share of flat ones is estimated from.
 SAMPLE = 2**16
+#: How far apart they are, modulo the number of elements: a prime, which no layout repeats with.
+_APART = 2654435761
 #: Operations that may lie between a layer and its activation.
-_REACH = 8
+_REACH = 16
 #: Calls of one layer that are looked at, where it is called again and again.
 CALLS = 16
 _CHANNELS_SECOND = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm")
+_CHANNELS_LAST = ("Linear", "LayerNorm", "Embedding")
+_TURNS = ("Transpose", "Permute")
 
 
 @dataclass(frozen=True)
 class Place:
-    """A recorded module output: the module's label, type and innermost type."""
+    """A recorded module output: the module's label, type and innermost type; or a parameter."""
 
     name: str
     type: str
@@ -41,12 +46,14 @@ class SeenActivation:
     """An activation's place, and its shares of dead units and flat elements, still on the device.
 
     `dead` is a share of `units` (channels, or features), `flat` one of all elements; a rectifier
-    has the one, a saturating function the other.
+    has the one, a saturating function the other. `after` is the layer before, where one module
+    serves several.
     """
 
     place: Place
     function: str
     units: int
+    after: str = ""
     dead: Tensor | None = None
     flat: Tensor | None = None
 
@@ -58,23 +65,29 @@ def activations_of(nodes: Iterable[Node], places: Mapping[Node, Place]) -> list[
     Reads what the nodes have saved; activations inside a checkpoint, which has saved nothing, are
     left out. To be called before the backward, which frees it.
     """
-    found = []
-    calls: Counter[str] = Counter()
+    found: list[tuple[str, SeenActivation]] = []
+    calls: Counter[tuple[str, str]] = Counter()
     for node in nodes:
         op = op_name(node)
         if op not in _READERS or _is_packed(node, op):
             continue
-        place, layer = _place(node, places)
-        calls[place.name] += 1
-        if calls[place.name] > CALLS:
+        before = list(_before(node))
+        layer = _layer(before, places)
+        place = places.get(node) or layer
+        key = place.name, layer.name
+        calls[key] += 1
+        if calls[key] > CALLS:
             continue
         try:
-            seen = _READERS[op](node, op, place, layer)
+            seen = _READERS[op](node, op, place, _has_channels_second(before, places))
         except RuntimeError:
             continue  # the backward itself will say what is wrong with what was saved
         if seen is not None:
-            found.append(seen)
-    return found
+            found.append((key[1], seen))
+    served = Counter(name for name, _ in {(seen.place.name, layer) for layer, seen in found})
+    return [
+        replace(seen, after=layer) if served[seen.place.name] > 1 else seen for layer, seen in found
+    ]
 
 
 def _is_packed(node: Node, op: str) -> bool:
@@ -83,31 +96,35 @@ def _is_packed(node: Node, op: str) -> bool:
     return raw is None or getattr(raw, "unpack_hook", None) is not None
 
 
-def _rectifier(node: Node, op: str, place: Place, layer: Place | None) -> SeenActivation | None:
+def _rectifier(
+    node: Node, op: str, place: Place, channels_second: bool | None
+) -> SeenActivation | None:
     """ReLU, ReLU6 and thresholds: a unit is dead if nothing in the batch comes through."""
     values: Tensor = getattr(node, f"_saved_{_SAVED[op]}")
     floor, name = 0.0, "ReLU" if op == "Relu" else op
     if op == "Hardtanh":
         floor = float(node._saved_min_val)  # type: ignore[attr-defined]
         if floor < 0:
-            return _saturating(node, op, place, layer)
+            return _saturating(node, op, place, channels_second)
         name = "ReLU6"
     elif op == "Threshold":
         floor = float(node._saved_threshold)  # type: ignore[attr-defined]
     if values.dim() < 2 or not values.numel():
         return None
-    dim = 1 if values.dim() == 2 or _has_channels_second(layer, values) else values.dim() - 1
+    if channels_second is None:
+        channels_second = values.dim() == 4
+    dim = 1 if values.dim() == 2 or channels_second else values.dim() - 1
     others = [d for d in range(values.dim()) if d != dim]
     dead = values.amax(others) <= floor
     return SeenActivation(place, name, values.shape[dim], dead=dead.double().mean())
 
 
-def _saturating(node: Node, op: str, place: Place, _: Place | None) -> SeenActivation | None:
+def _saturating(node: Node, op: str, place: Place, _: bool | None) -> SeenActivation | None:
     """Sigmoids and tanh: an element is flat where hardly any gradient comes through."""
     values: Tensor = getattr(node, f"_saved_{_SAVED[op]}")
     if values.dim() < 2 or not values.numel():
         return None
-    sample = values.reshape(-1)[:: max(1, values.numel() // SAMPLE)]
+    sample = _sample(values)
     if op == "Sigmoid":
         slope = 4 * sample * (1 - sample)
     elif op == "Tanh":
@@ -119,31 +136,51 @@ def _saturating(node: Node, op: str, place: Place, _: Place | None) -> SeenActiv
     return SeenActivation(place, op, values.shape[-1], flat=flat)
 
 
-def _place(node: Node, places: Mapping[Node, Place]) -> tuple[Place, Place | None]:
-    """Where an activation is: its own module or, if it has none, the layer that it follows."""
-    layer = _layer_before(node, places)
-    own = places.get(node)
-    return own or layer or Place("", "", ""), layer
+def _sample(values: Tensor) -> Tensor:
+    """At most SAMPLE elements from all over a tensor, the same ones every time."""
+    flat, total = values.reshape(-1), values.numel()
+    if total <= SAMPLE:
+        return flat
+    return flat[torch.arange(SAMPLE, device=flat.device) * _APART % total]
 
 
-def _layer_before(node: Node, places: Mapping[Node, Place]) -> Place | None:
+def _before(node: Node) -> Iterator[Node]:
+    """The nodes that lead to an activation, nearest first, along the first input of each."""
     for _ in range(_REACH):
-        following = [child for child, _ in node.next_functions if child is not None]
-        if not following:
-            return None
-        node = following[0]
-        if node in places:
-            return places[node]
+        children = [child for child, _ in node.next_functions if child is not None]
+        if not children:
+            return
+        node = next((child for child in children if child.next_functions), children[0])
+        yield node
+
+
+def _layer(before: Iterable[Node], places: Mapping[Node, Place]) -> Place:
+    """The layer before an activation: a module, or a parameter where a function takes it."""
+    for node in before:
+        children = [child for child, _ in node.next_functions if child is not None]
+        children += [g for child in children for g, _ in child.next_functions[:1] if g is not None]
+        for known in (node, *(child for child in children if hasattr(child, "variable"))):
+            if known in places:
+                return places[known]
+    return Place(OUTPUT, "", "")
+
+
+def _has_channels_second(before: Iterable[Node], places: Mapping[Node, Place]) -> bool | None:
+    """Whether units are dimension 1 and not the last, as the nearest layer with weights has them.
+
+    None where no such layer is near. Layers without weights keep the layout, a transposition on
+    the way turns it round.
+    """
+    turned = False
+    for node in before:
+        place = places.get(node)
+        kinds = () if place is None else (place.leaf, place.type)
+        if any(part in kind for kind in kinds for part in _CHANNELS_SECOND):
+            return not turned
+        if any(part in kind for kind in kinds for part in _CHANNELS_LAST):
+            return turned
+        turned ^= op_name(node) in _TURNS
     return None
-
-
-def _has_channels_second(layer: Place | None, values: Tensor) -> bool:
-    if layer is None:
-        return values.dim() == 4
-    kinds = (layer.leaf, layer.type)
-    return any(part in kind for kind in kinds for part in _CHANNELS_SECOND) or (
-        values.dim() == 4 and not any("Linear" in k or "LayerNorm" in k for k in kinds)
-    )
 
 
 _READERS = {

@@ -1,4 +1,4 @@
-"""Three sick networks: the message names a cure, and its code, applied by hand, is one."""
+"""Sick networks: the message names a cure, and its code, applied by hand, is one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pytest_gradhealth import VanishingGradientError, assert_no_exploding, assert_no_vanishing
+from pytest_gradhealth import (
+    CollapsedOutputError,
+    DeadUnitsError,
+    ExplodingOutputError,
+    GradientHealthError,
+    IdenticalUnitsError,
+    SaturatedUnitsError,
+    VanishingGradientError,
+    assert_healthy,
+    assert_no_exploding,
+    assert_no_vanishing,
+)
 from tests.nets import mlp
 
 pytest.importorskip("torchvision")
@@ -111,3 +122,66 @@ def test_the_code_in_the_message_cures(name: str, seed: int) -> None:
         assert_no_vanishing(cured, IMAGES, LABELS, **options)
         assert_no_exploding(cured, IMAGES, LABELS, **options)
         assert min(losses(cured, optimizer)) < 0.9 * min(sick)
+
+
+def network(
+    activation: Callable[[], nn.Module] = nn.ReLU,
+    *,
+    weight: Callable[[Tensor], object] | None = None,
+    bias: float | None = None,
+) -> nn.Module:
+    """Three hidden layers on digits, with weights and biases set."""
+    model = mlp(activation, hidden=3, width=64, inputs=784, classes=10)
+    for layer in model:
+        if isinstance(layer, nn.Linear) and weight is not None:
+            weight(layer.weight)
+        if isinstance(layer, nn.Linear) and bias is not None and layer.out_features == 64:
+            nn.init.constant_(layer.bias, bias)
+    return model
+
+
+def nearly_dead() -> nn.Module:
+    """Two of 64 units live in the second layer."""
+    model: Any = network()
+    with torch.no_grad():
+        model[2].bias[:62] = -10.0
+    return model  # type: ignore[no-any-return]
+
+
+#: What fails another rule than that on vanishing gradients, and which.
+OTHERS: dict[str, tuple[Callable[[], nn.Module], type[GradientHealthError], str]] = {
+    "N(0, 1)": (partial(network, weight=nn.init.normal_), ExplodingOutputError, "GH203"),
+    "two live units": (nearly_dead, DeadUnitsError, "GH402"),
+    "N(0, 100)": (
+        partial(network, nn.Tanh, weight=partial(nn.init.normal_, std=100.0)),
+        SaturatedUnitsError,
+        "GH403",
+    ),
+    "deep sigmoids": (
+        partial(mlp, nn.Sigmoid, hidden=10, width=64, inputs=784, classes=10),
+        CollapsedOutputError,
+        "GH404",
+    ),
+    "constant weights": (
+        partial(network, weight=partial(nn.init.constant_, val=0.01), bias=0.0),
+        IdenticalUnitsError,
+        "GH406",
+    ),
+}
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_code_in_the_message_cures_what_else_fails(name: str, seed: int) -> None:
+    build, error, code = OTHERS[name]
+    torch.manual_seed(seed)
+    options: dict[str, Any] = {"loss": cross_entropy, "select": [code]}
+    with pytest.raises(error) as caught:
+        assert_healthy(build(), IMAGES, LABELS, **options, remedy_budget=60)
+    found = cures(str(caught.value))
+    assert found
+    for code in found.values():
+        torch.manual_seed(seed)
+        space: dict[str, Any] = {"model": build(), "nn": nn, "torch": torch, "images": IMAGES}
+        exec(code, space)
+        assert_healthy(space["model"], IMAGES, LABELS, loss=cross_entropy)

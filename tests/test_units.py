@@ -141,11 +141,6 @@ def test_the_channels_of_a_pooled_sequence_are_its_units() -> None:
     assert only(model, torch.randn(4, 6, 9)).dead == 3 / 8
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="after a layer that keeps the layout of its input (pooling, dropout) the channels of a"
-    " 3-d output are not its units: the positions are taken",
-)
 @pytest.mark.parametrize("between", [nn.MaxPool1d(2), nn.Dropout(0.1)], ids=["pool", "dropout"])
 def test_the_channels_of_a_sequence_are_units_behind_a_layer_without_weights(
     between: nn.Module,
@@ -206,11 +201,6 @@ def test_large_activations_are_sampled() -> None:
     assert only(model, x).flat == pytest.approx(share, abs=0.01)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the sample of a large activation takes every n-th element: where the width is a"
-    " multiple of n it sees some features only",
-)
 def test_the_sample_sees_all_features() -> None:
     fc = nn.Linear(1, 32)
     model = nn.Sequential(fc, nn.Tanh())
@@ -469,11 +459,6 @@ def test_a_dead_side_branch_is_only_a_warning() -> None:
     assert_healthy(model, x, y, loss=cross_entropy)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="an activation behind an operation on a lone nn.Parameter has no name: the finding's"
-    ' layer is "" and its message reads "units of  are dead"',
-)
 def test_an_activation_without_a_layer_before_it_has_a_name() -> None:
     model = Wired(
         lambda m, x: m.head(F.relu(x @ m.weight - 1e3)),
@@ -485,11 +470,6 @@ def test_an_activation_without_a_layer_before_it_has_a_name() -> None:
     assert "of  are" not in finding.message
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="one nn.ReLU that serves several layers is one place: the liveliest of its calls hides"
-    " a layer that is dead",
-)
 def test_a_dead_layer_is_found_behind_a_shared_activation_module() -> None:
     act = nn.ReLU()
     first, second = nn.Linear(20, 32), with_biases(nn.Linear(32, 32), range(31))

@@ -22,10 +22,6 @@ from examples.study.zoo import healthy_networks
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2)
-#: Families for which peers judge too; the other networks of the zoo take them too long.
-WITH_PEERS = ("transformers", "special")
-#: Families that are too slow for more than one seed.
-ONE_SEED = ("torchvision",)
 
 
 @dataclass(frozen=True)
@@ -85,20 +81,13 @@ def healthy() -> dict[str, Network]:
 
 def healthy_keys() -> list[str]:
     """Family, name and seed of the healthy networks, one seed of each first."""
-    return [
-        f"{name}@{seed}"
-        for seed in SEEDS
-        for name, network in healthy().items()
-        if seed == SEEDS[0] or network.family not in ONE_SEED
-    ]
+    return [f"{name}@{seed}" for seed in SEEDS for name in healthy()]
 
 
 def probe_healthy(key: str) -> Mapping[str, Any]:
     """Measure one healthy network under one seed."""
     name, _, seed = key.rpartition("@")
-    network = healthy()[name]
-    peers = network.family in WITH_PEERS and int(seed) == SEEDS[0]
-    return measure(network, int(seed), peers=peers)
+    return measure(healthy()[name], int(seed), peers=int(seed) == SEEDS[0])
 
 
 @cache

@@ -11,7 +11,7 @@ from pytest_gradhealth.remedies.layers import WEIGHTED, condition, nonlinearitie
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
 FAMILY = "activation"
-SYMPTOMS = ("GH101", "GH201", "GH202", "GH301")
+SYMPTOMS = ("GH101", "GH201", "GH202", "GH301", "GH402", "GH403", "GH404")
 
 #: Activations that flatten out.
 SATURATING = (

@@ -16,7 +16,7 @@ from pytest_gradhealth.remedies.layers import (
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
 FAMILY = "initialisation"
-SYMPTOMS = ("GH101", "GH201", "GH202", "GH301")
+SYMPTOMS = ("GH101", "GH201", "GH202", "GH301", "GH203", "GH402", "GH403", "GH404", "GH406")
 
 #: Sets a weight for the nonlinearity that follows it.
 Initialise = Callable[[Tensor, str], object]

@@ -13,7 +13,7 @@ from pytest_gradhealth.remedies.layers import Call, by_kind, condition, weighted
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
 FAMILY = "normalisation"
-SYMPTOMS = ("GH101", "GH201", "GH202", "GH301")
+SYMPTOMS = ("GH101", "GH201", "GH202", "GH301", "GH203", "GH402", "GH403", "GH404")
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -12,7 +12,7 @@ from pytest_gradhealth.remedies.layers import WEIGHTED, Call, weighted
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
 FAMILY = "residual connections"
-SYMPTOMS = ("GH101", "GH201", "GH202")
+SYMPTOMS = ("GH101", "GH201", "GH202", "GH404")
 
 #: What the user writes where all shapes stay as they are.
 PLAIN = """class Residual(nn.Sequential):

@@ -10,10 +10,12 @@ __all__ = ["Evidence", "Rule", "built_in_rules"]
 def built_in_rules() -> tuple[Rule, ...]:
     """Return the package's own rules, in the order of their codes."""
     from pytest_gradhealth.rules import (
+        attention,
         collapsed,
         dead,
         dominating,
         exploding,
+        identical,
         negligible,
         nonfinite,
         output,
@@ -36,5 +38,7 @@ def built_in_rules() -> tuple[Rule, ...]:
         saturated.RULE,
         collapsed.RULE,
         unused.RULE,
+        identical.RULE,
+        attention.RULE,
         dominating.RULE,
     )

@@ -38,7 +38,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         fails = share > limit.value and seen.name in trunk
         fails = fails and not (again is not None and again <= limit.value)
         of_all = "all" if share == 1 else f"{share:.0%} of"
-        text = f"{of_all} {seen.units} units of {seen.name} are dead: zero for the whole batch"
+        text = f"{of_all} {seen.units} units of {seen.title} are dead: zero for the whole batch"
         yield RULE.finding(
             "failure" if fails else "warning",
             seen.name,
@@ -51,9 +51,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
 def worst_of(profile: GradientProfile, kind: str) -> list[ActivationRecord]:
     """The activation with the largest share ("dead" or "flat") of each place, in model order."""
-    worst: dict[tuple[str, str], ActivationRecord] = {}
+    worst: dict[tuple[str, str, str], ActivationRecord] = {}
     for seen in profile.activations:
-        key, share = (seen.name, seen.function), getattr(seen, kind)
+        key, share = _key(seen), getattr(seen, kind)
         if share is None:
             continue
         if kind == "dead" and key in worst:  # a unit that comes to life in one call is not dead
@@ -66,10 +66,14 @@ def worst_of(profile: GradientProfile, kind: str) -> list[ActivationRecord]:
 def share_of(profile: GradientProfile, seen: ActivationRecord, kind: str) -> float | None:
     """The same activation's share in another look."""
     for other in worst_of(profile, kind):
-        if (other.name, other.function) == (seen.name, seen.function):
+        if _key(other) == _key(seen):
             share: float = getattr(other, kind)
             return share
     return None
+
+
+def _key(seen: ActivationRecord) -> tuple[str, str, str]:
+    return seen.name, seen.function, seen.after
 
 
 RULE = Rule(

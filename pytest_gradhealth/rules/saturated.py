@@ -32,7 +32,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         fails = share_of_both > limit.value and seen.name in trunk
         if not fails and share_of_both < MENTION:
             continue
-        text = f"{share:.0%} of {seen.name} ({seen.function}) is saturated"
+        text = f"{share:.0%} of {seen.title} ({seen.function}) is saturated"
         if fails:
             text += f"; limit {limit.value:.1%} ({limit.source})"
         yield RULE.finding(

@@ -36,34 +36,47 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
 
 def unused_parameters(profile: GradientProfile) -> list[ParameterRecord]:
-    """Parameters without a gradient whose module the loss does not depend on.
+    """Parameters without a gradient that the loss does not depend on.
 
-    It was never called, the loss ignores it, or it has submodules that were called instead; a leaf
-    module that was called should have used its own parameters.
+    Their module was never called, the loss ignores it, or gradient went past them through its
+    submodules; a leaf module that was called should have used its own parameters.
     """
     called = {o.name for o in profile.outputs if o.state not in ("not-called", "ignored")}
-    parents = {name.rpartition(".")[0] for name in called - {OUTPUT}}
+    passed = _passed(profile)
     return [
         p
         for p in profile.parameters
         if p.state == "none"
         and p.name not in profile.awake
-        and ((p.module or OUTPUT) not in called or p.module in parents)
+        and ((p.module or OUTPUT) not in called or (p.module or OUTPUT) in passed)
     ]
+
+
+def _passed(profile: GradientProfile) -> set[str]:
+    """Modules whose submodules were called and that gradient came through."""
+    measured = [o for o in profile.outputs if o.state == "measured"]
+    composite = {o.name for o in measured if o.leaf != o.type}
+    for output in measured:
+        owner = output.name
+        while owner != OUTPUT:
+            owner = owner.rpartition(".")[0] or OUTPUT
+            composite.add(owner)
+    return composite
 
 
 def has_busy_sibling(parameter: ParameterRecord, profile: GradientProfile) -> bool:
     """Whether an uncalled member of a list has a brother that was called and got a gradient.
 
-    Members of a list or a dict of like modules: idle experts of a mixture.
+    Members of an nn.ModuleList, by their numbers, or of an nn.ModuleDict with numbers in its keys:
+    idle experts of a mixture.
     """
     uncalled = set(profile.uncalled)
     parts = parameter.name.split(".")
-    for position in range(1, len(parts) - 1):
+    for position in range(len(parts) - 1):
         if ".".join(parts[: position + 1]) not in uncalled:
             continue
         before, after = parts[:position], parts[position + 1 :]
-        if not any(character.isdigit() for character in parts[position]):
+        if not _is_numbered(parts[position], ".".join(before), profile):
             continue
         for other in profile.parameters:
             theirs = other.name.split(".")
@@ -74,6 +87,11 @@ def has_busy_sibling(parameter: ParameterRecord, profile: GradientProfile) -> bo
             ):
                 return True
     return False
+
+
+def _is_numbered(part: str, owner: str, profile: GradientProfile) -> bool:
+    """Whether a name is that of a list's member and not of an attribute such as fc2."""
+    return part.isdigit() or (any(c.isdigit() for c in part) and owner in profile.keyed)
 
 
 RULE = Rule(

@@ -26,21 +26,26 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         if not path.judged or math.isnan(path.vanishing):
             continue
         if path.last.norm == 0:
-            if not _has_woken(path, evidence.second):
+            woken = _woken(path, evidence.second)
+            if woken is None:
                 yield _silent_loss(evidence.first, index)
-            continue
-        reached = path.vanishing
-        severity = _severity(reached, evidence)
-        if severity == "failure" and evidence.second is not None:
-            severity = _severity(_second_reach(path, evidence.second), evidence)
+                continue
+            path = woken
+            severity = _severity(path.vanishing, evidence)
+        else:
+            severity = _severity(path.vanishing, evidence)
+            if severity == "failure" and evidence.second is not None:
+                severity = _severity(_second_reach(path, evidence.second), evidence)
         if severity is not None:
-            yield _finding(evidence, index, severity)
+            yield _finding(path, index, severity, evidence)
 
 
-def _has_woken(path: GradientPath, second: GradientProfile | None) -> bool:
-    """Whether a path whose end got no gradient at first has one in the second look."""
-    others = () if second is None else second.paths
-    return any(other.first.label == path.first.label and other.entry.norm > 0 for other in others)
+def _woken(path: GradientPath, second: GradientProfile | None) -> GradientPath | None:
+    """The same path in the second look, if gradient has come through since."""
+    for other in () if second is None else second.paths:
+        if other.first.label == path.first.label and other.entry.norm > 0:
+            return other
+    return None
 
 
 def zero_point(path: GradientPath) -> int | None:
@@ -78,8 +83,7 @@ def _severity(reached: float, evidence: Evidence) -> Severity | None:
     return "warning" if reached < math.log10(evidence.limits["warn_min_ratio"].value) else None
 
 
-def _finding(evidence: Evidence, index: int, severity: Severity) -> Finding:
-    path = evidence.first.paths[index]
+def _finding(path: GradientPath, index: int, severity: Severity, evidence: Evidence) -> Finding:
     limit = evidence.limits["min_ratio" if severity == "failure" else "warn_min_ratio"]
     gate = zero_point(path)
     if gate is not None:
