@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         assert_no_exploding,
         assert_no_exploding_update,
         assert_no_vanishing,
+        assert_no_vanishing_in_time,
     )
     from pytest_gradhealth.diagnosis import probe
     from pytest_gradhealth.errors import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         UnreachedParameterError,
         UnusedParameterError,
         VanishingGradientError,
+        VanishingInTimeError,
     )
     from pytest_gradhealth.fixture import GradHealth
     from pytest_gradhealth.records import (
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
         GradientProfile,
         Measure,
         PathPoint,
+        TimeRecord,
         Treatment,
         Update,
     )
@@ -62,6 +65,7 @@ _HOMES = {
         "assert_no_exploding",
         "assert_no_exploding_update",
         "assert_no_vanishing",
+        "assert_no_vanishing_in_time",
     ),
     "diagnosis": ("probe",),
     "errors": (
@@ -83,6 +87,7 @@ _HOMES = {
         "UnreachedParameterError",
         "UnusedParameterError",
         "VanishingGradientError",
+        "VanishingInTimeError",
     ),
     "fixture": ("GradHealth",),
     "records": (
@@ -92,6 +97,7 @@ _HOMES = {
         "GradientProfile",
         "Measure",
         "PathPoint",
+        "TimeRecord",
         "Treatment",
         "Update",
     ),
@@ -128,11 +134,13 @@ __all__ = [
     "Rule",
     "SaturatedUnitsError",
     "SettingError",
+    "TimeRecord",
     "Treatment",
     "UnreachedParameterError",
     "UnusedParameterError",
     "Update",
     "VanishingGradientError",
+    "VanishingInTimeError",
     "assert_all_reached",
     "assert_finite_gradients",
     "assert_healthy",
@@ -140,6 +148,7 @@ __all__ = [
     "assert_no_exploding",
     "assert_no_exploding_update",
     "assert_no_vanishing",
+    "assert_no_vanishing_in_time",
     "built_in_remedies",
     "built_in_rules",
     "probe",

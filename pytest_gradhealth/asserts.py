@@ -44,7 +44,7 @@ def assert_no_vanishing(
     `model` is a module, a factory or an existing Diagnosis (then nothing is run and the limits are
     applied to what was measured). The batch, `loss`, `optimizer` and the settings are those of
     `probe`; `min_ratio` is the least share of the gradient's L2 norm that must reach the first
-    layer: by default 1e-5, with SGD 1e-3. `msg` is put in front of the failure message, or called
+    layer: by default 1e-5, with SGD 1e-4. `msg` is put in front of the failure message, or called
     with it to make another.
 
     Returns the Diagnosis. Raises VanishingGradientError, or NonFiniteGradientError where NaN or
@@ -52,6 +52,41 @@ def assert_no_vanishing(
     """
     __tracebackhide__ = True
     return _check(("GH101", "GH301"), model, inputs, targets, loss, optimizer, settings, msg)
+
+
+def assert_no_vanishing_in_time(
+    model: ModelLike | Diagnosis,
+    inputs: Any = None,
+    targets: Any = None,
+    *,
+    dependency: int,
+    loss: Loss | None = None,
+    optimizer: OptimizerLike | None = None,
+    msg: Message | None = None,
+    **settings: Unpack[SettingValues],
+) -> Diagnosis:
+    """Assert that the gradient of a recurrent model reaches far enough back in time (GH102).
+
+    `dependency` is how many steps back: of what the state after the last step sends back, at least
+    `min_ratio` must arrive at what the layer got that many steps before, or earlier. Fused nn.RNN,
+    nn.LSTM and nn.GRU and cells that are called step by step are measured, each direction of a
+    bidirectional layer for itself. The other arguments are those of `assert_no_vanishing`.
+
+    Returns the Diagnosis. Raises VanishingInTimeError, or NonFiniteGradientError where NaN or
+    infinity leaves nothing to compare; ProbeError where there are no steps, or too few of them.
+    """
+    __tracebackhide__ = True
+    return _check(
+        ("GH102", "GH301"),
+        model,
+        inputs,
+        targets,
+        loss,
+        optimizer,
+        settings,
+        msg,
+        dependency=dependency,
+    )
 
 
 def assert_no_exploding(
@@ -180,20 +215,22 @@ def assert_healthy(
     optimizer: OptimizerLike | None = None,
     clip: Clip | None = None,
     regularizer: Regularizer | None = None,
+    dependency: int | None = None,
     msg: Message | None = None,
     **settings: Unpack[SettingValues],
 ) -> Diagnosis:
     """Assert that no rule fails; `select` and `ignore` choose rules by code.
 
     The arguments are those of `assert_no_exploding_update`; without `clip` and `regularizer` no
-    training steps are made, and the rules on them (GH202, GH601) have nothing to say.
+    training steps are made, and the rules on them (GH202, GH601) have nothing to say; nor has GH102
+    without `dependency`.
 
     Returns the Diagnosis. Raises the error of the first rule that fails, with all that failed in
     its message; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
     step = declared_step(clip, regularizer)
-    return _check(None, model, inputs, targets, loss, optimizer, settings, msg, step)
+    return _check(None, model, inputs, targets, loss, optimizer, settings, msg, step, dependency)
 
 
 def measured(
@@ -204,6 +241,7 @@ def measured(
     optimizer: OptimizerLike | None,
     values: SettingValues,
     step: Step | None = None,
+    dependency: int | None = None,
 ) -> Diagnosis:
     """Return the diagnosis that the settings of the current test and `values` make of a model."""
     __tracebackhide__ = True
@@ -215,9 +253,10 @@ def measured(
         settings = base.merged(values, "the call")
         if isinstance(model, Diagnosis):
             _check_steps(model, step)
+            _check_times(model, dependency)
             diagnosis = judged(model, settings, _rules(context))[0]
         else:
-            case = Case(model, inputs, targets, loss, optimizer, step)
+            case = Case(model, inputs, targets, loss, optimizer, step, dependency)
             diagnosis = _diagnosed(context, case, settings)
     except ProbeError as error:
         # What the caller can act on is in the message and its cause, not in frames of ours.
@@ -237,6 +276,20 @@ def _check_steps(diagnosis: Diagnosis, step: Step | None) -> None:
         raise ProbeError(
             "this diagnosis was made without training steps; pass the model, or declare the step"
             " in probe(..., clip=..., regularizer=...)"
+        )
+
+
+def _check_times(diagnosis: Diagnosis, dependency: int | None) -> None:
+    """Raise ProbeError for a diagnosis that does not tell what reaches so far back in time."""
+    if dependency is None:
+        return
+    measured_ = sorted({record.dependency for record in diagnosis.profile.times})
+    if measured_ != [dependency]:
+        theirs = f"dependency={measured_[0]}" if measured_ else "a dependency"
+        but = "with" if measured_ else "without"
+        raise ProbeError(
+            f"this diagnosis was made {but} {theirs}; pass the model, or"
+            f" probe(..., dependency={dependency})"
         )
 
 
@@ -260,9 +313,10 @@ def _check(
     values: SettingValues,
     msg: Message | None,
     step: Step | None = None,
+    dependency: int | None = None,
 ) -> Diagnosis:
     __tracebackhide__ = True
-    diagnosis = measured(model, inputs, targets, loss, optimizer, values, step)
+    diagnosis = measured(model, inputs, targets, loss, optimizer, values, step, dependency)
     failures = tuple(finding for finding in diagnosis.findings if _fails(finding, codes))
     if not failures:
         return diagnosis

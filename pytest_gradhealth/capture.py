@@ -38,7 +38,8 @@ class Subject:
     """What is looked at: a model, one batch and how they make a loss, all on one device.
 
     `step` says how it is trained, and `decay`, by parameter name, the weight decay that the
-    optimizer adds to the gradient. `scale` multiplies the loss in training steps.
+    optimizer adds to the gradient. `scale` multiplies the loss in training steps; `dependency` is
+    how many steps back in time the gradient has to reach.
     """
 
     model: nn.Module
@@ -49,6 +50,7 @@ class Subject:
     step: Step = field(default_factory=Step)
     decay: Mapping[str, float] = field(default_factory=dict)
     scale: float = 1.0
+    dependency: int | None = None
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:

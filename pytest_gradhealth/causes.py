@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_gradhealth.records import Finding, GradientPath, GradientProfile, PathPoint
+from pytest_gradhealth.records import Finding, GradientPath, GradientProfile, PathPoint, decades
 from pytest_gradhealth.rules.vanishing import zero_point
 from pytest_gradhealth.wording import count, factor, number
 
@@ -98,6 +98,8 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
         return _unreached(finding)
     if finding.code in _PLAIN:
         return _PLAIN[finding.code]
+    if finding.code == "GH102":
+        return _in_time(finding, profile)
     if finding.code == "GH202":
         return _update(finding, profile)
     if finding.code == "GH601" and finding.value is not None:
@@ -303,6 +305,28 @@ def _update(finding: Finding, profile: GradientProfile) -> Cause | None:
         "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0) between loss.backward() and"
         f" optimizer.step(), or {slower}",
     )
+
+
+def _in_time(finding: Finding, profile: GradientProfile) -> Cause | None:
+    """What a step passes on, from the last one to the dependency, and what keeps more of it."""
+    records = [r for r in profile.times if r.name == finding.layer]
+    if not records:
+        return None
+    record = min(records, key=lambda r: r.reach)
+    layer, back = record.name, record.dependency
+    if record.norms[back] == 0 or record.norms[0] == 0:
+        because = f"nothing of it gets {count(back, 'step')} back through {layer}"
+    else:
+        each = factor(decades(record.norms[back], record.norms[0]) / back)
+        because = f"each step of {layer} ({record.type}) passes on {each} of the gradient"
+    gate = {"LSTM": "forget", "GRU": "update"}.get(record.type)
+    if gate is not None:
+        bias = f"model.{layer}.bias_hh_l0.data[H : 2 * H] = {math.log(back + 1):.3g}"
+        return Cause(because, f"a larger {gate}-gate bias: {bias}, where H is the hidden size")
+    if record.type == "RNN":
+        advice = f"nn.init.orthogonal_(model.{layer}.weight_hh_l0), or an nn.LSTM"
+        return Cause(because, f"{advice} with a forget-gate bias")
+    return Cause(because, "an orthogonal recurrent weight, a gate, or a skip through time")
 
 
 def _penalty(value: float) -> Cause:

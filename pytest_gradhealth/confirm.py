@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pytest_gradhealth.capture import Look, Subject, look, named_parameters
+from pytest_gradhealth.capture import Look, Subject, named_parameters
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation import isolated
 from pytest_gradhealth.optimizers import OptimizerLike, build, copy_into
+from pytest_gradhealth.through_time import look_through_time
 from pytest_gradhealth.training import train
 
 
@@ -70,7 +71,7 @@ def look_after_steps(
         stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
         for _ in train(twin, stepper, seed=seed, steps=steps, before_clip=note):
             pass
-        seen = look(twin, seed=seed, steps=steps)
+        seen = look_through_time(twin, seed=seed, steps=steps)
     return replace(seen, profile=replace(seen.profile, awake=tuple(sorted(awake))))
 
 

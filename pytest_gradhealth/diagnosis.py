@@ -12,7 +12,6 @@ import torch
 
 from pytest_gradhealth.blame import first_non_finite
 from pytest_gradhealth.calling import Loss
-from pytest_gradhealth.capture import look
 from pytest_gradhealth.carriers import data_carriers
 from pytest_gradhealth.confirm import copied, look_after_steps
 from pytest_gradhealth.influence import without_influence
@@ -34,6 +33,7 @@ from pytest_gradhealth.rules.exploding import scale_free_weights
 from pytest_gradhealth.rules.rule import without_echoes
 from pytest_gradhealth.settings import Settings, check_codes, is_selected
 from pytest_gradhealth.step import Clip, Regularizer, Step
+from pytest_gradhealth.through_time import look_through_time
 from pytest_gradhealth.training import updates
 from pytest_gradhealth.trial import Case, ModelLike, Trial, check_case, prepare
 
@@ -73,6 +73,7 @@ def probe(
     optimizer: OptimizerLike | None = None,
     clip: Clip | None = None,
     regularizer: Regularizer | None = None,
+    dependency: int | None = None,
     device: str | torch.device | None = None,
     seeds: int | Sequence[int] | None = None,
     confirm_steps: int = 5,
@@ -99,7 +100,8 @@ def probe(
     an instance (which is never stepped); it sets the limits and makes the confirm steps (default
     Adam, lr 1e-3). `clip` (a gradient norm, or a function of the parameters) and `regularizer` (a
     function of the model) complete the training step; with one of them a few steps are made on a
-    copy and judged too. `device`: "auto", or a device. `seeds`: how many, or which.
+    copy and judged too. `dependency`: how many steps back in time the gradient of a recurrent model
+    has to reach (GH102). `device`: "auto", or a device. `seeds`: how many, or which.
     `confirm_steps`: 5; with 0 a failing first look stands. The ratios are limits on the gradient's
     L2 norm, first layer over last; `max_update` on a step's change of a weight over the weight;
     `max_penalty` on the gradient of the penalty over that of the loss; `max_output` on the RMS of
@@ -130,7 +132,8 @@ def probe(
         },
         "the call",
     )
-    case = Case(model, inputs, targets, loss, optimizer, declared_step(clip, regularizer))
+    step = declared_step(clip, regularizer)
+    case = Case(model, inputs, targets, loss, optimizer, step, dependency)
     return diagnose(case, settings, (*built_in_rules(), *rules))
 
 
@@ -238,7 +241,7 @@ def examine(
     """Look under one seed, again where a rule wants to be sure, and judge."""
     subject, seed = trial.subject, trial.seed
     with isolated(subject.modules, subject.device):
-        first = look(subject, seed=seed)
+        first = look_through_time(subject, seed=seed)
     if trial.makes_steps:
         made = _updates(trial, first.profile)
         first = replace(first, profile=replace(first.profile, updates=made))

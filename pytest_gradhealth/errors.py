@@ -71,6 +71,10 @@ class UnusedParameterError(UnreachedParameterError):
     """A trainable parameter belongs to a module that the forward does not use (GH405)."""
 
 
+class VanishingInTimeError(GradientHealthError):
+    """Less of the gradient gets as far back in time as the task needs than was allowed (GH102)."""
+
+
 class IdenticalUnitsError(GradientHealthError):
     """All units of a layer have the same weights and get the same gradient (GH406)."""
 

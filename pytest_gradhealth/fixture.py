@@ -28,6 +28,7 @@ class GradHealth:
         optimizer: Any = None,
         clip: Any = None,
         regularizer: Any = None,
+        dependency: int | None = None,
         **settings: Unpack[SettingValues],
     ) -> Diagnosis:
         """Measure and judge without raising; `settings` are those of `pytest_gradhealth.probe`."""
@@ -36,7 +37,7 @@ class GradHealth:
         from pytest_gradhealth.diagnosis import declared_step
 
         step = declared_step(clip, regularizer)
-        return measured(model, inputs, targets, loss, optimizer, settings, step)
+        return measured(model, inputs, targets, loss, optimizer, settings, step, dependency)
 
     def assert_no_vanishing(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
         """Assert that the gradient does not vanish on its way to the first layer (GH101)."""
@@ -44,6 +45,13 @@ class GradHealth:
         from pytest_gradhealth.asserts import assert_no_vanishing
 
         return assert_no_vanishing(model, *args, **kwargs)
+
+    def assert_no_vanishing_in_time(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
+        """Assert that the gradient reaches far enough back in time (GH102)."""
+        __tracebackhide__ = True
+        from pytest_gradhealth.asserts import assert_no_vanishing_in_time
+
+        return assert_no_vanishing_in_time(model, *args, **kwargs)
 
     def assert_no_exploding(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
         """Assert that the gradient does not explode on its way to the first layer (GH201)."""

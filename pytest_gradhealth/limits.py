@@ -29,6 +29,7 @@ DEFAULTS = {
 #: The setting that a rule's value is compared with.
 SETTING_OF = {
     "GH101": "min_ratio",
+    "GH102": "min_ratio",
     "GH201": "max_ratio",
     "GH202": "max_update",
     "GH203": "max_output",

@@ -10,17 +10,19 @@ from pytest_gradhealth.causes import causes_of
 from pytest_gradhealth.limits import SETTING_OF
 from pytest_gradhealth.records import Diagnosis, Finding, GradientPath, Treatment, worst_path
 from pytest_gradhealth.rules.dominating import drowned
+from pytest_gradhealth.rules.in_time import too_short
 from pytest_gradhealth.tables import (
     WIDTH,
     path_table,
     penalties_table,
+    times_table,
     treatments_table,
     updates_table,
 )
 from pytest_gradhealth.wording import count, factor, printable, shortened
 
 #: Rules that are shown by tables of their own.
-_OWN_TABLE = {"GH202", "GH601"}
+_OWN_TABLE = {"GH102", "GH202", "GH601"}
 #: Cured remedies whose code is shown without -v.
 MOST_CODES = 3
 #: Characters of a finding that are shown, however long the names in it.
@@ -51,6 +53,8 @@ def render(
         blocks += [setting_line(diagnosis, path), table]
     else:
         blocks.append(setting_line(diagnosis, None))
+    if "GH102" in codes:
+        blocks += [times_table(record, width) for record in too_short(findings, profile)]
     if "GH202" in codes:
         blocks.append(updates_table(profile.updates))
     if "GH601" in codes:

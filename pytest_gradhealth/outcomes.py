@@ -24,7 +24,7 @@ ENOUGH = 0.5
 NOTABLE = 0.5
 
 #: Rules whose value should be larger than it is.
-_LARGER = {"GH101", "GH404"}
+_LARGER = {"GH101", "GH102", "GH404"}
 #: The order of the table.
 _ORDER: dict[Outcome, int] = {
     "cured": 0,
@@ -52,6 +52,8 @@ def value_of(code: str, profile: GradientProfile) -> float | None:
         return power(min(path.vanishing for path in paths))
     if code == "GH201" and paths:
         return power(max(path.exploding for path in paths))
+    if code == "GH102" and profile.times:
+        return power(min(record.reach for record in profile.times))
     if code == "GH202" and profile.updates:
         return max(update.change for update in profile.updates)
     if code == "GH203":

@@ -149,6 +149,7 @@ def _is_same(one: Case, other: Case) -> bool:
         and one.loss is other.loss
         and one.optimizer is other.optimizer
         and one.step == other.step
+        and one.dependency == other.dependency
         and _is_same_tree(one.inputs, other.inputs)
         and _is_same_tree(one.targets, other.targets)
     )

@@ -327,6 +327,48 @@ class Update:
 
 
 @dataclass(frozen=True)
+class TimeRecord:
+    """How much of the gradient at the last state of a sequence reaches earlier steps.
+
+    `name` and `type` are those of the layer that the sequence enters by; `norms[d]` is the L2 norm
+    of the gradient at what it gets `d` steps before the end, RMS over the sequences that are so
+    long. `dependency` is how far back the gradient has to reach; `reverse` is the backward
+    direction of a bidirectional layer, whose end is the first step. `blank` lists the distances at
+    which all that the layer gets is zero: padding, or the margin of an image.
+    """
+
+    name: str
+    type: str
+    norms: tuple[float, ...]
+    dependency: int
+    reverse: bool = False
+    blank: tuple[int, ...] = ()
+
+    @property
+    def reach(self) -> float:
+        """What gets `dependency` steps back or further, over the largest of all, in decades.
+
+        Where a ReLU has seen nothing yet but zeros it has no slope: such steps do not count, and
+        where there are no others so far back, the farthest that counts stands for them.
+        """
+        silent = {d for d in self.blank if self.norms[d] == 0}
+        counting = [d for d in range(len(self.norms)) if d not in silent]
+        if not counting:
+            return -math.inf
+        far = [d for d in counting if d >= self.dependency] or counting[-1:]
+        return decades(max(self.norms[d] for d in far), max(self.norms))
+
+    @property
+    def finite(self) -> bool:
+        """Whether every norm is a finite number."""
+        return all(map(math.isfinite, self.norms))
+
+    def horizon(self, limit: float) -> int:
+        """How many steps back at most `limit` decades of the gradient get."""
+        return max(d for d, n in enumerate(self.norms) if decades(n, max(self.norms)) >= limit)
+
+
+@dataclass(frozen=True)
 class GradientProfile:
     """One look at one model: a forward and a backward pass on one batch under one seed.
 
@@ -336,7 +378,8 @@ class GradientProfile:
     outputs for different examples lie apart: RMS distance from their mean over RMS, relative to the
     same of the inputs; `magnitude` is the RMS of the outputs (over that of floating targets, if
     larger than 1), the smallest where there are several. Both are None without outputs to compare.
-    `keyed` names the nn.ModuleDicts in the model.
+    `keyed` names the nn.ModuleDicts in the model. `times` says how gradients fare through time,
+    where a dependency was declared.
     """
 
     seed: int
@@ -352,6 +395,7 @@ class GradientProfile:
     spread: float | None = None
     magnitude: float | None = None
     keyed: tuple[str, ...] = ()
+    times: tuple[TimeRecord, ...] = ()
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

@@ -12,6 +12,7 @@ from pytest_gradhealth.records import (
     Measure,
     ParameterRecord,
     PathPoint,
+    TimeRecord,
     Treatment,
     Update,
     decades,
@@ -57,7 +58,9 @@ def path_table(
     longest = max(4, min(24, width - taken))
     scale = _scale(path.points)
     for row, item in zip(rows, listed, strict=True):
-        row.append("" if isinstance(item, range) else _bar(path.points[item], scale, longest))
+        row.append(
+            "" if isinstance(item, range) else _bar_of(path.points[item].norm, scale, longest)
+        )
     table = tabulate(
         rows,
         headers=[*names, ""],
@@ -111,12 +114,37 @@ def _scale(points: Sequence[PathPoint]) -> tuple[float, float]:
     return (min(logs), max(logs)) if logs else (0.0, 0.0)
 
 
-def _bar(point: PathPoint, scale: tuple[float, float], longest: int) -> str:
-    if not point.norm > 0 or not math.isfinite(point.norm):
-        return "" if point.norm == 0 else "!"
+def _bar_of(norm: float, scale: tuple[float, float], longest: int) -> str:
+    if not norm > 0 or not math.isfinite(norm):
+        return "" if norm == 0 else "!"
     low, high = scale
-    share = 1.0 if high == low else (math.log10(point.norm) - low) / (high - low)
+    share = 1.0 if high == low else (math.log10(norm) - low) / (high - low)
     return "#" * max(1, round(share * longest))
+
+
+def times_table(record: TimeRecord, width: int = WIDTH) -> str:
+    """Return what gets how far back in time, the last step on top; ">" marks the dependency."""
+    from tabulate import tabulate
+
+    last = len(record.norms) - 1
+    steps = {round(i * last / (MOST_ROWS - 2)) for i in range(MOST_ROWS - 1)}
+    shown = sorted(steps | {record.dependency})
+    largest = max(record.norms)
+    logs = [math.log10(record.norms[d]) for d in shown if record.norms[d] > 0]
+    scale = (min(logs), max(logs)) if logs else (0.0, 0.0)
+    rows = [
+        [
+            ">" if distance == record.dependency else "",
+            str(distance),
+            number(record.norms[distance]),
+            factor(decades(record.norms[distance], largest)),
+            _bar_of(record.norms[distance], scale, min(24, width - 40)),
+        ]
+        for distance in shown
+    ]
+    names = ["", "steps back", "norm", "share", ""]
+    aligned = ("left", "right", "right", "right", "left")
+    return _plain(tabulate(rows, names, "plain", disable_numparse=True, colalign=aligned))
 
 
 def updates_table(updates: Sequence[Update]) -> str:

@@ -173,7 +173,8 @@ class _Ward:
         subject = self.trial.subject
         twin, _ = copied(subject, None, subject.device)
         inputs = fresh(subject.inputs, subject.device)
-        return Patient(twin.model, inputs, self.trial.optimizer, subject.step), twin
+        optimizer = self.trial.optimizer
+        return Patient(twin.model, inputs, optimizer, subject.step, subject.dependency), twin
 
     def examine(self, subject: Subject, optimizer: OptimizerLike | None) -> Examined:
         """Judge a copy.

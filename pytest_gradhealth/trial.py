@@ -29,6 +29,7 @@ class Case:
     """What the caller handed over: a model or a factory, a batch, a loss and an optimizer.
 
     `step` declares the rest of the training step; with it, a few steps are made and judged.
+    `dependency` is how many steps back in time the gradient has to reach.
     """
 
     model: ModelLike
@@ -37,6 +38,7 @@ class Case:
     loss: Loss | None = None
     optimizer: OptimizerLike | None = None
     step: Step | None = None
+    dependency: int | None = None
 
     @property
     def is_factory(self) -> bool:
@@ -73,7 +75,16 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
         kind = kind_of(case.optimizer, trained)
     device = choose_device(settings.device, model, settings.source("device"))
     step, decay = (Step(), {}) if case.step is None else (case.step, kind.decay)
-    subject = Subject(model, case.inputs, case.targets, case.loss, device, step, decay)
+    subject = Subject(
+        model,
+        case.inputs,
+        case.targets,
+        case.loss,
+        device,
+        step,
+        decay,
+        dependency=case.dependency,
+    )
     on_device = all(m is None or m.type == device.type for m in map(device_of, subject.modules))
     if on_device and (device.type == "cpu" or device_of(model) == device):
         return Trial(subject, case.optimizer, kind, seed, case.step is not None)
@@ -122,6 +133,12 @@ def check_case(case: Case) -> None:
         )
     if case.step is not None:
         check_step(case.step)
+    dependency: object = case.dependency
+    if dependency is not None and (not isinstance(dependency, int) or dependency < 1):
+        raise ProbeError(
+            f"dependency is {dependency!r}; pass how many steps back in time the gradient has to"
+            " reach, for example dependency=27 for the first of 28 steps"
+        )
     check_inputs(case.inputs)
 
 

@@ -672,7 +672,7 @@ def test_seeds_that_no_generator_takes() -> None:
 def test_codes_of_no_rule(name: str, value: Any, code: str) -> None:
     error = refusal(mlp(), **{name: value})
     assert str(error) == (
-        f"the call: {name} = {code!r} matches no rule; the rules are GH101, GH103, GH201,"
+        f"the call: {name} = {code!r} matches no rule; the rules are GH101, GH102, GH103, GH201,"
         " GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405, GH406, GH407, GH601"
     )
     assert type(error) is SettingError

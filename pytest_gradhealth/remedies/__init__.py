@@ -14,6 +14,7 @@ def built_in_remedies() -> tuple[Remedy, ...]:
         clipping,
         initialisation,
         normalisation,
+        recurrence,
         regularisation,
         residual,
     )
@@ -30,6 +31,8 @@ def built_in_remedies() -> tuple[Remedy, ...]:
         initialisation.ORTHOGONAL,
         initialisation.UNIT_VARIANCE,
         initialisation.XAVIER,
+        recurrence.OPEN_GATES,
+        recurrence.ORTHOGONAL,
         clipping.BY_NORM,
         clipping.BY_VALUE,
         regularisation.WEIGHT_DECAY,

@@ -22,13 +22,15 @@ class Patient:
     """A deep copy of a model, and how it is trained, for a remedy to change.
 
     `model` may be edited or replaced; `optimizer` (None: Adam, lr 1e-3) and `step` (clipping and
-    penalty) replaced. `inputs` is the batch, None if there is none.
+    penalty) replaced. `inputs` is the batch, None if there is none; `dependency` is how many steps
+    back in time the gradient has to reach, where that was declared.
     """
 
     model: nn.Module
     inputs: Any = None
     optimizer: OptimizerLike | None = None
     step: Step | None = None
+    dependency: int | None = None
 
     @property
     def calls(self) -> Sequence[Call]:

@@ -16,6 +16,7 @@ def built_in_rules() -> tuple[Rule, ...]:
         dominating,
         exploding,
         identical,
+        in_time,
         negligible,
         nonfinite,
         output,
@@ -28,6 +29,7 @@ def built_in_rules() -> tuple[Rule, ...]:
 
     return (
         vanishing.RULE,
+        in_time.RULE,
         negligible.RULE,
         exploding.RULE,
         update.RULE,

@@ -34,7 +34,7 @@ class Rule:
 
     >>> from pytest_gradhealth.rules import built_in_rules
     >>> " ".join(rule.code for rule in built_in_rules())
-    'GH101 GH103 GH201 GH202 GH203 GH301 GH401 GH402 GH403 GH404 GH405 GH406 GH407 GH601'
+    'GH101 GH102 GH103 GH201 GH202 GH203 GH301 GH401 GH402 GH403 GH404 GH405 GH406 GH407 GH601'
     """
 
     code: str

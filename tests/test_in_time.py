@@ -1,0 +1,447 @@
+"""GH102: how far back in time the gradient of a recurrent model reaches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from pytest_gradhealth import (
+    Diagnosis,
+    ProbeError,
+    TimeRecord,
+    VanishingInTimeError,
+    assert_healthy,
+    assert_no_vanishing_in_time,
+    probe,
+)
+from pytest_gradhealth.wording import number
+
+cross_entropy = F.cross_entropy
+
+
+class Wired(nn.Module):
+    """Parts, and a function that says how they are wired."""
+
+    def __init__(self, use: Callable[..., Any], **parts: Any) -> None:
+        super().__init__()
+        self.use = use
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name)
+
+    def forward(self, *args: Any) -> Any:
+        return self.use(self, *args)
+
+
+def scaled(layer: nn.RNNBase | nn.RNNCellBase, *gains: float) -> Any:
+    """Recurrent weights of a gain times the identity, one gain for each direction of each layer."""
+    weights = [(n, p) for n, p in layer.named_parameters() if n.startswith("weight_hh")]
+    with torch.no_grad():
+        for index, (_, weight) in enumerate(weights):
+            weight.copy_(gains[index % len(gains)] * torch.eye(*weight.shape, dtype=weight.dtype))
+        for name, parameter in layer.named_parameters():
+            if name.startswith("weight_ih"):
+                parameter.copy_(torch.eye(*parameter.shape))
+            if name.startswith("bias"):
+                parameter.zero_()
+    return layer
+
+
+def relu_rnn(*gains: float, inputs: int = 4, **options: Any) -> Any:
+    """A recurrence that is linear on positive inputs."""
+    layer = nn.RNN(inputs, 4, nonlinearity="relu", dtype=torch.float64, **options)
+    return scaled(layer, *gains)
+
+
+def positive(*shape: int) -> Tensor:
+    return torch.rand(*shape, dtype=torch.float64) + 0.1
+
+
+def times(model: nn.Module, *inputs: Any, dependency: int = 1, **options: Any) -> Any:
+    options = {"loss": lambda out: out.square().mean(), "confirm_steps": 0, **options}
+    given = inputs if len(inputs) > 1 else inputs[0]
+    return probe(model, given, dependency=dependency, **options).profile.times
+
+
+def said(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
+    return [(f.severity, f.layer, f.message) for f in diagnosis.findings if f.code == "GH102"]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["batch first", "time first"])
+@pytest.mark.parametrize("gain", [0.5, 0.9, 1.0, 1.1])
+def test_a_linear_recurrence_passes_on_its_spectral_radius_at_each_step(
+    gain: float, first: bool
+) -> None:
+    """dL/dx_t is proportional to gain ** (T - t) where the recurrent weight is gain * I."""
+    model = Wired(
+        lambda m, x: m.rnn(x)[0][:, -1] if first else m.rnn(x)[0][-1],
+        rnn=relu_rnn(gain, batch_first=first),
+    )
+    (record,) = times(model, positive(3, 20, 4) if first else positive(20, 3, 4), dependency=19)
+    assert (record.name, record.type, record.reverse) == ("rnn", "RNN", False)
+    ratios = [norm / record.norms[0] for norm in record.norms]
+    assert ratios == pytest.approx([gain**d for d in range(20)], rel=1e-12)
+    assert record.reach == pytest.approx(min(19 * math.log10(gain), 0.0), abs=1e-12)
+
+
+def test_an_example_without_a_batch() -> None:
+    model = Wired(lambda m, x: m.rnn(x)[0][-1], rnn=relu_rnn(0.5, batch_first=True))
+    (record,) = times(model, positive(10, 4))
+    assert [n / record.norms[0] for n in record.norms] == pytest.approx(
+        [0.5**d for d in range(10)], rel=1e-12
+    )
+
+
+def test_each_direction_is_measured_for_itself() -> None:
+    model = Wired(
+        lambda m, x: m.rnn(x)[0].mean(1),
+        rnn=relu_rnn(0.5, 0.9, bidirectional=True, batch_first=True),
+    )
+    records = times(model, positive(3, 12, 4))
+    assert [(r.name, r.reverse) for r in records] == [("rnn", False), ("rnn", True)]
+    for record, gain in zip(records, (0.5, 0.9), strict=True):
+        ratios = [norm / record.norms[0] for norm in record.norms]
+        assert ratios == pytest.approx([gain**d for d in range(12)], rel=1e-12)
+
+
+def test_packed_sequences_are_aligned_at_their_ends() -> None:
+    lengths = [12, 7, 3]
+    model = Wired(
+        lambda m, x: m.rnn(x)[1].mean(0),
+        rnn=relu_rnn(0.5, 0.9, bidirectional=True, batch_first=True),
+    )
+    packed = pack_padded_sequence(positive(3, 12, 4), lengths, batch_first=True)
+    for record, gain in zip(times(model, packed), (0.5, 0.9), strict=True):
+        assert len(record.norms) == 12
+        alone = []
+        for distance in range(12):
+            assert record.norms[distance] > 0
+            alone.append(record.norms[distance] / gain**distance)
+        # The cotangents of the three sequences differ, so that the level steps where one ends.
+        for start, stop in ((0, 3), (3, 7), (7, 12)):
+            assert alone[start:stop] == pytest.approx([alone[start]] * (stop - start), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+def test_a_fused_layer_is_what_its_steps_make(kind: Any) -> None:
+    """The oracle: one step at a time, with the state carried on and kept."""
+    torch.manual_seed(0)
+    layer = kind(5, 8, batch_first=True).double()
+    model = Wired(lambda m, x: m.rnn(x)[0][:, -1], rnn=layer)
+    x = torch.randn(1, 9, 5, dtype=torch.float64)
+    (record,) = times(model, x)
+    steps = [x[:, t : t + 1].clone().requires_grad_() for t in range(9)]
+    state = None
+    for step in steps:
+        out, state = layer(step, state)
+    generator = torch.Generator().manual_seed(20100513)
+    start = torch.randn(1, 9, 8, generator=generator, dtype=torch.float64)[:, -1:]
+    gradients = torch.autograd.grad(out, steps, start)
+    expected = [g.norm().item() for g in reversed(gradients)]
+    assert record.norms == pytest.approx(expected, rel=1e-9)
+
+
+CELLS: dict[str, tuple[Callable[[], nn.Module], Callable[..., Any]]] = {
+    "RNNCell": (
+        lambda: scaled(nn.RNNCell(4, 4, nonlinearity="relu", dtype=torch.float64), 0.5),
+        lambda m, x, h: m.cell(x, h),
+    ),
+    "hand-written": (
+        lambda: Wired(
+            lambda m, x, h: F.relu(m.inner(h) + x), inner=nn.Linear(4, 4, bias=False).double()
+        ),
+        lambda m, x, h: m.cell(x, h),
+    ),
+    "loose layer": (
+        lambda: nn.Linear(4, 4, bias=False).double(),
+        lambda m, x, h: F.relu(m.cell(h) + x),
+    ),
+    "fused layer of one step": (
+        lambda: relu_rnn(0.5, batch_first=True),
+        lambda m, x, h: m.cell(x[:, None], h[None])[0][:, 0],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_cells_that_are_called_step_by_step(name: str) -> None:
+    build, step = CELLS[name]
+    cell = build()
+    for weight in cell.parameters():
+        if name in ("hand-written", "loose layer"):
+            weight.data.copy_(0.5 * torch.eye(4))
+
+    def use(m: Any, x: Tensor) -> Tensor:
+        h = x.new_ones(len(x), 4)
+        for t in range(x.shape[1]):
+            h = step(m, x[:, t], h)
+        return m.head(h)  # type: ignore[no-any-return]
+
+    model = Wired(use, cell=cell, head=nn.Linear(4, 2).double())
+    (record,) = times(model, positive(3, 10, 4), dependency=8)
+    assert record.name == "cell"
+    assert [n / record.norms[0] for n in record.norms] == pytest.approx(
+        [0.5**d for d in range(10)], rel=1e-12
+    )
+
+
+def test_a_loss_on_every_step_hides_nothing() -> None:
+    """Its gradient is nearly level over time, and says nothing on how far back it came from."""
+    rnn = relu_rnn(0.1, batch_first=True)
+    model = Wired(lambda m, x: m.rnn(x)[0], rnn=rnn)
+    x = positive(2, 20, 4).requires_grad_()
+    loss = rnn(x)[0].sum()
+    (gradient,) = torch.autograd.grad(loss, x)
+    level = gradient.norm(dim=(0, 2))
+    assert (level[0] / level.max()).item() > 0.9
+    diagnosis = probe(model, x, loss=lambda y: y.sum(), dependency=10)
+    assert [s for s, _, _ in said(diagnosis)] == ["failure"]
+
+
+def test_a_stack_is_measured_where_the_sequence_enters() -> None:
+    """A long memory on top of a short one is enough, and the other way round."""
+    for first, second in ((0.1, 1.0), (1.0, 0.1)):
+        model = Wired(
+            lambda m, x: m.upper(m.lower(x)[0])[0][:, -1],
+            lower=relu_rnn(first, batch_first=True),
+            upper=relu_rnn(second, batch_first=True),
+        )
+        (record,) = times(model, positive(3, 15, 4), dependency=14)
+        assert record.name == "lower"
+        expected = [sum(first**k * second ** (d - k) for k in range(d + 1)) for d in range(15)]
+        assert [n / record.norms[0] for n in record.norms] == pytest.approx(expected, rel=1e-9)
+
+
+def test_two_towers_are_two_records() -> None:
+    model = Wired(
+        lambda m, a, b: m.left(a)[0][:, -1] * m.right(b)[0][:, -1],
+        left=relu_rnn(0.5, batch_first=True),
+        right=relu_rnn(0.9, batch_first=True),
+    )
+    records = {r.name: r for r in times(model, positive(3, 10, 4), positive(3, 8, 4))}
+    assert records["left"].norms[9] / records["left"].norms[0] == pytest.approx(0.5**9)
+    assert records["right"].norms[7] / records["right"].norms[0] == pytest.approx(0.9**7)
+
+
+def test_two_towers_that_join_are_both_entries() -> None:
+    model = Wired(
+        lambda m, a, b: m.top(m.left(a)[0] + m.right(b)[0])[0][:, -1],
+        left=relu_rnn(0.5, batch_first=True),
+        right=relu_rnn(0.9, batch_first=True),
+        top=relu_rnn(0.0, batch_first=True),
+    )
+    records = {r.name: r for r in times(model, positive(3, 10, 4), positive(3, 10, 4))}
+    assert records["left"].norms[9] / records["left"].norms[0] == pytest.approx(0.5**9)
+    assert records["right"].norms[9] / records["right"].norms[0] == pytest.approx(0.9**9)
+
+
+def test_an_encoder_is_reached_through_its_decoder() -> None:
+    model = Wired(
+        lambda m, a, b: m.decoder(b, m.encoder(a)[1])[0].mean(1),
+        encoder=relu_rnn(0.5, batch_first=True),
+        decoder=relu_rnn(0.9, batch_first=True),
+    )
+    (record,) = times(model, positive(3, 10, 4), positive(3, 6, 4), dependency=9)
+    assert record.name == "encoder"
+    assert record.norms[9] / record.norms[0] == pytest.approx(0.5**9)
+
+
+def test_words_are_measured_at_their_embedding() -> None:
+    model = Wired(
+        lambda m, x: m.rnn(m.words(x))[0][:, -1],
+        words=nn.Embedding(11, 4, _weight=positive(11, 4)),
+        rnn=relu_rnn(0.5, batch_first=True),
+    )
+    (record,) = times(model, torch.randint(0, 11, (3, 10)))
+    assert record.norms[9] / record.norms[0] == pytest.approx(0.5**9)
+
+
+def classifier(layer: nn.RNNBase, **options: Any) -> Any:
+    width = layer.hidden_size * (2 if layer.bidirectional else 1)
+    return Wired(lambda m, x: m.head(m.rnn(x)[0][:, -1]), rnn=layer, head=nn.Linear(width, 5))
+
+
+def sequences(steps: int = 28) -> tuple[Tensor, Tensor]:
+    return torch.rand(16, steps, 8), torch.randint(0, 5, (16,))
+
+
+def test_the_message_says_what_gets_how_far_and_what_to_type() -> None:
+    model = classifier(nn.RNN(8, 8, batch_first=True))
+    with torch.no_grad():
+        model.rnn.weight_hh_l0.copy_(0.3 * torch.eye(8))
+        model.rnn.weight_ih_l0.mul_(1e-3)
+        model.rnn.bias_ih_l0.zero_()
+        model.rnn.bias_hh_l0.zero_()
+    x, y = sequences(13)
+    with pytest.raises(VanishingInTimeError) as caught:
+        assert_no_vanishing_in_time(
+            model, x, y, loss=cross_entropy, dependency=12, confirm_steps=0, remedy_budget=0
+        )
+    lines = str(caught.value).splitlines()
+    assert lines[0] == (
+        "the gradient vanishes in time: x5.3e-07 of it gets 12 steps back in rnn; limit x1e-05"
+        " (default), passed after 9 steps [GH102]"
+    )
+    assert lines[2].startswith("Wired on cpu, trained with Adam(lr=0.001), seed ")
+    assert lines[4].split() == ["steps", "back", "norm", "share"]
+    table = [line.split() for line in lines[5:16]]
+    shown = (0, 1, 2, 4, 5, 6, 7, 8, 10, 11, 12)
+    marks = [""] * 10 + [">"]
+    rows = zip(marks, shown, strict=True)
+    assert [(row[0] if row[0] == ">" else "", row[-4], row[-2]) for row in table] == [
+        (mark, str(d), f"x{number(0.3**d)}") for mark, d in rows
+    ]
+    assert lines[-4:] == [
+        "cause:  each step of rnn (RNN) passes on x0.3 of the gradient",
+        "try:    nn.init.orthogonal_(model.rnn.weight_hh_l0), or an nn.LSTM with a",
+        "        forget-gate bias",
+        "accept: min_ratio=1e-07, if this is meant to be",
+    ]
+
+
+def test_a_dependency_that_is_reached_passes() -> None:
+    torch.manual_seed(0)
+    x, y = sequences()
+    model = classifier(nn.LSTM(8, 32, batch_first=True))
+    with pytest.raises(VanishingInTimeError, match="a larger forget-gate bias"):
+        assert_no_vanishing_in_time(
+            model, x, y, loss=cross_entropy, dependency=27, remedy_budget=0, min_ratio=1e-3
+        )
+    with torch.no_grad():
+        model.rnn.bias_hh_l0[32:64] = math.log(28)
+    diagnosis = assert_no_vanishing_in_time(model, x, y, loss=cross_entropy, dependency=27)
+    assert diagnosis.verdict == "healthy"
+    assert assert_no_vanishing_in_time(diagnosis, dependency=27).verdict == "healthy"
+    assert assert_healthy(model, x, y, loss=cross_entropy, dependency=27).profile.times
+
+
+def test_without_a_dependency_nothing_is_measured() -> None:
+    x, y = sequences()
+    model = classifier(nn.RNN(8, 8, batch_first=True))
+    diagnosis = probe(model, x, y, loss=cross_entropy)
+    assert diagnosis.profile.times == ()
+    assert said(diagnosis) == []
+    with pytest.raises(ProbeError) as caught:
+        assert_no_vanishing_in_time(diagnosis, dependency=27)
+    assert str(caught.value) == (
+        "this diagnosis was made without a dependency; pass the model, or probe(..., dependency=27)"
+    )
+
+
+def test_another_dependency_than_was_measured() -> None:
+    x, y = sequences()
+    model = classifier(nn.LSTM(8, 8, batch_first=True))
+    diagnosis = probe(model, x, y, loss=cross_entropy, dependency=3)
+    with pytest.raises(ProbeError) as caught:
+        assert_no_vanishing_in_time(diagnosis, dependency=27)
+    assert str(caught.value) == (
+        "this diagnosis was made with dependency=3; pass the model, or probe(..., dependency=27)"
+    )
+
+
+REFUSED: dict[str, tuple[Any, Any, str]] = {
+    "too long": (
+        lambda: classifier(nn.LSTM(8, 8, batch_first=True)),
+        28,
+        "dependency=28 is more than rnn can show: it gets sequences of 28 steps, so that at most 27"
+        " lie between first and last",
+    ),
+    "no steps": (
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(224, 5)),
+        3,
+        "dependency=3 was given, but the model has no recurrent layer (nn.RNN, nn.LSTM, nn.GRU) and"
+        " calls no module step by step for more than 3 steps",
+    ),
+    "no number": (
+        lambda: classifier(nn.LSTM(8, 8, batch_first=True)),
+        "all",
+        "dependency is 'all'; pass how many steps back in time the gradient has to reach, for"
+        " example dependency=27 for the first of 28 steps",
+    ),
+    "zero": (
+        lambda: classifier(nn.LSTM(8, 8, batch_first=True)),
+        0,
+        "dependency is 0; pass how many steps back in time the gradient has to reach, for example"
+        " dependency=27 for the first of 28 steps",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_measured_is_said(name: str) -> None:
+    build, dependency, message = REFUSED[name]
+    x, y = sequences()
+    with pytest.raises(ProbeError) as caught:
+        probe(build(), x, y, loss=cross_entropy, dependency=dependency)
+    assert str(caught.value) == message
+
+
+def test_the_second_look_can_clear_a_layer() -> None:
+    """A recurrent weight of zero that the first steps of training bring to life."""
+    rnn = relu_rnn(0.0, batch_first=True)
+    model = Wired(lambda m, x: m.rnn(x)[0][:, -1], rnn=rnn)
+    x = positive(4, 3, 4)
+    options: dict[str, Any] = {
+        "loss": lambda y: -y.sum(),
+        "dependency": 2,
+        "optimizer": lambda ps: torch.optim.SGD(ps, lr=1.0),
+        "min_ratio": 1e-5,
+        "warn_min_ratio": 1e-5,
+    }
+    assert [s for s, _, _ in said(probe(model, x, confirm_steps=0, **options))] == ["failure"]
+    assert said(probe(model, x, **options)) == []
+
+
+def test_the_verdict_does_not_move_with_the_loss() -> None:
+    x, y = sequences()
+    model = classifier(nn.RNN(8, 8, batch_first=True))
+
+    def reach(scale: float) -> float:
+        diagnosis = probe(model, x, y, loss=lambda o, t: scale * cross_entropy(o, t), dependency=27)
+        (record,) = diagnosis.profiles[0].times
+        return record.reach
+
+    assert reach(1e-4) == reach(1.0) == reach(1e4)
+
+
+def test_the_horizon_is_the_last_step_within_the_limit() -> None:
+    record = TimeRecord("rnn", "RNN", (1.0, 1e-1, 1e-2, 1e-3), dependency=2)
+    assert record.reach == pytest.approx(-2)
+    assert [record.horizon(limit) for limit in (-0.5, -1.5, -2.5, -9)] == [0, 1, 2, 3]
+
+
+REMEMBERING: dict[str, tuple[Callable[[], Any], str]] = {
+    "RNN": (lambda: nn.RNN(8, 32, batch_first=True), "orthogonal recurrence"),
+    "LSTM": (lambda: nn.LSTM(8, 32, batch_first=True), "open gates"),
+    "GRU": (lambda: nn.GRU(8, 32, batch_first=True), "open gates"),
+}
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_the_code_in_the_message_makes_it_remember(name: str) -> None:
+    build, remedy = REMEMBERING[name]
+    torch.manual_seed(0)
+    x, y = sequences(56)
+    x[:, 0] += 3 * F.one_hot(y, 8)
+    options: dict[str, Any] = {
+        "loss": cross_entropy,
+        "dependency": 55,
+        "optimizer": lambda parameters: torch.optim.Adam(parameters, lr=5e-3),
+    }
+    with pytest.raises(VanishingInTimeError) as caught:
+        assert_no_vanishing_in_time(classifier(build()), x, y, **options, remedy_budget=60)
+    assert caught.value.diagnosis is not None
+    cured = {t.remedy: t for t in caught.value.diagnosis.treatments if t.outcome == "cured"}
+    assert list(cured) == [remedy]
+    space: dict[str, Any] = {"model": classifier(build()), "nn": nn}
+    exec(cured[remedy].code, space)
+    assert_no_vanishing_in_time(space["model"], x, y, **options)
