@@ -12,6 +12,7 @@ from pytest_gradhealth.diagnosis import declared_step, diagnose
 from pytest_gradhealth.errors import GradientHealthError, ProbeError
 from pytest_gradhealth.messages import render
 from pytest_gradhealth.optimizers import OptimizerLike
+from pytest_gradhealth.precision import declared_scale
 from pytest_gradhealth.probes import judged
 from pytest_gradhealth.records import Diagnosis, Finding
 from pytest_gradhealth.remedies import built_in_remedies
@@ -22,6 +23,7 @@ from pytest_gradhealth.treatment import treat
 from pytest_gradhealth.trial import Case, ModelLike
 
 if TYPE_CHECKING:
+    import torch
     from typing_extensions import Unpack
 
     from pytest_gradhealth.session import TestContext
@@ -51,7 +53,8 @@ def assert_no_vanishing(
     infinity leaves nothing to compare; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
-    return _check(("GH101", "GH301"), model, inputs, targets, loss, optimizer, settings, msg)
+    case = Case(model, inputs, targets, loss, optimizer)
+    return _check(("GH101", "GH301"), case, settings, msg)
 
 
 def assert_no_vanishing_in_time(
@@ -76,17 +79,8 @@ def assert_no_vanishing_in_time(
     infinity leaves nothing to compare; ProbeError where there are no steps, or too few of them.
     """
     __tracebackhide__ = True
-    return _check(
-        ("GH102", "GH301"),
-        model,
-        inputs,
-        targets,
-        loss,
-        optimizer,
-        settings,
-        msg,
-        dependency=dependency,
-    )
+    case = Case(model, inputs, targets, loss, optimizer, dependency=dependency)
+    return _check(("GH102", "GH301"), case, settings, msg)
 
 
 def assert_no_exploding(
@@ -108,7 +102,8 @@ def assert_no_exploding(
     infinity leaves nothing to compare; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
-    return _check(("GH201", "GH301"), model, inputs, targets, loss, optimizer, settings, msg)
+    case = Case(model, inputs, targets, loss, optimizer)
+    return _check(("GH201", "GH301"), case, settings, msg)
 
 
 def assert_no_exploding_update(
@@ -135,8 +130,8 @@ def assert_no_exploding_update(
     look is not finite; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
-    step = Step(clip, regularizer)
-    return _check(("GH202", "GH301"), model, inputs, targets, loss, optimizer, settings, msg, step)
+    case = Case(model, inputs, targets, loss, optimizer, Step(clip, regularizer))
+    return _check(("GH202", "GH301"), case, settings, msg)
 
 
 def assert_no_dominating_regularizer(
@@ -162,8 +157,8 @@ def assert_no_dominating_regularizer(
     infinity leaves nothing to compare; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
-    step = Step(clip, regularizer)
-    return _check(("GH601", "GH301"), model, inputs, targets, loss, optimizer, settings, msg, step)
+    case = Case(model, inputs, targets, loss, optimizer, Step(clip, regularizer))
+    return _check(("GH601", "GH301"), case, settings, msg)
 
 
 def assert_finite_gradients(
@@ -182,7 +177,43 @@ def assert_finite_gradients(
     NonFiniteGradientError; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
-    return _check(("GH301",), model, inputs, targets, loss, optimizer, settings, msg)
+    case = Case(model, inputs, targets, loss, optimizer)
+    return _check(("GH301",), case, settings, msg)
+
+
+def assert_no_underflow(
+    model: ModelLike | Diagnosis,
+    inputs: Any = None,
+    targets: Any = None,
+    *,
+    precision: str | torch.dtype = "float16",
+    loss_scale: Any = None,
+    loss: Loss | None = None,
+    optimizer: OptimizerLike | None = None,
+    msg: Message | None = None,
+    **settings: Unpack[SettingValues],
+) -> Diagnosis:
+    """Assert that no gradient is lost to a low-precision number format (GH501).
+
+    A forecast from a probe in float32: `precision` is "float16" or "bfloat16" (or the dtype),
+    `loss_scale` what the loss is multiplied by in training (default 1), or the GradScaler that does
+    it. No layer may have more than `max_underflow` (default 0.5) of its gradient's elements flushed
+    to zero, with a tenth of its norm, and none may overflow. The other arguments are those of
+    `assert_no_vanishing`.
+
+    Returns the Diagnosis. Raises UnderflowError; ProbeError for what cannot be probed.
+    """
+    __tracebackhide__ = True
+    case = Case(
+        model,
+        inputs,
+        targets,
+        loss,
+        optimizer,
+        precision=precision,
+        loss_scale=loss_scale,
+    )
+    return _check(("GH501",), case, settings, msg)
 
 
 def assert_all_reached(
@@ -203,7 +234,8 @@ def assert_all_reached(
     UnreachedParameterError; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
-    return _check(("GH401", "GH405"), model, inputs, targets, loss, optimizer, settings, msg)
+    case = Case(model, inputs, targets, loss, optimizer)
+    return _check(("GH401", "GH405"), case, settings, msg)
 
 
 def assert_healthy(
@@ -216,6 +248,8 @@ def assert_healthy(
     clip: Clip | None = None,
     regularizer: Regularizer | None = None,
     dependency: int | None = None,
+    precision: str | torch.dtype | None = None,
+    loss_scale: Any = None,
     msg: Message | None = None,
     **settings: Unpack[SettingValues],
 ) -> Diagnosis:
@@ -223,27 +257,22 @@ def assert_healthy(
 
     The arguments are those of `assert_no_exploding_update`; without `clip` and `regularizer` no
     training steps are made, and the rules on them (GH202, GH601) have nothing to say; nor has GH102
-    without `dependency`.
+    without `dependency`, or GH501 without `precision`.
 
     Returns the Diagnosis. Raises the error of the first rule that fails, with all that failed in
     its message; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
     step = declared_step(clip, regularizer)
-    return _check(None, model, inputs, targets, loss, optimizer, settings, msg, step, dependency)
+    case = Case(model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale)
+    return _check(None, case, settings, msg)
 
 
-def measured(
-    model: ModelLike | Diagnosis,
-    inputs: Any,
-    targets: Any,
-    loss: Loss | None,
-    optimizer: OptimizerLike | None,
-    values: SettingValues,
-    step: Step | None = None,
-    dependency: int | None = None,
-) -> Diagnosis:
-    """Return the diagnosis that the settings of the current test and `values` make of a model."""
+def measured(case: Case, values: SettingValues) -> Diagnosis:
+    """Return the diagnosis that the settings of the current test and `values` make of a case.
+
+    The model of a case may be a Diagnosis.
+    """
     __tracebackhide__ = True
     context = current()
     if context is not None:
@@ -251,12 +280,10 @@ def measured(
     try:
         base = Settings() if context is None else context.settings
         settings = base.merged(values, "the call")
-        if isinstance(model, Diagnosis):
-            _check_steps(model, step)
-            _check_times(model, dependency)
-            diagnosis = judged(model, settings, _rules(context))[0]
+        if isinstance(case.model, Diagnosis):
+            _check_measured(case.model, case)
+            diagnosis = judged(case.model, settings, _rules(context))[0]
         else:
-            case = Case(model, inputs, targets, loss, optimizer, step, dependency)
             diagnosis = _diagnosed(context, case, settings)
     except ProbeError as error:
         # What the caller can act on is in the message and its cause, not in frames of ours.
@@ -266,30 +293,32 @@ def measured(
     return diagnosis
 
 
-def _check_steps(diagnosis: Diagnosis, step: Step | None) -> None:
-    """Raise ProbeError for a diagnosis that cannot tell what a training step does."""
+def _check_measured(diagnosis: Diagnosis, case: Case) -> None:
+    """Raise ProbeError for a diagnosis that lacks what an assertion is about."""
+    profile, step = diagnosis.profile, case.step
     if step is not None and step != Step():
         raise ProbeError(
             "clip and regularizer change what is measured: pass the model instead of its diagnosis"
         )
-    if step is not None and not diagnosis.profile.updates:
+    if step is not None and not profile.updates:
         raise ProbeError(
             "this diagnosis was made without training steps; pass the model, or declare the step"
             " in probe(..., clip=..., regularizer=...)"
         )
-
-
-def _check_times(diagnosis: Diagnosis, dependency: int | None) -> None:
-    """Raise ProbeError for a diagnosis that does not tell what reaches so far back in time."""
-    if dependency is None:
-        return
-    measured_ = sorted({record.dependency for record in diagnosis.profile.times})
-    if measured_ != [dependency]:
-        theirs = f"dependency={measured_[0]}" if measured_ else "a dependency"
-        but = "with" if measured_ else "without"
+    reached = sorted({record.dependency for record in profile.times})
+    if case.dependency is not None and reached != [case.dependency]:
+        made = f"with dependency={reached[0]}" if reached else "without a dependency"
         raise ProbeError(
-            f"this diagnosis was made {but} {theirs}; pass the model, or"
-            f" probe(..., dependency={dependency})"
+            f"this diagnosis was made {made}; pass the model, or"
+            f" probe(..., dependency={case.dependency})"
+        )
+    scale = declared_scale(case.precision, case.loss_scale)
+    if scale.format and scale != profile.loss_scale:
+        known = profile.loss_scale
+        made = f"with precision={known.format!r} and loss_scale={known.value:g}"
+        raise ProbeError(
+            f"this diagnosis was made {made if known.format else 'without a precision'}; pass the"
+            f" model, or probe(..., precision={scale.format!r}, loss_scale={scale.value:g})"
         )
 
 
@@ -304,19 +333,10 @@ def _rules(context: TestContext | None) -> Sequence[Rule]:
 
 
 def _check(
-    codes: Iterable[str] | None,
-    model: ModelLike | Diagnosis,
-    inputs: Any,
-    targets: Any,
-    loss: Loss | None,
-    optimizer: OptimizerLike | None,
-    values: SettingValues,
-    msg: Message | None,
-    step: Step | None = None,
-    dependency: int | None = None,
+    codes: Iterable[str] | None, case: Case, values: SettingValues, msg: Message | None
 ) -> Diagnosis:
     __tracebackhide__ = True
-    diagnosis = measured(model, inputs, targets, loss, optimizer, values, step, dependency)
+    diagnosis = measured(case, values)
     failures = tuple(finding for finding in diagnosis.findings if _fails(finding, codes))
     if not failures:
         return diagnosis

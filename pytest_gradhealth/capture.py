@@ -22,6 +22,7 @@ from pytest_gradhealth.recorder import Key, Mark, Recorder
 from pytest_gradhealth.records import (
     ActivationRecord,
     GradientProfile,
+    LossScale,
     NonFinite,
     OutputRecord,
     ParameterRecord,
@@ -39,7 +40,8 @@ class Subject:
 
     `step` says how it is trained, and `decay`, by parameter name, the weight decay that the
     optimizer adds to the gradient. `scale` multiplies the loss in training steps; `dependency` is
-    how many steps back in time the gradient has to reach.
+    how many steps back in time the gradient has to reach. A backward is made with the loss times
+    `loss_scale`, which is taken out of what is measured.
     """
 
     model: nn.Module
@@ -51,6 +53,7 @@ class Subject:
     decay: Mapping[str, float] = field(default_factory=dict)
     scale: float = 1.0
     dependency: int | None = None
+    loss_scale: LossScale = field(default_factory=LossScale)
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -119,10 +122,11 @@ def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
         penalties = penalty_gradients(subject.model, subject.step, subject.decay)
         recorder.forget_gradients()
         with gradients_set_aside(leaves.values()):
-            run_backward(loss)
+            run_backward(loss * subject.loss_scale.value)
             measured = _measure_parameters(subject.model, _fed_to_norms(marks), penalties)
     units = _Units(activations, spreads, given, sizes, wanted)
-    return _read(recorder, loss, marks, tree, measured, units, seed=seed, steps=steps)
+    factor = 1 / subject.loss_scale.value
+    return _read(recorder, loss, marks, tree, measured, units, factor, seed=seed, steps=steps)
 
 
 def run_backward(loss: Tensor) -> None:
@@ -281,6 +285,7 @@ def _read(
     tree: DominatorTree,
     measured: list[_Measured],
     units: _Units,
+    unscale: float,
     *,
     seed: int,
     steps: int,
@@ -288,7 +293,7 @@ def _read(
     """Bring all numbers to the host at once and write the records."""
     scalars = [loss.detach().reshape(())]
     for mark in recorder.marks:
-        scalars += [t for t in (mark.activation, mark.gradient) if t is not None]
+        scalars += [t for t in (mark.activation, mark.gradient, mark.tokens) if t is not None]
     for parameter in measured:
         scalars += [t for t in parameter.scalars if t is not None]
     for seen in units.activations:
@@ -302,8 +307,10 @@ def _read(
     loss_value = next(numbers)
     outputs: dict[int, OutputRecord] = {}
     for mark in recorder.marks:
-        outputs[id(mark)] = _output_record(mark, read(mark.activation), read(mark.gradient))
-    parameters = tuple(_parameter_record(p, *map(read, p.scalars)) for p in measured)
+        activation, gradient = read(mark.activation), read(mark.gradient)
+        gradient = None if gradient is None else gradient * unscale
+        outputs[id(mark)] = _output_record(mark, activation, gradient, read(mark.tokens))
+    parameters = tuple(_parameter_record(p, unscale, *map(read, p.scalars)) for p in measured)
     activations = [_activation_record(s, read(s.dead), read(s.flat)) for s in units.activations]
     spreads = [n for n in [next(numbers) for _ in units.spreads] if not math.isnan(n)]
     known = [next(numbers) for _ in units.given]
@@ -332,7 +339,9 @@ def _read(
     return Look(profile, tree, points, {i: mark.key for i, mark in marks.items()})
 
 
-def _output_record(mark: Mark, activation: float | None, gradient: float | None) -> OutputRecord:
+def _output_record(
+    mark: Mark, activation: float | None, gradient: float | None, tokens: float | None
+) -> OutputRecord:
     needed = mark.activation is not None
     return OutputRecord(
         name=mark.name,
@@ -345,6 +354,7 @@ def _output_record(mark: Mark, activation: float | None, gradient: float | None)
         call=mark.call,
         output=mark.output,
         leaf=mark.leaf,
+        tokens=tokens,
     )
 
 
@@ -374,12 +384,15 @@ def _point(mark: Mark, record: OutputRecord) -> PathPoint:
 
 def _parameter_record(
     measured: _Measured,
+    unscale: float,
     norm: float | None,
     gradient: float | None,
     alignment: float | None,
     penalty: float | None,
     *thirds: float | None,
 ) -> ParameterRecord:
+    gradient = None if gradient is None else gradient * unscale
+    parts = [unscale * (third or 0.0) for third in thirds]
     state: ParameterState = "gradient"
     if not measured.trainable:
         state = "frozen"
@@ -397,5 +410,5 @@ def _parameter_record(
         penalty=penalty,
         other_names=measured.others,
         same=measured.same,
-        thirds=(thirds[0] or 0.0, thirds[1] or 0.0, thirds[2] or 0.0) if thirds else None,
+        thirds=(parts[0], parts[1], parts[2]) if parts else None,
     )

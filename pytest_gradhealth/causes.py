@@ -7,7 +7,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_gradhealth.records import Finding, GradientPath, GradientProfile, PathPoint, decades
+from pytest_gradhealth.records import (
+    FORMATS,
+    Finding,
+    GradientPath,
+    GradientProfile,
+    PathPoint,
+    decades,
+)
+from pytest_gradhealth.rules.underflow import advice
 from pytest_gradhealth.rules.vanishing import zero_point
 from pytest_gradhealth.wording import count, factor, number
 
@@ -98,6 +106,13 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
         return _unreached(finding)
     if finding.code in _PLAIN:
         return _PLAIN[finding.code]
+    if finding.code == "GH501":
+        span = FORMATS[profile.loss_scale.format]
+        return Cause(
+            f"{profile.loss_scale.format} holds nothing below 2^{span.lowest} and nothing above"
+            f" 2^{span.highest + 1}",
+            advice(profile),
+        )
     if finding.code == "GH102":
         return _in_time(finding, profile)
     if finding.code == "GH202":

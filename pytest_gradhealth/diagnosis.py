@@ -18,6 +18,7 @@ from pytest_gradhealth.influence import without_influence
 from pytest_gradhealth.isolation import isolated
 from pytest_gradhealth.limits import leaves_doubt, limits_of
 from pytest_gradhealth.optimizers import OptimizerLike, build
+from pytest_gradhealth.precision import magnitudes
 from pytest_gradhealth.records import (
     RANK,
     Diagnosis,
@@ -74,6 +75,8 @@ def probe(
     clip: Clip | None = None,
     regularizer: Regularizer | None = None,
     dependency: int | None = None,
+    precision: str | torch.dtype | None = None,
+    loss_scale: Any = None,
     device: str | torch.device | None = None,
     seeds: int | Sequence[int] | None = None,
     confirm_steps: int = 5,
@@ -87,6 +90,7 @@ def probe(
     min_spread: float | None = None,
     max_dead: float | None = None,
     max_saturated: float | None = None,
+    max_underflow: float | None = None,
     select: Sequence[str] | None = None,
     ignore: Sequence[str] | None = None,
     rules: Sequence[Rule] = (),
@@ -101,13 +105,15 @@ def probe(
     Adam, lr 1e-3). `clip` (a gradient norm, or a function of the parameters) and `regularizer` (a
     function of the model) complete the training step; with one of them a few steps are made on a
     copy and judged too. `dependency`: how many steps back in time the gradient of a recurrent model
-    has to reach (GH102). `device`: "auto", or a device. `seeds`: how many, or which.
-    `confirm_steps`: 5; with 0 a failing first look stands. The ratios are limits on the gradient's
-    L2 norm, first layer over last; `max_update` on a step's change of a weight over the weight;
-    `max_penalty` on the gradient of the penalty over that of the loss; `max_output` on the RMS of
-    the outputs, `min_spread` on how far they differ over the batch; `max_dead` and `max_saturated`
-    on shares of a layer's units. `rules` come on top of the
-    package's own.
+    has to reach (GH102). `precision`: "float16" or "bfloat16", for a forecast of what that flushes
+    (GH501) where the loss is multiplied by `loss_scale`, a number or a GradScaler. `device`:
+    "auto", or a device. `seeds`: how many, or which. `confirm_steps`: 5; with 0 a failing first
+    look stands. The ratios are limits on the gradient's L2 norm, first layer over last;
+    `max_update` on a step's change of a weight over the weight; `max_penalty` on the gradient of
+    the penalty over that of the loss; `max_output` on the RMS of the outputs, `min_spread` on how
+    far they differ over the batch; `max_dead` and `max_saturated` on shares of a layer's units;
+    `max_underflow` on the flushed share of a layer's gradient. `rules` come on top of the package's
+    own.
 
     Model, batch, random numbers and modes are left as they were. Raises ProbeError for what cannot
     be probed.
@@ -127,13 +133,14 @@ def probe(
             "min_spread": min_spread,
             "max_dead": max_dead,
             "max_saturated": max_saturated,
+            "max_underflow": max_underflow,
             "select": select,
             "ignore": ignore,
         },
         "the call",
     )
     step = declared_step(clip, regularizer)
-    case = Case(model, inputs, targets, loss, optimizer, step, dependency)
+    case = Case(model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale)
     return diagnose(case, settings, (*built_in_rules(), *rules))
 
 
@@ -250,6 +257,11 @@ def examine(
             bad = first_non_finite(subject, seed=seed)
         first = first.marked(bad or SOMEWHERE)
     first = replace(first, profile=_with_ignored(trial, first.profile))
+    if subject.loss_scale.format:
+        with isolated(subject.modules, subject.device):
+            forecast = magnitudes(subject, seed=seed)
+        profile = replace(first.profile, magnitudes=forecast, loss_scale=subject.loss_scale)
+        first = replace(first, profile=profile)
     findings = judge(rules, Evidence(first.profile, None, limits))
     doubt = _in_doubt(rules, findings)
     if not doubt and all(f.path is None or f.severity == "info" for f in findings):

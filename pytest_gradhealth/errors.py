@@ -83,6 +83,10 @@ class AttentionCollapseError(GradientHealthError):
     """Query and key get next to no gradient beside value (GH407)."""
 
 
+class UnderflowError(GradientHealthError):
+    """A low-precision format would flush a gradient to zero, or overflow (GH501)."""
+
+
 class DominatingRegularizerError(GradientHealthError):
     """The gradient of the regularisation term drowns that of the data (GH601)."""
 

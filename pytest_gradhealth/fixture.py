@@ -29,15 +29,21 @@ class GradHealth:
         clip: Any = None,
         regularizer: Any = None,
         dependency: int | None = None,
+        precision: Any = None,
+        loss_scale: Any = None,
         **settings: Unpack[SettingValues],
     ) -> Diagnosis:
         """Measure and judge without raising; `settings` are those of `pytest_gradhealth.probe`."""
         __tracebackhide__ = True
         from pytest_gradhealth.asserts import measured
         from pytest_gradhealth.diagnosis import declared_step
+        from pytest_gradhealth.trial import Case
 
         step = declared_step(clip, regularizer)
-        return measured(model, inputs, targets, loss, optimizer, settings, step, dependency)
+        case = Case(
+            model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale
+        )
+        return measured(case, settings)
 
     def assert_no_vanishing(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
         """Assert that the gradient does not vanish on its way to the first layer (GH101)."""
@@ -80,6 +86,13 @@ class GradHealth:
         from pytest_gradhealth.asserts import assert_finite_gradients
 
         return assert_finite_gradients(model, *args, **kwargs)
+
+    def assert_no_underflow(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
+        """Assert that no gradient is lost to a low-precision number format (GH501)."""
+        __tracebackhide__ = True
+        from pytest_gradhealth.asserts import assert_no_underflow
+
+        return assert_no_underflow(model, *args, **kwargs)
 
     def assert_all_reached(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
         """Assert that every trainable parameter gets a gradient (GH401)."""

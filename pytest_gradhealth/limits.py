@@ -25,6 +25,7 @@ DEFAULTS = {
     "warn_min_spread": 1e-4,
     "max_dead": 0.95,
     "max_saturated": 0.995,
+    "max_underflow": 0.5,
 }
 #: The setting that a rule's value is compared with.
 SETTING_OF = {
@@ -35,6 +36,7 @@ SETTING_OF = {
     "GH203": "max_output",
     "GH402": "max_dead",
     "GH403": "max_saturated",
+    "GH501": "max_underflow",
     "GH404": "min_spread",
     "GH601": "max_penalty",
 }

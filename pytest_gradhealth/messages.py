@@ -17,12 +17,15 @@ from pytest_gradhealth.tables import (
     penalties_table,
     times_table,
     treatments_table,
+    underflow_table,
     updates_table,
 )
 from pytest_gradhealth.wording import count, factor, printable, shortened
 
 #: Rules that are shown by tables of their own.
-_OWN_TABLE = {"GH102", "GH202", "GH601"}
+_OWN_TABLE = {"GH102", "GH202", "GH501", "GH601"}
+#: Settings that are shares of a layer.
+_SHARES = {"max_dead", "max_saturated", "max_underflow"}
 #: Cured remedies whose code is shown without -v.
 MOST_CODES = 3
 #: Characters of a finding that are shown, however long the names in it.
@@ -55,6 +58,8 @@ def render(
         blocks.append(setting_line(diagnosis, None))
     if "GH102" in codes:
         blocks += [times_table(record, width) for record in too_short(findings, profile)]
+    if "GH501" in codes:
+        blocks.append(underflow_table(profile, verbose=verbose))
     if "GH202" in codes:
         blocks.append(updates_table(profile.updates))
     if "GH601" in codes:
@@ -177,6 +182,8 @@ def _acceptance(finding: Finding) -> str:
     value = finding.value or 0.0
     if not value or math.isinf(value):
         return f"no {name} lets this pass; --gradhealth-ignore={finding.code} leaves the rule out"
+    if name in _SHARES:
+        return f"{name}={math.ceil(100 * value) / 100:g}, if this is meant to be"
     rounded = math.floor if name.startswith("min") else math.ceil
     exponent = rounded(math.log10(value))
     return f"{name}=1e{exponent:+03d}, if this is meant to be".replace("+", "+")

@@ -168,6 +168,13 @@ OPTIONS: tuple[Option, ...] = (
         ini="float",
     ),
     Option(
+        "max_underflow",
+        _ratio,
+        "a positive number",
+        "GH501 fails when more than this share of a layer's gradient is flushed (default: 0.5)",
+        ini="float",
+    ),
+    Option(
         "remedy_budget",
         _seconds,
         "a number of seconds, at least 0",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MARKER = (
     "gradhealth(*, device, seeds, confirm_steps, min_ratio, max_ratio, warn_min_ratio,"
     " warn_max_ratio, max_update, max_penalty, max_output, min_spread, max_dead, max_saturated,"
+    " max_underflow,"
     " remedy_budget, select, ignore): settings for the gradient checks of a test; those of the"
     " nearest marker win, key by key."
 )

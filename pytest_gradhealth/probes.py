@@ -32,6 +32,7 @@ _JUDGEMENT = (
     "min_spread",
     "max_dead",
     "max_saturated",
+    "max_underflow",
     "remedy_budget",
     "select",
     "ignore",
@@ -150,6 +151,8 @@ def _is_same(one: Case, other: Case) -> bool:
         and one.optimizer is other.optimizer
         and one.step == other.step
         and one.dependency == other.dependency
+        and one.loss_scale is other.loss_scale
+        and one.precision == other.precision
         and _is_same_tree(one.inputs, other.inputs)
         and _is_same_tree(one.targets, other.targets)
     )

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from pytest_gradhealth.graph import Edge, edge_of
-from pytest_gradhealth.norms import l2_norm
+from pytest_gradhealth.norms import l2_norm, spread
 from pytest_gradhealth.records import INPUT, OUTPUT
+from pytest_gradhealth.rules.attention import makes_values
 from pytest_gradhealth.tree import tensors
 
 #: Which tensor a mark stands for: name, call and output number, the same in every forward.
@@ -24,7 +25,8 @@ Key = tuple[str, int, int]
 class Mark:
     """One tensor that one call of a module returned; `edge` is None if it needs no gradient.
 
-    `activation` and `gradient` are L2 norms, 0-dim and still on the device.
+    `activation` and `gradient` are L2 norms, `tokens` the spread of what attention gets over its
+    sequence; all are 0-dim and still on the device.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Mark:
     width: int | None = None
     activation: Tensor | None = None
     gradient: Tensor | None = None
+    tokens: Tensor | None = None
+    reading: Callable[[Tensor], Tensor] = l2_norm
 
     @property
     def key(self) -> Key:
@@ -45,8 +49,8 @@ class Mark:
         return self.name, self.call, self.output
 
     def measure(self, gradient: Tensor) -> None:
-        """Tensor hook: keep the gradient's norm."""
-        self.gradient = l2_norm(gradient)
+        """Tensor hook: keep the gradient's norm, or what else is read of it."""
+        self.gradient = self.reading(gradient)
 
 
 @dataclass
@@ -55,12 +59,13 @@ class Recorder:
 
     Tensor hooks work where module backward hooks do not: before in-place operations, and for
     modules that return anything but plain tensors. `fingerprint` makes the number that is
-    kept of an output (its L2 norm). Once `active` is off, forwards are ignored:
-    those that activation checkpointing runs again during the backward.
+    kept of an output (its L2 norm), `reading` what is kept of its gradient. Once `active` is off,
+    forwards are ignored: those that activation checkpointing runs again during the backward.
     """
 
     model: nn.Module
     fingerprint: Callable[[Tensor], Tensor] = l2_norm
+    reading: Callable[[Tensor], Tensor] = l2_norm
     marks: list[Mark] = field(default_factory=list)
     opaque: list[Mark] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
@@ -107,13 +112,13 @@ class Recorder:
         return tuple(name for name, module in named if isinstance(module, nn.ModuleDict))
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, _: Any, outputs: Any) -> None:
+        def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
             if self.active:
-                self._record(name, module, outputs)
+                self._record(name, module, inputs, outputs)
 
         return hook
 
-    def _record(self, name: str, module: nn.Module, outputs: Any) -> None:
+    def _record(self, name: str, module: nn.Module, inputs: Any, outputs: Any) -> None:
         call = self.calls[name]
         self.calls[name] += 1
         found = list(tensors(outputs))
@@ -121,12 +126,16 @@ class Recorder:
             self.opaque.append(Mark(name, type(module).__name__, call, 0, (), 0))
         for number, tensor in enumerate(found):
             self._mark(name, module, call, number, tensor)
+        attends = isinstance(module, nn.MultiheadAttention) or makes_values(name)
+        if found and attends and self.marks[-1].name == name:
+            self.marks[-1].tokens = _token_spread(module, inputs)
 
     def _mark(
         self, name: str, module: nn.Module | None, call: int, number: int, tensor: Tensor
     ) -> None:
         kind = "Tensor" if module is None else type(module).__name__
         mark = Mark(name, kind, call, number, tuple(tensor.shape), tensor.numel(), leaf=kind)
+        mark.reading = self.reading
         if tensor.requires_grad:
             mark.edge = edge_of(tensor)
             known = self._by_edge.get(mark.edge)
@@ -146,6 +155,16 @@ def recorded_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in model.named_modules():
         if "parametrizations" not in name.split("."):
             yield name or OUTPUT, module
+
+
+def _token_spread(module: nn.Module, inputs: Any) -> Tensor | None:
+    """How far the tokens of the sequences that attention gets lie apart: RMS over RMS."""
+    given = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+    if given is None or given.dim() != 3 or not given.is_floating_point():
+        return None
+    time_first = isinstance(module, nn.MultiheadAttention) and not module.batch_first
+    sequence = given.detach() if time_first else given.detach().transpose(0, 1)
+    return spread(sequence) if len(sequence) > 1 else None
 
 
 def units(module: nn.Module) -> int | None:

@@ -31,6 +31,7 @@ class SettingValues(TypedDict, total=False):
     min_spread: float | None
     max_dead: float | None
     max_saturated: float | None
+    max_underflow: float | None
     remedy_budget: float | None
     select: Sequence[str] | None
     ignore: Sequence[str] | None
@@ -53,6 +54,7 @@ class Settings:
     min_spread: float | None = None
     max_dead: float | None = None
     max_saturated: float | None = None
+    max_underflow: float | None = None
     remedy_budget: float = 10.0
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()

@@ -147,6 +147,31 @@ def times_table(record: TimeRecord, width: int = WIDTH) -> str:
     return _plain(tabulate(rows, names, "plain", disable_numparse=True, colalign=aligned))
 
 
+def underflow_table(profile: GradientProfile, *, verbose: bool) -> str:
+    """Return the layers with what a number format makes of their gradient, the worst first."""
+    from tabulate import tabulate
+
+    kind, shift = profile.loss_scale.format, profile.loss_scale.exponent
+    records = [record for record in profile.magnitudes if record.counts]
+    records.sort(key=lambda record: (-record.flushed(kind, shift), -record.high))
+    shown = records if verbose else records[:MOST_ROWS]
+    rows = [
+        [
+            shortened(record.name, 30),
+            shortened(record.type, 16),
+            f"2^{record.low} .. 2^{record.high}",
+            f"{record.flushed(kind, shift):.0%}",
+            f"{record.lost(kind, shift):.0%}",
+        ]
+        for record in shown
+    ]
+    if len(shown) < len(records):
+        rows.append([f"... {len(records) - len(shown)} more", "", "", "", ""])
+    names = ["gradient of", "type", "from .. to", "flushed", "of norm"]
+    aligned = ("left", "left", "right", "right", "right")
+    return _plain(tabulate(rows, names, "plain", disable_numparse=True, colalign=aligned))
+
+
 def updates_table(updates: Sequence[Update]) -> str:
     """Return the training steps as a table, the gradient norm before and after clipping."""
     from tabulate import tabulate

@@ -87,8 +87,19 @@ def _backward(subject: Subject, optimizer: Optimizer, losses: list[Tensor]) -> T
         own = {id(p) for module in subject.modules for p in module.parameters()}
         foreign = [leaf for leaf in walk(loss).leaves if id(leaf) not in own]
         with gradients_set_aside(foreign):
-            run_backward(loss)
+            run_backward(loss * subject.loss_scale.value)
+        if subject.loss_scale.value != 1.0:
+            _unscale(subject)
     return loss
+
+
+@torch.no_grad()
+def _unscale(subject: Subject) -> None:
+    """Take the loss scale out of the gradients, as a GradScaler does before they are clipped."""
+    for module in subject.modules:
+        for parameter in module.parameters():
+            if parameter.grad is not None:
+                parameter.grad.div_(subject.loss_scale.value)
 
 
 def updates(

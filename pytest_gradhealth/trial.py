@@ -18,6 +18,8 @@ from pytest_gradhealth.devices import choose_device, device_of, has_accelerator
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation import isolated, seed_everything
 from pytest_gradhealth.optimizers import Kind, OptimizerLike, check_belongs, kind_of, needs_building
+from pytest_gradhealth.precision import declared_scale
+from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.settings import Settings
 from pytest_gradhealth.step import Step, check_step
 
@@ -28,17 +30,22 @@ ModelLike = nn.Module | Callable[[], nn.Module]
 class Case:
     """What the caller handed over: a model or a factory, a batch, a loss and an optimizer.
 
+    Assertions may be handed a Diagnosis in place of the model, which is not diagnosed again.
+
     `step` declares the rest of the training step; with it, a few steps are made and judged.
-    `dependency` is how many steps back in time the gradient has to reach.
+    `dependency` is how many steps back in time the gradient has to reach; `precision` the format
+    that the model is to be trained in, `loss_scale` a number or a GradScaler.
     """
 
-    model: ModelLike
+    model: ModelLike | Diagnosis
     inputs: Any
     targets: Any = None
     loss: Loss | None = None
     optimizer: OptimizerLike | None = None
     step: Step | None = None
     dependency: int | None = None
+    precision: Any = None
+    loss_scale: Any = None
 
     @property
     def is_factory(self) -> bool:
@@ -62,6 +69,7 @@ class Trial:
 
 def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     """Build or take the model, on the device to probe on."""
+    assert not isinstance(case.model, Diagnosis)
     model = (
         case.model
         if isinstance(case.model, nn.Module)
@@ -84,6 +92,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
         step,
         decay,
         dependency=case.dependency,
+        loss_scale=declared_scale(case.precision, case.loss_scale),
     )
     on_device = all(m is None or m.type == device.type for m in map(device_of, subject.modules))
     if on_device and (device.type == "cpu" or device_of(model) == device):
@@ -133,6 +142,7 @@ def check_case(case: Case) -> None:
         )
     if case.step is not None:
         check_step(case.step)
+    declared_scale(case.precision, case.loss_scale)
     dependency: object = case.dependency
     if dependency is not None and (not isinstance(dependency, int) or dependency < 1):
         raise ProbeError(

@@ -673,7 +673,7 @@ def test_codes_of_no_rule(name: str, value: Any, code: str) -> None:
     error = refusal(mlp(), **{name: value})
     assert str(error) == (
         f"the call: {name} = {code!r} matches no rule; the rules are GH101, GH102, GH103, GH201,"
-        " GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405, GH406, GH407, GH601"
+        " GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405, GH406, GH407, GH501, GH601"
     )
     assert type(error) is SettingError
     assert error.__cause__ is None
@@ -683,7 +683,7 @@ def test_names_of_no_setting() -> None:
     known = (
         "device, seeds, confirm_steps, min_ratio, max_ratio, warn_min_ratio, warn_max_ratio,"
         " max_update, max_penalty, max_output, min_spread, max_dead, max_saturated,"
-        " remedy_budget, select, ignore"
+        " max_underflow, remedy_budget, select, ignore"
     )
     with pytest.raises(SettingError) as caught:
         Settings().merged({"ratio": 1}, "the marker")

@@ -49,6 +49,7 @@ VALUES: dict[str, tuple[str, str, Any, Any, tuple[Any, Any, Any]]] = {
     "min_spread": ("1e-6", "1e-5", 1e-4, 1e-3, (1e-6, 1e-5, 1e-4)),
     "max_dead": ("0.5", "0.6", 0.7, 0.8, (0.5, 0.6, 0.7)),
     "max_saturated": ("0.5", "0.6", 0.7, 0.8, (0.5, 0.6, 0.7)),
+    "max_underflow": ("0.5", "0.6", 0.7, 0.8, (0.5, 0.6, 0.7)),
     "remedy_budget": ("0", "1", 2, 3, (0.0, 1.0, 2.0)),
     "select": ("GH1 GH2", "GH1,GH3", ["GH1"], "GH", (("GH1", "GH2"), ("GH1", "GH3"), ("GH1",))),
     "ignore": ("GH301", "GH4", "GH2,GH4", ("GH4",), (("GH301",), ("GH4",), ("GH2", "GH4"))),
@@ -213,6 +214,7 @@ def test_every_setting_comes_from_its_own_nearest_place(pytester: pytest.Pyteste
                 "warn_min_spread": Limit(1e-4, "default"),
                 "max_dead": Limit(0.95, "default"),
                 "max_saturated": Limit(0.995, "default"),
+                "max_underflow": Limit(0.5, "default"),
             }
         """
     )
@@ -530,7 +532,7 @@ def test_text_in_ini_files_is_read_without_the_help_of_pytest(
             "",
             "--gradhealth-select: select = 'GH9' matches no rule; the rules are GH101, GH102,"
             " GH103, GH201, GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405, GH406,"
-            " GH407, GH601",
+            " GH407, GH501, GH601",
         ),
         (
             "",
@@ -538,14 +540,14 @@ def test_text_in_ini_files_is_read_without_the_help_of_pytest(
             "",
             "@pytest.mark.gradhealth on test_a: ignore = 'vanishing' matches no rule; the rules"
             " are GH101, GH102, GH103, GH201, GH202, GH203, GH301, GH401, GH402, GH403, GH404,"
-            " GH405, GH406, GH407, GH601",
+            " GH405, GH406, GH407, GH501, GH601",
         ),
         (
             "",
             "",
             "select='gh1'",
             "the call: select = 'gh1' matches no rule; the rules are GH101, GH102, GH103, GH201,"
-            " GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405, GH406, GH407, GH601",
+            " GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405, GH406, GH407, GH501, GH601",
         ),
         ("", "", "minratio=1", f"the call: unknown setting 'minratio'; the settings are {KNOWN}"),
     ],

@@ -169,11 +169,29 @@ def test_attention_without_skips_collapses(name: str) -> None:
     ((severity, layer, message),) = said(sick, "GH407")
     assert severity == "warning"
     assert layer.endswith("attention.qkv" if name == "fused" else "attention")
-    assert message.startswith(f"attention collapses in {layer}: query and key get x")
+    start = f"attention collapses in {layer}: its tokens are all the same, and query and key get x"
+    assert message.startswith(start)
     assert message.endswith("of the gradient of value; limit x0.0001")
     healthy = probe(tower(NAMES[name], 8, skip=True), x, y, loss=F.cross_entropy)
     assert said(healthy, "GH407") == []
-    assert min(attention_ratios(healthy.profile).values()) > 10 * LIMIT
+    assert attention_ratios(healthy.profile) == {}, "its tokens differ"
+
+
+@pytest.mark.parametrize("spread", [1e-3, 0.1])
+def test_both_the_tokens_and_the_gradients_have_to_collapse(spread: float) -> None:
+    """Small weights alone make the gradient of query and key small, and are no fault."""
+    x = torch.randn(8, 1, 16) + spread * torch.randn(8, 12, 16)
+    y = torch.randint(0, 5, (8,))
+    model = tower(NAMES["BERT"], 1, skip=False)
+    attention: Any = model.blocks[0].attention  # type: ignore[index, union-attr]
+    with torch.no_grad():
+        for layer in (attention.query, attention.key):
+            layer.weight.mul_(1e-3)
+            layer.bias.zero_()
+    diagnosis = probe(model, x, y, loss=F.cross_entropy, confirm_steps=0)
+    (ratio,) = attention_ratios(diagnosis.profile).values() if spread < 0.03 else (0.0,)
+    assert ratio < LIMIT
+    assert [s for s, _, _ in said(diagnosis, "GH407")] == (["warning"] if spread < 0.03 else [])
 
 
 def test_the_ratio_of_multihead_attention_is_counted_by_hand() -> None:
@@ -187,7 +205,7 @@ def test_the_ratio_of_multihead_attention_is_counted_by_hand() -> None:
             return out
 
     model = Pooled()
-    x, y = torch.randn(12, 8, 16), torch.randint(0, 5, (8,))
+    x, y = torch.randn(8, 16) + 0.01 * torch.randn(12, 8, 16), torch.randint(0, 5, (8,))
     loss: Any = F.cross_entropy(model(x), y)
     loss.backward()
     gradient: Any = model.attention.in_proj_weight.grad

@@ -21,6 +21,7 @@ def built_in_rules() -> tuple[Rule, ...]:
         nonfinite,
         output,
         saturated,
+        underflow,
         unreached,
         unused,
         update,
@@ -42,5 +43,6 @@ def built_in_rules() -> tuple[Rule, ...]:
         unused.RULE,
         identical.RULE,
         attention.RULE,
+        underflow.RULE,
         dominating.RULE,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
@@ -10,10 +11,12 @@ from pytest_gradhealth.records import Finding, GradientProfile
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.wording import number
 
-#: Gradient of query and key over that of value below which all tokens look alike. Healthy
-#: transformers stay above 1e-3 (Noci et al. 2022 has why it vanishes).
+#: Gradient of query and key over that of value below which they learn next to nothing.
 LIMIT = 1e-4
-#: Names that the three projections go by.
+#: How far tokens lie apart at most that are taken for the same: a cosine of .999.
+SAME = 0.03
+#: Name of a projection that makes all three, and the names that three go by.
+_JOINT = "qkv"
 _ROLES = {
     "query": "qk",
     "key": "qk",
@@ -34,21 +37,23 @@ _ROLES = {
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Warn where the gradient of query and key is next to nothing beside that of value.
+    """Warn where all tokens are the same and query and key get next to no gradient beside value.
 
-    Where all tokens are the same, it makes no difference which of them is attended to.
+    It makes no difference then which of them is attended to (Noci et al. 2022). Small weights alone
+    make small gradients too, and are no fault.
 
-    >>> from pytest_gradhealth.records import GradientProfile, ParameterRecord
+    >>> from pytest_gradhealth.records import GradientProfile, OutputRecord, ParameterRecord
     >>> sizes = {"att.q_proj.weight": 1e-9, "att.k_proj.weight": 1e-9, "att.v_proj.weight": 1.0}
     >>> weights = [ParameterRecord(n, (4, 4), "gradient", 1.0, g) for n, g in sizes.items()]
-    >>> look = GradientProfile(0, 0, 2.3, paths=(), parameters=tuple(weights))
+    >>> value = OutputRecord("att.v_proj", "Linear", "measured", (8, 5, 4), tokens=1e-6)
+    >>> look = GradientProfile(0, 0, 2.3, (), (value,), parameters=tuple(weights))
     >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {}))]
     [('warning', 'att')]
     """
     ratios = attention_ratios(evidence.first)
     if evidence.second is not None:
         again = attention_ratios(evidence.second)
-        ratios = {name: max(r, again.get(name, r)) for name, r in ratios.items()}
+        ratios = {name: max(r, again.get(name, math.inf)) for name, r in ratios.items()}
     if not ratios:
         return
     name, ratio = min(ratios.items(), key=lambda item: item[1])
@@ -56,24 +61,31 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         yield RULE.finding(
             "warning",
             name,
-            f"attention collapses in {name}: query and key get x{number(ratio)} of the gradient of"
-            f" value; limit x{number(LIMIT)}",
+            f"attention collapses in {name}: its tokens are all the same, and query and key get"
+            f" x{number(ratio)} of the gradient of value; limit x{number(LIMIT)}",
             profile=evidence.first,
             value=ratio,
         )
 
 
+def makes_values(module: str) -> bool:
+    """Whether a module of that name makes the values that attention mixes."""
+    last = module.rpartition(".")[2]
+    return last == _JOINT or _ROLES.get(last) == "v"
+
+
 def attention_ratios(profile: GradientProfile) -> Mapping[str, float]:
     """Smaller gradient of query and key over that of value, by attention module.
 
-    Modules in which one of them has none, as behind a zero-initialised layer, and those that attend
-    to a single token are left out.
+    Only modules that get the same token again and again count.
     """
-    single = {o.name for o in profile.outputs if len(o.shape) > 2 and o.shape[-2] == 1}
+    same = {
+        (o.name if o.leaf == "MultiheadAttention" or "qkv" in o.name else o.name.rpartition(".")[0])
+        for o in profile.outputs
+        if o.tokens is not None and o.tokens < SAME
+    }
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for parameter in profile.parameters:
-        if parameter.module in single:
-            continue
         if parameter.thirds is not None:
             query, key, value = parameter.thirds
             found[parameter.module]["qk"] += [query, key]
@@ -84,7 +96,7 @@ def attention_ratios(profile: GradientProfile) -> Mapping[str, float]:
     return {
         name or "(output)": min(sizes["qk"]) / sizes["v"][0]
         for name, sizes in found.items()
-        if len(sizes["qk"]) == 2 and len(sizes["v"]) == 1
+        if name in same and len(sizes["qk"]) == 2 and len(sizes["v"]) == 1
         if min(sizes["qk"]) > 0 and sizes["v"][0] > 0
     }
 

@@ -33,8 +33,8 @@ class Rule:
     more plainly: beside one that is as severe, this rule is silent.
 
     >>> from pytest_gradhealth.rules import built_in_rules
-    >>> " ".join(rule.code for rule in built_in_rules())
-    'GH101 GH102 GH103 GH201 GH202 GH203 GH301 GH401 GH402 GH403 GH404 GH405 GH406 GH407 GH601'
+    >>> [rule.code for rule in built_in_rules()][:5]
+    ['GH101', 'GH102', 'GH103', 'GH201', 'GH202']
     """
 
     code: str

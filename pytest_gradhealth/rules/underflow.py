@@ -1,0 +1,100 @@
+"""GH501: gradients must survive the number format that the model is to be trained in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from pytest_gradhealth.errors import UnderflowError
+from pytest_gradhealth.records import FORMATS, Finding, GradientProfile, MagnitudeRecord
+from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.wording import number
+
+#: Share of a layer's gradient that is mentioned when it is flushed.
+MENTION = 0.05
+#: A scale fits where no layer loses more than this share.
+FITS = 0.01
+#: Share of a layer's gradient norm that has to be lost with its elements: the many probabilities of
+#: next to nothing that a large vocabulary has are no loss.
+NOTICEABLE = 0.1
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Compare the share of each layer's gradient that would be zero with `max_underflow`.
+
+    Beside that share, a tenth of the gradient's norm has to be lost. An overflow fails where the
+    loss scale is fixed; a GradScaler gets out of it by itself.
+
+    >>> from pytest_gradhealth.records import GradientProfile, Limit, LossScale, MagnitudeRecord
+    >>> tiny = MagnitudeRecord("fc", "Linear", -40, (8, 90, 2))
+    >>> scale = LossScale("float16", 1.0)
+    >>> look = GradientProfile(0, 0, 2.3, paths=(), magnitudes=(tiny,), loss_scale=scale)
+    >>> limits = {"max_underflow": Limit(0.5, "default")}
+    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, limits))]
+    [('failure', 'fc')]
+    """
+    profile, limit = evidence.first, evidence.limits["max_underflow"]
+    if not profile.magnitudes:
+        return
+    kind, shift = profile.loss_scale.format, profile.loss_scale.exponent
+    at = f"at loss scale {number(profile.loss_scale.value)}"
+    worst = max(profile.magnitudes, key=lambda record: record.flushed(kind, shift))
+    share = worst.flushed(kind, shift)
+    if share > min(MENTION, limit.value):
+        fails = share > limit.value and worst.lost(kind, shift) > NOTICEABLE
+        text = f"{kind} flushes {share:.0%} of the gradient of {worst.title} to zero {at}"
+        yield RULE.finding(
+            "failure" if fails else "warning",
+            worst.name,
+            f"{text}; limit {limit.value:.0%} ({limit.source})" if fails else text,
+            profile=profile,
+            value=share,
+            limit=limit if fails else None,
+        )
+    top = max(profile.magnitudes, key=lambda record: record.high)
+    if top.counts and top.high + shift > FORMATS[kind].highest:
+        yield RULE.finding(
+            "warning" if profile.loss_scale.adapts else "failure",
+            top.name,
+            f"{kind} overflows {at}: the gradient of {top.title} has elements of"
+            f" {number(2.0 ** (top.high + shift))}",
+            profile=profile,
+        )
+
+
+def window(records: Sequence[MagnitudeRecord], kind: str) -> tuple[int, int]:
+    """Powers of two between which every loss scale fits: none if the first is the larger.
+
+    From the least at which no layer loses more than a hundredth to the largest that overflows none.
+    """
+    filled = [record for record in records if record.counts]
+    highest = FORMATS[kind].highest - max((record.high for record in filled), default=0)
+    lowest = max((record.needs(kind, FITS) for record in filled), default=0)
+    return lowest, highest
+
+
+def advice(profile: GradientProfile) -> str:
+    """The loss scales that fit, in words."""
+    low, high = window(profile.magnitudes, profile.loss_scale.format)
+    if low > high:
+        span = low - high
+        return (
+            f"bfloat16: no loss scale fits, as the gradients span 2^{span} more than"
+            f" {profile.loss_scale.format} holds"
+        )
+    middle = math.floor((low + high) / 2)
+    return (
+        f"torch.amp.GradScaler(init_scale=2.0**{middle}): scales from 2^{low} to 2^{high} lose"
+        f" less than {FITS:.0%} of any layer; or bfloat16, which needs none"
+    )
+
+
+RULE = Rule(
+    code="GH501",
+    name="underflow",
+    summary="gradients must survive the number format that the model is to be trained in",
+    reads="powers of two of all gradient elements, where precision= is declared",
+    check=check,
+    confirm_from=None,
+    error=UnderflowError,
+)
