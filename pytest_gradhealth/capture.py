@@ -16,7 +16,8 @@ from pytest_gradhealth.calling import Loss, call_model, fresh, scalar_loss
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.graph import DominatorTree, Edge, dominators, walk
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
-from pytest_gradhealth.norms import cosine, has_equal_rows, l2_norm, rms, spread, to_numbers
+from pytest_gradhealth.norms import cosine, has_equal_rows, l2_norm, to_numbers
+from pytest_gradhealth.outputs import Seen, seen
 from pytest_gradhealth.paths import gradient_paths
 from pytest_gradhealth.recorder import Key, Mark, Recorder
 from pytest_gradhealth.records import (
@@ -30,7 +31,6 @@ from pytest_gradhealth.records import (
     PathPoint,
 )
 from pytest_gradhealth.step import Step, penalty_gradients
-from pytest_gradhealth.tree import tensors
 from pytest_gradhealth.units import Place, SeenActivation, activations_of
 
 
@@ -101,12 +101,7 @@ def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
         outputs = call_model(subject.model, inputs)
         recorder.active = False
         loss = scalar_loss(outputs, targets, subject.loss)
-        compared = [t for t in tensors(outputs) if _is_batch(t)]
-        spreads = [spread(t) for t in compared]
-        given = [spread(t) for t in tensors(inputs) if t.dim() and t.shape[0] > 1]
-        sizes = [rms(t) for t in compared]
-        wanted = [rms(t) for t in tensors(targets) if t.is_floating_point() and t.numel()]
-        del compared
+        measured_outputs = seen(outputs, inputs, targets)
         del inputs, targets, outputs
         graph = walk(loss)
         marks = _path_marks(recorder.marks, graph.root)
@@ -124,9 +119,19 @@ def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
         with gradients_set_aside(leaves.values()):
             run_backward(loss * subject.loss_scale.value)
             measured = _measure_parameters(subject.model, _fed_to_norms(marks), penalties)
-    units = _Units(activations, spreads, given, sizes, wanted)
     factor = 1 / subject.loss_scale.value
-    return _read(recorder, loss, marks, tree, measured, units, factor, seed=seed, steps=steps)
+    return _read(
+        recorder,
+        loss,
+        marks,
+        tree,
+        measured,
+        activations,
+        measured_outputs,
+        factor,
+        seed=seed,
+        steps=steps,
+    )
 
 
 def run_backward(loss: Tensor) -> None:
@@ -168,23 +173,6 @@ def _parameter_places(model: nn.Module, nodes: Iterable[Node]) -> dict[Node, Pla
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     leaves = [node for node in nodes if hasattr(node, "variable") and id(node.variable) in names]
     return {node: Place(names[id(node.variable)], "Parameter", "") for node in leaves}
-
-
-def _is_batch(tensor: Tensor) -> bool:
-    """Whether a model output holds several examples."""
-    several = tensor.dim() > 0 and tensor.shape[0] > 1
-    return several and tensor.is_floating_point() and tensor.requires_grad
-
-
-@dataclass(frozen=True)
-class _Units:
-    """What was read from activations and outputs, still on the device."""
-
-    activations: list[SeenActivation]
-    spreads: list[Tensor]
-    given: list[Tensor]
-    sizes: list[Tensor]
-    wanted: list[Tensor]
 
 
 def _fed_to_norms(marks: dict[int, Mark]) -> frozenset[str]:
@@ -284,7 +272,8 @@ def _read(
     marks: dict[int, Mark],
     tree: DominatorTree,
     measured: list[_Measured],
-    units: _Units,
+    activations: list[SeenActivation],
+    outputs_seen: Seen,
     unscale: float,
     *,
     seed: int,
@@ -296,9 +285,9 @@ def _read(
         scalars += [t for t in (mark.activation, mark.gradient, mark.tokens) if t is not None]
     for parameter in measured:
         scalars += [t for t in parameter.scalars if t is not None]
-    for seen in units.activations:
-        scalars += [t for t in (seen.dead, seen.flat) if t is not None]
-    scalars += [*units.spreads, *units.given, *units.sizes, *units.wanted]
+    for unit in activations:
+        scalars += [t for t in (unit.dead, unit.flat) if t is not None]
+    scalars += outputs_seen.scalars
     numbers = iter(to_numbers(scalars))
 
     def read(tensor: Tensor | None) -> float | None:
@@ -311,12 +300,8 @@ def _read(
         gradient = None if gradient is None else gradient * unscale
         outputs[id(mark)] = _output_record(mark, activation, gradient, read(mark.tokens))
     parameters = tuple(_parameter_record(p, unscale, *map(read, p.scalars)) for p in measured)
-    activations = [_activation_record(s, read(s.dead), read(s.flat)) for s in units.activations]
-    spreads = [n for n in [next(numbers) for _ in units.spreads] if not math.isnan(n)]
-    known = [next(numbers) for _ in units.given]
-    given = max((n for n in known if not math.isnan(n)), default=0.0 if known else 1.0)
-    sizes = [next(numbers) for _ in units.sizes]
-    wanted = max([1.0, *(next(numbers) for _ in units.wanted)])
+    units = [_activation_record(a, read(a.dead), read(a.flat)) for a in activations]
+    spread, magnitude = outputs_seen.read(numbers)
     points = {
         i: _point(mark, outputs[id(mark)])
         for i, mark in marks.items()
@@ -331,9 +316,9 @@ def _read(
         paths=gradient_paths(tree, points),
         outputs=(*outputs.values(), *silent),
         parameters=parameters,
-        activations=tuple(reversed(activations)),
-        spread=max(spreads) / min(given, 1.0) if spreads and given else None,
-        magnitude=min(sizes) / wanted if sizes else None,
+        activations=tuple(reversed(units)),
+        spread=spread,
+        magnitude=magnitude,
         keyed=recorder.keyed(),
     )
     return Look(profile, tree, points, {i: mark.key for i, mark in marks.items()})

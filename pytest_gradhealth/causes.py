@@ -63,11 +63,11 @@ _PLAIN = {
         "zero biases, standardised inputs, a smaller learning rate, or nn.LeakyReLU()",
     ),
     "GH403": Cause(
-        "what comes in is too large: inputs that were not scaled, or large weights",
-        "standardised inputs, smaller weights, or a normalisation layer before it",
+        "what comes in is too large: inputs that were not scaled, large weights or large biases",
+        "standardised inputs, smaller weights and biases, or a normalisation layer before it",
     ),
     "GH404": Cause(
-        "each layer forgets some of what tells the examples apart, or the biases drown it",
+        "small weights forget what tells the examples apart, or large biases drown it",
         "larger initial weights, inputs of standard deviation 1, or a residual connection",
     ),
     "GH405": Cause(

@@ -8,10 +8,19 @@ from collections.abc import Iterator, Sequence
 
 from pytest_gradhealth.causes import causes_of
 from pytest_gradhealth.limits import SETTING_OF
-from pytest_gradhealth.records import Diagnosis, Finding, GradientPath, Treatment, worst_path
+from pytest_gradhealth.outcomes import value_of
+from pytest_gradhealth.records import (
+    Diagnosis,
+    Finding,
+    GradientPath,
+    GradientProfile,
+    Treatment,
+    worst_path,
+)
 from pytest_gradhealth.rules.dominating import drowned
 from pytest_gradhealth.rules.in_time import too_short
 from pytest_gradhealth.tables import (
+    COMPARED,
     WIDTH,
     path_table,
     penalties_table,
@@ -20,7 +29,7 @@ from pytest_gradhealth.tables import (
     underflow_table,
     updates_table,
 )
-from pytest_gradhealth.wording import count, factor, printable, shortened
+from pytest_gradhealth.wording import count, factor, number, printable, shortened
 
 #: Rules that are shown by tables of their own.
 _OWN_TABLE = {"GH102", "GH202", "GH501", "GH601"}
@@ -53,9 +62,9 @@ def render(
     hidden = 0
     if path is not None:
         table, hidden = path_table(path, findings, verbose=verbose, width=width)
-        blocks += [setting_line(diagnosis, path), table]
+        blocks += [setting_line(diagnosis, path, findings), table]
     else:
-        blocks.append(setting_line(diagnosis, None))
+        blocks.append(setting_line(diagnosis, None, findings))
     if "GH102" in codes:
         blocks += [times_table(record, width) for record in too_short(findings, profile)]
     if "GH501" in codes:
@@ -82,8 +91,10 @@ def headline(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:
     return "\n".join(f"{shortened(f.message, LONGEST_LINE)} [{f.code}]" for f in findings)
 
 
-def setting_line(diagnosis: Diagnosis, path: GradientPath | None) -> str:
-    """Where and how it was measured, and what the second look said."""
+def setting_line(
+    diagnosis: Diagnosis, path: GradientPath | None, findings: Sequence[Finding] = ()
+) -> str:
+    """Where and how it was measured, and what the second look said of the first finding."""
     parts = [f"{shortened(diagnosis.model, 40)} on {diagnosis.device}"]
     if path is None:
         parts.append(f"trained with {diagnosis.optimizer}")
@@ -97,11 +108,21 @@ def setting_line(diagnosis: Diagnosis, path: GradientPath | None) -> str:
     line = ", ".join(parts)
     second = diagnosis.confirmation
     if second is not None and path is not None:
-        again = next((p for p in second.paths if p.first.label == path.first.label), None)
-        steps = f"{count(second.steps, 'step')} of {diagnosis.optimizer}"
-        if again is not None:
-            line += f"\nlooked at again after {steps}: {factor(again.l2)}"
+        again = _seen_again(second, path, findings[0].code if findings else "")
+        if again:
+            steps = f"{count(second.steps, 'step')} of {diagnosis.optimizer}"
+            line += f"\nlooked at again after {steps}: {again}"
     return line
+
+
+def _seen_again(second: GradientProfile, path: GradientPath, code: str) -> str:
+    """What the second look showed of what was judged: the path's ratio unless it is another."""
+    if code in COMPARED and code not in _OWN_TABLE:
+        value = value_of(code, second)
+        name, form = COMPARED[code]
+        return "" if value is None else f"{name} {form.format(number(value))}"
+    again = next((p for p in second.paths if p.first.label == path.first.label), None)
+    return "" if again is None else factor(again.l2)
 
 
 def treatment_blocks(diagnosis: Diagnosis, *, verbose: bool, width: int) -> list[str]:
@@ -117,8 +138,8 @@ def treatment_blocks(diagnosis: Diagnosis, *, verbose: bool, width: int) -> list
     blocks.append("\n".join(_reasons(treatments, width)))
     cured = [treatment for treatment in treatments if treatment.outcome == "cured"]
     shown = cured if verbose else _best_of_families(cured)[:MOST_CODES]
-    for number_, treatment in enumerate(shown):
-        lead = "write" if number_ == 0 else "or"
+    for place, treatment in enumerate(shown):
+        lead = "write" if place == 0 else "or"
         code = "\n".join(f"    {line}" for line in treatment.code.splitlines())
         blocks.append(f"{lead} ({printable(treatment.remedy)}):\n{code}")
     if len(shown) < len(cured):
@@ -178,7 +199,9 @@ def _is_wild(finding: Finding) -> bool:
 
 def _acceptance(finding: Finding) -> str:
     """The setting that would let this value pass, for whoever knows better."""
-    name = SETTING_OF.get(finding.code, "limit")
+    name = SETTING_OF.get(finding.code)
+    if name is None:
+        return f"--gradhealth-ignore={finding.code} leaves the rule out"
     value = finding.value or 0.0
     if not value or math.isinf(value):
         return f"no {name} lets this pass; --gradhealth-ignore={finding.code} leaves the rule out"

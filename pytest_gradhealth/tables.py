@@ -235,7 +235,7 @@ def treatments_table(treatments: Sequence[Treatment]) -> str:
     if not tried:
         return ""
     before = treatments[0].before
-    compared, form = _COMPARED.get(treatments[0].rule, ("ratio", "x{}"))
+    compared, form = COMPARED.get(treatments[0].rule, ("ratio", "x{}"))
     rows = [["(as it is)", "", _value(before, form), *_training(before)]]
     for treatment in tried:
         assert treatment.after is not None
@@ -247,7 +247,7 @@ def treatments_table(treatments: Sequence[Treatment]) -> str:
 
 
 #: What the value of a rule is, and how it is written, where that is not a ratio of gradients.
-_COMPARED = {
+COMPARED = {
     "GH202": ("change", "x{}"),
     "GH203": ("output", "{}"),
     "GH402": ("dead", "{}"),

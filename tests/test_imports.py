@@ -75,6 +75,7 @@ WITH_TORCH = {
     "isolation",
     "norms",
     "optimizers",
+    "outputs",
     "precision",
     "probes",
     "recorder",

@@ -24,7 +24,7 @@ from pytest_gradhealth import (
 )
 from pytest_gradhealth.messages import render
 from pytest_gradhealth.tables import path_table
-from pytest_gradhealth.wording import shortened
+from pytest_gradhealth.wording import number, shortened
 from tests.nets import batch, mlp, scalar_chain
 
 
@@ -342,3 +342,31 @@ def test_where_nothing_could_be_tried_there_is_no_table() -> None:
         "cannot: SELU, mine: nothing saturates between its layers\n"
         "untried: clip by norm: no time was left"
     )
+
+
+def test_the_second_look_is_shown_by_what_was_judged() -> None:
+    torch.manual_seed(0)
+    x, y = batch()
+    model = mlp(hidden=3)
+    with torch.no_grad():
+        for layer in model:
+            if isinstance(layer, nn.Linear):
+                layer.weight.mul_(40)
+    diagnosis = probe(model, x, y, loss=nn.functional.cross_entropy, select=["GH203"])
+    second = diagnosis.confirmation
+    assert second is not None
+    assert second.magnitude is not None
+    line = f"looked at again after 5 steps of Adam(lr=0.001): output {number(second.magnitude)}"
+    assert line in render(diagnosis)
+
+
+def test_a_limit_without_a_setting_is_accepted_by_leaving_the_rule_out() -> None:
+    x, y = batch()
+    diagnosis = probe(
+        mlp(),
+        x,
+        y,
+        loss=lambda out, labels: nn.functional.cross_entropy(out, labels) * 1e-14,
+        optimizer=torch.optim.Adam,
+    )
+    assert "accept: --gradhealth-ignore=GH103 leaves the rule out" in render(diagnosis)

@@ -170,13 +170,15 @@ def test_a_deep_sigmoid_net_gives_every_example_the_same() -> None:
     options: dict[str, Any] = {"loss": cross_entropy, "select": ["GH404"]}
     diagnosis = probe(model, x, y, confirm_steps=0, **options)
     with torch.no_grad():
-        spread = spread_of(model(x)) / min(1.0, spread_of(x))
+        bias: Any = model[-1].bias
+        spread = spread_of(model(x) - bias) / min(1.0, spread_of(x))
+        assert spread_of(model(x)) < spread_of(model(x) - bias)
     assert spread < DEFAULTS["min_spread"]
     assert diagnosis.profile.spread == pytest.approx(spread, rel=1e-6)
     (finding,) = diagnosis.findings
     assert (finding.severity, finding.layer) == ("failure", "16")
     assert finding.message == (
-        f"all examples get the same output, but for x{number(spread)} of it;"
+        f"the outputs of different examples differ by only x{number(spread)} of their size;"
         f" limit x{number(DEFAULTS['min_spread'])} (default)"
     )
     assert probe(model, x, y, **options).verdict == "failure"
@@ -220,7 +222,7 @@ def test_the_limits_of_the_spread(spread: float, severity: str | None, limit: st
         else [
             (
                 severity,
-                f"all examples get the same output, but for x{number(wanted)} of it;"
+                f"the outputs of different examples differ by only x{number(wanted)} of their size;"
                 f" limit x{number(DEFAULTS[limit])} (default)",
             )
         ]
@@ -286,8 +288,8 @@ def test_a_net_that_wakes_up_is_not_failed(scale: float) -> None:
     x, y = batch()
     model = mlp()
     with torch.no_grad():
-        model[-1].weight.mul_(1e-6)  # type: ignore[operator]
-        model[-1].bias.fill_(1.0)  # type: ignore[operator]
+        model[-3].weight.mul_(1e-6)  # type: ignore[operator]
+        model[-3].bias.fill_(1.0)  # type: ignore[operator]
     options: dict[str, Any] = {
         "loss": lambda out, labels: scale * cross_entropy(out, labels),
         "select": ["GH404"],
@@ -297,6 +299,42 @@ def test_a_net_that_wakes_up_is_not_failed(scale: float) -> None:
     woken = probe(model, x, y, **options)
     assert [profile.steps for profile in woken.profiles] == [0, 5]
     assert woken.verdict == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation"),
+    [(2e5, 1e5), (1e5, 3e4), (1e6, 1e3), (101325.0, 500.0), (2000.0, 10.0)],
+)
+@pytest.mark.parametrize("squeezed", [False, True])
+def test_a_bias_at_the_mean_of_the_targets_is_healthy(
+    mean: float, deviation: float, squeezed: bool
+) -> None:
+    x = batch()[0]
+    targets = mean + deviation * torch.randn(16, 1)
+    model: Any = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 1))
+    nn.init.constant_(model[-1].bias, mean)
+    if squeezed:
+        model, targets = Wired(lambda m, x: m.body(x).squeeze(-1), body=model), targets[:, 0]
+    diagnosis = probe(model, x, targets, loss=F.mse_loss)
+    assert of(diagnosis, "GH404") == []
+
+
+@pytest.mark.parametrize(
+    "head", [lambda: nn.Linear(20, 8), lambda: nn.Conv2d(4, 8, 1), lambda: nn.Conv1d(4, 8, 1)]
+)
+def test_a_prior_in_the_bias_is_healthy(head: Callable[[], Any]) -> None:
+    """As of a detector whose classes start out unlikely: weights of .01, biases of -4.6."""
+    layer = head()
+    nn.init.normal_(layer.weight, std=1e-4)
+    nn.init.constant_(layer.bias, -4.6)
+    shape = {nn.Linear: (16, 20), nn.Conv2d: (16, 4, 5, 5), nn.Conv1d: (16, 4, 5)}[type(layer)]
+    x = torch.randn(*shape)
+    diagnosis = probe(layer, x, loss=lambda y: y.square().mean())
+    with torch.no_grad():
+        bias = layer.bias if len(shape) == 2 else layer.bias.view(1, -1, *[1] * (len(shape) - 2))
+        expected = spread_of(layer(x) - bias) / spread_of(x)
+    assert diagnosis.profile.spread == pytest.approx(min(expected, 1.0), rel=0.05)
+    assert of(diagnosis, "GH404") == []
 
 
 def test_equal_inputs_excuse_equal_outputs() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from examples.study import report
 from examples.study.corpus import recipe
+from examples.study.explanations import EXPLANATIONS
 from examples.study.journal import complete, read
 from examples.study.scoring import Judged, Share, area, fails, joined, limit_for
 from examples.study.stages import STAGES, faults, probe_fault, probe_random
@@ -39,6 +40,17 @@ def test_the_summary_is_what_the_journals_say() -> None:
     assert report.headline(NETWORKS, HEALTHY, FAULTS) == SUMMARY
 
 
+def test_verdicts_of_other_limits_are_refused() -> None:
+    record = {"key": "3", "limits": {**DEFAULTS, "min_ratio": 1e-4}}
+    with pytest.raises(ValueError, match=r"^3 was judged with other limits than the defaults"):
+        report.write({}, {"3": record}, {}, {})
+
+
+def test_every_warning_of_a_healthy_network_is_explained() -> None:
+    warned = {r["name"] for r in HEALTHY.values() if r["verdicts"][0] != "healthy"}
+    assert warned == EXPLANATIONS.keys()
+
+
 def test_the_study_is_as_large_as_it_says() -> None:
     assert len(NETWORKS) >= 600
     assert {n.recipe.kind for n in NETWORKS} == {"mlp", "conv"}
@@ -52,6 +64,10 @@ def test_networks_that_sgd_trains_do_not_fail() -> None:
     assert len(trained) >= 30
     wrong = [n.recipe.name for n in trained if _fails_now(n)]
     assert not wrong
+
+
+def test_networks_that_sgd_trains_do_not_fail_where_it_is_declared() -> None:
+    assert [n.recipe.name for n in NETWORKS if n.sgd and n.record["with SGD"] == "failure"] == []
 
 
 def test_networks_that_nothing_trains_fail() -> None:

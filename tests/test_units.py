@@ -360,7 +360,7 @@ def test_dead_units_on_the_path_fail_and_are_confirmed() -> None:
     assert (finding.severity, finding.layer) == ("failure", "3")
     assert (finding.value, finding.limit) == (31 / 32, 0.95)
     assert finding.message == (
-        "97% of 32 units of 3 are dead: zero for the whole batch; limit 95% (default)"
+        "31 of 32 units of 3 are dead: zero for the whole batch; limit 95% (default)"
     )
     assert [profile.steps for profile in diagnosis.profiles] == [0, 5]
     with pytest.raises(DeadUnitsError):
@@ -407,7 +407,7 @@ def test_the_limits_of_dead_units(dead: int, severity: str | None) -> None:
 
 def test_the_warning_names_no_limit() -> None:
     (finding,) = probe(half_dead(30), *batch(), loss=cross_entropy, select=["GH402"]).findings
-    assert finding.message == "94% of 32 units of 3 are dead: zero for the whole batch"
+    assert finding.message == "30 of 32 units of 3 are dead: zero for the whole batch"
     assert finding.limit is None
 
 
@@ -427,7 +427,7 @@ def test_max_dead_moves_the_limit(limit: float, dead: int, severity: str | None)
     assert [f.severity for f in findings] == ([severity] if severity else [])
     if severity == "failure":
         assert findings[0].limit == limit
-        text = f"{dead / 32:.0%} of 32 units of 3 are dead: zero for the whole batch"
+        text = f"{dead} of 32 units of 3 are dead: zero for the whole batch"
         assert findings[0].message == f"{text}; limit {limit:.0%} (the call)"
 
 
@@ -502,7 +502,9 @@ def test_saturated_units_are_a_warning(act: Callable[[], nn.Module], gain: float
     name = type(model[1]).__name__
     assert (finding.severity, finding.layer, finding.limit) == ("warning", "1", None)
     assert finding.value == pytest.approx(share)
-    assert finding.message == f"{share:.0%} of 1 ({name}) is saturated"
+    assert finding.message == (
+        f"{share:.0%} of 1 ({name}) is saturated; fails above 99.5% (default)"
+    )
     assert_healthy(model, x, y, loss=cross_entropy, select=["GH403"])
 
 
@@ -537,7 +539,7 @@ def test_a_saturated_side_branch_is_only_a_warning() -> None:
     x, y = torch.randn(8, 3, 8, 8), torch.randint(0, 5, (8,))
     findings = probe(model, x, y, loss=cross_entropy, select=["GH403"]).findings
     assert [(f.severity, f.message) for f in findings] == [
-        ("warning", "100% of excite (Sigmoid) is saturated")
+        ("warning", "100% of excite (Sigmoid) is saturated; fails above 99.5% (default)")
     ]
 
 

@@ -15,6 +15,7 @@ from examples.study.network import Network
 from examples.study.observation import observe
 from examples.study.peers import PEERS
 from pytest_gradhealth import Diagnosis, GradientPath, GradientProfile, ProbeError, probe
+from pytest_gradhealth.limits import DEFAULTS
 from pytest_gradhealth.records import worst_path
 
 #: What the loss is multiplied by; no verdict of ours may depend on it.
@@ -123,6 +124,7 @@ def measure(network: Network, seed: int, *, peers: bool = True) -> dict[str, Any
     except ProbeError as error:
         return {**record, "error": str(error)}
     record |= _statistics(diagnoses[0])
+    record["limits"] = {n: limit.value for n, limit in diagnoses[0].limits.items() if n in DEFAULTS}
     record["verdicts"] = [diagnosis.verdict for diagnosis in diagnoses]
     record["findings"] = [
         [f.code, f.severity, f.layer, f.value]
@@ -141,6 +143,14 @@ def measure(network: Network, seed: int, *, peers: bool = True) -> dict[str, Any
             for peer in PEERS
         }
     return record
+
+
+def verdict_with_sgd(network: Network, seed: int) -> str:
+    """The verdict where SGD is declared, whose limits are stricter."""
+    torch.manual_seed(seed)
+    model, batch = network.build(), network.batch()
+    sgd = partial(torch.optim.SGD, lr=0.01, momentum=0.9)
+    return probe(model, *batch, loss=network.loss, optimizer=sgd).verdict
 
 
 def _contiguous(item: Any) -> Any:

@@ -15,7 +15,7 @@ from examples.digits import load_digits
 from examples.study.corpus import SIZE, build, recipe
 from examples.study.faults import known_faults
 from examples.study.journal import Record, complete
-from examples.study.measurement import measure
+from examples.study.measurement import measure, verdict_with_sgd
 from examples.study.network import Batch, Fault, Network
 from examples.study.trainability import train_all
 from examples.study.zoo import healthy_networks
@@ -70,7 +70,7 @@ def probe_random(key: str) -> Mapping[str, Any]:
     """Measure one random network."""
     chosen = recipe(int(key))
     network = Network(chosen.name, chosen.kind, partial(build, chosen), first_digits, cross_entropy)
-    return measure(network, chosen.number)
+    return {**measure(network, chosen.number), "with SGD": verdict_with_sgd(network, chosen.number)}
 
 
 @cache

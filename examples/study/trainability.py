@@ -21,9 +21,9 @@ EXAMPLES = 500
 #: Digits in a step.
 BATCH = {"mlp": 64, "conv": 32}
 #: How often as many steps a run gets once its loss has begun to fall.
-PATIENCE = 3
+PATIENCE = 6
 #: Mean loss of the last steps below which it has; guessing has log(10) = 2.303.
-FALLING = 2.2
+FALLING = 2.275
 WINDOW = 20
 
 SGD_RATES = (0.1, 0.01, 0.3, 0.001)

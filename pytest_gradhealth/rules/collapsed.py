@@ -35,7 +35,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     yield RULE.finding(
         "failure" if limit is fail else "warning",
         paths[0].last.label if paths else "(output)",
-        f"all examples get the same output, but for x{number(spread)} of it;"
+        f"the outputs of different examples differ by only x{number(spread)} of their size;"
         f" limit x{number(limit.value)} ({limit.source})",
         profile=evidence.first,
         value=spread,

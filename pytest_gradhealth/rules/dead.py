@@ -37,8 +37,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             continue
         fails = share > limit.value and seen.name in trunk
         fails = fails and not (again is not None and again <= limit.value)
-        of_all = "all" if share == 1 else f"{share:.0%} of"
-        text = f"{of_all} {seen.units} units of {seen.title} are dead: zero for the whole batch"
+        dead = "all" if share == 1 else f"{round(share * seen.units)} of"
+        text = f"{dead} {seen.units} units of {seen.title} are dead: zero for the whole batch"
         yield RULE.finding(
             "failure" if fails else "warning",
             seen.name,
@@ -82,6 +82,7 @@ RULE = Rule(
     summary="the units of a layer must not be dead",
     reads="share of units whose rectifier lets nothing through for the whole batch",
     check=check,
+    confirm_from="warning",  # behind a branch that starts at zero all units are, and wake up
     error=DeadUnitsError,
     echoes=("GH101",),
 )

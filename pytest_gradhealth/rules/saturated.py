@@ -33,8 +33,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         if not fails and share_of_both < MENTION:
             continue
         text = f"{share:.0%} of {seen.title} ({seen.function}) is saturated"
-        if fails:
-            text += f"; limit {limit.value:.1%} ({limit.source})"
+        text += f"; {'limit' if fails else 'fails above'} {limit.value:.1%} ({limit.source})"
         yield RULE.finding(
             "failure" if fails else "warning",
             seen.name,
