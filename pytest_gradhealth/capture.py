@@ -14,7 +14,7 @@ from torch.autograd.graph import Node
 
 from pytest_gradhealth.calling import Loss, call_model, fresh, scalar_loss
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.graph import DominatorTree, Edge, dominators, walk
+from pytest_gradhealth.graph import DominatorTree, Edge, dominators, sequence_number, walk
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
 from pytest_gradhealth.norms import cosine, has_equal_rows, l2_norm, rms, spread, to_numbers
 from pytest_gradhealth.paths import gradient_paths
@@ -89,6 +89,7 @@ def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
     `isolated`. Raises ProbeError if the model, the loss or the backward fails.
     """
     seed_everything(seed, subject.device)
+    began = sequence_number()
     recorder = Recorder(subject.model)
     with recorder.attached():
         inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
@@ -98,12 +99,13 @@ def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
         loss = scalar_loss(outputs, targets, subject.loss)
         compared = [t for t in tensors(outputs) if _is_batch(t)]
         spreads = [spread(t) for t in compared]
-        given = [spread(t) for t in tensors(inputs) if t.dim() and t.shape[0] > 1]
+        given = [spread(t) for t in tensors(inputs) if _has_examples(t)]
         sizes = [rms(t) for t in compared]
         wanted = [rms(t) for t in tensors(targets) if t.is_floating_point() and t.numel()]
         del compared
         del inputs, targets, outputs
         graph = walk(loss)
+        keep = graph.reaches_behind(began)
         marks = _path_marks(recorder.marks, graph.root)
         activations = activations_of(
             graph.nodes, _places(recorder.marks) | _parameter_places(subject.model, graph.nodes)
@@ -117,16 +119,19 @@ def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
         penalties = penalty_gradients(subject.model, subject.step, subject.decay)
         recorder.forget_gradients()
         with gradients_set_aside(leaves.values()):
-            run_backward(loss)
+            run_backward(loss, keep=keep)
             measured = _measure_parameters(subject.model, _fed_to_norms(marks), penalties)
     units = _Units(activations, spreads, given, sizes, wanted)
     return _read(recorder, loss, marks, tree, measured, units, seed=seed, steps=steps)
 
 
-def run_backward(loss: Tensor) -> None:
-    """Back-propagate; raises ProbeError with the cause chained."""
+def run_backward(loss: Tensor, *, keep: bool = False) -> None:
+    """Back-propagate; raises ProbeError with the cause chained.
+
+    A graph that is partly the caller's (a state kept of an earlier forward) is to be kept.
+    """
     try:
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(retain_graph=keep)  # type: ignore[no-untyped-call]
     except Exception as error:
         raise ProbeError(f"the backward pass raised {type(error).__name__}: {error}") from error
 
@@ -166,8 +171,12 @@ def _parameter_places(model: nn.Module, nodes: Iterable[Node]) -> dict[Node, Pla
 
 def _is_batch(tensor: Tensor) -> bool:
     """Whether a model output holds several examples."""
-    several = tensor.dim() > 0 and tensor.shape[0] > 1
-    return several and tensor.is_floating_point() and tensor.requires_grad
+    return _has_examples(tensor) and tensor.is_floating_point() and tensor.requires_grad
+
+
+def _has_examples(tensor: Tensor) -> bool:
+    """Whether the first dimension of a tensor is one of several examples of one size."""
+    return tensor.dim() > 0 and not tensor.is_nested and tensor.shape[0] > 1
 
 
 @dataclass(frozen=True)

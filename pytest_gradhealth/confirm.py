@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import replace
 from types import MethodType
 from typing import Any
@@ -13,7 +14,7 @@ from torch.optim import Optimizer
 
 from pytest_gradhealth.capture import Look, Subject, look, named_parameters
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.isolation import isolated
+from pytest_gradhealth.isolation import held_tensors, isolated
 from pytest_gradhealth.optimizers import OptimizerLike, build, copy_into
 from pytest_gradhealth.training import train
 
@@ -23,12 +24,13 @@ def copied(
 ) -> tuple[Subject, OptimizerLike | None]:
     """Deep-copy model, loss and optimizer together and move them to `device`.
 
-    A loss that is a method of the model becomes that of the copy. To be called inside `isolated`.
+    A loss that is a method of the model becomes that of the copy; tensors that the model keeps of
+    an earlier forward are copied without their graph. To be called inside `isolated`.
     """
     loss = subject.loss if isinstance(subject.loss, nn.Module) else None
     instance = optimizer if isinstance(optimizer, Optimizer) else None
     try:
-        memo: dict[int, Any] = {}
+        memo = {id(t): t.detach().clone() for t in _computed(subject.modules)}
         model, loss = copy.deepcopy((subject.model, loss), memo)
         if instance is not None:
             instance = copy_into(instance, memo)
@@ -48,6 +50,15 @@ def copied(
         called = MethodType(called.__func__, model)
     twin = replace(subject, model=model, loss=called, device=device)
     return twin, instance or optimizer
+
+
+def _computed(modules: Iterable[nn.Module]) -> list[Tensor]:
+    """Tensors kept by modules that belong to a graph, which torch does not copy.
+
+    The last output of a model with a memory, or the weight that torch.nn.utils.weight_norm and
+    pruning compute anew before every forward.
+    """
+    return [t for module in modules for t in held_tensors(module) if not t.is_leaf]
 
 
 def look_after_steps(

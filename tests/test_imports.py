@@ -73,6 +73,7 @@ WITH_TORCH = {
     "isolation",
     "norms",
     "optimizers",
+    "packed",
     "probes",
     "recorder",
     "remedies.activation",
@@ -87,6 +88,7 @@ WITH_TORCH = {
     "tree",
     "trial",
     "units",
+    "uses",
 }
 WITH_PYTEST = {"collector", "hookspecs", "plugin", "session"}
 
