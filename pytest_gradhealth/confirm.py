@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterable
 from dataclasses import replace
 from types import MethodType
@@ -30,8 +31,9 @@ def copied(
     loss = subject.loss if isinstance(subject.loss, nn.Module) else None
     instance = optimizer if isinstance(optimizer, Optimizer) else None
     try:
-        memo = {id(t): t.detach().clone() for t in _computed(subject.modules)}
+        memo: dict[int, Any] = {id(t): t.detach().clone() for t in _computed(subject.modules)}
         model, loss = copy.deepcopy((subject.model, loss), memo)
+        _rebind_compiled(subject.modules, memo)
         if instance is not None:
             instance = copy_into(instance, memo)
     except Exception as error:
@@ -59,6 +61,20 @@ def _computed(modules: Iterable[nn.Module]) -> list[Tensor]:
     pruning compute anew before every forward.
     """
     return [t for module in modules for t in held_tensors(module) if not t.is_leaf]
+
+
+def _rebind_compiled(modules: Iterable[nn.Module], memo: dict[int, Any]) -> None:
+    """Give the copies plain methods for compiled ones (self.forward = torch.compile(self.forward)).
+
+    Those hold on to the very model: its copy would compute with the original's weights.
+    """
+    for module in (inner for root in modules for inner in root.modules()):
+        twin = memo.get(id(module))
+        for name, value in vars(module).items():
+            if hasattr(value, "_torchdynamo_orig_callable") and twin is not None:
+                plain = inspect.unwrap(value)
+                if isinstance(plain, MethodType) and plain.__self__ is module:
+                    vars(twin)[name] = MethodType(plain.__func__, twin)
 
 
 def look_after_steps(

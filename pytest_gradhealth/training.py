@@ -88,6 +88,13 @@ def _backward(subject: Subject, optimizer: Optimizer, losses: list[Tensor]) -> T
         own = {id(p) for module in subject.modules for p in module.parameters()}
         graph = walk(loss)
         foreign = [leaf for leaf in graph.leaves if id(leaf) not in own]
+        if len(foreign) == len(graph.leaves):
+            name = type(subject.model).__name__
+            raise ProbeError(
+                f"a copy of {name} does not compute with its own parameters (does it keep a function"
+                " that holds on to the model?), so that it cannot be trained to confirm a verdict;"
+                " pass confirm_steps=0 to judge the first look alone"
+            )
         with gradients_set_aside(foreign):
             run_backward(loss, keep=graph.reaches_behind(began))
     return loss
