@@ -1,4 +1,4 @@
-"""A small model of every kind that needs torch alone, each with a sick twin where it can have one."""
+"""A small model of every kind that needs torch alone, with a sick twin where it can have one."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Kind:
 
 def body(sick: bool, **sizes: int) -> nn.Sequential:
     """A net that is level, or one in which the gradient vanishes."""
-    return mlp(nn.Sigmoid, hidden=10, **sizes) if sick else mlp(**sizes)
+    return mlp(nn.Sigmoid, hidden=10, **sizes) if sick else mlp(nn.ReLU, **sizes)
 
 
 def faint(sick: bool, **sizes: int) -> nn.Sequential:
-    """A net whose weights are too small in the sick twin: strided nested tensors have no sigmoid."""
-    net = mlp(hidden=10 if sick else 3, **sizes)
+    """A net without sigmoids, which strided nested tensors lack: the sick twin has tiny weights."""
+    net = mlp(nn.ReLU, hidden=10 if sick else 3, **sizes)
     for parameter in net.parameters():
         parameter.data *= 0.2 if sick else 1.0
     return net
@@ -154,8 +154,8 @@ def quantised(sick: bool) -> nn.Module:
     """Prepared for quantisation-aware training."""
     stubs = torch.ao.quantization.QuantStub(), torch.ao.quantization.DeQuantStub()
     net: Any = nn.Sequential(stubs[0], *body(sick), stubs[1])
-    net.qconfig = torch.ao.quantization.get_default_qat_qconfig("fbgemm")
-    prepared: nn.Module = torch.ao.quantization.prepare_qat(net.train())
+    net.qconfig = torch.ao.quantization.get_default_qat_qconfig("fbgemm")  # type: ignore[no-untyped-call]
+    prepared: nn.Module = torch.ao.quantization.prepare_qat(net.train())  # type: ignore[no-untyped-call]
     prepared(torch.randn(16, 20))
     return prepared
 
@@ -311,7 +311,7 @@ class InPieces(nn.Module):
         self.reentrant = reentrant
 
     def forward(self, x: Tensor) -> Any:
-        return checkpoint_sequential(self.net, 3, self.stem(x), use_reentrant=self.reentrant)
+        return checkpoint_sequential(self.net, 3, self.stem(x), use_reentrant=self.reentrant)  # type: ignore[no-untyped-call]
 
 
 def refuse(*_: object) -> NoReturn:
@@ -356,7 +356,7 @@ class Doubled(torch.autograd.Function):
         return x.mul_(2), x / 4
 
     @staticmethod
-    def backward(ctx: Any, one: Tensor, other: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(_: Any, one: Tensor, other: Tensor) -> Tensor:
         return 2 * one + other / 2
 
 
@@ -426,7 +426,7 @@ class Ensemble(nn.Module):
     def __init__(self, sick: bool) -> None:
         super().__init__()
         nets = [body(sick) for _ in range(3)]
-        stacked, _ = torch.func.stack_module_state(nets)  # type: ignore[arg-type]
+        stacked, _ = torch.func.stack_module_state(nets)
         object.__setattr__(self, "net", body(sick).to("meta"))
         self.names = list(stacked)
         self.values = nn.ParameterList(nn.Parameter(p.detach()) for p in stacked.values())
