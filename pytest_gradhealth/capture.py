@@ -82,20 +82,23 @@ class Look:
         return replace(self, profile=replace(self.profile, non_finite=bad))
 
 
-def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
+def look(subject: Subject, *, seed: int, steps: int = 0, functional: bool = False) -> Look:
     """Run one forward and one backward and measure every gradient on the way.
 
-    Random numbers are drawn from `seed`; `steps` is only written down. To be called inside
-    `isolated`. Raises ProbeError if the model, the loss or the backward fails.
+    Random numbers are drawn from `seed`; `steps` is only written down. Models that turn out to be
+    `functional` are run again as such. To be called inside `isolated`. Raises ProbeError if the
+    model, the loss or the backward fails.
     """
     seed_everything(seed, subject.device)
     began = sequence_number()
-    recorder = Recorder(subject.model)
+    recorder = Recorder(subject.model, functional)
     with recorder.attached():
         inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
         recorder.mark_inputs(inputs)
         outputs = call_model(subject.model, inputs)
         recorder.active = False
+        if recorder.missed:
+            return look(subject, seed=seed, steps=steps, functional=True)
         loss = scalar_loss(outputs, targets, subject.loss)
         compared = [t for t in tensors(outputs) if _is_batch(t)]
         spreads = [spread(t) for t in compared]

@@ -46,13 +46,15 @@ def _other(tensor: Tensor) -> Tensor:
     return tensor.detach() * 0.5 if tensor.is_floating_point() else tensor
 
 
-def _fingerprints(subject: Subject, seed: int) -> dict[Key, float]:
+def _fingerprints(subject: Subject, seed: int, functional: bool = False) -> dict[Key, float]:
     seed_everything(seed, subject.device)
-    recorder = Recorder(subject.model, fingerprint=_weighted_sum)
+    recorder = Recorder(subject.model, functional, _weighted_sum)
     with recorder.attached():
         inputs = fresh(subject.inputs, subject.device)
         recorder.mark_inputs(inputs)
         call_model(subject.model, inputs)
+        if recorder.missed:
+            return _fingerprints(subject, seed, functional=True)
     marks = [mark for mark in recorder.marks if mark.activation is not None]
     return {mark.key: float(mark.activation) for mark in marks if mark.activation is not None}
 

@@ -68,6 +68,7 @@ class Recorder:
     """
 
     model: nn.Module
+    functional: bool = False
     fingerprint: Callable[[Tensor], Tensor] = l2_norm
     marks: list[Mark] = field(default_factory=list)
     opaque: list[Mark] = field(default_factory=list)
@@ -80,13 +81,15 @@ class Recorder:
     def attached(self) -> Iterator[Recorder]:
         """Hooks on every module for the length of the context; none is left afterwards.
 
-        A model whose forward has no submodules is recorded by what it does with its parameters.
+        A model whose forward has no submodules is recorded by what it does with its parameters;
+        where they only turn out to be not called, a second run has to be `functional`.
         """
         with ExitStack() as stack:
             stack.callback(self._remove)
             for name, module in recorded_modules(self.model):
                 self._handles.append(module.register_forward_hook(self._hook(name)))
-            if is_functional(self.model):
+            self.functional = self.functional or is_functional(self.model)
+            if self.functional:
                 stack.enter_context(ParameterUses(self.model, self._used))
             yield self
 
@@ -105,6 +108,11 @@ class Recorder:
         self._by_edge.clear()
         for mark in self.marks:
             mark.edge = None
+
+    @property
+    def missed(self) -> bool:
+        """Whether the forward went past all submodules; functions may have used what they hold."""
+        return not self.functional and self.calls.keys() == {OUTPUT}
 
     def uncalled(self) -> Iterator[tuple[str, str]]:
         """Names and types of the modules whose forward never ran."""

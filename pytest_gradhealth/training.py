@@ -92,8 +92,8 @@ def _backward(subject: Subject, optimizer: Optimizer, losses: list[Tensor]) -> T
             name = type(subject.model).__name__
             raise ProbeError(
                 f"a copy of {name} does not compute with its own parameters (does it keep a"
-                " function that holds on to the model?), so that it cannot be trained to confirm a verdict;"
-                " pass confirm_steps=0 to judge the first look alone"
+                " function that holds on to the model?), so that it cannot be trained to confirm a"
+                " verdict; pass confirm_steps=0 to judge the first look alone"
             )
         with gradients_set_aside(foreign):
             run_backward(loss, keep=graph.reaches_behind(began))

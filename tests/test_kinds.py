@@ -165,6 +165,36 @@ def test_submodules_without_parameters_leave_a_model_functional() -> None:
     assert path.last.label == "act#1"
 
 
+@pytest.mark.parametrize("sick", [False, True])
+def test_layers_that_only_hold_parameters_for_functions_are_measured(sick: bool) -> None:
+    """Several towers, so that it is asked which of them carry data."""
+
+    class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = (body(sick) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            act = torch.sigmoid if sick else torch.relu
+            sides = []
+            for side in (self.left, self.right):
+                hidden = x
+                for number, layer in enumerate(side[::2].children()):
+                    assert isinstance(layer, nn.Linear)
+                    hidden = act(hidden) if number else hidden
+                    hidden = nn.functional.linear(hidden, layer.weight, layer.bias)
+                sides.append(hidden)
+            return sides[0] + sides[1]
+
+    model, (x, y) = Holder(), batch()
+    with unchanged(model, x, y):
+        diagnosis = probe(model, x, y, loss=cross_entropy)
+    assert diagnosis.verdict == ("failure" if sick else "healthy")
+    paths = [path for path in diagnosis.paths if path.judged]
+    assert [path.first.label for path in paths] == ["left.0.weight", "right.0.weight"]
+    assert {f.code for f in diagnosis.findings} >= ({"GH101"} if sick else set())
+
+
 def test_a_function_of_parameters_alone_is_no_layer() -> None:
     class Masked(nn.Module):
         def __init__(self) -> None:
