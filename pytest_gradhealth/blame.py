@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from pytest_gradhealth.calling import call_model, fresh, scalar_loss
 from pytest_gradhealth.capture import Subject, run_backward
-from pytest_gradhealth.graph import op_name, walk
+from pytest_gradhealth.graph import op_name, sequence_number, walk
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
 from pytest_gradhealth.norms import l2_norm
+from pytest_gradhealth.packed import outside_transforms, packed, unwrapped
 from pytest_gradhealth.recorder import recorded_modules
 from pytest_gradhealth.records import NonFinite
 from pytest_gradhealth.tree import tensors
@@ -28,6 +28,7 @@ from pytest_gradhealth.tree import tensors
 def first_non_finite(subject: Subject, *, seed: int) -> NonFinite | None:
     """Return where the first non-finite value comes up under `seed`, None if none does."""
     seed_everything(seed, subject.device)
+    began = sequence_number()
     trace = _Trace(subject.model)
     with trace.attached():
         inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
@@ -36,7 +37,7 @@ def first_non_finite(subject: Subject, *, seed: int) -> NonFinite | None:
     value = _kind(loss)
     if trace.culprit is None and value:
         return trace.suspect or NonFinite("loss", "(loss)", "", value)
-    return trace.culprit or _first_in_backward(subject, loss, trace)
+    return trace.culprit or _first_in_backward(subject, loss, trace, began)
 
 
 @dataclass
@@ -88,7 +89,7 @@ class _Trace:
             if value and self._running and self.culprit is None:
                 parent = self._running[-1]
                 self.culprit = self.suspect or NonFinite("forward", parent.name, parent.type, value)
-            call = _Call(name, type(module).__name__, _sequence_number())
+            call = _Call(name, type(module).__name__, sequence_number())
             self._running.append(call)
             self.calls.append(call)
 
@@ -96,7 +97,7 @@ class _Trace:
 
     def _after(self, module: nn.Module, _: Any, outputs: Any) -> None:
         call = self._running.pop()
-        call.end = _sequence_number()
+        call.end = sequence_number()
         kinds = [kind for kind in map(_kind, tensors(outputs)) if kind]
         if not kinds or self.culprit is not None:
             return
@@ -108,7 +109,9 @@ class _Trace:
             self.culprit = self.suspect or found
 
 
-def _first_in_backward(subject: Subject, loss: Tensor, trace: _Trace) -> NonFinite | None:
+def _first_in_backward(
+    subject: Subject, loss: Tensor, trace: _Trace, began: int
+) -> NonFinite | None:
     graph = walk(loss)
     found: list[NonFinite] = []
 
@@ -128,24 +131,23 @@ def _first_in_backward(subject: Subject, loss: Tensor, trace: _Trace) -> NonFini
     leaves |= {id(t): t for t in graph.leaves}
     try:
         with gradients_set_aside(leaves.values()):
-            run_backward(loss)
+            run_backward(loss, keep=graph.reaches_behind(began))
     finally:
         for handle in handles:
             handle.remove()
     return found[0] if found else None
 
 
-def _sequence_number() -> int:
-    """The number that the next node of the autograd graph will get."""
-    probe = torch.zeros((), requires_grad=True).view(())
-    assert probe.grad_fn is not None
-    return probe.grad_fn._sequence_nr() + 1
-
-
 def _kind(tensor: Tensor) -> str:
     """Return "nan", "inf" or "-inf" for a tensor that holds such a value, worst first; else ""."""
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return ""
+    tensor = packed(unwrapped(tensor).detach())
+    with outside_transforms():
+        return _kind_of(tensor)
+
+
+def _kind_of(tensor: Tensor) -> str:
     norm = float(l2_norm(tensor))
     if math.isfinite(norm):
         return ""

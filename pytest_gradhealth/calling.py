@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.packed import packed, shape_of
 from pytest_gradhealth.tree import map_tensors, tensors
 
 Loss = Callable[..., Any]
@@ -23,20 +24,21 @@ COTANGENT_SEED = 20100513
 def check_inputs(inputs: object) -> None:
     """Raise ProbeError for inputs that no gradient could be read from: empty, or with NaN."""
     for position, tensor in enumerate(tensors(inputs)):
-        if position == 0 and tensor.numel() == 0:
+        numbers = packed(tensor)
+        if position == 0 and numbers.numel() == 0:
             raise ProbeError(
-                f"the batch is empty: the first input has shape {tuple(tensor.shape)};"
+                f"the batch is empty: the first input has shape {shape_of(tensor)};"
                 " pass at least one example"
             )
         if tensor.is_meta:
             raise ProbeError(
-                f"an input of shape {tuple(tensor.shape)} is on the meta device and holds no"
+                f"an input of shape {shape_of(tensor)} is on the meta device and holds no"
                 " numbers; pass a real batch"
             )
-        if (tensor.is_floating_point() or tensor.is_complex()) and bool(tensor.isnan().any()):
-            where = f"{int(tensor.isnan().sum())} of {tensor.numel()} elements"
+        if (tensor.is_floating_point() or tensor.is_complex()) and bool(numbers.isnan().any()):
+            where = f"{int(numbers.isnan().sum())} of {numbers.numel()} elements"
             raise ProbeError(
-                f"the inputs hold NaN ({where} of an input of shape {tuple(tensor.shape)});"
+                f"the inputs hold NaN ({where} of an input of shape {shape_of(tensor)});"
                 " clean the batch before the probe"
             )
 
@@ -159,7 +161,7 @@ def _cotangent_product(outputs: Any) -> Tensor:
             f"the model returns nothing a gradient can flow back from ({kinds}) and no loss was"
             " given; pass loss=... that computes one from what the model returns"
         )
-    usable = [t for t in usable if t.requires_grad]
+    usable = [packed(t) for t in usable if t.requires_grad]
     if not usable:
         raise ProbeError(
             "the model's outputs do not depend on its trainable parameters; is something detached,"
@@ -201,5 +203,5 @@ def _describe(value: Any) -> str:
     found = list(tensors(value))
     if not found:
         return type(value).__name__ if value is not None else "None"
-    shown = ", ".join(f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in found[:4])
+    shown = ", ".join(f"{shape_of(t)} {str(t.dtype).removeprefix('torch.')}" for t in found[:4])
     return shown + (f" and {len(found) - 4} more" if len(found) > 4 else "")

@@ -14,7 +14,7 @@ from torch.autograd.graph import Node
 
 from pytest_gradhealth.calling import Loss, call_model, fresh, scalar_loss
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.graph import DominatorTree, Edge, dominators, walk
+from pytest_gradhealth.graph import DominatorTree, Edge, dominators, sequence_number, walk
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
 from pytest_gradhealth.norms import cosine, has_equal_rows, l2_norm, to_numbers
 from pytest_gradhealth.outputs import Seen, seen
@@ -87,23 +87,28 @@ class Look:
         return replace(self, profile=replace(self.profile, non_finite=bad))
 
 
-def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
+def look(subject: Subject, *, seed: int, steps: int = 0, functional: bool = False) -> Look:
     """Run one forward and one backward and measure every gradient on the way.
 
-    Random numbers are drawn from `seed`; `steps` is only written down. To be called inside
-    `isolated`. Raises ProbeError if the model, the loss or the backward fails.
+    Random numbers are drawn from `seed`; `steps` is only written down. Models that turn out to be
+    `functional` are run again as such. To be called inside `isolated`. Raises ProbeError if the
+    model, the loss or the backward fails.
     """
     seed_everything(seed, subject.device)
-    recorder = Recorder(subject.model)
+    began = sequence_number()
+    recorder = Recorder(subject.model, functional)
     with recorder.attached():
         inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
         recorder.mark_inputs(inputs)
         outputs = call_model(subject.model, inputs)
         recorder.active = False
+        if recorder.missed:
+            return look(subject, seed=seed, steps=steps, functional=True)
         loss = scalar_loss(outputs, targets, subject.loss)
         measured_outputs = seen(outputs, inputs, targets)
         del inputs, targets, outputs
         graph = walk(loss)
+        keep = graph.reaches_behind(began)
         marks = _path_marks(recorder.marks, graph.root)
         activations = activations_of(
             graph.nodes, _places(recorder.marks) | _parameter_places(subject.model, graph.nodes)
@@ -117,7 +122,7 @@ def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
         penalties = penalty_gradients(subject.model, subject.step, subject.decay)
         recorder.forget_gradients()
         with gradients_set_aside(leaves.values()):
-            run_backward(loss * subject.loss_scale.value)
+            run_backward(loss * subject.loss_scale.value, keep=keep)
             measured = _measure_parameters(subject.model, _fed_to_norms(marks), penalties)
     factor = 1 / subject.loss_scale.value
     return _read(
@@ -134,10 +139,13 @@ def look(subject: Subject, *, seed: int, steps: int = 0) -> Look:
     )
 
 
-def run_backward(loss: Tensor) -> None:
-    """Back-propagate; raises ProbeError with the cause chained."""
+def run_backward(loss: Tensor, *, keep: bool = False) -> None:
+    """Back-propagate; raises ProbeError with the cause chained.
+
+    A graph that is partly the caller's (a state kept of an earlier forward) is to be kept.
+    """
     try:
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(retain_graph=keep)  # type: ignore[no-untyped-call]
     except Exception as error:
         raise ProbeError(f"the backward pass raised {type(error).__name__}: {error}") from error
 

@@ -14,6 +14,7 @@ from pytest_gradhealth.calling import call_model, fresh
 from pytest_gradhealth.capture import Subject
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation import seed_everything
+from pytest_gradhealth.packed import packed
 from pytest_gradhealth.recorder import Key, Recorder
 from pytest_gradhealth.tree import map_tensors
 
@@ -37,26 +38,30 @@ def _other(tensor: Tensor) -> Tensor:
     """Another batch of the same kind: its examples in reverse order or, failing that, reversed."""
     if tensor.dtype == torch.bool or tensor.dim() == 0:
         return tensor
+    if tensor.is_nested:
+        return tensor.detach() * 0.5
     for flipped in (tensor.flip(0), tensor.flip(tuple(range(tensor.dim())))):
         if not torch.equal(flipped, tensor):
             return flipped.detach()
     return tensor.detach() * 0.5 if tensor.is_floating_point() else tensor
 
 
-def _fingerprints(subject: Subject, seed: int) -> dict[Key, float]:
+def _fingerprints(subject: Subject, seed: int, functional: bool = False) -> dict[Key, float]:
     seed_everything(seed, subject.device)
-    recorder = Recorder(subject.model, fingerprint=_weighted_sum)
+    recorder = Recorder(subject.model, functional, _weighted_sum)
     with recorder.attached():
         inputs = fresh(subject.inputs, subject.device)
         recorder.mark_inputs(inputs)
         call_model(subject.model, inputs)
+        if recorder.missed:
+            return _fingerprints(subject, seed, functional=True)
     marks = [mark for mark in recorder.marks if mark.activation is not None]
     return {mark.key: float(mark.activation) for mark in marks if mark.activation is not None}
 
 
 def _weighted_sum(tensor: Tensor) -> Tensor:
     """A number that changes when elements change or trade places."""
-    values: Any = tensor.detach().reshape(-1)
+    values: Any = packed(tensor.detach()).reshape(-1)
     values = torch.view_as_real(values).reshape(-1) if values.is_complex() else values
     dtype = torch.float32 if values.device.type == "mps" else torch.float64
     weights = torch.arange(1, values.numel() + 1, device=values.device, dtype=dtype).cos()

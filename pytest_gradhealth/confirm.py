@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from collections.abc import Iterable
 from dataclasses import replace
 from types import MethodType
 from typing import Any
@@ -13,7 +15,7 @@ from torch.optim import Optimizer
 
 from pytest_gradhealth.capture import Look, Subject, named_parameters
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.isolation import isolated
+from pytest_gradhealth.isolation import held_tensors, isolated
 from pytest_gradhealth.optimizers import OptimizerLike, build, copy_into
 from pytest_gradhealth.through_time import look_through_time
 from pytest_gradhealth.training import train
@@ -24,13 +26,15 @@ def copied(
 ) -> tuple[Subject, OptimizerLike | None]:
     """Deep-copy model, loss and optimizer together and move them to `device`.
 
-    A loss that is a method of the model becomes that of the copy. To be called inside `isolated`.
+    A loss that is a method of the model becomes that of the copy; tensors that the model keeps of
+    an earlier forward are copied without their graph. To be called inside `isolated`.
     """
     loss = subject.loss if isinstance(subject.loss, nn.Module) else None
     instance = optimizer if isinstance(optimizer, Optimizer) else None
     try:
-        memo: dict[int, Any] = {}
+        memo: dict[int, Any] = {id(t): t.detach().clone() for t in _computed(subject.modules)}
         model, loss = copy.deepcopy((subject.model, loss), memo)
+        _rebind_compiled(subject.modules, memo)
         if instance is not None:
             instance = copy_into(instance, memo)
     except Exception as error:
@@ -49,6 +53,29 @@ def copied(
         called = MethodType(called.__func__, model)
     twin = replace(subject, model=model, loss=called, device=device)
     return twin, instance or optimizer
+
+
+def _computed(modules: Iterable[nn.Module]) -> list[Tensor]:
+    """Tensors kept by modules that belong to a graph, which torch does not copy.
+
+    The last output of a model with a memory, or the weight that torch.nn.utils.weight_norm and
+    pruning compute anew before every forward.
+    """
+    return [t for module in modules for t in held_tensors(module) if not t.is_leaf]
+
+
+def _rebind_compiled(modules: Iterable[nn.Module], memo: dict[int, Any]) -> None:
+    """Give the copies plain methods for compiled ones (self.forward = torch.compile(self.forward)).
+
+    Those hold on to the very model: its copy would compute with the original's weights.
+    """
+    for module in (inner for root in modules for inner in root.modules()):
+        twin = memo.get(id(module))
+        for name, value in vars(module).items():
+            if hasattr(value, "_torchdynamo_orig_callable") and twin is not None:
+                plain = inspect.unwrap(value)
+                if isinstance(plain, MethodType) and plain.__self__ is module:
+                    vars(twin)[name] = MethodType(plain.__func__, twin)
 
 
 def look_after_steps(

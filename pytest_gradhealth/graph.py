@@ -10,11 +10,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
 #: A tensor in the graph: the node that computes it and the number of the node's output.
 Edge = tuple[Node, int]
+
+
+def sequence_number() -> int:
+    """Return the number that the next node of the autograd graph will get."""
+    probe = torch.zeros((), requires_grad=True).view(())
+    assert probe.grad_fn is not None
+    return probe.grad_fn._sequence_nr() + 1
 
 
 def edge_of(tensor: Tensor) -> Edge:
@@ -138,6 +146,10 @@ class Graph:
     root: Edge
     nodes: tuple[Node, ...]
     leaves: tuple[Tensor, ...]
+
+    def reaches_behind(self, number: int) -> bool:
+        """Whether part of it was there before the node with this sequence number."""
+        return any(n.next_functions and n._sequence_nr() < number for n in self.nodes)
 
 
 def walk(loss: Tensor) -> Graph:

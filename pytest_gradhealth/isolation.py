@@ -41,6 +41,11 @@ def isolated(modules: Iterable[nn.Module], device: torch.device) -> Iterator[Non
         yield
 
 
+def held_tensors(module: nn.Module) -> Iterable[Tensor]:
+    """The tensors in a module: parameters, buffers, and those in attributes and containers."""
+    return _Contents(module).tensors.values()
+
+
 @contextmanager
 def gradients_set_aside(tensors: Iterable[Tensor]) -> Iterator[None]:
     """Give leaf tensors an empty `.grad` and no accumulation hooks, and put both back on exit.

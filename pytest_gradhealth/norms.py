@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pytest_gradhealth.packed import packed
+
 #: Between these, the squares of float32 numbers add up without loss.
 _SAFE_FLOAT32 = (1e-15, 1e18)
 #: The same for float64.
@@ -56,7 +58,7 @@ def cosine(weight: Tensor, gradient: Tensor) -> Tensor:
 
 def rms(tensor: Tensor) -> Tensor:
     """Return the root mean square of all elements."""
-    root: Tensor = l2_norm(tensor) / tensor.numel() ** 0.5
+    root: Tensor = l2_norm(tensor) / packed(tensor.detach()).numel() ** 0.5
     return root
 
 
@@ -92,7 +94,7 @@ def _unit(tensor: Tensor) -> Tensor:
 
 
 def _values(tensor: Tensor) -> Tensor:
-    values = tensor.detach()
+    values = packed(tensor.detach())
     if values.layout != torch.strided:
         values = values.coalesce().values() if values.is_sparse else values.values()
     if values.is_floating_point() or values.is_complex():

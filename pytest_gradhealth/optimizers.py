@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pytest_gradhealth.errors import ProbeError
@@ -45,9 +45,12 @@ ADAPTIVE = (
 def build(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> Optimizer:
     """Make an optimizer over `parameters`: Adam with lr 1e-3 if none is declared.
 
-    An instance is returned as it is. Raises ProbeError if that fails.
+    An instance is returned as it is. Our own Adam takes no sparse gradients, and gets dense ones:
+    the parameters have to be those of a copy. Raises ProbeError if that fails.
     """
     if optimizer is None:
+        for parameter in parameters:
+            parameter.register_post_accumulate_grad_hook(_densify)  # type: ignore[no-untyped-call]
         return torch.optim.Adam(parameters, lr=1e-3)
     if isinstance(optimizer, Optimizer):
         return optimizer
@@ -74,6 +77,11 @@ def build(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> Op
             " argument, for example lambda params: torch.optim.SGD(params, lr=0.1)"
         )
     return built
+
+
+def _densify(parameter: Tensor) -> None:
+    if parameter.grad is not None and parameter.grad.is_sparse:
+        parameter.grad = parameter.grad.to_dense()
 
 
 @dataclass(frozen=True)

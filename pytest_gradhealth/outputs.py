@@ -63,15 +63,19 @@ def seen(outputs: Any, inputs: Any, targets: Any) -> Seen:
     compared = [t for t in tensors(outputs) if _is_batch(t)]
     return Seen(
         apart=tuple(_apart(t) for t in compared),
-        given=tuple(spread(t) for t in tensors(inputs) if t.dim() and t.shape[0] > 1),
+        given=tuple(spread(t) for t in tensors(inputs) if _has_examples(t)),
         sizes=tuple(rms(t) for t in compared),
         wanted=tuple(rms(t) for t in tensors(targets) if t.is_floating_point() and t.numel()),
     )
 
 
 def _is_batch(tensor: Tensor) -> bool:
-    several = tensor.dim() > 0 and tensor.shape[0] > 1
-    return several and tensor.is_floating_point() and tensor.requires_grad
+    return _has_examples(tensor) and tensor.is_floating_point() and tensor.requires_grad
+
+
+def _has_examples(tensor: Tensor) -> bool:
+    """Whether the first dimension of a tensor is one of several examples of one size."""
+    return tensor.dim() > 0 and not tensor.is_nested and tensor.shape[0] > 1
 
 
 def _apart(output: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pytest_gradhealth.calling import call_model, fresh, scalar_loss
 from pytest_gradhealth.capture import Subject, run_backward
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.graph import walk
+from pytest_gradhealth.graph import sequence_number, walk
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
 from pytest_gradhealth.recorder import Recorder
 from pytest_gradhealth.records import FORMATS, LossScale, MagnitudeRecord
@@ -50,6 +50,7 @@ def magnitudes(subject: Subject, *, seed: int) -> tuple[MagnitudeRecord, ...]:
     """
     _check_wide(subject.model)
     seed_everything(seed, subject.device)
+    began = sequence_number()
     recorder = Recorder(subject.model, reading=_by_exponent)
     with recorder.attached():
         inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
@@ -57,10 +58,13 @@ def magnitudes(subject: Subject, *, seed: int) -> tuple[MagnitudeRecord, ...]:
         recorder.active = False
         loss = scalar_loss(outputs, targets, subject.loss)
         leaves: dict[int, Tensor] = {id(t): t for m in subject.modules for t in m.parameters()}
-        leaves |= {id(t): t for t in walk(loss).leaves}
+        graph = walk(loss)
+        leaves |= {id(t): t for t in graph.leaves}
+        keep = graph.reaches_behind(began)
+        del graph
         recorder.forget_graph()
         with gradients_set_aside(leaves.values()):
-            run_backward(loss)
+            run_backward(loss, keep=keep)
             gradients = {name: p.grad for name, p in subject.model.named_parameters()}
             weights = {
                 name: _by_exponent(gradient)

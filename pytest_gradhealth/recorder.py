@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +14,16 @@ from torch.nn.modules.conv import _ConvNd
 
 from pytest_gradhealth.graph import Edge, edge_of
 from pytest_gradhealth.norms import l2_norm, spread
+from pytest_gradhealth.packed import outside_transforms, shape_of, unwrapped
 from pytest_gradhealth.records import INPUT, OUTPUT
 from pytest_gradhealth.rules.attention import makes_values
 from pytest_gradhealth.tree import tensors
+from pytest_gradhealth.uses import ParameterUses, is_functional
+
+#: The type of a mark that no module made, but an operation on a parameter.
+PARAMETER = "Parameter"
+#: Modules inside a layer that compute its weights: parametrisations, and fake quantisation.
+_OF_WEIGHTS = frozenset({"parametrizations", "weight_fake_quant", "weight_fake_quantizer"})
 
 #: Which tensor a mark stands for: name, call and output number, the same in every forward.
 Key = tuple[str, int, int]
@@ -64,6 +72,7 @@ class Recorder:
     """
 
     model: nn.Module
+    functional: bool = False
     fingerprint: Callable[[Tensor], Tensor] = l2_norm
     reading: Callable[[Tensor], Tensor] = l2_norm
     marks: list[Mark] = field(default_factory=list)
@@ -75,14 +84,19 @@ class Recorder:
 
     @contextmanager
     def attached(self) -> Iterator[Recorder]:
-        """Hooks on every module for the length of the context; none is left afterwards."""
-        try:
+        """Hooks on every module for the length of the context; none is left afterwards.
+
+        A model whose forward has no submodules is recorded by what it does with its parameters;
+        where they only turn out to be not called, a second run has to be `functional`.
+        """
+        with ExitStack() as stack:
+            stack.callback(self._remove)
             for name, module in recorded_modules(self.model):
                 self._handles.append(module.register_forward_hook(self._hook(name)))
+            self.functional = self.functional or is_functional(self.model)
+            if self.functional:
+                stack.enter_context(ParameterUses(self.model, self._used))
             yield self
-        finally:
-            for handle in self._handles:
-                handle.remove()
 
     def mark_inputs(self, inputs: Any) -> None:
         """Mark the inputs that require grad: each is then the first point of a path."""
@@ -100,6 +114,11 @@ class Recorder:
         for mark in self.marks:
             mark.edge = None
 
+    @property
+    def missed(self) -> bool:
+        """Whether the forward went past all submodules; functions may have used what they hold."""
+        return not self.functional and self.calls.keys() == {OUTPUT}
+
     def uncalled(self) -> Iterator[tuple[str, str]]:
         """Names and types of the modules whose forward never ran."""
         for name, module in recorded_modules(self.model):
@@ -110,6 +129,16 @@ class Recorder:
         """Names of the nn.ModuleDicts, whose members have the caller's keys for names."""
         named = recorded_modules(self.model)
         return tuple(name for name, module in named if isinstance(module, nn.ModuleDict))
+
+    def _remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _used(self, name: str, tensor: Tensor) -> None:
+        if self.active:
+            call = self.calls[name]
+            self.calls[name] += 1
+            self._mark(name, None, call, 0, tensor, PARAMETER)
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
@@ -131,10 +160,18 @@ class Recorder:
             self.marks[-1].tokens = _token_spread(module, inputs)
 
     def _mark(
-        self, name: str, module: nn.Module | None, call: int, number: int, tensor: Tensor
+        self,
+        name: str,
+        module: nn.Module | None,
+        call: int,
+        number: int,
+        tensor: Tensor,
+        kind: str = "Tensor",
     ) -> None:
-        kind = "Tensor" if module is None else type(module).__name__
-        mark = Mark(name, kind, call, number, tuple(tensor.shape), tensor.numel(), leaf=kind)
+        kind = kind if module is None else type(module).__name__
+        tensor = unwrapped(tensor)
+        shape = shape_of(tensor)
+        mark = Mark(name, kind, call, number, shape, math.prod(shape), leaf=kind)
         mark.reading = self.reading
         if tensor.requires_grad:
             mark.edge = edge_of(tensor)
@@ -144,16 +181,17 @@ class Recorder:
                     known.name, known.type, known.call, known.output = name, kind, call, number
                 return
             mark.width = None if module is None else units(module)
-            mark.activation = self.fingerprint(tensor)
+            with outside_transforms():
+                mark.activation = self.fingerprint(tensor)
             self._by_edge[mark.edge] = mark
             self._handles.append(tensor.register_hook(mark.measure))  # type: ignore[no-untyped-call]
         self.marks.append(mark)
 
 
 def recorded_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield names and modules, each module once; weights' own parametrisations are left out."""
+    """Yield names and modules, each module once; what computes the weights of one is left out."""
     for name, module in model.named_modules():
-        if "parametrizations" not in name.split("."):
+        if _OF_WEIGHTS.isdisjoint(name.split(".")):
             yield name or OUTPUT, module
 
 
@@ -181,5 +219,7 @@ def _speaks_for(name: str, module: nn.Module, inner: Mark) -> bool:
 
     The outermost does, except those that only pass it on: the model itself and nn.Sequential.
     """
+    if inner.type == PARAMETER:
+        return True
     passes_on = name == OUTPUT or type(module).forward is nn.Sequential.forward
     return not passes_on and inner.name.startswith(f"{name}.")

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from pytest_gradhealth.capture import Subject, named_parameters, run_backward
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.graph import walk
+from pytest_gradhealth.graph import sequence_number, walk
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
 from pytest_gradhealth.norms import l2_norm, to_numbers
 from pytest_gradhealth.records import Update
@@ -80,14 +80,23 @@ def _backward(subject: Subject, optimizer: Optimizer, losses: list[Tensor]) -> T
     """Fill the gradients; leaves outside the copy, which a loss may read, get none."""
     with torch.enable_grad():
         optimizer.zero_grad()
+        began = sequence_number()
         loss = subject.run()
         losses.append(loss.detach().reshape(()))
         if subject.step.regularizer is not None:
             loss = loss + penalty_of(subject.model, subject.step.regularizer)
         own = {id(p) for module in subject.modules for p in module.parameters()}
-        foreign = [leaf for leaf in walk(loss).leaves if id(leaf) not in own]
+        graph = walk(loss)
+        foreign = [leaf for leaf in graph.leaves if id(leaf) not in own]
+        if len(foreign) == len(graph.leaves):
+            name = type(subject.model).__name__
+            raise ProbeError(
+                f"a copy of {name} does not compute with its own parameters (does it keep a"
+                " function that holds on to the model?), so that it cannot be trained to confirm a"
+                " verdict; pass confirm_steps=0 to judge the first look alone"
+            )
         with gradients_set_aside(foreign):
-            run_backward(loss * subject.loss_scale.value)
+            run_backward(loss * subject.loss_scale.value, keep=graph.reaches_behind(began))
         if subject.loss_scale.value != 1.0:
             _unscale(subject)
     return loss

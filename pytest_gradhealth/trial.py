@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -154,7 +155,14 @@ def check_case(case: Case) -> None:
 
 def check_model(model: nn.Module) -> None:
     """Raise ProbeError for a model that cannot get a gradient as it is."""
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+    try:
+        modules = list(model.modules())
+    except RecursionError as error:
+        raise ProbeError(
+            f"{type(model).__name__} nests its modules too deeply for Python's recursion limit"
+            f" ({sys.getrecursionlimit()}); raise it with sys.setrecursionlimit(...), or nest less"
+        ) from error
+    if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
         raise ProbeError(
             f"{type(model).__name__} holds a ScriptModule, which takes no hooks; pass the model as"
             " it was before torch.jit.script or torch.jit.trace"
@@ -178,6 +186,12 @@ def check_model(model: nn.Module) -> None:
         raise ProbeError(
             f"{frozen_for_good[0]} was made in inference mode and can never get a gradient; build"
             " the model outside torch.inference_mode()"
+        )
+    if not any(True for _ in model.parameters()):
+        raise ProbeError(
+            f"{type(model).__name__} has no parameters, so there is no gradient to check; layers"
+            " and parameters in plain lists or dicts are not registered: keep them in nn.ModuleList"
+            " or nn.ParameterList"
         )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ProbeError(

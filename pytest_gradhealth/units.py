@@ -109,7 +109,7 @@ def _rectifier(
         name = "ReLU6"
     elif op == "Threshold":
         floor = float(node._saved_threshold)  # type: ignore[attr-defined]
-    if values.dim() < 2 or not values.numel():
+    if values.is_nested or values.dim() < 2 or not values.numel():
         return None
     if channels_second is None:
         channels_second = values.dim() == 4
@@ -122,7 +122,7 @@ def _rectifier(
 def _saturating(node: Node, op: str, place: Place, _: bool | None) -> SeenActivation | None:
     """Sigmoids and tanh: an element is flat where hardly any gradient comes through."""
     values: Tensor = getattr(node, f"_saved_{_SAVED[op]}")
-    if values.dim() < 2 or not values.numel():
+    if values.is_nested or values.dim() < 2 or not values.numel():
         return None
     sample = _sample(values)
     if op == "Sigmoid":

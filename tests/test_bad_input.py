@@ -93,8 +93,9 @@ class Nameless:
         ),
         (
             lambda: nn.ReLU(),
-            "no parameter of ReLU requires grad; call model.requires_grad_(True), or pass the model"
-            " before it is frozen",
+            "ReLU has no parameters, so there is no gradient to check; layers and parameters in"
+            " plain lists or dicts are not registered: keep them in nn.ModuleList or"
+            " nn.ParameterList",
         ),
         (
             nn.Sequential(nn.ReLU(), nn.LazyLinear(5)),

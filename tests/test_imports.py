@@ -76,6 +76,7 @@ WITH_TORCH = {
     "norms",
     "optimizers",
     "outputs",
+    "packed",
     "precision",
     "probes",
     "recorder",
@@ -93,6 +94,7 @@ WITH_TORCH = {
     "tree",
     "trial",
     "units",
+    "uses",
 }
 WITH_PYTEST = {"collector", "hookspecs", "plugin", "session"}
 

@@ -1176,6 +1176,7 @@ def test_two_rules_of_one_code_are_told_apart(pytester: pytest.Pytester) -> None
 
 HOSTILE = r"""
 from collections import OrderedDict
+from types import MethodType
 import pytest
 import torch
 from torch import nn
@@ -1220,7 +1221,7 @@ def test_information(gradhealth):
 def test_unused(gradhealth):
     model = sick()
     model.add_module(EVIL, nn.Linear(2, 2))
-    model.forward = lambda x: model[0](x)
+    model.forward = MethodType(lambda self, x: self[0](x), model)
     gradhealth.assert_all_reached(model, x)
 """
 

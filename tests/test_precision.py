@@ -58,7 +58,7 @@ def record_of(values: Tensor) -> MagnitudeRecord:
             return (self.weight * x).sum()
 
     diagnosis = probe(Weighted(), values, precision="float16")
-    (found,) = [r for r in diagnosis.profile.magnitudes if r.name == "weight"]
+    (found,) = [r for r in diagnosis.profile.magnitudes if r.type == "weight"]
     return found
 
 

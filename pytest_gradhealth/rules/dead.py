@@ -28,11 +28,12 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     """
     limit, first, second = evidence.limits["max_dead"], evidence.first, evidence.second
     trunk = {point.name for path in first.judged_paths for point in path.points}
+    later = None if second is None else shares_of(second, "dead")
     for seen in worst_of(first, "dead"):
         share = seen.dead or 0.0
         if share < min(MENTION, limit.value):
             continue
-        again = None if second is None else share_of(second, seen, "dead")
+        again = None if later is None else later.get(place_of(seen))
         if again is not None and again < min(MENTION, limit.value):
             continue
         fails = share > limit.value and seen.name in trunk
@@ -53,7 +54,7 @@ def worst_of(profile: GradientProfile, kind: str) -> list[ActivationRecord]:
     """The activation with the largest share ("dead" or "flat") of each place, in model order."""
     worst: dict[tuple[str, str, str], ActivationRecord] = {}
     for seen in profile.activations:
-        key, share = _key(seen), getattr(seen, kind)
+        key, share = place_of(seen), getattr(seen, kind)
         if share is None:
             continue
         if kind == "dead" and key in worst:  # a unit that comes to life in one call is not dead
@@ -63,16 +64,13 @@ def worst_of(profile: GradientProfile, kind: str) -> list[ActivationRecord]:
     return list(worst.values())
 
 
-def share_of(profile: GradientProfile, seen: ActivationRecord, kind: str) -> float | None:
-    """The same activation's share in another look."""
-    for other in worst_of(profile, kind):
-        if _key(other) == _key(seen):
-            share: float = getattr(other, kind)
-            return share
-    return None
+def shares_of(profile: GradientProfile, kind: str) -> dict[tuple[str, str, str], float]:
+    """The largest share ("dead" or "flat") of each place."""
+    return {place_of(seen): getattr(seen, kind) for seen in worst_of(profile, kind)}
 
 
-def _key(seen: ActivationRecord) -> tuple[str, str, str]:
+def place_of(seen: ActivationRecord) -> tuple[str, str, str]:
+    """What is the same of an activation in another look."""
     return seen.name, seen.function, seen.after
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pytest_gradhealth.errors import SaturatedUnitsError
 from pytest_gradhealth.records import Finding
-from pytest_gradhealth.rules.dead import share_of, worst_of
+from pytest_gradhealth.rules.dead import place_of, shares_of, worst_of
 from pytest_gradhealth.rules.rule import Evidence, Rule
 
 #: Share of flat elements from which a layer is mentioned.
@@ -25,9 +25,10 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     """
     limit, first, second = evidence.limits["max_saturated"], evidence.first, evidence.second
     trunk = {point.name for path in first.judged_paths for point in path.points}
+    later = None if second is None else shares_of(second, "flat")
     for seen in worst_of(first, "flat"):
         share = seen.flat or 0.0
-        again = share if second is None else share_of(second, seen, "flat")
+        again = share if later is None else later.get(place_of(seen))
         share_of_both = share if again is None else min(share, again)
         fails = share_of_both > limit.value and seen.name in trunk
         if not fails and share_of_both < MENTION:

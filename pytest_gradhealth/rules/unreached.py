@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from pytest_gradhealth.errors import UnreachedParameterError
 from pytest_gradhealth.records import Finding, GradientProfile, ParameterRecord, Severity
@@ -32,9 +32,12 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     beside = unused_parameters(latest)
     cut = [p for p in unused if p not in idle and p not in beside]
     zero = [p for p in silent if p.state == "zero"]
-    cancelled = [p for p in zero if _cancels(p, latest)]
-    gated = [p for p in zero if p not in cancelled and _is_gated(p, latest)] if not second else []
-    dead = [p for p in zero if p not in cancelled and p not in gated]
+    lively = {o.name for o in latest.outputs if o.norm is not None and o.norm > 0}
+    cancelled = [p for p in zero if _cancels(p, lively)]
+    rest = [p for p in zero if not _cancels(p, lively)]
+    gates = frozenset() if second else _gated_blocks(latest)
+    gated = [p for p in rest if p.module and _block(p.name) in gates]
+    dead = [p for p in rest if not (p.module and _block(p.name) in gates)]
 
     if cut:
         yield _finding("failure", cut, first, "no gradient reaches {}: cut off from the loss")
@@ -81,18 +84,20 @@ def _silenced_at(profile: GradientProfile) -> str | None:
     return None
 
 
-def _cancels(parameter: ParameterRecord, profile: GradientProfile) -> bool:
-    """A bias is the sum of its output's gradient: zero over a non-zero gradient is cancellation."""
-    norm = profile.norm_of(parameter.module)
-    return parameter.name.rpartition(".")[2] == "bias" and norm is not None and norm > 0
+def _cancels(parameter: ParameterRecord, lively: Collection[str]) -> bool:
+    """A bias is the sum of its output's gradient: zero over a non-zero gradient is cancellation.
+
+    `lively` are the modules whose output gets a gradient other than zero.
+    """
+    return parameter.name.rpartition(".")[2] == "bias" and parameter.module in lively
 
 
-def _is_gated(parameter: ParameterRecord, profile: GradientProfile) -> bool:
-    """Whether a zero-valued parameter that does get a gradient sits in the same block."""
-    return parameter.module != "" and any(
-        gate.norm == 0 and gate.state == "gradient" and not gate.name.endswith("bias")
+def _gated_blocks(profile: GradientProfile) -> frozenset[str]:
+    """The blocks in which a zero-valued parameter does get a gradient."""
+    return frozenset(
+        _block(gate.name)
         for gate in profile.parameters
-        if _block(gate.name) == _block(parameter.name)
+        if gate.norm == 0 and gate.state == "gradient" and not gate.name.endswith("bias")
     )
 
 

@@ -1,0 +1,40 @@
+"""Plain tensors in place of those that wrap them: nested ones, and those inside torch.func."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+_functorch = torch._C._functorch
+
+
+def packed(tensor: Tensor) -> Tensor:
+    """Return all elements of a nested tensor as a dense one; any other tensor as it is."""
+    if not tensor.is_nested:
+        return tensor
+    if tensor.layout == torch.jagged and getattr(tensor, "_lengths", None) is None:
+        return tensor.values()
+    parts = tensor.unbind()
+    if len({part.shape[1:] for part in parts}) == 1 and parts[0].dim():
+        return torch.cat(parts)
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+def shape_of(tensor: Tensor) -> tuple[int, ...]:
+    """Return the shape; of a nested tensor, which has none, that of all its elements together."""
+    return tuple(packed(tensor.detach()).shape if tensor.is_nested else tensor.shape)
+
+
+def unwrapped(tensor: Tensor) -> Tensor:
+    """Return what autograd sees of a tensor inside torch.func.vmap, grad or jvp."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def outside_transforms() -> AbstractContextManager[None]:
+    """Computations on unwrapped tensors: the transforms of torch.func do not see them."""
+    guard: AbstractContextManager[None] = torch._C._DisableFuncTorch()
+    return guard
