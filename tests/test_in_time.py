@@ -445,3 +445,23 @@ def test_the_code_in_the_message_makes_it_remember(name: str) -> None:
     space: dict[str, Any] = {"model": classifier(build()), "nn": nn}
     exec(cured[remedy].code, space)
     assert_no_vanishing_in_time(space["model"], x, y, **options)
+
+
+def test_a_layer_that_is_called_on_every_step_is_no_recurrence() -> None:
+    def use(m: Any, x: Tensor) -> Tensor:
+        h, said_ = x.new_ones(len(x), 4), []
+        for t in range(x.shape[1]):
+            h = m.cell(m.embed(x[:, t]), h)
+            said_.append(m.head(h))
+        return torch.stack(said_, 1)
+
+    cell = scaled(nn.RNNCell(4, 4, nonlinearity="relu", dtype=torch.float64), 0.5)
+    parts = {"embed": nn.Linear(4, 4).double(), "head": nn.Linear(4, 2).double()}
+    model = Wired(use, cell=cell, **parts)
+    assert [r.name for r in times(model, positive(3, 10, 4), dependency=8)] == ["cell"]
+    with pytest.raises(ProbeError, match="has no recurrent layer"):
+        times(
+            Wired(lambda m, x: torch.stack([m.head(x[:, t]) for t in range(10)]), **parts),
+            positive(3, 10, 4),
+            dependency=8,
+        )
