@@ -80,7 +80,7 @@ _ROUNDING = 1e-5
 @torch.no_grad()
 def has_equal_rows(values: Tensor) -> bool:
     """Return whether all rows of a tensor are the same, but for rounding, and not zero."""
-    return bool(values.any()) and bool(spread(values) < _ROUNDING)
+    return bool(spread(values) < _ROUNDING)
 
 
 def _norm(values: Tensor, dim: int | None = None, dtype: torch.dtype | None = None) -> Tensor:

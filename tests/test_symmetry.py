@@ -17,6 +17,8 @@ from pytest_gradhealth import (
     probe,
     suggest,
 )
+from pytest_gradhealth.records import GradientProfile, OutputRecord, ParameterRecord
+from pytest_gradhealth.rules import Evidence, attention
 from pytest_gradhealth.rules.attention import LIMIT, attention_ratios
 from tests.nets import batch, mlp
 
@@ -101,7 +103,9 @@ HARMLESS: dict[str, Callable[[], nn.Module]] = {
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_the_gradient_tells_apart_is_healthy(name: str) -> None:
     x, y = batch()
-    assert said(probe(HARMLESS[name](), x, y, loss=F.cross_entropy), "GH406") == []
+    diagnosis = probe(HARMLESS[name](), x, y, loss=F.cross_entropy, select=["GH406"])
+    assert diagnosis.findings == ()
+    assert diagnosis.confirmation is None, "the first look was enough"
 
 
 def test_equal_outputs_under_a_sum_are_the_losss_doing() -> None:
@@ -183,15 +187,28 @@ def test_both_the_tokens_and_the_gradients_have_to_collapse(spread: float) -> No
     x = torch.randn(8, 1, 16) + spread * torch.randn(8, 12, 16)
     y = torch.randint(0, 5, (8,))
     model = tower(NAMES["BERT"], 1, skip=False)
-    attention: Any = model.blocks[0].attention  # type: ignore[index, union-attr]
+    block: Any = model.blocks[0]  # type: ignore[index]
     with torch.no_grad():
-        for layer in (attention.query, attention.key):
+        for layer in (block.attention.query, block.attention.key):
             layer.weight.mul_(1e-3)
             layer.bias.zero_()
     diagnosis = probe(model, x, y, loss=F.cross_entropy, confirm_steps=0)
     (ratio,) = attention_ratios(diagnosis.profile).values() if spread < 0.03 else (0.0,)
     assert ratio < LIMIT
     assert [s for s, _, _ in said(diagnosis, "GH407")] == (["warning"] if spread < 0.03 else [])
+
+
+@pytest.mark.parametrize(("later", "severities"), [(1e-6, ["warning"]), (0.5, [])])
+def test_the_second_look_has_to_see_it_too(later: float, severities: list[str]) -> None:
+    sizes = {"att.q_proj.weight": 1e-9, "att.k_proj.weight": 1e-9, "att.v_proj.weight": 1.0}
+    weights = tuple(ParameterRecord(n, (4, 4), "gradient", 1.0, g) for n, g in sizes.items())
+
+    def look_with(tokens: float, steps: int) -> GradientProfile:
+        value = OutputRecord("att.v_proj", "Linear", "measured", (8, 5, 4), tokens=tokens)
+        return GradientProfile(0, steps, 2.3, (), (value,), parameters=weights)
+
+    found = attention.check(Evidence(look_with(1e-6, 0), look_with(later, 5), {}))
+    assert [finding.severity for finding in found] == severities
 
 
 def test_the_ratio_of_multihead_attention_is_counted_by_hand() -> None:

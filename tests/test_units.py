@@ -150,6 +150,23 @@ def test_the_channels_of_a_sequence_are_units_behind_a_layer_without_weights(
     assert (record.dead, record.units) == (3 / 8, 8)
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "turn"),
+    [
+        (nn.Conv1d(6, 8, 3), (4, 6, 9), (0, 2, 1)),
+        (nn.Conv2d(6, 8, 3), (4, 6, 9, 7), (0, 2, 3, 1)),
+        (nn.Linear(6, 8), (4, 5, 6), (0, 2, 1)),
+    ],
+    ids=["Conv1d", "Conv2d", "Linear"],
+)
+def test_units_are_followed_through_a_transposition(
+    layer: nn.Module, shape: tuple[int, ...], turn: tuple[int, ...]
+) -> None:
+    model = Wired(lambda m, x: F.relu(m.layer(x).permute(*turn)) * 2, layer=with_biases(layer))
+    record = only(model, torch.randn(*shape))
+    assert (record.dead, record.units) == (3 / 8, 8)
+
+
 @pytest.mark.parametrize("examples", [1, 2, 3, 8])
 def test_born_dead_units_are_those_whose_pre_activation_is_never_positive(examples: int) -> None:
     """A symmetric unit is dead with a probability of 2 ** -examples."""
