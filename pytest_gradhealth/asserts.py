@@ -46,7 +46,7 @@ def assert_no_vanishing(
     `model` is a module, a factory or an existing Diagnosis (then nothing is run and the limits are
     applied to what was measured). The batch, `loss`, `optimizer` and the settings are those of
     `probe`; `min_ratio` is the least share of the gradient's L2 norm that must reach the first
-    layer: by default 1e-5, with SGD 1e-4. `msg` is put in front of the failure message, or called
+    layer: by default 1e-5, with SGD 3e-5. `msg` is put in front of the failure message, or called
     with it to make another.
 
     Returns the Diagnosis. Raises VanishingGradientError, or NonFiniteGradientError where NaN or

@@ -41,7 +41,7 @@ SETTING_OF = {
     "GH601": "max_penalty",
 }
 #: What differs with SGD, whose steps shrink with the gradient.
-WITH_SGD = {"min_ratio": 1e-4}
+WITH_SGD = {"min_ratio": 3e-5}
 
 #: Decades from a limit within which one seed does not decide.
 CLOSE = 0.3

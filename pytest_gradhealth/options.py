@@ -101,7 +101,7 @@ OPTIONS: tuple[Option, ...] = (
         "min_ratio",
         _ratio,
         "a positive number",
-        "GH101 fails below this ratio, first layer over last (default: 1e-5, for SGD 1e-4)",
+        "GH101 fails below this ratio, first layer over last (default: 1e-5, for SGD 3e-5)",
         ini="float",
     ),
     Option(
