@@ -71,6 +71,7 @@ WITH_TORCH = {
     "guessing",
     "influence",
     "isolation",
+    "lightning",
     "norms",
     "optimizers",
     "probes",
