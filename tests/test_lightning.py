@@ -230,6 +230,34 @@ def test_a_step_that_is_inherited_is_one() -> None:
     assert not is_lightning(lightning.LightningModule())
 
 
+@pytest.mark.parametrize("package", ["lightning", "lightning.pytorch", "pytorch_lightning"])
+def test_every_package_that_has_it_is_known(package: str, examples: list[Tensor]) -> None:
+    def step(self: Any, batch: Any) -> Tensor:
+        return cross_entropy(self.body(batch[0]), batch[1])
+
+    base = library(package).LightningModule
+    model = type("Net", (base,), {"training_step": step})()
+    model.body = mlp()
+    with unchanged(model):
+        diagnosis = probe(model, examples)
+    assert (diagnosis.verdict, names(diagnosis)) == ("healthy", ("body.0", "body.6"))
+
+
+def test_a_compiled_module_is_probed_as_it_was_written(examples: list[Tensor]) -> None:
+    model = Classifier()
+    compiled = torch.compile(model)
+    diagnosis = probe(compiled, examples)
+    assert (diagnosis.model, diagnosis.ratio) == ("Classifier", probe(model, examples).ratio)
+
+
+def test_assertions_on_one_module_share_a_probe(gradhealth: Any, examples: list[Tensor]) -> None:
+    model, calls = Classifier(), []
+    model.body.register_forward_hook(lambda *_: calls.append(1))
+    gradhealth.assert_no_vanishing(model, examples)
+    gradhealth.assert_no_exploding(model, examples)
+    assert len(calls) == 1
+
+
 def test_factories_and_seeds(examples: list[Tensor]) -> None:
     diagnosis = probe(Classifier, examples, seeds=2)
     assert (diagnosis.verdict, diagnosis.seeds) == ("healthy", (0, 1))
