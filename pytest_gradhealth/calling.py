@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.lightning import TrainingBatch, advice, returned, training_step
 from pytest_gradhealth.packed import packed, shape_of
 from pytest_gradhealth.tree import map_tensors, tensors
 
@@ -69,18 +70,30 @@ def fresh(value: Any, device: torch.device) -> Any:
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
-    """Call the model: a tuple is spread over its arguments, a mapping over its keywords."""
+    """Call the model: a tuple is spread over its arguments, a mapping over its keywords.
+
+    A TrainingBatch goes to the `training_step` of a Lightning module.
+    """
+    in_step = isinstance(inputs, TrainingBatch)
     try:
-        if isinstance(inputs, tuple) and not hasattr(inputs, "_fields"):
-            return model(*inputs)
-        if isinstance(inputs, Mapping):
-            return model(**inputs)
-        return model(inputs)
+        outputs = _called_model(model, inputs)
     except Exception as error:
+        method = "training_step" if in_step else "forward"
         raise ProbeError(
-            f"{type(model).__name__}.forward raised {type(error).__name__}: {error}"
-            f"\n  it was called with {_describe(inputs)}"
+            f"{type(model).__name__}.{method} raised {type(error).__name__}: {error}"
+            f"\n  it was called with {_describe(inputs)}" + (advice(error) if in_step else "")
         ) from error
+    return returned(model, outputs) if in_step else outputs
+
+
+def _called_model(model: nn.Module, inputs: Any) -> Any:
+    if isinstance(inputs, TrainingBatch):
+        return training_step(model, inputs.batch)
+    if isinstance(inputs, tuple) and not hasattr(inputs, "_fields"):
+        return model(*inputs)
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(inputs)
 
 
 def scalar_loss(outputs: Any, targets: Any, loss: Loss | None) -> Tensor:
@@ -96,6 +109,19 @@ def scalar_loss(outputs: Any, targets: Any, loss: Loss | None) -> Tensor:
         origin = "the loss"
     else:
         own = _own_loss(outputs)
+        if own is None and _lacks_labels(outputs):
+            raise ProbeError(
+                "the model left its loss None: its inputs lack what it makes one of, most often"
+                " labels; pass them with the inputs, for example {'input_ids': ids, 'labels': ids},"
+                " or pass loss=... that makes a scalar of what the model returns"
+                f" ({', '.join(outputs)})"
+            )
+        if own is None and _are_detections(outputs):
+            raise ProbeError(
+                "the model returns boxes and scores, which carry no loss: detectors make theirs in"
+                " train mode, from targets among their inputs; call model.train() and pass"
+                " (images, targets) as the inputs"
+            )
         if own is None and targets is not None:
             raise ProbeError(
                 "targets were given, but nothing to compare them with: the model returns no loss;"
@@ -144,6 +170,22 @@ def _own_loss(outputs: Any) -> Any:
     return None
 
 
+def _lacks_labels(outputs: Any) -> bool:
+    """Whether a model of transformers would have made a loss, had it been given labels."""
+    theirs = any(
+        kind.__name__ == "ModelOutput" and kind.__module__.partition(".")[0] == "transformers"
+        for kind in type(outputs).__mro__
+    )
+    return theirs and hasattr(outputs, "loss")
+
+
+def _are_detections(outputs: Any) -> bool:
+    """Whether the outputs are what detectors find in each image: however many boxes, or none."""
+    return isinstance(outputs, list) and any(
+        isinstance(found, Mapping) and {"boxes", "scores"} <= found.keys() for found in outputs
+    )
+
+
 def _sum_of_scalars(values: Mapping[Any, Any]) -> Tensor | None:
     scalars = list(values.values())
     if not scalars or not all(isinstance(s, Tensor) and s.dim() == 0 for s in scalars):
@@ -166,6 +208,12 @@ def _cotangent_product(outputs: Any) -> Tensor:
         raise ProbeError(
             "the model's outputs do not depend on its trainable parameters; is something detached,"
             " or the forward wrapped in torch.no_grad()?"
+        )
+    if not any(t.numel() for t in usable):
+        shapes = ", ".join(str(tuple(t.shape)) for t in usable)
+        raise ProbeError(
+            f"the model's outputs hold no numbers (shape {shapes}), so that no gradient can flow"
+            " back from them; pass a batch for which there are some, or loss=..."
         )
     generator = torch.Generator().manual_seed(COTANGENT_SEED)
     directions = [torch.randn(t.shape, generator=generator, dtype=torch.float64) for t in usable]

@@ -156,7 +156,7 @@ def diagnose(
     findings: list[Finding] = []
     for seed in _seeds(case, settings, base_seed):
         trial = prepare(case, settings, seed)
-        limits = limits_of(settings, sgd=trial.kind.sgd, eps=_eps(trial, case))
+        limits = limits_of(settings, sgd=trial.kind.sgd, eps=_eps(trial))
         looks, found = examine(trial, settings.confirm_steps, chosen, limits)
         profiles += looks
         findings = _with_news(findings, found)
@@ -219,10 +219,10 @@ def _with_news(known: Sequence[Finding], found: Sequence[Finding]) -> list[Findi
     return [*known, *(f for f in found if f.seed in seeds or thing(f) not in things)]
 
 
-def _eps(trial: Trial, case: Case) -> Limit | None:
+def _eps(trial: Trial) -> Limit | None:
     """The eps of an optimizer that the caller has declared, where it has one."""
     eps = trial.kind.eps
-    return None if case.optimizer is None or not eps else Limit(eps, f"eps of {trial.kind.name}")
+    return None if trial.optimizer is None or not eps else Limit(eps, f"eps of {trial.kind.name}")
 
 
 def _seeds(case: Case, settings: Settings, base: int) -> Iterator[int]:

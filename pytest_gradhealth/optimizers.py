@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -185,6 +185,40 @@ def copy_into(optimizer: Optimizer, memo: dict[int, Any]) -> Optimizer:
         if name not in vars(twin) and not callable(value):
             setattr(twin, name, copy.deepcopy(value, memo))
     return twin
+
+
+def configured_optimizer(model: Any) -> Optimizer | None:
+    """Return the optimizer that a Lightning module makes in `configure_optimizers`.
+
+    Its learning rate is the one before any scheduler's: a warm-up may begin at zero. None unless
+    there is exactly one optimizer, over every parameter that requires grad and none from
+    elsewhere. To be called inside `isolated`.
+    """
+    try:
+        found = list(_optimizers(model.configure_optimizers()))
+    except Exception:
+        return None  # one that asks its Trainer for the number of steps, say
+    if len(found) != 1:
+        return None
+    own = {id(p): p for p in model.parameters()}
+    given = {id(p) for group in found[0].param_groups for p in group["params"]}
+    if not {key for key, p in own.items() if p.requires_grad} <= given <= set(own):
+        return None
+    optimizer = copy_into(found[0], dict(own))
+    for group in optimizer.param_groups:
+        group["lr"] = group.get("initial_lr", group.get("lr"))
+    return optimizer
+
+
+def _optimizers(configured: Any) -> Iterator[Optimizer]:
+    """The optimizers in what `configure_optimizers` may return, schedulers left out."""
+    if isinstance(configured, Optimizer):
+        yield configured
+    elif isinstance(configured, Mapping):
+        yield from _optimizers(configured.get("optimizer"))
+    elif isinstance(configured, (list, tuple)):
+        for item in configured:
+            yield from _optimizers(item)
 
 
 def check_belongs(optimizer: OptimizerLike | None, model: nn.Module) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,15 @@ from pytest_gradhealth.confirm import copied
 from pytest_gradhealth.devices import choose_device, device_of, has_accelerator
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation import isolated, seed_everything
-from pytest_gradhealth.optimizers import Kind, OptimizerLike, check_belongs, kind_of, needs_building
+from pytest_gradhealth.lightning import is_lightning, training_batch
+from pytest_gradhealth.optimizers import (
+    Kind,
+    OptimizerLike,
+    check_belongs,
+    configured_optimizer,
+    kind_of,
+    needs_building,
+)
 from pytest_gradhealth.precision import declared_scale
 from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.settings import Settings
@@ -79,6 +87,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     model = getattr(model, "_orig_mod", model)
     check_model(model)
     check_belongs(case.optimizer, model)
+    case = _as_lightning_does(case, model)
     with isolated([model] if needs_building(case.optimizer) else [], torch.device("cpu")):
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         kind = kind_of(case.optimizer, trained)
@@ -101,6 +110,18 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     with isolated(subject.modules, device):
         twin, optimizer = copied(subject, case.optimizer, device)
     return Trial(twin, optimizer, kind, seed, case.step is not None)
+
+
+def _as_lightning_does(case: Case, model: nn.Module) -> Case:
+    """Let a Lightning module make the loss and the optimizer that the caller has not given."""
+    if not is_lightning(model):
+        return case
+    if case.loss is None:
+        case = replace(case, inputs=training_batch(model, case.inputs, case.targets), targets=None)
+    if case.optimizer is None:
+        with isolated([model], torch.device("cpu")):
+            case = replace(case, optimizer=configured_optimizer(model))
+    return case
 
 
 def _built(factory: Callable[[], nn.Module], seed: int, wanted: str) -> nn.Module:

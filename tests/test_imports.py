@@ -73,6 +73,7 @@ WITH_TORCH = {
     "guessing",
     "influence",
     "isolation",
+    "lightning",
     "norms",
     "optimizers",
     "outputs",

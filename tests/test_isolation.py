@@ -32,7 +32,7 @@ def sick() -> nn.Sequential:
 def bits(tensor: Tensor) -> bytes:
     """The bytes of a tensor's elements: NaN equals itself only with the same payload."""
     flat = tensor.detach().to_dense().reshape(-1).contiguous()
-    return bytes(flat.view(torch.uint8).tolist())
+    return flat.view(torch.uint8).cpu().numpy().tobytes()
 
 
 def look_of(tensor: Tensor) -> dict[str, Any]:

@@ -80,11 +80,13 @@ def calls_of(model: nn.Module, inputs: Any) -> Sequence[Call]:
     def leave(module: nn.Module, _arguments: Any, output: Any) -> None:
         index, entered, before = open_calls.pop()
         returned = tuple(output.shape) if isinstance(output, Tensor) else None
-        found[index] = Call(names[module], module, entered, returned, before)
+        found[index] = Call(names[id(module)], module, entered, returned, before)
 
-    names = {module: name for name, module in model.named_modules()}
-    handles = [m.register_forward_pre_hook(enter) for m in names]
-    handles += [m.register_forward_hook(leave) for m in names]
+    # By identity: a metric's hash changes with what it has counted.
+    modules = dict(model.named_modules())
+    names = {id(module): name for name, module in modules.items()}
+    handles = [m.register_forward_pre_hook(enter) for m in modules.values()]
+    handles += [m.register_forward_hook(leave) for m in modules.values()]
     try:
         run(model, inputs, grad=True)
     finally:

@@ -1,0 +1,116 @@
+"""Lightning modules, told by their class: `training_step` makes the loss, without a Trainer.
+
+Nothing of Lightning is imported.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from pytest_gradhealth.errors import ProbeError
+
+#: The packages that LightningModule comes from.
+PACKAGES = ("lightning", "pytorch_lightning")
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Inputs that are one batch for `training_step`, rather than arguments of `forward`."""
+
+    batch: Any
+
+
+def is_lightning(model: nn.Module) -> bool:
+    """Whether a model is a LightningModule with a `training_step` of its own."""
+    kinds = type(model).__mro__
+    steps = [kind for kind in kinds if "training_step" in vars(kind)]
+    return any(map(_is_theirs, kinds)) and not _is_theirs(steps[0])
+
+
+def _is_theirs(kind: type) -> bool:
+    return kind.__name__ == "LightningModule" and kind.__module__.partition(".")[0] in PACKAGES
+
+
+def training_batch(model: Any, inputs: Any, targets: Any) -> TrainingBatch:
+    """Wrap a batch for `training_step`; inputs and targets given apart become a pair.
+
+    Raises ProbeError for a module whose `training_step` returns no loss to differentiate.
+    """
+    name = type(model).__name__
+    if not model.automatic_optimization:
+        raise ProbeError(
+            f"{name} optimises by hand (automatic_optimization is False): its training_step makes"
+            " the backward passes itself; pass loss=... and the inputs of forward, or probe its"
+            " networks one by one"
+        )
+    if "dataloader_iter" in inspect.signature(model.training_step).parameters:
+        raise ProbeError(
+            f"{name}.training_step takes batches from a dataloader_iter, of which a probe has none;"
+            " pass loss=... and the inputs of forward"
+        )
+    return TrainingBatch(inputs if targets is None else (inputs, targets))
+
+
+def training_step(model: Any, batch: Any) -> Any:
+    """Call `training_step` as a Trainer does for the first batch, with none attached.
+
+    A Trainer of the module's past would count, log and write what is only tried here.
+    """
+    with _without_trainer(model):
+        try:
+            inspect.signature(model.training_step).bind(batch, 0)
+        except TypeError:
+            return model.training_step(batch)
+        return model.training_step(batch, 0)
+
+
+@contextmanager
+def _without_trainer(model: nn.Module) -> Iterator[None]:
+    names = "_trainer", "_fabric"
+    spaces = [vars(module) for module in model.modules()]
+    kept = [(space, name, space[name]) for space in spaces for name in names if name in space]
+    try:
+        for space, name, _ in kept:
+            space[name] = None
+        yield
+    finally:
+        for space, name, value in kept:
+            space[name] = value
+
+
+def returned(model: nn.Module, outputs: Any) -> Mapping[Any, Any]:
+    """Return what `training_step` has, as a mapping with the loss under "loss".
+
+    Raises ProbeError if there is none.
+    """
+    if isinstance(outputs, Tensor):
+        outputs = {"loss": outputs}
+    if isinstance(outputs, Mapping) and outputs.get("loss") is not None:
+        return outputs
+    name = type(model).__name__
+    if outputs is None:
+        what = "None, as it does to skip a batch"
+    elif isinstance(outputs, Mapping):
+        what = f"a mapping without a loss ({', '.join(map(str, outputs)) or 'empty'})"
+    else:
+        what = f"a {type(outputs).__name__}"
+    raise ProbeError(
+        f"{name}.training_step returned {what}; return the loss or a mapping that holds it under"
+        ' "loss", or pass loss=... and the inputs of forward'
+    )
+
+
+def advice(error: Exception) -> str:
+    """What to do about an error of `training_step` that comes of the missing Trainer."""
+    if "not attached to a `Trainer`" not in str(error):
+        return ""
+    return (
+        "\n  a probe runs without a Trainer: have training_step do without self.trainer, or pass"
+        " loss=... and the inputs of forward"
+    )
