@@ -24,10 +24,6 @@ EXPLANATIONS = {
         "True: the gradient grows through batch norm, by pi / (pi - 1) in the square for each ReLU"
         " layer (Yang et al. 2019); the weights before a norm do not mind, and it trains."
     ),
-    "nfnet_l0": (
-        "True: squeeze-and-excite bottlenecks whose few ReLU units are all dead by chance, in a"
-        " side branch."
-    ),
     "beit_base_patch16_224": _SMALL_HEAD,
     "beitv2_base_patch16_224": _SMALL_HEAD,
     "eva02_tiny_patch14_224": _SMALL_HEAD,
