@@ -31,6 +31,7 @@ from pytest_gradhealth.records import (
     PathPoint,
 )
 from pytest_gradhealth.step import Step, penalty_gradients
+from pytest_gradhealth.tree import tensors
 from pytest_gradhealth.units import Place, SeenActivation, activations_of
 
 
@@ -106,8 +107,9 @@ def look(subject: Subject, *, seed: int, steps: int = 0, functional: bool = Fals
             return look(subject, seed=seed, steps=steps, functional=True)
         loss = scalar_loss(outputs, targets, subject.loss)
         measured_outputs = seen(outputs, inputs, targets)
-        del inputs, targets, outputs
         graph = walk(loss)
+        unregistered = _unregistered(subject, graph.leaves, inputs, outputs)
+        del inputs, targets, outputs
         keep = graph.reaches_behind(began)
         marks = _path_marks(recorder.marks, graph.root)
         activations = activations_of(
@@ -136,6 +138,7 @@ def look(subject: Subject, *, seed: int, steps: int = 0, functional: bool = Fals
         factor,
         seed=seed,
         steps=steps,
+        unregistered=unregistered,
     )
 
 
@@ -181,6 +184,19 @@ def _parameter_places(model: nn.Module, nodes: Iterable[Node]) -> dict[Node, Pla
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     leaves = [node for node in nodes if hasattr(node, "variable") and id(node.variable) in names]
     return {node: Place(names[id(node.variable)], "Parameter", "") for node in leaves}
+
+
+def _unregistered(
+    subject: Subject, leaves: Iterable[Tensor], inputs: Any, outputs: Any
+) -> tuple[tuple[int, ...], ...]:
+    """Shapes of parameters behind the outputs that neither model nor loss lists."""
+    known = {id(t) for m in subject.modules for t in m.parameters()} | set(map(id, tensors(inputs)))
+    foreign = [t for t in leaves if isinstance(t, nn.Parameter) and id(t) not in known]
+    if not foreign:
+        return ()
+    roots = [t for t in tensors(outputs) if t.requires_grad and t.grad_fn is not None]
+    used = {id(leaf) for root in roots for leaf in walk(root).leaves}
+    return tuple(tuple(t.shape) for t in foreign if id(t) in used)
 
 
 def _fed_to_norms(marks: dict[int, Mark]) -> frozenset[str]:
@@ -286,6 +302,7 @@ def _read(
     *,
     seed: int,
     steps: int,
+    unregistered: tuple[tuple[int, ...], ...],
 ) -> Look:
     """Bring all numbers to the host at once and write the records."""
     scalars = [loss.detach().reshape(())]
@@ -328,6 +345,7 @@ def _read(
         spread=spread,
         magnitude=magnitude,
         keyed=recorder.keyed(),
+        unregistered=unregistered,
     )
     return Look(profile, tree, points, {i: mark.key for i, mark in marks.items()})
 

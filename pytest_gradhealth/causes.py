@@ -78,6 +78,10 @@ _PLAIN = {
         "a constant initialisation: whatever is learned, each of them learns the same",
         "nn.init.kaiming_normal_(layer.weight), or any other random initialisation",
     ),
+    "GH408": Cause(
+        "layers in a plain list, tuple or dict, or parameters of another model",
+        "nn.ModuleList, nn.ModuleDict or nn.ParameterList, or register_parameter",
+    ),
     "GH407": Cause(
         "all tokens look alike there, so that it makes no difference which is attended to",
         "residual connections around the attention, or fewer layers",

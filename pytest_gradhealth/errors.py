@@ -83,6 +83,10 @@ class AttentionCollapseError(GradientHealthError):
     """Query and key get next to no gradient beside value (GH407)."""
 
 
+class UnregisteredParameterError(GradientHealthError):
+    """A forward uses parameters that the model does not list (GH408)."""
+
+
 class UnderflowError(GradientHealthError):
     """A low-precision format would flush a gradient to zero, or overflow (GH501)."""
 

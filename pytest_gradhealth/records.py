@@ -467,7 +467,8 @@ class GradientProfile:
     larger than 1), the smallest where there are several. Both are None without outputs to compare.
     `keyed` names the nn.ModuleDicts in the model. `times` says how gradients fare through time,
     where a dependency was declared; `magnitudes` how large their elements are, where a precision
-    was, to be judged at `loss_scale`.
+    was, to be judged at `loss_scale`. `unregistered` are the shapes of parameters that the forward
+    uses and the model does not list.
     """
 
     seed: int
@@ -485,6 +486,7 @@ class GradientProfile:
     keyed: tuple[str, ...] = ()
     times: tuple[TimeRecord, ...] = ()
     magnitudes: tuple[MagnitudeRecord, ...] = ()
+    unregistered: tuple[tuple[int, ...], ...] = ()
     loss_scale: LossScale = field(default_factory=LossScale)
 
     @property

@@ -674,7 +674,7 @@ def test_codes_of_no_rule(name: str, value: Any, code: str) -> None:
     error = refusal(mlp(), **{name: value})
     assert str(error) == (
         f"the call: {name} = {code!r} matches no rule; the rules are GH101, GH102, GH103, GH201,"
-        " GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405, GH406, GH407, GH501, GH601"
+        " GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405, GH406, GH407, GH408, GH501, GH601"
     )
     assert type(error) is SettingError
     assert error.__cause__ is None

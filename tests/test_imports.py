@@ -54,6 +54,7 @@ NEITHER_TORCH_NOR_PYTEST = [
     "rules.saturated",
     "rules.underflow",
     "rules.unreached",
+    "rules.unregistered",
     "rules.unused",
     "rules.update",
     "rules.vanishing",

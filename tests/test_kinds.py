@@ -535,8 +535,28 @@ def test_models_nested_too_deeply_to_be_walked_through() -> None:
 
 def test_layers_in_a_plain_list_are_not_seen() -> None:
     """PyTorch does not train them either: the path starts at the first layer that it knows."""
-    (path,) = probe(Hidden(nn.Linear(20, 8), nn.Linear(8, 5)), batch()[0]).paths
+    hidden = Hidden(nn.Linear(20, 8), nn.Linear(8, 5))
+    diagnosis = probe(hidden, batch()[0])
+    (path,) = diagnosis.paths
     assert [point.label for point in path.points] == ["heads.0", "heads.1"]
+    (finding,) = diagnosis.findings
+    assert (finding.code, finding.severity) == ("GH408", "warning")
+    assert finding.message.startswith("the forward uses ")
+
+
+def test_parameters_of_the_loss_and_of_other_models_are_not_the_models() -> None:
+    x, y = batch()
+    critic, weighing = nn.Linear(5, 1), nn.Parameter(torch.ones(()))
+    diagnosis = probe(
+        mlp(),
+        x,
+        y,
+        loss=lambda out, t: weighing * nn.functional.cross_entropy(out, t) + critic(out).mean(),
+    )
+    assert diagnosis.profile.unregistered == ()
+    assert diagnosis.verdict == "healthy"
+    given = nn.Parameter(x)
+    assert probe(mlp(), given, y, loss=nn.functional.cross_entropy).profile.unregistered == ()
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")

@@ -532,7 +532,7 @@ def test_text_in_ini_files_is_read_without_the_help_of_pytest(
             "",
             "--gradhealth-select: select = 'GH9' matches no rule; the rules are GH101, GH102,"
             " GH103, GH201, GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405, GH406,"
-            " GH407, GH501, GH601",
+            " GH407, GH408, GH501, GH601",
         ),
         (
             "",
@@ -540,14 +540,15 @@ def test_text_in_ini_files_is_read_without_the_help_of_pytest(
             "",
             "@pytest.mark.gradhealth on test_a: ignore = 'vanishing' matches no rule; the rules"
             " are GH101, GH102, GH103, GH201, GH202, GH203, GH301, GH401, GH402, GH403, GH404,"
-            " GH405, GH406, GH407, GH501, GH601",
+            " GH405, GH406, GH407, GH408, GH501, GH601",
         ),
         (
             "",
             "",
             "select='gh1'",
             "the call: select = 'gh1' matches no rule; the rules are GH101, GH102, GH103, GH201,"
-            " GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405, GH406, GH407, GH501, GH601",
+            " GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405, GH406, GH407,"
+            " GH408, GH501, GH601",
         ),
         ("", "", "minratio=1", f"the call: unknown setting 'minratio'; the settings are {KNOWN}"),
     ],

@@ -23,6 +23,7 @@ def built_in_rules() -> tuple[Rule, ...]:
         saturated,
         underflow,
         unreached,
+        unregistered,
         unused,
         update,
         vanishing,
@@ -43,6 +44,7 @@ def built_in_rules() -> tuple[Rule, ...]:
         unused.RULE,
         identical.RULE,
         attention.RULE,
+        unregistered.RULE,
         underflow.RULE,
         dominating.RULE,
     )

@@ -1,0 +1,42 @@
+"""GH408: a model should know the parameters that it computes with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_gradhealth.errors import UnregisteredParameterError
+from pytest_gradhealth.records import Finding
+from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.wording import count, listing
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Warn of parameters behind the outputs that `model.parameters()` does not list.
+
+    No optimizer trains them, no state_dict saves them, and no probe sees their layers.
+
+    >>> from pytest_gradhealth.records import GradientProfile
+    >>> look = GradientProfile(0, 0, 2.3, paths=(), unregistered=((20, 8), (20,)))
+    >>> [finding.message for finding in check(Evidence(look, None, {}))]
+    ['the forward uses 2 parameters that model.parameters() does not list (of shapes 20x8 and 20)']
+    """
+    shapes = evidence.first.unregistered
+    if shapes:
+        named = listing(["x".join(map(str, shape)) or "1" for shape in shapes])
+        yield RULE.finding(
+            "warning",
+            "(output)",
+            f"the forward uses {count(len(shapes), 'parameter')} that model.parameters() does not"
+            f" list (of {'shape' if len(shapes) == 1 else 'shapes'} {named})",
+            profile=evidence.first,
+        )
+
+
+RULE = Rule(
+    code="GH408",
+    name="unregistered",
+    summary="a model should know the parameters that it computes with",
+    reads="trainable parameters behind the outputs that the model does not list",
+    check=check,
+    error=UnregisteredParameterError,
+)
