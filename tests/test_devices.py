@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -106,3 +107,22 @@ def test_remedies_and_training_steps_are_tried_on_the_accelerator() -> None:
     assert found["ReLU"] == "cured"
     assert "cannot" not in {found[name] for name in ("batch norm", "residual", "Kaiming init")}
     assert all(p.device.type == "cpu" for p in model.parameters())
+
+
+@with_accelerator
+def test_time_and_precision_are_measured_on_the_accelerator() -> None:
+    accelerator = torch.accelerator.current_accelerator()
+    model = nn.Sequential(nn.RNN(8, 16, batch_first=True))
+    x = torch.randn(4, 10, 8)
+    options: dict[str, Any] = {
+        "loss": lambda out: out[0][:, -1].square().mean(),
+        "dependency": 9,
+        "precision": "float16",
+        "confirm_steps": 0,
+    }
+    here = probe(model, x, device="cpu", **options).profile
+    there = probe(copy.deepcopy(model).to(accelerator), x, **options).profile
+    assert there.times[0].norms == pytest.approx(here.times[0].norms, rel=1e-2)
+    assert [r.name for r in there.magnitudes] == [r.name for r in here.magnitudes]
+    for one, other in zip(there.magnitudes, here.magnitudes, strict=True):
+        assert abs(one.high - other.high) <= 1
