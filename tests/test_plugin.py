@@ -126,6 +126,14 @@ def test_fixture_and_functions_give_the_same_inside_a_test(pytester: pytest.Pyte
         from networks import cross_entropy, healthy, sick, x, y
 
         CHECKS = [name for name in pytest_gradhealth.__all__ if name.startswith("assert_")]
+        OPTIONS = {"assert_no_vanishing_in_time": {"dependency": 9}}
+        FAILING = ("assert_healthy", "assert_no_vanishing", "assert_no_underflow")
+        OF_THEIR_OWN = (
+            "assert_no_exploding_update",
+            "assert_no_dominating_regularizer",
+            "assert_no_underflow",
+            "assert_no_vanishing_in_time",
+        )
 
         @pytest.mark.parametrize("name", CHECKS)
         @pytest.mark.gradhealth(confirm_steps=2)
@@ -134,20 +142,26 @@ def test_fixture_and_functions_give_the_same_inside_a_test(pytester: pytest.Pyte
             outcomes = []
             for place in (gradhealth, pytest_gradhealth):
                 try:
-                    result = getattr(place, name)(model, x, y, loss=cross_entropy)
+                    options = OPTIONS.get(name, {})
+                    result = getattr(place, name)(model, x, y, loss=cross_entropy, **options)
                 except pytest_gradhealth.GradientHealthError as error:
                     outcomes.append((type(error), str(error), error.diagnosis))
+                except pytest_gradhealth.ProbeError as error:
+                    outcomes.append((type(error), str(error), None))
                 else:
                     outcomes.append((None, "", result))
             assert outcomes[0] == outcomes[1]
-            assert outcomes[0][2].confirm_steps == 2
-            if name not in ("assert_no_exploding_update", "assert_no_dominating_regularizer"):
-                assert outcomes[0][2] == gradhealth.probe(model, x, y, loss=cross_entropy)
-            fails = name in ("assert_healthy", "assert_no_vanishing")
-            assert (outcomes[0][0] is not None) == fails
+            kind, _, diagnosis = outcomes[0]
+            if name == "assert_no_vanishing_in_time":
+                assert kind is pytest_gradhealth.ProbeError
+                return
+            assert diagnosis.confirm_steps == 2
+            if name not in OF_THEIR_OWN:
+                assert diagnosis == gradhealth.probe(model, x, y, loss=cross_entropy)
+            assert (kind is not None) == (name in FAILING)
         """
     )
-    run(pytester).assert_outcomes(passed=7)
+    run(pytester).assert_outcomes(passed=9)
 
 
 def test_a_failing_assertion_fails_the_call_phase_with_its_message(
