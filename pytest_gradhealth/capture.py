@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from pytest_gradhealth.calling import Loss, call_model, fresh, scalar_loss
+from pytest_gradhealth.distributed import together
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.graph import DominatorTree, Edge, dominators, sequence_number, walk
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
-from pytest_gradhealth.norms import cosine, has_equal_rows, l2_norm, to_numbers
+from pytest_gradhealth.norms import cosine, has_equal_rows, is_sharded, l2_norm, to_numbers
 from pytest_gradhealth.outputs import Seen, seen
 from pytest_gradhealth.paths import gradient_paths
 from pytest_gradhealth.recorder import Key, Mark, Recorder
@@ -63,8 +64,9 @@ class Subject:
 
     def run(self) -> Tensor:
         """Forward to the scalar loss, on copies of the batch."""
-        inputs, targets = fresh((self.inputs, self.targets), self.device)
-        loss = scalar_loss(call_model(self.model, inputs), targets, self.loss)
+        with together(self.model):
+            inputs, targets = fresh((self.inputs, self.targets), self.device)
+            loss = scalar_loss(call_model(self.model, inputs), targets, self.loss)
         return loss if self.scale == 1.0 else loss * self.scale
 
 
@@ -99,13 +101,15 @@ def look(subject: Subject, *, seed: int, steps: int = 0, functional: bool = Fals
     began = sequence_number()
     recorder = Recorder(subject.model, functional)
     with recorder.attached():
-        inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
-        recorder.mark_inputs(inputs)
-        outputs = call_model(subject.model, inputs)
-        recorder.active = False
+        with together(subject.model):
+            inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
+            recorder.mark_inputs(inputs)
+            outputs = call_model(subject.model, inputs)
+            recorder.active = False
+            if not recorder.missed:
+                loss = scalar_loss(outputs, targets, subject.loss)
         if recorder.missed:
             return look(subject, seed=seed, steps=steps, functional=True)
-        loss = scalar_loss(outputs, targets, subject.loss)
         measured_outputs = seen(outputs, inputs, targets)
         graph = walk(loss)
         unregistered = _unregistered(subject, graph.leaves, inputs, outputs)
@@ -189,7 +193,12 @@ def _parameter_places(model: nn.Module, nodes: Iterable[Node]) -> dict[Node, Pla
 def _unregistered(
     subject: Subject, leaves: Iterable[Tensor], inputs: Any, outputs: Any
 ) -> tuple[tuple[int, ...], ...]:
-    """Shapes of parameters behind the outputs that neither model nor loss lists."""
+    """Shapes of parameters behind the outputs that neither model nor loss lists.
+
+    A sharded model computes with gathered ones, which it does not list either.
+    """
+    if any(map(is_sharded, subject.model.parameters())):
+        return ()
     known = {id(t) for m in subject.modules for t in m.parameters()} | set(map(id, tensors(inputs)))
     foreign = [t for t in leaves if isinstance(t, nn.Parameter) and id(t) not in known]
     if not foreign:

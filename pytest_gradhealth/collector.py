@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pytest_gradhealth.ranks import rank
 from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.reporting.terminal import report_lines
 from pytest_gradhealth.session import CARRIED
@@ -40,8 +41,8 @@ class Collector:
         ]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Write the report section."""
-        if terminalreporter.config.getoption("collectonly", False):
+        """Write the report section, in the first process of a distributed run alone."""
+        if rank() or terminalreporter.config.getoption("collectonly", False):
             return
         verbose = terminalreporter.config.getoption("verbose", 0) > 0
         terminalreporter.section("gradient health")

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from pytest_gradhealth.capture import Look, Subject, named_parameters
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation import held_tensors, isolated
+from pytest_gradhealth.norms import is_sharded
 from pytest_gradhealth.optimizers import OptimizerLike, build, copy_into
 from pytest_gradhealth.through_time import look_through_time
 from pytest_gradhealth.training import train
@@ -38,6 +39,12 @@ def copied(
         if instance is not None:
             instance = copy_into(instance, memo)
     except Exception as error:
+        if any(map(is_sharded, subject.model.parameters())):
+            raise ProbeError(
+                f"{type(subject.model).__name__} is sharded and cannot be copied"
+                f" ({type(error).__name__}: {error}), which confirming a verdict takes; pass"
+                " confirm_steps=0 to judge the first look alone, or the model before it is sharded"
+            ) from error
         raise ProbeError(
             f"{type(subject.model).__name__} cannot be deep-copied ({type(error).__name__}:"
             f" {error}), which confirming a verdict or moving to {device} takes; pass a factory"

@@ -14,6 +14,7 @@ from pytest_gradhealth.blame import first_non_finite
 from pytest_gradhealth.calling import Loss
 from pytest_gradhealth.carriers import data_carriers
 from pytest_gradhealth.confirm import copied, look_after_steps
+from pytest_gradhealth.distributed import agreed, anywhere, gathered
 from pytest_gradhealth.influence import without_influence
 from pytest_gradhealth.isolation import isolated
 from pytest_gradhealth.limits import leaves_doubt, limits_of
@@ -159,8 +160,9 @@ def diagnose(
         limits = limits_of(settings, sgd=trial.kind.sgd, eps=_eps(trial))
         looks, found = examine(trial, settings.confirm_steps, chosen, limits)
         profiles += looks
-        findings = _with_news(findings, found)
-        if verdict_of(findings) == "failure" or not _goes_on(case, settings, looks[0], limits):
+        findings = agreed(trial.subject.model, _with_news(findings, found))
+        goes_on = anywhere(trial.subject.model, _goes_on(case, settings, looks[0], limits))
+        if verdict_of(findings) == "failure" or not goes_on:
             break
     return Diagnosis(
         model=type(trial.subject.model).__name__,
@@ -246,16 +248,17 @@ def examine(
     trial: Trial, confirm_steps: int, rules: Sequence[Rule], limits: Mapping[str, Limit]
 ) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
     """Look under one seed, again where a rule wants to be sure, and judge."""
-    subject, seed = trial.subject, trial.seed
+    subject, seed, model = trial.subject, trial.seed, trial.subject.model
     with isolated(subject.modules, subject.device):
         first = look_through_time(subject, seed=seed)
     if trial.makes_steps:
         made = _updates(trial, first.profile)
         first = replace(first, profile=replace(first.profile, updates=made))
-    if not _is_finite(first.profile):
+    finite = _is_finite(first.profile)
+    if anywhere(model, not finite):
         with isolated(subject.modules, subject.device):
             bad = first_non_finite(subject, seed=seed)
-        first = first.marked(bad or SOMEWHERE)
+        first = first if finite else first.marked(bad or SOMEWHERE)
     first = replace(first, profile=_with_ignored(trial, first.profile))
     if subject.loss_scale.format:
         with isolated(subject.modules, subject.device):
@@ -263,18 +266,18 @@ def examine(
         profile = replace(first.profile, magnitudes=forecast, loss_scale=subject.loss_scale)
         first = replace(first, profile=profile)
     findings = judge(rules, Evidence(first.profile, None, limits))
-    doubt = _in_doubt(rules, findings)
-    if not doubt and all(f.path is None or f.severity == "info" for f in findings):
+    settled = all(f.path is None or f.severity == "info" for f in findings)
+    if not anywhere(model, _in_doubt(rules, findings) or not settled):
         return [first.profile], findings
 
     carriers = None
-    if len(first.profile.judged_paths) > 1:
+    if anywhere(model, len(first.profile.judged_paths) > 1):
         with isolated(subject.modules, subject.device):
             carriers = data_carriers(subject, seed=seed)
     if carriers is not None:
         first = first.restricted_to(carriers)
         findings = judge(rules, Evidence(first.profile, None, limits))
-    if not confirm_steps or not _in_doubt(rules, findings):
+    if not confirm_steps or not anywhere(model, _in_doubt(rules, findings)):
         return [first.profile], findings
 
     if trial.optimizer is None:
@@ -306,6 +309,7 @@ def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:
     called = {o.name for o in profile.outputs if o.state in ("unreached", "no-grad")}
     silent = {p.module for p in profile.parameters if p.state == "none"}
     names = sorted(called & silent & set(dict(subject.model.named_modules())))
+    names = sorted(set().union(*gathered(subject.model, names)))
     if not names:
         return profile
     with isolated(subject.modules, subject.device):

@@ -25,6 +25,8 @@ def l2_norm(tensor: Tensor) -> Tensor:
     infinite. On the CPU the number is looked at to choose the cheapest right way; on an accelerator
     nothing waits for the device.
     """
+    if is_sharded(tensor):
+        return whole(_norm(tensor.detach(), dtype=torch.float64))
     values = _values(tensor)
     if values.numel() == 0:
         return torch.zeros((), dtype=torch.float64)
@@ -39,6 +41,7 @@ def to_numbers(scalars: Sequence[Tensor]) -> list[float]:
     """Read 0-dim tensors back as Python floats, in one transfer per device."""
     numbers = [0.0] * len(scalars)
     by_device: dict[torch.device, list[int]] = {}
+    scalars = [whole(scalar) for scalar in scalars]
     for index, scalar in enumerate(scalars):
         by_device.setdefault(scalar.device, []).append(index)
     for device, indices in by_device.items():
@@ -47,6 +50,19 @@ def to_numbers(scalars: Sequence[Tensor]) -> list[float]:
         for index, number in zip(indices, stacked.tolist(), strict=True):
             numbers[index] = number
     return numbers
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is a DTensor, parts of which other processes hold."""
+    return hasattr(tensor, "full_tensor")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor as one: of a DTensor all parts, which every process has to ask for."""
+    if not is_sharded(tensor):
+        return tensor
+    complete: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
+    return complete
 
 
 def cosine(weight: Tensor, gradient: Tensor) -> Tensor:

@@ -100,11 +100,16 @@ def _last_bias(output: Tensor) -> Tensor | None:
         for child in children:
             added: Tensor | None = getattr(child, "variable", None)
             if added is not None and added.dim() == 1:
-                return _shaped(added.detach(), output)
+                return _shaped(added.detach(), output) if _is_there(added) else None
         if op_name(node) not in _RESHAPING or not children:
             return None
         node = children[0]
     return None
+
+
+def _is_there(tensor: Tensor) -> bool:
+    """Whether a tensor has its memory: sharded parameters give it back after each forward."""
+    return tensor.untyped_storage().size() > 0
 
 
 def _shaped(bias: Tensor, output: Tensor) -> Tensor | None:

@@ -18,6 +18,7 @@ from pytest_gradhealth.calling import fresh
 from pytest_gradhealth.capture import Subject
 from pytest_gradhealth.confirm import copied
 from pytest_gradhealth.diagnosis import Origin, examine
+from pytest_gradhealth.distributed import is_shared
 from pytest_gradhealth.errors import CannotApplyError, ProbeError
 from pytest_gradhealth.guessing import constant_answer
 from pytest_gradhealth.isolation import isolated, seed_everything
@@ -91,6 +92,8 @@ def treat(
     chosen = [remedy for remedy in remedies if set(codes) & set(remedy.symptoms)]
     if not budget or not chosen:
         return ()
+    if is_shared(origin.case.model):
+        return ()  # a budget of time is not the same for all processes
     clock = _Clock(time.perf_counter() + budget, longest=diagnosis.milliseconds / 1e3)
     trial = prepare(origin.case, origin.settings, diagnosis.decisive_seed)
     ward = _Ward(
