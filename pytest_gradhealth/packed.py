@@ -34,6 +34,11 @@ def unwrapped(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def is_inside_transform() -> bool:
+    """Whether the caller is in torch.func.vmap, grad or jvp, which would transform a probe too."""
+    return _functorch.maybe_current_level() is not None
+
+
 def outside_transforms() -> AbstractContextManager[None]:
     """Computations on unwrapped tensors: the transforms of torch.func do not see them."""
     guard: AbstractContextManager[None] = torch._C._DisableFuncTorch()

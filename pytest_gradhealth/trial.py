@@ -27,6 +27,7 @@ from pytest_gradhealth.optimizers import (
     kind_of,
     needs_building,
 )
+from pytest_gradhealth.packed import is_inside_transform
 from pytest_gradhealth.precision import declared_scale
 from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.settings import Settings
@@ -147,6 +148,11 @@ def _built(factory: Callable[[], nn.Module], seed: int, wanted: str) -> nn.Modul
 
 def check_case(case: Case) -> None:
     """Raise ProbeError for arguments that cannot be what they are meant to be."""
+    if is_inside_transform():
+        raise ProbeError(
+            "a probe cannot run inside torch.func.vmap, grad or jvp, which would transform all that"
+            " it does; call it outside, with plain tensors"
+        )
     if not callable(case.model):
         raise ProbeError(
             f"model is a {type(case.model).__name__}; pass a torch.nn.Module, or a function"

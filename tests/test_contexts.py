@@ -1,0 +1,167 @@
+"""Probes inside the contexts of others: the same verdict as outside, or words on why not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pytest_gradhealth import Diagnosis, ProbeError, probe
+from tests.nets import batch, mlp
+from tests.test_isolation import unchanged
+
+
+class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode of the user's that sees every operation."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+class Listening(TorchFunctionMode):
+    """A mode of the user's that sees every call."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@contextmanager
+def in_double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "anomaly": torch.autograd.detect_anomaly,
+    "deterministic": deterministic,
+    "default dtype": in_double,
+    "default device": lambda: torch.device("cpu"),
+    "meta": lambda: torch.device("meta"),
+    "save_on_cpu": torch.autograd.graph.save_on_cpu,
+    "saved tensors": lambda: torch.autograd.graph.saved_tensors_hooks(
+        lambda t: t.clone(), lambda t: t
+    ),
+    "no saved tensors": lambda: torch.autograd.graph.disable_saved_tensors_hooks("not here"),
+    "dispatch mode": Watching,
+    "function mode": Listening,
+    "one thread": lambda: torch.autograd.set_multithreading_enabled(False),
+    "forward mode": torch.autograd.forward_ad.dual_level,
+}
+
+
+def norms(diagnosis: Diagnosis) -> list[float]:
+    return [point.norm for point in diagnosis.profiles[0].paths[0].points]
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_a_context_of_the_caller_does_not_change_what_is_measured(name: str) -> None:
+    x, y = batch()
+    for model, verdict in ((mlp(), "healthy"), (mlp(nn.Sigmoid, hidden=8), "failure")):
+        outside = probe(model, x, y, loss=cross_entropy)
+        with CONTEXTS[name](), unchanged(model):
+            inside = probe(model, x, y, loss=cross_entropy)
+        assert inside.verdict == outside.verdict == verdict
+        assert norms(inside) == norms(outside)
+        assert len(inside.profiles) == len(outside.profiles)
+
+
+def test_autocast_of_the_caller_is_what_is_measured() -> None:
+    x, y = batch()
+    model = mlp()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = probe(model, x, y, loss=cross_entropy)
+        assert torch.is_autocast_enabled("cpu")
+    outside = probe(model, x, y, loss=cross_entropy)
+    assert inside.verdict == outside.verdict == "healthy"
+    assert norms(inside) != norms(outside)
+    assert norms(inside) == pytest.approx(norms(outside), rel=0.1)
+
+
+def test_a_thread_and_a_task_are_as_good() -> None:
+    x, y = batch()
+    model = mlp(nn.Sigmoid, hidden=8)
+    expected = norms(probe(model, x, y, loss=cross_entropy))
+    found: list[Diagnosis] = []
+
+    def run() -> None:
+        found.append(probe(model, x, y, loss=cross_entropy))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+
+    async def task() -> None:
+        run()
+
+    asyncio.run(task())
+    assert [norms(diagnosis) for diagnosis in found] == [expected, expected]
+
+
+def test_a_probe_in_a_backward_disturbs_neither() -> None:
+    x, y = batch()
+    model = mlp(nn.Sigmoid, hidden=8)
+    found: list[Diagnosis] = []
+
+    class Probing(torch.autograd.Function):
+        @staticmethod
+        def forward(_: Any, given: Tensor) -> Tensor:
+            return given.clone()
+
+        @staticmethod
+        def backward(_: Any, gradient: Tensor) -> Tensor:
+            found.append(probe(model, x, y, loss=cross_entropy))
+            return 3 * gradient
+
+    given = torch.ones(2, requires_grad=True)
+    total: Any = Probing.apply(given).sum()
+    total.backward()
+    assert given.grad is not None
+    assert given.grad.tolist() == [3.0, 3.0]
+    assert norms(found[0]) == norms(probe(model, x, y, loss=cross_entropy))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+@pytest.mark.parametrize("transform", ["vmap", "grad", "jvp"])
+def test_inside_a_transform_a_probe_is_refused(transform: str) -> None:
+    x, y = batch()
+    model = mlp()
+
+    def inside(given: Tensor) -> Tensor:
+        probe(model, given, y, loss=cross_entropy)
+        return given.sum()
+
+    calls: dict[str, Callable[[], Any]] = {
+        "vmap": lambda: torch.func.vmap(inside)(x[None]),
+        "grad": lambda: torch.func.grad(inside)(x),
+        "jvp": lambda: torch.func.jvp(inside, (x,), (torch.ones_like(x),)),
+    }
+    with unchanged(model), pytest.raises(ProbeError) as caught:
+        calls[transform]()
+    assert str(caught.value) == (
+        "a probe cannot run inside torch.func.vmap, grad or jvp, which would transform all that"
+        " it does; call it outside, with plain tensors"
+    )

@@ -1,0 +1,184 @@
+"""Nothing is left alive after a probe: no tensor, no hook, no thread, no memory."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from pytest_gradhealth import ProbeError, probe, suggest
+from tests.nets import batch, mlp
+
+
+def sick() -> nn.Sequential:
+    return mlp(nn.Sigmoid, hidden=8)
+
+
+def tensors_alive() -> int:
+    gc.collect()
+    return sum(1 for thing in gc.get_objects() if issubclass(type(thing), Tensor))
+
+
+def hooks_of(model: nn.Module) -> int:
+    return sum(
+        len(hooks)
+        for module in model.modules()
+        for name, hooks in vars(module).items()
+        if name.endswith("_hooks") and isinstance(hooks, dict)
+    )
+
+
+class Broken(nn.Module):
+    """Raises on its way: in the forward, or in the backward."""
+
+    def __init__(self, error: type[BaseException], *, backward: bool) -> None:
+        super().__init__()
+        self.body, self.error, self.backward = mlp(), error, backward
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.backward:
+            raise self.error
+        out: Tensor = self.body(x)
+        out.register_hook(self._raise)  # type: ignore[no-untyped-call]
+        return out
+
+    def _raise(self, gradient: Tensor) -> Tensor:
+        raise self.error
+
+
+def healthy_probe() -> None:
+    x, y = batch()
+    probe(mlp(), x, y, loss=cross_entropy, clip=1.0, precision="float16")
+
+
+def failing_probe() -> None:
+    x, y = batch()
+    assert probe(sick(), x, y, loss=cross_entropy).confirmation is not None
+
+
+def treated() -> None:
+    x, y = batch()
+    suggest(probe(sick(), x, y, loss=cross_entropy), budget=0.5)
+
+
+def recurrent() -> None:
+    model = nn.Sequential(nn.LSTM(4, 4, batch_first=True))
+    probe(model, torch.randn(2, 6, 4), loss=lambda out: out[0].sum(), dependency=5)
+
+
+def broken(error: type[BaseException], backward: bool) -> Callable[[], None]:
+    def run() -> None:
+        x, y = batch()
+        try:
+            probe(Broken(error, backward=backward), x, y, loss=cross_entropy)
+        except (ProbeError, KeyboardInterrupt, SystemExit):
+            return
+        raise AssertionError("nothing was raised")
+
+    return run
+
+
+RUNS: dict[str, Callable[[], None]] = {
+    "healthy": healthy_probe,
+    "failing": failing_probe,
+    "remedies": treated,
+    "recurrent": recurrent,
+    "raises in the forward": broken(ValueError, False),
+    "raises in the backward": broken(ValueError, True),
+    "interrupted in the forward": broken(KeyboardInterrupt, False),
+    "interrupted in the backward": broken(KeyboardInterrupt, True),
+    "exits in the forward": broken(SystemExit, False),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_no_tensor_and_no_thread_stays_alive(name: str) -> None:
+    RUNS[name]()  # what is imported or cached once does not count
+    tensors, threads = tensors_alive(), threading.active_count()
+    for _ in range(3):
+        RUNS[name]()
+    assert tensors_alive() == tensors
+    assert threading.active_count() == threads
+
+
+def test_the_count_of_tensors_can_rise() -> None:
+    before = tensors_alive()
+    kept = mlp()
+    assert tensors_alive() > before
+    del kept
+
+
+@pytest.mark.parametrize("build", [mlp, sick])
+def test_model_and_batch_are_freed_once_their_owner_lets_go(build: Callable[[], nn.Module]) -> None:
+    (x, y), model = batch(), build()
+    diagnosis = probe(model, x, y, loss=cross_entropy)
+    origin = diagnosis.origin
+    assert origin is not None
+    watched = [weakref.ref(thing) for thing in (model, x, *model.parameters())]
+    del model, x, y, diagnosis, origin
+    gc.collect()
+    assert [ref() for ref in watched] == [None] * len(watched)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_an_error_keeps_no_model_alive_once_it_is_handled(backward: bool) -> None:
+    x, y = batch()
+    model = Broken(ValueError, backward=backward)
+    watched = weakref.ref(model)
+    with pytest.raises(ProbeError) as caught:
+        probe(model, x, y, loss=cross_entropy)
+    assert caught.value.__cause__ is not None
+    del model, caught
+    gc.collect()
+    assert watched() is None
+
+
+@pytest.mark.parametrize("name", ["healthy", "sick"])
+def test_hooks_are_gone_and_those_of_the_user_are_there(name: str) -> None:
+    (x, y), model = batch(), mlp() if name == "healthy" else sick()
+    fired: list[str] = []
+    model[0].register_forward_hook(lambda *_: fired.append("forward"))
+    model[2].register_full_backward_hook(lambda *_: fired.append("backward"))
+    before = hooks_of(model)
+    for _ in range(20):
+        probe(model, x, y, loss=cross_entropy)
+    assert hooks_of(model) == before
+    fired.clear()
+    loss: Any = cross_entropy(model(x), y)
+    loss.backward()
+    assert fired == ["forward", "backward"]
+
+
+def resident() -> int:
+    """Bytes of memory that the process holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_a_thousand_probes_take_no_more_memory_than_a_hundred() -> None:
+    """Each would leave 100 kB behind if it kept its model and batch."""
+    x, y = torch.randn(64, 200), torch.randint(0, 5, (64,))
+
+    def once() -> None:
+        model = nn.Sequential(nn.Linear(200, 100), nn.ReLU(), nn.Linear(100, 5))
+        probe(model, x, y, loss=cross_entropy)
+
+    for _ in range(100):
+        once()
+    gc.collect()
+    before, things = resident(), len(gc.get_objects())
+    for _ in range(1000):
+        once()
+    gc.collect()
+    assert resident() - before < 10e6
+    assert len(gc.get_objects()) - things < 1000
