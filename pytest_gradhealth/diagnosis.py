@@ -14,7 +14,7 @@ from pytest_gradhealth.blame import first_non_finite
 from pytest_gradhealth.calling import Loss
 from pytest_gradhealth.carriers import data_carriers
 from pytest_gradhealth.confirm import copied, look_after_steps
-from pytest_gradhealth.distributed import agreed, anywhere, gathered
+from pytest_gradhealth.distributed import agreed, anywhere, gathered, is_shared
 from pytest_gradhealth.influence import without_influence
 from pytest_gradhealth.isolation import isolated
 from pytest_gradhealth.limits import leaves_doubt, limits_of
@@ -256,8 +256,10 @@ def examine(
         first = replace(first, profile=replace(first.profile, updates=made))
     finite = _is_finite(first.profile)
     if anywhere(model, not finite):
-        with isolated(subject.modules, subject.device):
-            bad = first_non_finite(subject, seed=seed)
+        bad = None
+        if not is_shared(model):  # one process would search while another waits for its gradient
+            with isolated(subject.modules, subject.device):
+                bad = first_non_finite(subject, seed=seed)
         first = first if finite else first.marked(bad or SOMEWHERE)
     first = replace(first, profile=_with_ignored(trial, first.profile))
     if subject.loss_scale.format:

@@ -33,6 +33,7 @@ from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.settings import Settings
 from pytest_gradhealth.step import Step, check_step
 
+_REPLICATED = nn.parallel.DistributedDataParallel
 ModelLike = nn.Module | Callable[[], nn.Module]
 
 
@@ -189,6 +190,11 @@ def check_model(model: nn.Module) -> None:
             f"{type(model).__name__} nests its modules too deeply for Python's recursion limit"
             f" ({sys.getrecursionlimit()}); raise it with sys.setrecursionlimit(...), or nest less"
         ) from error
+    if any(isinstance(m, _REPLICATED) and m.static_graph for m in modules):
+        raise ProbeError(
+            "DistributedDataParallel with static_graph=True counts every backward, and would not"
+            " train after a probe; pass the model that it wraps: model.module"
+        )
     if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
         raise ProbeError(
             f"{type(model).__name__} holds a ScriptModule, which takes no hooks; pass the model as"

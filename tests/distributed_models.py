@@ -147,6 +147,32 @@ def test_a_loss_that_fails_in_one_process_fails_all() -> None:
         probe(DistributedDataParallel(net()), x, y, loss=loss)
 
 
+def test_a_nan_in_one_process_fails_all_and_leaves_none_waiting() -> None:
+    x, y = batch()
+
+    def loss(out: Tensor, labels: Tensor) -> Tensor:
+        value = cross_entropy(out, labels)
+        return value * float("nan") if dist.get_rank() == 1 else value
+
+    diagnosis = probe(DistributedDataParallel(net()), x, y, loss=loss)
+    assert diagnosis.verdict == "failure"
+    assert "GH301" in {f.code for f in diagnosis.findings if f.severity == "failure"}
+
+
+def test_a_graph_that_must_stay_the_same_is_refused_and_trains_on() -> None:
+    x, y = batch()
+    model = DistributedDataParallel(net(), static_graph=True)
+    with pytest.raises(ProbeError) as caught:
+        probe(model, x, y, loss=cross_entropy)
+    assert str(caught.value) == (
+        "DistributedDataParallel with static_graph=True counts every backward, and would not"
+        " train after a probe; pass the model that it wraps: model.module"
+    )
+    for _ in range(2):
+        loss: Any = cross_entropy(model(x), y)
+        loss.backward()
+
+
 def test_a_verdict_of_one_process_is_that_of_all() -> None:
     x, y = batch()
     factor = 0.0 if dist.get_rank() == 0 else 1.0
