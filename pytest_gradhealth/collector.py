@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pytest_gradhealth.distributed import reports
 from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.reporting.terminal import report_lines
 from pytest_gradhealth.session import CARRIED
@@ -41,7 +42,7 @@ class Collector:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the report section."""
-        if terminalreporter.config.getoption("collectonly", False):
+        if terminalreporter.config.getoption("collectonly", False) or not reports():
             return
         verbose = terminalreporter.config.getoption("verbose", 0) > 0
         terminalreporter.section("gradient health")

@@ -14,6 +14,7 @@ from pytest_gradhealth.blame import first_non_finite
 from pytest_gradhealth.calling import Loss
 from pytest_gradhealth.carriers import data_carriers
 from pytest_gradhealth.confirm import copied, look_after_steps
+from pytest_gradhealth.distributed import agreed
 from pytest_gradhealth.influence import without_influence
 from pytest_gradhealth.isolation import isolated
 from pytest_gradhealth.limits import leaves_doubt, limits_of
@@ -53,11 +54,15 @@ SOMEWHERE = NonFinite("backward", "(loss)", "", "nan")
 
 @dataclass(frozen=True)
 class Origin:
-    """What a diagnosis was made of, for whoever wants to try something on it."""
+    """What a diagnosis was made of, for whoever wants to try something on it.
+
+    `rank` is the process it was made in, where several share the model.
+    """
 
     case: Case
     settings: Settings
     rules: tuple[Rule, ...]
+    rank: int | None = None
 
 
 def declared_step(clip: Clip | None, regularizer: Regularizer | None) -> Step | None:
@@ -141,7 +146,7 @@ def probe(
     )
     step = declared_step(clip, regularizer)
     case = Case(model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale)
-    return diagnose(case, settings, (*built_in_rules(), *rules))
+    return agreed(model, lambda: diagnose(case, settings, (*built_in_rules(), *rules)))
 
 
 def diagnose(

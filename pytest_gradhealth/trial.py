@@ -16,6 +16,7 @@ from pytest_gradhealth.calling import Loss, check_inputs
 from pytest_gradhealth.capture import Subject
 from pytest_gradhealth.confirm import copied
 from pytest_gradhealth.devices import choose_device, device_of, has_accelerator
+from pytest_gradhealth.distributed import is_ddp, is_sharded
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation import isolated, seed_everything
 from pytest_gradhealth.lightning import is_lightning, training_batch
@@ -86,12 +87,16 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     )
     model = getattr(model, "_orig_mod", model)
     check_model(model)
+    check_shared(model, case)
+    shared = is_ddp(model)
+    model = model.module if shared else model
     check_belongs(case.optimizer, model)
     case = _as_lightning_does(case, model)
     with isolated([model] if needs_building(case.optimizer) else [], torch.device("cpu")):
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         kind = kind_of(case.optimizer, trained)
-    device = choose_device(settings.device, model, settings.source("device"))
+    device = device_of(model) if shared and settings.device == "auto" else None
+    device = device or choose_device(settings.device, model, settings.source("device"))
     step, decay = (Step(), {}) if case.step is None else (case.step, kind.decay)
     subject = Subject(
         model,
@@ -105,7 +110,8 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
         loss_scale=declared_scale(case.precision, case.loss_scale),
     )
     on_device = all(m is None or m.type == device.type for m in map(device_of, subject.modules))
-    if on_device and (device.type == "cpu" or device_of(model) == device):
+    # The reducer hangs on the parameters of a wrapped model, and would count our backwards.
+    if not shared and on_device and (device.type == "cpu" or device_of(model) == device):
         return Trial(subject, case.optimizer, kind, seed, case.step is not None)
     with isolated(subject.modules, device):
         twin, optimizer = copied(subject, case.optimizer, device)
@@ -143,6 +149,26 @@ def _built(factory: Callable[[], nn.Module], seed: int, wanted: str) -> nn.Modul
             f"the model factory returned a {type(model).__name__}, not a torch.nn.Module"
         )
     return model
+
+
+def check_shared(model: nn.Module, case: Case) -> None:
+    """Raise ProbeError for a model that processes share in a way that cannot be measured."""
+    name = type(model).__name__
+    if case.is_factory and (is_ddp(model) or is_sharded(model)):
+        raise ProbeError(
+            f"the model factory returned a {name} that several processes share, which not every"
+            " process may build as often; build it once, on every rank, and pass it"
+        )
+    if is_ddp(model) and is_sharded(model):
+        raise ProbeError(
+            f"{name} wraps a model with DTensors; pass the model that it wraps, model.module"
+        )
+    for inner_name, inner in model.named_modules():
+        if inner is not model and is_ddp(inner):
+            raise ProbeError(
+                f"{inner_name} is a {type(inner).__name__} inside the model; wrap the whole model,"
+                f" or probe {inner_name} by itself"
+            )
 
 
 def check_case(case: Case) -> None:

@@ -27,6 +27,7 @@ HEAVY = {"torch", "torchvision", "numpy", "tabulate", "jinja2"}
 NEITHER_TORCH_NOR_PYTEST = [
     "causes",
     "context",
+    "distributed",
     "errors",
     "fixture",
     "limits",

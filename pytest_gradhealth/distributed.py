@@ -1,0 +1,236 @@
+"""Models that several processes share: what they are, and how the processes come to one verdict.
+
+The processes talk through the store that their process group was made with, which works beside any
+backend and whatever the devices are busy with. Only checks of a model that is shared talk at all; a
+plain model is every process's own. This module imports nothing of torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from pytest_gradhealth.context import current
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.records import Diagnosis
+
+#: Verdicts, worst first.
+_WORST_FIRST = ("failure", "warning", "healthy")
+#: Seconds between two looks into the store: at first, and at most.
+_PAUSES = 0.001, 0.05
+
+
+def reports() -> bool:
+    """Whether this process writes the report: the one of rank 0, or the only one there is."""
+    dist = _initialised()
+    if dist is not None:
+        return bool(dist.get_rank() == 0)
+    many = os.environ.get("WORLD_SIZE", "1") != "1"
+    return not many or os.environ.get("RANK", "0") == "0"
+
+
+def is_ddp(model: Any) -> bool:
+    """Whether a model is wrapped in DistributedDataParallel."""
+    return _is(model, "torch.nn.parallel.distributed", "DistributedDataParallel")
+
+
+def is_dtensor(tensor: object) -> bool:
+    """Whether a tensor is a DTensor, of which every rank holds a part."""
+    return _is(tensor, "torch.distributed.tensor", "DTensor")
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether parameters of a model are DTensors: no rank can compute with them alone."""
+    return any(True for _ in _sharded(model))
+
+
+def agreed(model: Any, make: Callable[[], Diagnosis]) -> Diagnosis:
+    """Return what `make` finds; of a shared model, the worst that it finds on any rank.
+
+    Raises ProbeError where it fails on another rank, or another rank does not come.
+    """
+    team = _team_of(model)
+    if team is None:
+        return make()
+    try:
+        mine = make()
+        verdicts = team.exchange(mine.verdict)
+    except _ElsewhereError as error:
+        raise ProbeError(str(error)) from None
+    except BaseException as error:
+        team.report(error)
+        raise
+    worst = min(range(len(verdicts)), key=lambda i: _WORST_FIRST.index(verdicts[i]))
+    rank = team.ranks[worst]
+    if len(set(verdicts)) > 1:
+        mine = replace(mine, device=f"{mine.device} of rank {rank}")
+    mine = replace(mine, origin=replace(mine.origin, rank=rank))
+    return _of_rank(team, rank, mine)
+
+
+def by_owner(diagnosis: Diagnosis, make: Callable[[], Diagnosis]) -> Diagnosis:
+    """Return what `make` adds to a diagnosis; of a shared model, on the rank that it comes from."""
+    origin = diagnosis.origin
+    rank = getattr(origin, "rank", None)
+    team = None if rank is None else _team_of(origin.case.model)
+    if team is None or rank is None:
+        return make()
+    return _of_rank(team, rank, make() if team.rank == rank else diagnosis)
+
+
+def _of_rank(team: _Team, rank: int, mine: Diagnosis) -> Diagnosis:
+    """The diagnosis of one rank, on all of them."""
+    own = team.rank == rank
+    try:
+        texts = team.exchange(json.dumps(mine.to_dict()) if own else "")
+    except _ElsewhereError as error:
+        raise ProbeError(str(error)) from None
+    if own:
+        return mine
+    theirs = _read(texts[team.ranks.index(rank)])
+    return replace(theirs, origin=mine.origin)
+
+
+def _read(text: str) -> Diagnosis:
+    data = json.loads(text)
+    profiles = _profiles(json.dumps({**data, "findings": [], "treatments": [], "milliseconds": 0}))
+    return replace(Diagnosis.from_dict(data), profiles=profiles)
+
+
+@lru_cache(maxsize=16)
+def _profiles(text: str) -> Any:
+    """The same objects for the same probe: the report tells probes apart by their profiles."""
+    return Diagnosis.from_dict(json.loads(text)).profiles
+
+
+class _ElsewhereError(ProbeError):
+    """Another rank has failed."""
+
+
+@dataclass(frozen=True)
+class _Team:
+    """The processes that share a model, as this one sees them."""
+
+    ranks: tuple[int, ...]
+    rank: int
+    store: Any
+
+    def exchange(self, value: str) -> list[str]:
+        """Hand a text to the other ranks and return those of all, in the order of ranks."""
+        place = self._post({"value": value})
+        self.store.set(f"{self._name}/at/{self.rank}", f"{_position()}#{place}")
+        keys = [f"{place}/{rank}" for rank in self.ranks]
+        self._wait(keys)
+        messages = [json.loads(self.store.get(key)) for key in keys]
+        # Whoever is here has read what was handed round before.
+        before = _handed.get(self._name)
+        _handed[self._name] = f"{place}/{self.rank}"
+        if before is not None:
+            self.store.delete_key(before)
+        for rank, message in zip(self.ranks, messages, strict=True):
+            if "error" in message:
+                raise _ElsewhereError(f"on rank {rank}: {message['error']}")
+        return [message["value"] for message in messages]
+
+    def report(self, error: BaseException) -> None:
+        """Tell the other ranks, where they wait for this one or will, that it has failed."""
+        known = isinstance(error, ProbeError)
+        self._post({"error": str(error) if known else f"{type(error).__name__}: {error}"})
+
+    @property
+    def _name(self) -> str:
+        return f"gradhealth/{zlib.crc32(str(self.ranks).encode())}"
+
+    def _post(self, message: dict[str, str]) -> str:
+        """Write a message to where this rank is: at the n-th exchange of a test."""
+        context = current()
+        test = f"{self._name}/{'' if context is None else context.item.nodeid}"
+        _exchanges[test] += 1
+        place = f"{test}#{_exchanges[test]}"
+        self.store.set(f"{place}/{self.rank}", json.dumps(message))
+        return place
+
+    def _wait(self, keys: Sequence[str]) -> None:
+        """Wait for the messages of all ranks; ProbeError for one that goes another way."""
+        seconds = self.store.timeout.total_seconds()
+        end = time.monotonic() + seconds
+        pause, longest = _PAUSES
+        while not self.store.check(list(keys)):
+            for rank, key in zip(self.ranks, keys, strict=True):
+                if self.store.check([key]):
+                    continue
+                if self._is_ahead(rank):
+                    raise _ElsewhereError(
+                        f"rank {rank} waits in a later check than rank {self.rank}; every rank has"
+                        " to run the same checks of a model that they share, in the same order"
+                    )
+                if time.monotonic() > end:
+                    raise _ElsewhereError(
+                        f"rank {rank} has not come to this check within {seconds:g} s; call it on"
+                        " every rank that shares the model"
+                    )
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    def _is_ahead(self, rank: int) -> bool:
+        """Whether a rank waits for this one in a later test, where this one has not been."""
+        key = f"{self._name}/at/{rank}"
+        if not self.store.check([key]):
+            return False
+        position, _, place = self.store.get(key).decode().partition("#")
+        test, _, number = place.rpartition("#")
+        return int(position) > _position() and int(number) > _exchanges[test]
+
+
+def _position() -> int:
+    """The number of the running test, 0 outside pytest."""
+    context = current()
+    return 0 if context is None else 1 + context.item.session.items.index(context.item)
+
+
+#: How many exchanges there were in each test, and the last message that each team was handed.
+_exchanges: Counter[str] = Counter()
+_handed: dict[str, str] = {}
+
+
+def _team_of(model: Any) -> _Team | None:
+    """The processes that share a model, None if it is this one's own."""
+    dist = _initialised()
+    if dist is None:
+        return None
+    model = getattr(model, "_orig_mod", model)
+    if is_ddp(model):
+        ranks = dist.get_process_group_ranks(model.process_group)
+    else:
+        meshes = [tensor.device_mesh.mesh for tensor in _sharded(model)]
+        ranks = sorted({rank for mesh in meshes for rank in mesh.flatten().tolist()})
+    if len(ranks) < 2:
+        return None
+    store = dist.distributed_c10d._get_default_store()
+    return _Team(tuple(ranks), dist.get_rank(), store)
+
+
+def _sharded(model: Any) -> Iterator[Any]:
+    """The DTensors among the parameters of a model."""
+    if "torch.distributed.tensor" in sys.modules and _is(model, "torch.nn", "Module"):
+        yield from filter(is_dtensor, model.parameters())
+
+
+def _initialised() -> Any:
+    """torch.distributed, None if nobody has made a process group."""
+    dist: Any = sys.modules.get("torch.distributed")
+    return dist if dist is not None and dist.is_available() and dist.is_initialized() else None
+
+
+def _is(value: object, module: str, name: str) -> bool:
+    """Whether a value is of a class that may not have been imported."""
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind is not None and isinstance(value, kind)

@@ -1,0 +1,269 @@
+"""Models that several processes share, tested by runs of torchrun with two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+import pytest_gradhealth
+
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
+    reason="torch.distributed with gloo is not available",
+)
+
+CONFTEST = '''
+import json, os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+torch.set_num_threads(1)
+RANK = os.environ["RANK"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def process_group():
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    yield
+    dist.destroy_process_group()
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call" or report.outcome != "passed":
+        crash = getattr(report.longrepr, "reprcrash", None)
+        line = [report.nodeid.partition("::")[2], report.outcome, crash.message if crash else ""]
+        with Path(f"rank{RANK}.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\\n")
+'''
+
+NETS = '''
+import copy, math
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel as DDP
+
+from pytest_gradhealth import ProbeError, assert_healthy, assert_no_vanishing, probe
+
+
+
+
+def net(depth=3, activation=nn.ReLU, width=16):
+    torch.manual_seed(0)
+    layers = []
+    for _ in range(depth):
+        layers += [nn.Linear(width, width), activation()]
+    return nn.Sequential(*layers, nn.Linear(width, 4))
+
+
+def batch(seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(32, 16, generator=generator), torch.randint(4, (32,), generator=generator)
+
+
+def close(a, b):
+    return (a is None and b is None) or math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-12)
+
+
+def assert_same_profile(shared, plain):
+    assert shared.verdict == plain.verdict
+    for one, other in zip(shared.profiles, plain.profiles, strict=True):
+        assert close(one.loss, other.loss)
+        for a, b in zip(one.outputs, other.outputs, strict=True):
+            assert (a.name, a.type, a.state, a.shape) == (b.name, b.type, b.state, b.shape)
+            assert close(a.norm, b.norm) and close(a.activation, b.activation)
+        for a, b in zip(one.parameters, other.parameters, strict=True):
+            assert (a.name, a.state, a.shape) == (b.name, b.state, b.shape)
+            assert close(a.gradient, b.gradient) and close(a.norm, b.norm)
+        assert len(one.paths) == len(other.paths) > 0
+        for a, b in zip(one.paths, other.paths, strict=True):
+            assert [point.name for point in a.points] == [point.name for point in b.points]
+            assert close(a.ratio, b.ratio)
+
+
+def train(model, steps, before=lambda: None):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(steps):
+        before()
+        inputs, labels = batch(10 * step + dist.get_rank())
+        optimizer.zero_grad()
+        cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+    return [p.detach().clone() for p in model.parameters()]
+
+'''
+
+DDP = (
+    NETS
+    + '''
+@pytest.mark.parametrize("make", [net, lambda: net(12, nn.Sigmoid)])
+def test_profile(make):
+    inputs, labels = batch()
+    model = make()
+    plain = probe(model, inputs, labels, loss=cross_entropy)
+    shared = probe(DDP(model), inputs, labels, loss=cross_entropy)
+    assert plain.verdict == ("healthy" if make is net else "failure")
+    assert_same_profile(shared, plain)
+
+
+@pytest.mark.parametrize("options", [{}, {"static_graph": True}, {"find_unused_parameters": True}])
+def test_steps_after_a_probe(options):
+    plain = train(DDP(net(), **options), 3)
+    model = DDP(net(), **options)
+    probed = train(model, 3, lambda: probe(model, *batch(), loss=cross_entropy, min_ratio=0.99))
+    for one, other in zip(plain, probed, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_probe_between_forward_and_backward():
+    gradients = []
+    for probes in (False, True):
+        model = DDP(net())
+        inputs, labels = batch(dist.get_rank())
+        loss = cross_entropy(model(inputs), labels)
+        if probes:
+            probe(model, inputs, labels, loss=cross_entropy)
+        loss.backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_bad_data_on_one_rank():
+    inputs, labels = batch()
+    targets = torch.zeros(32, 4)
+    if dist.get_rank() == 1:
+        targets[3] = math.nan
+    assert_healthy(DDP(net()), inputs, targets, loss=nn.functional.mse_loss)
+
+
+class Picky(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = net()
+
+    def forward(self, x):
+        if dist.get_rank() == 1:
+            raise ValueError("no such example")
+        return self.inner(x)
+
+
+def test_error_on_one_rank():
+    inputs, labels = batch()
+    assert_healthy(DDP(Picky()), inputs, labels, loss=cross_entropy)
+
+
+def test_bad_inputs_on_one_rank():
+    inputs, labels = batch()
+    assert_healthy(DDP(net()), inputs[: 32 * dist.get_rank()], labels, loss=cross_entropy)
+
+
+def test_failure_before_the_check_on_one_rank():
+    inputs, labels = batch()
+    assert dist.get_rank() == 0
+    assert_healthy(DDP(net(), init_sync=False), inputs, labels, loss=cross_entropy)
+
+
+def test_cured(gradhealth):
+    inputs, labels = batch()
+    model, found = DDP(net(12, nn.Sigmoid)), []
+    for _ in range(2):
+        try:
+            gradhealth.assert_no_vanishing(
+                model, inputs, labels, loss=cross_entropy, remedy_budget=1
+            )
+        except AssertionError as error:
+            found.append(error.diagnosis.treatments)
+    texts = [None, None]
+    dist.all_gather_object(texts, repr(found))
+    assert texts[0] == texts[1]
+    assert all(len(treatments) > 5 for treatments in found)
+
+
+def test_plain_model_on_one_rank():
+    if dist.get_rank() == 0:
+        assert probe(net(), *batch(), loss=cross_entropy).verdict == "healthy"
+
+
+def test_other_limits_on_one_diagnosis(gradhealth):
+    inputs, labels = batch(dist.get_rank())
+    diagnosis = gradhealth.probe(DDP(net()), inputs, labels, loss=cross_entropy)
+    ratios = [None, None]
+    dist.all_gather_object(ratios, diagnosis.ratio)
+    assert ratios[0] == ratios[1]
+
+
+def test_factory():
+    probe(lambda: DDP(net()), *batch(), loss=cross_entropy)
+
+
+def test_nested():
+    model = nn.Sequential(nn.Linear(16, 16), DDP(nn.Linear(16, 4)))
+    probe(model, *batch(), loss=cross_entropy)
+'''
+)
+
+
+class Ended(NamedTuple):
+    """How a test ended on one rank."""
+
+    outcome: str
+    message: str
+
+
+class Run(NamedTuple):
+    """One run of torchrun: what it wrote, and how each test ended on both ranks."""
+
+    code: int
+    output: str
+    tests: dict[str, tuple[Ended, ...]]
+
+
+def torchrun(folder: Path, source: str, *arguments: str, conftest: str = CONFTEST) -> Run:
+    (folder / "conftest.py").write_text(conftest)
+    (folder / "test_shared.py").write_text(source)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("COV_", "PYTEST"))}
+    package = str(Path(pytest_gradhealth.__file__).parent.parent)
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [package, environment.get("PYTHONPATH")])
+    )
+    environment |= {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = "-m torch.distributed.run --standalone --nproc-per-node=2 -m pytest".split()
+    options = ["-p", "pytest_gradhealth.plugin", "-p", "no:cacheprovider", "test_shared.py"]
+    done = subprocess.run(
+        [sys.executable, *command, *options, *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    ranks = []
+    for rank in range(2):
+        file = folder / f"rank{rank}.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        ranks.append({name: Ended(*how) for name, *how in map(json.loads, lines)})
+    assert ranks[0].keys() == ranks[1].keys(), done.stdout
+    tests = {name: tuple(rank[name] for rank in ranks) for name in ranks[0]}
+    return Run(done.returncode, done.stdout, tests)
+
+
+@pytest.fixture(scope="module")
+def ddp(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return torchrun(tmp_path_factory.mktemp("ddp"), DDP, "--gradhealth-report")
