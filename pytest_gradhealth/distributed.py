@@ -14,6 +14,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -35,6 +36,14 @@ def reports() -> bool:
         return bool(dist.get_rank() == 0)
     many = os.environ.get("WORLD_SIZE", "1") != "1"
     return not many or os.environ.get("RANK", "0") == "0"
+
+
+def leave_test(number: int) -> None:
+    """Tell the processes that may wait for this one in its n-th test that it has left that."""
+    dist = _initialised()
+    if dist is not None and dist.get_world_size() > 1:
+        with suppress(RuntimeError):  # the store ends with the process that keeps it
+            _store(dist).set(_over(dist.get_rank()), str(number))
 
 
 def is_ddp(model: Any) -> bool:
@@ -126,7 +135,6 @@ class _Team:
     def exchange(self, value: str) -> list[str]:
         """Hand a text to the other ranks and return those of all, in the order of ranks."""
         place = self._post({"value": value})
-        self.store.set(f"{self._name}/at/{self.rank}", f"{_position()}#{place}")
         keys = [f"{place}/{rank}" for rank in self.ranks]
         self._wait(keys)
         messages = [json.loads(self.store.get(key)) for key in keys]
@@ -165,11 +173,12 @@ class _Team:
         pause, longest = _PAUSES
         while not self.store.check(list(keys)):
             for rank, key in zip(self.ranks, keys, strict=True):
+                left = self._has_left(rank)  # asked first: its message comes before it leaves
                 if self.store.check([key]):
                     continue
-                if self._is_ahead(rank):
+                if left:
                     raise _ElsewhereError(
-                        f"rank {rank} waits in a later check than rank {self.rank}; every rank has"
+                        f"rank {rank} left this test without coming to this check; every rank has"
                         " to run the same checks of a model that they share, in the same order"
                     )
                 if time.monotonic() > end:
@@ -180,20 +189,16 @@ class _Team:
             time.sleep(pause)
             pause = min(2 * pause, longest)
 
-    def _is_ahead(self, rank: int) -> bool:
-        """Whether a rank waits for this one in a later test, where this one has not been."""
-        key = f"{self._name}/at/{rank}"
-        if not self.store.check([key]):
+    def _has_left(self, rank: int) -> bool:
+        """Whether a rank has left the test that this one is in, or a later one."""
+        context, key = current(), _over(rank)
+        if context is None or not self.store.check([key]):
             return False
-        position, _, place = self.store.get(key).decode().partition("#")
-        test, _, number = place.rpartition("#")
-        return int(position) > _position() and int(number) > _exchanges[test]
+        return int(self.store.get(key)) >= context.number
 
 
-def _position() -> int:
-    """The number of the running test, 0 outside pytest."""
-    context = current()
-    return 0 if context is None else 1 + context.item.session.items.index(context.item)
+def _over(rank: int) -> str:
+    return f"gradhealth/over/{rank}"
 
 
 #: How many exchanges there were in each test, and the last message that each team was handed.
@@ -214,14 +219,17 @@ def _team_of(model: Any) -> _Team | None:
         ranks = sorted({rank for mesh in meshes for rank in mesh.flatten().tolist()})
     if len(ranks) < 2:
         return None
-    store = dist.distributed_c10d._get_default_store()
-    return _Team(tuple(ranks), dist.get_rank(), store)
+    return _Team(tuple(ranks), dist.get_rank(), _store(dist))
 
 
 def _sharded(model: Any) -> Iterator[Any]:
     """The DTensors among the parameters of a model."""
     if "torch.distributed.tensor" in sys.modules and _is(model, "torch.nn", "Module"):
         yield from filter(is_dtensor, model.parameters())
+
+
+def _store(dist: Any) -> Any:
+    return dist.distributed_c10d._get_default_store()
 
 
 def _initialised() -> Any:
