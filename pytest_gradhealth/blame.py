@@ -16,6 +16,7 @@ from torch.autograd.graph import Node
 
 from pytest_gradhealth.calling import call_model, fresh, scalar_loss
 from pytest_gradhealth.capture import Subject, run_backward
+from pytest_gradhealth.distributed import anywhere
 from pytest_gradhealth.graph import op_name, sequence_number, walk
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
 from pytest_gradhealth.norms import l2_norm
@@ -35,9 +36,12 @@ def first_non_finite(subject: Subject, *, seed: int) -> NonFinite | None:
         outputs = call_model(subject.model, inputs)
         loss = scalar_loss(outputs, targets, subject.loss)
     value = _kind(loss)
-    if trace.culprit is None and value:
-        return trace.suspect or NonFinite("loss", "(loss)", "", value)
-    return trace.culprit or _first_in_backward(subject, loss, trace, began)
+    found = trace.culprit
+    if found is None and value:
+        found = trace.suspect or NonFinite("loss", "(loss)", "", value)
+    if anywhere(subject.model, found is not None):
+        return found
+    return _first_in_backward(subject, loss, trace, began)
 
 
 @dataclass

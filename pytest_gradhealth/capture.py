@@ -18,6 +18,7 @@ from pytest_gradhealth.graph import DominatorTree, Edge, dominators, sequence_nu
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
 from pytest_gradhealth.norms import cosine, has_equal_rows, l2_norm, to_numbers
 from pytest_gradhealth.outputs import Seen, seen
+from pytest_gradhealth.packed import whole
 from pytest_gradhealth.paths import gradient_paths
 from pytest_gradhealth.recorder import Key, Mark, Recorder
 from pytest_gradhealth.records import (
@@ -96,6 +97,8 @@ def look(subject: Subject, *, seed: int, steps: int = 0, functional: bool = Fals
     """
     seed_everything(seed, subject.device)
     began = sequence_number()
+    # Under fully_shard, a forward leaves other parameters in place.
+    leaves: dict[int, Tensor] = {id(t): t for m in subject.modules for t in m.parameters()}
     recorder = Recorder(subject.model, functional)
     with recorder.attached():
         inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
@@ -114,7 +117,7 @@ def look(subject: Subject, *, seed: int, steps: int = 0, functional: bool = Fals
             graph.nodes, _places(recorder.marks) | _parameter_places(subject.model, graph.nodes)
         )
         tree = dominators(graph, {m.edge: i for i, m in marks.items() if m.edge is not None})
-        leaves: dict[int, Tensor] = {id(t): t for m in subject.modules for t in m.parameters()}
+        leaves |= {id(t): t for m in subject.modules for t in m.parameters()}
         leaves |= {id(t): t for t in graph.leaves}
         del graph
         recorder.forget_graph()
@@ -251,7 +254,8 @@ def _with_same_rows(parameters: Mapping[str, nn.Parameter]) -> list[str]:
         if p.layout == torch.strided and p.grad.layout == torch.strided
     }
     with torch.no_grad():
-        equal = to_numbers([(w[0] == w[-1]).all() for w in weights.values()])
+        ends = [whole(weight)[:: len(weight) - 1] for weight in weights.values()]
+        equal = to_numbers([(first == last).all() for first, last in ends])
         suspects = [item for item, same in zip(weights.items(), equal, strict=True) if same]
         return [
             name
@@ -265,7 +269,7 @@ def _thirds(name: str, gradient: Tensor | None) -> tuple[Tensor, ...]:
     joint = name.endswith(("in_proj_weight", "qkv.weight"))
     if not joint or gradient is None or gradient.dim() < 2 or gradient.shape[0] % 3:
         return ()
-    return tuple(map(l2_norm, gradient.chunk(3)))
+    return tuple(map(l2_norm, whole(gradient).chunk(3)))
 
 
 def _norm_of(penalties: Mapping[str, Tensor] | None, name: str, parameter: Tensor) -> Tensor | None:

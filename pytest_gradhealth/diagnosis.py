@@ -14,7 +14,7 @@ from pytest_gradhealth.blame import first_non_finite
 from pytest_gradhealth.calling import Loss
 from pytest_gradhealth.carriers import data_carriers
 from pytest_gradhealth.confirm import copied, look_after_steps
-from pytest_gradhealth.distributed import agreed
+from pytest_gradhealth.distributed import agreed, anywhere, everywhere
 from pytest_gradhealth.influence import without_influence
 from pytest_gradhealth.isolation import isolated
 from pytest_gradhealth.limits import leaves_doubt, limits_of
@@ -257,10 +257,11 @@ def examine(
     if trial.makes_steps:
         made = _updates(trial, first.profile)
         first = replace(first, profile=replace(first.profile, updates=made))
-    if not _is_finite(first.profile):
+    if anywhere(subject.model, not _is_finite(first.profile)):
         with isolated(subject.modules, subject.device):
             bad = first_non_finite(subject, seed=seed)
-        first = first.marked(bad or SOMEWHERE)
+        if not _is_finite(first.profile):
+            first = first.marked(bad or SOMEWHERE)
     first = replace(first, profile=_with_ignored(trial, first.profile))
     if subject.loss_scale.format:
         with isolated(subject.modules, subject.device):
@@ -269,17 +270,18 @@ def examine(
         first = replace(first, profile=profile)
     findings = judge(rules, Evidence(first.profile, None, limits))
     doubt = _in_doubt(rules, findings)
-    if not doubt and all(f.path is None or f.severity == "info" for f in findings):
+    on_paths = any(f.path is not None and f.severity != "info" for f in findings)
+    if not anywhere(subject.model, doubt or on_paths):
         return [first.profile], findings
 
     carriers = None
-    if len(first.profile.judged_paths) > 1:
+    if anywhere(subject.model, len(first.profile.judged_paths) > 1):
         with isolated(subject.modules, subject.device):
             carriers = data_carriers(subject, seed=seed)
     if carriers is not None:
         first = first.restricted_to(carriers)
         findings = judge(rules, Evidence(first.profile, None, limits))
-    if not confirm_steps or not _in_doubt(rules, findings):
+    if not confirm_steps or not anywhere(subject.model, _in_doubt(rules, findings)):
         return [first.profile], findings
 
     if trial.optimizer is None:
@@ -311,6 +313,7 @@ def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:
     called = {o.name for o in profile.outputs if o.state in ("unreached", "no-grad")}
     silent = {p.module for p in profile.parameters if p.state == "none"}
     names = sorted(called & silent & set(dict(subject.model.named_modules())))
+    names = everywhere(subject.model, names)
     if not names:
         return profile
     with isolated(subject.modules, subject.device):

@@ -13,7 +13,7 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -27,6 +27,8 @@ from pytest_gradhealth.records import Diagnosis
 _WORST_FIRST = ("failure", "warning", "healthy")
 #: Seconds between two looks into the store: at first, and at most.
 _PAUSES = 0.001, 0.05
+#: Seconds that a rank that failed waits for the others to fail as well.
+_GRACE = 5.0
 
 
 def reports() -> bool:
@@ -56,9 +58,33 @@ def is_dtensor(tensor: object) -> bool:
     return _is(tensor, "torch.distributed.tensor", "DTensor")
 
 
+def is_fsdp(module: Any) -> bool:
+    """Whether the parameters of a module were spread by fully_shard."""
+    return _is(module, "torch.distributed.fsdp", "FSDPModule")
+
+
 def is_sharded(model: Any) -> bool:
-    """Whether parameters of a model are DTensors: no rank can compute with them alone."""
-    return any(True for _ in _sharded(model))
+    """Whether no rank can compute a model's outputs alone, because each has a part of it."""
+    if _initialised() is None or not _is(model, "torch.nn", "Module"):
+        return False
+    return any(map(is_dtensor, model.parameters())) or any(map(is_fsdp, model.modules()))
+
+
+def anywhere(model: Any, answer: bool) -> bool:
+    """Whether the answer is yes on any rank that computes a sharded model together with this one.
+
+    Where one of them goes on to another forward, all have to. Other models have one's own answer.
+    """
+    team = _team_of(model) if is_sharded(model) else None
+    return answer if team is None else "yes" in team.exchange("yes" if answer else "no")
+
+
+def everywhere(model: Any, names: Sequence[str]) -> list[str]:
+    """The names on all ranks that compute a sharded model together with this one."""
+    team = _team_of(model) if is_sharded(model) else None
+    if team is None:
+        return [*names]
+    return sorted({n for text in team.exchange(json.dumps([*names])) for n in json.loads(text)})
 
 
 def agreed(model: Any, make: Callable[[], Diagnosis]) -> Diagnosis:
@@ -75,7 +101,9 @@ def agreed(model: Any, make: Callable[[], Diagnosis]) -> Diagnosis:
     except _ElsewhereError as error:
         raise ProbeError(str(error)) from None
     except BaseException as error:
-        team.report(error)
+        place = team.report(error)
+        if is_sharded(model):
+            team.end_alone(place)
         raise
     worst = min(range(len(verdicts)), key=lambda i: _WORST_FIRST.index(verdicts[i]))
     rank = team.ranks[worst]
@@ -148,10 +176,28 @@ class _Team:
                 raise _ElsewhereError(f"on rank {rank}: {message['error']}")
         return [message["value"] for message in messages]
 
-    def report(self, error: BaseException) -> None:
+    def report(self, error: BaseException) -> str:
         """Tell the other ranks, where they wait for this one or will, that it has failed."""
         known = isinstance(error, ProbeError)
-        self._post({"error": str(error) if known else f"{type(error).__name__}: {error}"})
+        return self._post({"error": str(error) if known else f"{type(error).__name__}: {error}"})
+
+    def end_alone(self, place: str) -> None:
+        """End the run of this process, unless the other ranks come to the same place soon.
+
+        They are inside a collective that this one will not come to, and only its end lets them out.
+        """
+        end = time.monotonic() + _GRACE
+        keys = [f"{place}/{rank}" for rank in self.ranks]
+        while not self.store.check(keys):
+            if time.monotonic() > end:
+                context = current()
+                if context is None:
+                    return
+                context.item.session.shouldfail = (
+                    f"rank {self.rank} failed alone in a model that the ranks compute together"
+                )
+                return
+            time.sleep(_PAUSES[1])
 
     @property
     def _name(self) -> str:
@@ -215,17 +261,12 @@ def _team_of(model: Any) -> _Team | None:
     if is_ddp(model):
         ranks = dist.get_process_group_ranks(model.process_group)
     else:
-        meshes = [tensor.device_mesh.mesh for tensor in _sharded(model)]
+        parameters = model.parameters() if is_sharded(model) else ()
+        meshes = [p.device_mesh.mesh for p in parameters if is_dtensor(p)]
         ranks = sorted({rank for mesh in meshes for rank in mesh.flatten().tolist()})
     if len(ranks) < 2:
         return None
     return _Team(tuple(ranks), dist.get_rank(), _store(dist))
-
-
-def _sharded(model: Any) -> Iterator[Any]:
-    """The DTensors among the parameters of a model."""
-    if "torch.distributed.tensor" in sys.modules and _is(model, "torch.nn", "Module"):
-        yield from filter(is_dtensor, model.parameters())
 
 
 def _store(dist: Any) -> Any:

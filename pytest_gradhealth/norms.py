@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pytest_gradhealth.packed import packed
+from pytest_gradhealth.packed import packed, whole
 
 #: Between these, the squares of float32 numbers add up without loss.
 _SAFE_FLOAT32 = (1e-15, 1e18)
@@ -68,6 +68,7 @@ def spread(outputs: Tensor) -> Tensor:
 
     Between 0 (all the same) and 1, also for integers and booleans; NaN for a batch of zeros.
     """
+    outputs = whole(outputs)
     values = outputs if outputs.is_floating_point() or outputs.is_complex() else outputs.double()
     distance: Tensor = l2_norm(values - values.mean(0)) / l2_norm(values)
     return distance
@@ -94,7 +95,7 @@ def _unit(tensor: Tensor) -> Tensor:
 
 
 def _values(tensor: Tensor) -> Tensor:
-    values = packed(tensor.detach())
+    values = packed(whole(tensor.detach()))
     if values.layout != torch.strided:
         values = values.coalesce().values() if values.is_sparse else values.values()
     if values.is_floating_point() or values.is_complex():

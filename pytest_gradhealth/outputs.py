@@ -87,6 +87,8 @@ def _apart(output: Tensor) -> Tensor:
     bias = _last_bias(output)
     if bias is None:
         return plain
+    if not bias.untyped_storage().size():
+        return torch.full_like(plain, math.nan)  # fully_shard has freed it: that cannot be told
     return torch.fmax(plain, spread(output.detach() - bias))
 
 

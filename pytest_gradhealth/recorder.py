@@ -210,7 +210,7 @@ def units(module: nn.Module) -> int | None:
     if isinstance(module, nn.Linear):
         return module.out_features
     if isinstance(module, _ConvNd):
-        return module.out_channels * module.weight[0, 0].numel()
+        return module.out_channels * math.prod(module.weight.shape[2:])
     return None
 
 

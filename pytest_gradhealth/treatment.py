@@ -18,6 +18,7 @@ from pytest_gradhealth.calling import fresh
 from pytest_gradhealth.capture import Subject
 from pytest_gradhealth.confirm import copied
 from pytest_gradhealth.diagnosis import Origin, examine
+from pytest_gradhealth.distributed import is_sharded
 from pytest_gradhealth.errors import CannotApplyError, ProbeError
 from pytest_gradhealth.guessing import constant_answer
 from pytest_gradhealth.isolation import isolated, seed_everything
@@ -104,6 +105,9 @@ def treat(
         budget=budget,
     )
     nothing = _Untreated(Measure(), Comparison(ward.codes, math.nan, STEPS), Examined)
+    if is_sharded(trial.subject.model):
+        reason = "a sharded model cannot be copied: probe it before fully_shard"
+        return tuple(_not_done(nothing, remedy, "cannot", reason) for remedy in chosen)
     if not clock.leaves_room:
         return tuple(_not_done(nothing, remedy, "not tried", ward.no_time) for remedy in chosen)
     with isolated(trial.subject.modules, trial.subject.device):

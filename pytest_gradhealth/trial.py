@@ -16,7 +16,7 @@ from pytest_gradhealth.calling import Loss, check_inputs
 from pytest_gradhealth.capture import Subject
 from pytest_gradhealth.confirm import copied
 from pytest_gradhealth.devices import choose_device, device_of, has_accelerator
-from pytest_gradhealth.distributed import is_ddp, is_sharded
+from pytest_gradhealth.distributed import is_ddp, is_dtensor, is_fsdp, is_sharded
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation import isolated, seed_everything
 from pytest_gradhealth.lightning import is_lightning, training_batch
@@ -89,13 +89,14 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     check_model(model)
     check_shared(model, case)
     shared = is_ddp(model)
-    model = model.module if shared else model
+    model = model.get_submodule("module") if shared else model
     check_belongs(case.optimizer, model)
     case = _as_lightning_does(case, model)
     with isolated([model] if needs_building(case.optimizer) else [], torch.device("cpu")):
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         kind = kind_of(case.optimizer, trained)
-    device = device_of(model) if shared and settings.device == "auto" else None
+    in_place = is_sharded(model)
+    device = device_of(model) if (shared or in_place) and settings.device == "auto" else None
     device = device or choose_device(settings.device, model, settings.source("device"))
     step, decay = (Step(), {}) if case.step is None else (case.step, kind.decay)
     subject = Subject(
@@ -110,6 +111,11 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
         loss_scale=declared_scale(case.precision, case.loss_scale),
     )
     on_device = all(m is None or m.type == device.type for m in map(device_of, subject.modules))
+    if in_place and not (on_device and (device.type == "cpu" or device_of(model) == device)):
+        raise ProbeError(
+            f"{type(model).__name__} is sharded on {device_of(model)} and cannot be moved to"
+            f" {device}; pass device='auto' to probe it where it is"
+        )
     # The reducer hangs on the parameters of a wrapped model, and would count our backwards.
     if not shared and on_device and (device.type == "cpu" or device_of(model) == device):
         return Trial(subject, case.optimizer, kind, seed, case.step is not None)
@@ -163,12 +169,44 @@ def check_shared(model: nn.Module, case: Case) -> None:
         raise ProbeError(
             f"{name} wraps a model with DTensors; pass the model that it wraps, model.module"
         )
+    if is_sharded(model):
+        _check_sharded(model, case)
     for inner_name, inner in model.named_modules():
         if inner is not model and is_ddp(inner):
             raise ProbeError(
                 f"{inner_name} is a {type(inner).__name__} inside the model; wrap the whole model,"
                 f" or probe {inner_name} by itself"
             )
+
+
+def _check_sharded(model: nn.Module, case: Case) -> None:
+    """Raise ProbeError for what is not measured where every rank has a part of the model."""
+    fsdp = [module for module in model.modules() if is_fsdp(module)]
+    covered = {id(p) for module in fsdp for p in module.parameters()}
+    for name, parameter in model.named_parameters():
+        cuts = [p for p in getattr(parameter, "placements", ()) if not p.is_replicate()]
+        if is_dtensor(parameter) and (id(parameter) not in covered or len(cuts) > 1):
+            raise ProbeError(
+                f"{name} is a DTensor of tensor parallelism: each rank sees a part of a layer's"
+                " gradient only; probe the model before parallelize_module, where the gradient is"
+                " the same"
+            )
+    if is_fsdp(model) or not fsdp:
+        declared = {
+            "dependency": case.dependency,
+            "precision": case.precision,
+            "regularizer": None if case.step is None else case.step.regularizer,
+        }
+        given = [name for name, value in declared.items() if value is not None]
+        if given:
+            raise ProbeError(
+                f"{given[0]} is not measured on a sharded model; probe the model before fully_shard"
+            )
+        return
+    raise ProbeError(
+        f"parts of {type(model).__name__} are sharded, but not the model itself; call fully_shard"
+        " on it as well"
+    )
 
 
 def check_case(case: Case) -> None:

@@ -218,6 +218,172 @@ def test_nested():
 )
 
 
+SHARDED = (
+    NETS
+    + """
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+
+def sharded(model=None, layers=True):
+    model = net() if model is None else model
+    mesh = init_device_mesh("cpu", (2,))
+    for layer in model if layers else ():
+        if isinstance(layer, nn.Linear):
+            fully_shard(layer, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def state_of(model):
+    return [
+        (id(p), p.grad is None, p._version, p.to_local().data_ptr(), p.full_tensor().tolist())
+        for p in model.parameters()
+    ]
+
+
+@pytest.mark.parametrize("layers", [True, False])
+@pytest.mark.parametrize("make", [net, lambda: net(12, nn.Sigmoid), lambda: net(3, nn.Identity)])
+def test_profile(make, layers):
+    inputs, labels = batch()
+    plain = probe(make(), inputs, labels, loss=cross_entropy, clip=1.0)
+    model = sharded(make(), layers)
+    before = state_of(model)
+    shared = probe(model, inputs, labels, loss=cross_entropy, clip=1.0)
+    assert state_of(model) == before
+    assert_same_profile(shared, plain)
+    for one, other in zip(shared.profile.updates, plain.profile.updates, strict=True):
+        assert close(one.loss, other.loss) and close(one.change, other.change)
+
+
+def test_optimizer_instance():
+    inputs, labels = batch()
+    found = []
+    for model in (net(12, nn.Sigmoid), sharded(net(12, nn.Sigmoid))):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        found.append(probe(model, inputs, labels, loss=cross_entropy, optimizer=optimizer))
+        assert not optimizer.state
+    assert len(found[0].profiles) == 2
+    assert_same_profile(found[1], found[0])
+
+
+@pytest.mark.parametrize("layers", [True, False])
+def test_steps_after_a_probe(layers):
+    whole = []
+    for before in (False, True):
+        model = sharded(layers=layers)
+        check = lambda: probe(model, *batch(), loss=cross_entropy, min_ratio=0.99, clip=1.0)
+        train(model, 3, check if before else lambda: None)
+        whole.append([p.full_tensor() for p in model.parameters()])
+    for one, other in zip(*whole, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_gradients_of_the_caller_stay():
+    model = sharded()
+    inputs, labels = batch()
+    cross_entropy(model(inputs), labels).backward()
+    gradients = [p.grad for p in model.parameters()]
+    values = [g.full_tensor().clone() for g in gradients]
+    probe(model, inputs, labels, loss=cross_entropy, min_ratio=0.99)
+    for p, gradient, value in zip(model.parameters(), gradients, values, strict=True):
+        assert p.grad is gradient
+        assert torch.equal(gradient.full_tensor(), value)
+
+
+def test_bad_data_on_one_rank():
+    inputs, labels = batch()
+    targets = torch.zeros(32, 4)
+    if dist.get_rank() == 1:
+        targets[3] = math.nan
+    assert_healthy(sharded(), inputs, targets, loss=nn.functional.mse_loss)
+
+
+def test_doubt_on_one_rank():
+    inputs, labels = batch()
+    inputs = inputs * (1e-12 if dist.get_rank() == 1 else 1.0)
+    found = probe(sharded(), inputs, labels, loss=cross_entropy)
+    texts = [None, None]
+    dist.all_gather_object(texts, repr(found))
+    assert texts[0] == texts[1]
+
+
+def test_shared_probes(gradhealth):
+    model, (inputs, labels) = sharded(net(12, nn.Sigmoid)), batch()
+    with pytest.raises(AssertionError) as failure:
+        gradhealth.assert_no_vanishing(model, inputs, labels, loss=cross_entropy, remedy_budget=1)
+    assert {t.outcome for t in failure.value.diagnosis.treatments} == {"cannot"}
+    gradhealth.assert_no_exploding(model, inputs, labels, loss=cross_entropy)
+
+
+def test_error_in_forward():
+    model = sharded()
+    with pytest.raises(ProbeError, match="forward raised"):
+        probe(model, torch.randn(4, 7), loss=lambda outputs: outputs.sum())
+    with pytest.raises(ProbeError, match="the loss raised"):
+        probe(model, batch()[0], loss=lambda outputs: outputs.nothing)
+    assert_same_profile(
+        probe(model, *batch(), loss=cross_entropy), probe(net(), *batch(), loss=cross_entropy)
+    )
+
+
+def test_probe_between_forward_and_backward():
+    gradients = []
+    for probes in (False, True):
+        model = sharded()
+        inputs, labels = batch(dist.get_rank())
+        loss = cross_entropy(model(inputs), labels)
+        if probes:
+            probe(model, inputs, labels, loss=cross_entropy)
+        loss.backward()
+        gradients.append([p.grad.full_tensor() for p in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_dependency():
+    probe(sharded(), *batch(), loss=cross_entropy, dependency=3)
+
+
+def test_partly_sharded():
+    model = net()
+    fully_shard(model[0], mesh=init_device_mesh("cpu", (2,)))
+    probe(model, *batch(), loss=cross_entropy)
+
+
+def test_tensor_parallel():
+    plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
+    model = parallelize_module(net(), init_device_mesh("cpu", (2,)), plan)
+    probe(model, *batch(), loss=cross_entropy)
+
+
+class Picky(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = self.first(x)
+        if dist.get_rank() == 1:
+            raise ValueError("no such example")
+        return self.second(x)
+
+
+def test_error_on_one_rank():
+    inputs, labels = batch()
+    model = Picky()
+    mesh = init_device_mesh("cpu", (2,))
+    for module in (model.first, model.second, model):
+        fully_shard(module, mesh=mesh)
+    assert_healthy(model, inputs, labels, loss=cross_entropy)
+
+
+def test_after_it():
+    dist.barrier()
+"""
+)
+
+
 class Ended(NamedTuple):
     """How a test ended on one rank."""
 
@@ -259,7 +425,7 @@ def torchrun(folder: Path, source: str, *arguments: str, conftest: str = CONFTES
         file = folder / f"rank{rank}.jsonl"
         lines = file.read_text().splitlines() if file.exists() else []
         ranks.append({name: Ended(*how) for name, *how in map(json.loads, lines)})
-    assert ranks[0].keys() == ranks[1].keys(), done.stdout
+    assert ranks[0].keys() == ranks[1].keys(), (done.stdout, ranks)
     tests = {name: tuple(rank[name] for rank in ranks) for name in ranks[0]}
     return Run(done.returncode, done.stdout, tests)
 
