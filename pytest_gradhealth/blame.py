@@ -16,7 +16,7 @@ from torch.autograd.graph import Node
 
 from pytest_gradhealth.calling import call_model, fresh, scalar_loss
 from pytest_gradhealth.capture import Subject, run_backward
-from pytest_gradhealth.distributed import anywhere
+from pytest_gradhealth.distributed import anywhere, class_name
 from pytest_gradhealth.graph import op_name, sequence_number, walk
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
 from pytest_gradhealth.norms import l2_norm
@@ -93,7 +93,7 @@ class _Trace:
             if value and self._running and self.culprit is None:
                 parent = self._running[-1]
                 self.culprit = self.suspect or NonFinite("forward", parent.name, parent.type, value)
-            call = _Call(name, type(module).__name__, sequence_number())
+            call = _Call(name, class_name(module), sequence_number())
             self._running.append(call)
             self.calls.append(call)
 

@@ -14,7 +14,7 @@ from pytest_gradhealth.blame import first_non_finite
 from pytest_gradhealth.calling import Loss
 from pytest_gradhealth.carriers import data_carriers
 from pytest_gradhealth.confirm import copied, look_after_steps
-from pytest_gradhealth.distributed import agreed, anywhere, everywhere
+from pytest_gradhealth.distributed import agreed, anywhere, class_name, everywhere
 from pytest_gradhealth.influence import without_influence
 from pytest_gradhealth.isolation import isolated
 from pytest_gradhealth.limits import leaves_doubt, limits_of
@@ -22,11 +22,11 @@ from pytest_gradhealth.optimizers import OptimizerLike, build
 from pytest_gradhealth.precision import magnitudes
 from pytest_gradhealth.records import (
     RANK,
+    SOMEWHERE,
     Diagnosis,
     Finding,
     GradientProfile,
     Limit,
-    NonFinite,
     Update,
     verdict_of,
 )
@@ -47,9 +47,6 @@ MOST_SEEDS = 5
 
 #: How many of the user's training steps are made where they are judged.
 UPDATE_STEPS = 10
-
-#: For a NaN that a second run does not show again.
-SOMEWHERE = NonFinite("backward", "(loss)", "", "nan")
 
 
 @dataclass(frozen=True)
@@ -168,7 +165,7 @@ def diagnose(
         if verdict_of(findings) == "failure" or not _goes_on(case, settings, looks[0], limits):
             break
     return Diagnosis(
-        model=type(trial.subject.model).__name__,
+        model=class_name(trial.subject.model),
         verdict=verdict_of(findings),
         findings=tuple(sorted(findings, key=lambda finding: RANK[finding.severity])),
         profiles=tuple(profiles),

@@ -21,7 +21,7 @@ from typing import Any
 
 from pytest_gradhealth.context import current
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.records import Diagnosis
+from pytest_gradhealth.records import SOMEWHERE, Diagnosis
 
 #: Verdicts, worst first.
 _WORST_FIRST = ("failure", "warning", "healthy")
@@ -63,6 +63,12 @@ def is_fsdp(module: Any) -> bool:
     return _is(module, "torch.distributed.fsdp", "FSDPModule")
 
 
+def class_name(module: Any) -> str:
+    """The name of a module's class: of the one that was there before fully_shard, if that was."""
+    kind = type(module)
+    return str((kind.__bases__[-1] if is_fsdp(module) else kind).__name__)
+
+
 def is_sharded(model: Any) -> bool:
     """Whether no rank can compute a model's outputs alone, because each has a part of it."""
     if _initialised() is None or not _is(model, "torch.nn", "Module"):
@@ -98,6 +104,7 @@ def agreed(model: Any, make: Callable[[], Diagnosis]) -> Diagnosis:
     try:
         mine = make()
         verdicts = team.exchange(mine.verdict)
+        vague = team.exchange(str(any(p.non_finite == SOMEWHERE for p in mine.profiles)))
     except _ElsewhereError as error:
         raise ProbeError(str(error)) from None
     except BaseException as error:
@@ -105,7 +112,7 @@ def agreed(model: Any, make: Callable[[], Diagnosis]) -> Diagnosis:
         if is_sharded(model):
             team.end_alone(place)
         raise
-    worst = min(range(len(verdicts)), key=lambda i: _WORST_FIRST.index(verdicts[i]))
+    worst = min(range(len(verdicts)), key=lambda i: (_WORST_FIRST.index(verdicts[i]), vague[i]))
     rank = team.ranks[worst]
     if len(set(verdicts)) > 1:
         mine = replace(mine, device=f"{mine.device} of rank {rank}")

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from pytest_gradhealth.distributed import class_name
 from pytest_gradhealth.graph import Edge, edge_of
 from pytest_gradhealth.norms import l2_norm, spread
 from pytest_gradhealth.packed import outside_transforms, shape_of, unwrapped
@@ -123,7 +124,7 @@ class Recorder:
         """Names and types of the modules whose forward never ran."""
         for name, module in recorded_modules(self.model):
             if not self.calls[name] and type(module).forward is not nn.Module.forward:
-                yield name, type(module).__name__
+                yield name, class_name(module)
 
     def keyed(self) -> tuple[str, ...]:
         """Names of the nn.ModuleDicts, whose members have the caller's keys for names."""
@@ -152,7 +153,7 @@ class Recorder:
         self.calls[name] += 1
         found = list(tensors(outputs))
         if not found:
-            self.opaque.append(Mark(name, type(module).__name__, call, 0, (), 0))
+            self.opaque.append(Mark(name, class_name(module), call, 0, (), 0))
         for number, tensor in enumerate(found):
             self._mark(name, module, call, number, tensor)
         attends = isinstance(module, nn.MultiheadAttention) or makes_values(name)
@@ -168,7 +169,7 @@ class Recorder:
         tensor: Tensor,
         kind: str = "Tensor",
     ) -> None:
-        kind = kind if module is None else type(module).__name__
+        kind = kind if module is None else class_name(module)
         tensor = unwrapped(tensor)
         shape = shape_of(tensor)
         mark = Mark(name, kind, call, number, shape, math.prod(shape), leaf=kind)

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from pytest_gradhealth.calling import COTANGENT_SEED, call_model, fresh
 from pytest_gradhealth.capture import Look, Subject, look
+from pytest_gradhealth.distributed import class_name
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation import seed_everything
 from pytest_gradhealth.recorder import recorded_modules
@@ -146,7 +147,7 @@ class _Tape:
                 stepwise = self.calls[name] > self.dependency
                 if not stepwise and not isinstance(module, nn.RNNBase):
                     continue
-                self._types[name] = type(module).__name__
+                self._types[name] = class_name(module)
                 before = module.register_forward_pre_hook(self._tap(name), with_kwargs=True)
                 keep = self._keep_step if stepwise else self._keep_sequence
                 handles += [before, module.register_forward_hook(self._after(name, keep))]

@@ -16,7 +16,7 @@ from pytest_gradhealth.calling import Loss, check_inputs
 from pytest_gradhealth.capture import Subject
 from pytest_gradhealth.confirm import copied
 from pytest_gradhealth.devices import choose_device, device_of, has_accelerator
-from pytest_gradhealth.distributed import is_ddp, is_dtensor, is_fsdp, is_sharded
+from pytest_gradhealth.distributed import class_name, is_ddp, is_dtensor, is_fsdp, is_sharded
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation import isolated, seed_everything
 from pytest_gradhealth.lightning import is_lightning, training_batch
@@ -113,7 +113,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     on_device = all(m is None or m.type == device.type for m in map(device_of, subject.modules))
     if in_place and not (on_device and (device.type == "cpu" or device_of(model) == device)):
         raise ProbeError(
-            f"{type(model).__name__} is sharded on {device_of(model)} and cannot be moved to"
+            f"{class_name(model)} is sharded on {device_of(model)} and cannot be moved to"
             f" {device}; pass device='auto' to probe it where it is"
         )
     # The reducer hangs on the parameters of a wrapped model, and would count our backwards.
@@ -159,7 +159,7 @@ def _built(factory: Callable[[], nn.Module], seed: int, wanted: str) -> nn.Modul
 
 def check_shared(model: nn.Module, case: Case) -> None:
     """Raise ProbeError for a model that processes share in a way that cannot be measured."""
-    name = type(model).__name__
+    name = class_name(model)
     if case.is_factory and (is_ddp(model) or is_sharded(model)):
         raise ProbeError(
             f"the model factory returned a {name} that several processes share, which not every"
@@ -204,7 +204,7 @@ def _check_sharded(model: nn.Module, case: Case) -> None:
             )
         return
     raise ProbeError(
-        f"parts of {type(model).__name__} are sharded, but not the model itself; call fully_shard"
+        f"parts of {class_name(model)} are sharded, but not the model itself; call fully_shard"
         " on it as well"
     )
 
