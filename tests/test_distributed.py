@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import pytest_gradhealth
+from pytest_gradhealth.distributed import reports
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
@@ -40,10 +41,12 @@ def process_group():
 
 
 def pytest_runtest_logreport(report):
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
     if report.when == "call" or report.outcome != "passed":
         crash = getattr(report.longrepr, "reprcrash", None)
         line = [report.nodeid.partition("::")[2], report.outcome, crash.message if crash else ""]
-        with Path(f"rank{RANK}.jsonl").open("a") as file:
+        with Path(__file__).with_name(f"rank{RANK}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\\n")
 """
 
@@ -184,7 +187,7 @@ def test_cured(gradhealth):
     for _ in range(2):
         try:
             gradhealth.assert_no_vanishing(
-                model, inputs, labels, loss=cross_entropy, remedy_budget=1
+                model, inputs, labels, loss=cross_entropy, remedy_budget=0.3
             )
         except AssertionError as error:
             found.append(error.diagnosis.treatments)
@@ -242,8 +245,9 @@ def state_of(model):
     ]
 
 
-@pytest.mark.parametrize("layers", [True, False])
-@pytest.mark.parametrize("make", [net, lambda: net(12, nn.Sigmoid), lambda: net(3, nn.Identity)])
+@pytest.mark.parametrize(
+    ("make", "layers"), [(net, True), (net, False), (lambda: net(12, nn.Sigmoid), True)]
+)
 def test_profile(make, layers):
     inputs, labels = batch()
     plain = probe(make(), inputs, labels, loss=cross_entropy, clip=1.0)
@@ -320,7 +324,7 @@ def test_error_in_forward():
     model = sharded()
     with pytest.raises(ProbeError, match="forward raised"):
         probe(model, torch.randn(4, 7), loss=lambda outputs: outputs.sum())
-    with pytest.raises(ProbeError, match="the loss raised"):
+    with pytest.raises(ProbeError, match="loss <lambda> raised"):
         probe(model, batch()[0], loss=lambda outputs: outputs.nothing)
     assert_same_profile(
         probe(model, *batch(), loss=cross_entropy), probe(net(), *batch(), loss=cross_entropy)
@@ -435,3 +439,189 @@ def torchrun(folder: Path, source: str, *arguments: str, conftest: str = CONFTES
 @pytest.fixture(scope="module")
 def ddp(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return torchrun(tmp_path_factory.mktemp("ddp"), DDP, "--gradhealth-report")
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return torchrun(tmp_path_factory.mktemp("sharded"), SHARDED, "--gradhealth-report")
+
+
+def passed(run: Run, test: str) -> None:
+    ended = [how for name, how in run.tests.items() if name.partition("[")[0] == test]
+    assert ended
+    assert ended == [(Ended("passed", ""), Ended("passed", ""))] * len(ended), run.output
+
+
+def errors(run: Run, test: str) -> tuple[str, ...]:
+    """What a test failed with on each rank, without the name of the error."""
+    assert [how.outcome for how in run.tests[test]] == ["failed", "failed"], run.output
+    return tuple(how.message.partition(": ")[2] for how in run.tests[test])
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "test_profile",
+        "test_steps_after_a_probe",
+        "test_probe_between_forward_and_backward",
+        "test_cured",
+        "test_plain_model_on_one_rank",
+        "test_other_limits_on_one_diagnosis",
+    ],
+)
+def test_a_wrapped_model_is_measured_as_the_plain_one_and_left_as_it_was(
+    ddp: Run, test: str
+) -> None:
+    passed(ddp, test)
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "test_profile",
+        "test_optimizer_instance",
+        "test_steps_after_a_probe",
+        "test_gradients_of_the_caller_stay",
+        "test_doubt_on_one_rank",
+        "test_shared_probes",
+        "test_error_in_forward",
+        "test_probe_between_forward_and_backward",
+    ],
+)
+def test_a_sharded_model_is_measured_as_the_plain_one_and_left_as_it_was(
+    sharded: Run, test: str
+) -> None:
+    passed(sharded, test)
+
+
+def test_bad_data_on_one_rank_fails_a_wrapped_model_on_all_with_one_message(ddp: Run) -> None:
+    first, second = errors(ddp, "test_bad_data_on_one_rank")
+    assert first == second
+    headline, _, setting, *_ = first.splitlines()
+    assert headline == "the loss is NaN, although every layer's output is finite [GH301]"
+    assert setting.startswith("Sequential on cpu of rank 1, 7 points, seed ")
+
+
+def test_bad_data_on_one_rank_fails_a_sharded_model_on_all_with_one_message(sharded: Run) -> None:
+    first, second = errors(sharded, "test_bad_data_on_one_rank")
+    assert first == second
+    headline, _, setting, *_ = first.splitlines()
+    assert headline == "the loss is NaN, although every layer's output is finite [GH301]"
+    assert setting.startswith("Sequential on cpu, 7 points, seed ")
+    assert "a sharded model\n        cannot be copied: probe it before fully_shard" in first
+
+
+EMPTY = "the batch is empty: the first input has shape (0, 16); pass at least one example"
+PICKY = "Picky.forward raised ValueError: no such example\n  it was called with (32, 16) float32"
+LEFT = (
+    "rank 1 left this test without coming to this check; every rank has to run the same checks of"
+    " a model that they share, in the same order"
+)
+
+
+@pytest.mark.parametrize(
+    ("test", "first", "second"),
+    [
+        ("test_error_on_one_rank", f"on rank 1: {PICKY}", PICKY),
+        ("test_bad_inputs_on_one_rank", EMPTY, f"on rank 0: {EMPTY}"),
+        (
+            "test_factory",
+            "the model factory returned a DistributedDataParallel that several processes share,"
+            " which not every process may build as often; build it once, on every rank, and pass"
+            " it",
+            "",
+        ),
+        (
+            "test_nested",
+            "1 is a DistributedDataParallel inside the model; wrap the whole model, or probe 1 by"
+            " itself",
+            "",
+        ),
+    ],
+)
+def test_an_error_on_a_rank_is_told_on_all(ddp: Run, test: str, first: str, second: str) -> None:
+    assert errors(ddp, test) == (first, second or first)
+
+
+def test_a_rank_that_fails_before_a_check_leaves_nobody_waiting(ddp: Run) -> None:
+    first, second = ddp.tests["test_failure_before_the_check_on_one_rank"]
+    assert first == Ended("failed", f"pytest_gradhealth.ProbeError: {LEFT}")
+    assert second.outcome == "failed"
+    assert second.message.startswith("assert 1 == 0")
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (
+            "test_dependency",
+            "dependency is not measured on a sharded model; probe the model before fully_shard",
+        ),
+        (
+            "test_partly_sharded",
+            "parts of Sequential are sharded, but not the model itself; call fully_shard on it as"
+            " well",
+        ),
+        (
+            "test_tensor_parallel",
+            "0.weight is a DTensor of tensor parallelism: each rank sees a part of a layer's"
+            " gradient only; probe the model before parallelize_module, where the gradient is the"
+            " same",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_of_a_sharded_model_is_said(
+    sharded: Run, test: str, message: str
+) -> None:
+    assert errors(sharded, test) == (message, message)
+
+
+def test_a_rank_that_fails_alone_in_a_sharded_model_ends_the_run(sharded: Run) -> None:
+    ended = sharded.tests["test_error_on_one_rank"][1]
+    assert ended == Ended("failed", f"pytest_gradhealth.ProbeError: {PICKY}")
+    assert sharded.tests.get("test_after_it", (Ended("not run", ""),) * 2)[1].outcome == "not run"
+    assert "rank 1 failed alone in a model that the ranks compute together" in sharded.output
+    assert sharded.code == 1
+
+
+def test_the_report_is_written_on_rank_0_only(ddp: Run) -> None:
+    assert ddp.output.count(" gradient health ") == 1
+
+
+PLAIN = """
+import torch
+
+
+def test_plain(gradhealth):
+    gradhealth.assert_healthy(torch.nn.Linear(4, 2), torch.randn(8, 4))
+"""
+
+
+def test_xdist_under_torchrun_reports_once(tmp_path: Path) -> None:
+    pytest.importorskip("xdist")
+    source = CONFTEST.replace("autouse=True", "autouse=False")
+    run = torchrun(tmp_path, PLAIN, "-p", "xdist", "-n1", "--gradhealth-report", conftest=source)
+    assert run.code == 0
+    assert run.tests == {"test_plain": (Ended("passed", ""),) * 2}
+    assert run.output.count(" gradient health ") == 1
+    assert run.output.count("1 probe: 1 healthy") == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "reported"),
+    [
+        ({}, True),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, True),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, False),
+        ({"RANK": "1"}, True),
+        ({"RANK": "1", "WORLD_SIZE": "1"}, True),
+    ],
+)
+def test_without_a_process_group_the_environment_tells_the_rank(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], reported: bool
+) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert reports() is reported
