@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_gradhealth.calling import Loss
 from pytest_gradhealth.context import current
 from pytest_gradhealth.diagnosis import declared_step, diagnose
+from pytest_gradhealth.distributed import agreed, by_owner
 from pytest_gradhealth.errors import GradientHealthError, ProbeError
 from pytest_gradhealth.messages import render
 from pytest_gradhealth.optimizers import OptimizerLike
@@ -284,7 +285,7 @@ def measured(case: Case, values: SettingValues) -> Diagnosis:
             _check_measured(case.model, case)
             diagnosis = judged(case.model, settings, _rules(context))[0]
         else:
-            diagnosis = _diagnosed(context, case, settings)
+            diagnosis = agreed(case.model, lambda: _diagnosed(context, case, settings))
     except ProbeError as error:
         # What the caller can act on is in the message and its cause, not in frames of ours.
         raise error.with_traceback(None) from error.__cause__
@@ -371,7 +372,10 @@ def _with_treatments(
 ) -> Diagnosis:
     """Try the remedies on copies of what failed, and have them in the report."""
     remedies = built_in_remedies() if context is None else context.remedies
-    treated = replace(diagnosis, treatments=treat(diagnosis, failures, remedies))
+    treated = by_owner(
+        diagnosis,
+        lambda: replace(diagnosis, treatments=treat(diagnosis, failures, remedies)),
+    )
     if context is not None:
         context.record(treated)
     return treated

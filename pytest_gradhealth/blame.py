@@ -16,6 +16,7 @@ from torch.autograd.graph import Node
 
 from pytest_gradhealth.calling import call_model, fresh, scalar_loss
 from pytest_gradhealth.capture import Subject, run_backward
+from pytest_gradhealth.distributed import anywhere
 from pytest_gradhealth.graph import op_name, sequence_number, walk
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
 from pytest_gradhealth.norms import l2_norm
@@ -23,6 +24,7 @@ from pytest_gradhealth.packed import outside_transforms, packed, unwrapped
 from pytest_gradhealth.recorder import recorded_modules
 from pytest_gradhealth.records import NonFinite
 from pytest_gradhealth.tree import tensors
+from pytest_gradhealth.wrappers import class_name
 
 
 def first_non_finite(subject: Subject, *, seed: int) -> NonFinite | None:
@@ -35,9 +37,12 @@ def first_non_finite(subject: Subject, *, seed: int) -> NonFinite | None:
         outputs = call_model(subject.model, inputs)
         loss = scalar_loss(outputs, targets, subject.loss)
     value = _kind(loss)
-    if trace.culprit is None and value:
-        return trace.suspect or NonFinite("loss", "(loss)", "", value)
-    return trace.culprit or _first_in_backward(subject, loss, trace, began)
+    found = trace.culprit
+    if found is None and value:
+        found = trace.suspect or NonFinite("loss", "(loss)", "", value)
+    if anywhere(subject.model, found is not None):
+        return found
+    return _first_in_backward(subject, loss, trace, began)
 
 
 @dataclass
@@ -89,7 +94,7 @@ class _Trace:
             if value and self._running and self.culprit is None:
                 parent = self._running[-1]
                 self.culprit = self.suspect or NonFinite("forward", parent.name, parent.type, value)
-            call = _Call(name, type(module).__name__, sequence_number())
+            call = _Call(name, class_name(module), sequence_number())
             self._running.append(call)
             self.calls.append(call)
 

@@ -15,6 +15,7 @@ from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.lightning import TrainingBatch, advice, returned, training_step
 from pytest_gradhealth.packed import packed, shape_of
 from pytest_gradhealth.tree import map_tensors, tensors
+from pytest_gradhealth.wrappers import class_name
 
 Loss = Callable[..., Any]
 
@@ -80,7 +81,7 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
     except Exception as error:
         method = "training_step" if in_step else "forward"
         raise ProbeError(
-            f"{type(model).__name__}.{method} raised {type(error).__name__}: {error}"
+            f"{class_name(model)}.{method} raised {type(error).__name__}: {error}"
             f"\n  it was called with {_describe(inputs)}" + (advice(error) if in_step else "")
         ) from error
     return returned(model, outputs) if in_step else outputs

@@ -13,12 +13,20 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from pytest_gradhealth.calling import Loss, call_model, fresh, scalar_loss
-from pytest_gradhealth.distributed import together
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.graph import DominatorTree, Edge, dominators, sequence_number, walk
+from pytest_gradhealth.graph import (
+    DominatorTree,
+    Edge,
+    Graph,
+    dominators,
+    sequence_number,
+    walk,
+)
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
-from pytest_gradhealth.norms import cosine, has_equal_rows, is_sharded, l2_norm, to_numbers
+from pytest_gradhealth.norms import cosine, has_equal_rows, l2_norm, to_numbers
 from pytest_gradhealth.outputs import Seen, seen
+from pytest_gradhealth.packed import whole
+from pytest_gradhealth.parts import owners, whole_norms
 from pytest_gradhealth.paths import gradient_paths
 from pytest_gradhealth.recorder import Key, Mark, Recorder
 from pytest_gradhealth.records import (
@@ -34,6 +42,7 @@ from pytest_gradhealth.records import (
 from pytest_gradhealth.step import Step, penalty_gradients
 from pytest_gradhealth.tree import tensors
 from pytest_gradhealth.units import Place, SeenActivation, activations_of
+from pytest_gradhealth.wrappers import is_sharded
 
 
 @dataclass(frozen=True)
@@ -64,9 +73,8 @@ class Subject:
 
     def run(self) -> Tensor:
         """Forward to the scalar loss, on copies of the batch."""
-        with together(self.model):
-            inputs, targets = fresh((self.inputs, self.targets), self.device)
-            loss = scalar_loss(call_model(self.model, inputs), targets, self.loss)
+        inputs, targets = fresh((self.inputs, self.targets), self.device)
+        loss = scalar_loss(call_model(self.model, inputs), targets, self.loss)
         return loss if self.scale == 1.0 else loss * self.scale
 
 
@@ -99,28 +107,29 @@ def look(subject: Subject, *, seed: int, steps: int = 0, functional: bool = Fals
     """
     seed_everything(seed, subject.device)
     began = sequence_number()
+    # Under fully_shard, a forward leaves other parameters in place.
+    leaves: dict[int, Tensor] = {id(t): t for m in subject.modules for t in m.parameters()}
     recorder = Recorder(subject.model, functional)
     with recorder.attached():
-        with together(subject.model):
-            inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
-            recorder.mark_inputs(inputs)
-            outputs = call_model(subject.model, inputs)
-            recorder.active = False
-            if not recorder.missed:
-                loss = scalar_loss(outputs, targets, subject.loss)
+        inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
+        recorder.mark_inputs(inputs)
+        outputs = call_model(subject.model, inputs)
+        recorder.active = False
         if recorder.missed:
             return look(subject, seed=seed, steps=steps, functional=True)
+        loss = scalar_loss(outputs, targets, subject.loss)
         measured_outputs = seen(outputs, inputs, targets)
         graph = walk(loss)
         unregistered = _unregistered(subject, graph.leaves, inputs, outputs)
         del inputs, targets, outputs
         keep = graph.reaches_behind(began)
         marks = _path_marks(recorder.marks, graph.root)
+        _find_owners(subject.model, graph, marks.values())
         activations = activations_of(
             graph.nodes, _places(recorder.marks) | _parameter_places(subject.model, graph.nodes)
         )
         tree = dominators(graph, {m.edge: i for i, m in marks.items() if m.edge is not None})
-        leaves: dict[int, Tensor] = {id(t): t for m in subject.modules for t in m.parameters()}
+        leaves |= {id(t): t for m in subject.modules for t in m.parameters()}
         leaves |= {id(t): t for t in graph.leaves}
         del graph
         recorder.forget_graph()
@@ -178,6 +187,16 @@ def _path_marks(marks: Iterable[Mark], root: Edge) -> dict[int, Mark]:
     return dict(enumerate(layers))
 
 
+def _find_owners(model: nn.Module, graph: Graph, marks: Iterable[Mark]) -> None:
+    """Note which marks are parts, that tensor parallelism has left to each rank."""
+    if not is_sharded(model):
+        return
+    found = owners(graph.nodes)
+    for mark in marks:
+        mark.owners = frozenset() if mark.edge is None else found.get(mark.edge[0], frozenset())
+        mark.numel *= len(mark.owners) or 1
+
+
 def _places(marks: Iterable[Mark]) -> dict[Node, Place]:
     """The nodes that computed module outputs."""
     return {m.edge[0]: Place(m.name, m.type, m.leaf) for m in marks if m.edge is not None}
@@ -197,7 +216,7 @@ def _unregistered(
 
     A sharded model computes with gathered ones, which it does not list either.
     """
-    if any(map(is_sharded, subject.model.parameters())):
+    if is_sharded(subject.model):
         return ()
     known = {id(t) for m in subject.modules for t in m.parameters()} | set(map(id, tensors(inputs)))
     foreign = [t for t in leaves if isinstance(t, nn.Parameter) and id(t) not in known]
@@ -276,7 +295,8 @@ def _with_same_rows(parameters: Mapping[str, nn.Parameter]) -> list[str]:
         if p.layout == torch.strided and p.grad.layout == torch.strided
     }
     with torch.no_grad():
-        equal = to_numbers([(w[0] == w[-1]).all() for w in weights.values()])
+        ends = [whole(weight)[:: len(weight) - 1] for weight in weights.values()]
+        equal = to_numbers([(first == last).all() for first, last in ends])
         suspects = [item for item, same in zip(weights.items(), equal, strict=True) if same]
         return [
             name
@@ -290,7 +310,7 @@ def _thirds(name: str, gradient: Tensor | None) -> tuple[Tensor, ...]:
     joint = name.endswith(("in_proj_weight", "qkv.weight"))
     if not joint or gradient is None or gradient.dim() < 2 or gradient.shape[0] % 3:
         return ()
-    return tuple(map(l2_norm, gradient.chunk(3)))
+    return tuple(map(l2_norm, whole(gradient).chunk(3)))
 
 
 def _norm_of(penalties: Mapping[str, Tensor] | None, name: str, parameter: Tensor) -> Tensor | None:
@@ -328,11 +348,22 @@ def _read(
         return None if tensor is None else next(numbers)
 
     loss_value = next(numbers)
+    norms = [
+        (mark, read(mark.activation), read(mark.gradient), read(mark.tokens))
+        for mark in recorder.marks
+    ]
+    wholes = whole_norms(
+        recorder.model,
+        {i: (a or 0.0, g or 0.0) for i, (mark, a, g, _) in enumerate(norms) if mark.owners},
+        {i: mark.owners for i, mark in enumerate(recorder.marks)},
+    )
     outputs: dict[int, OutputRecord] = {}
-    for mark in recorder.marks:
-        activation, gradient = read(mark.activation), read(mark.gradient)
+    for i, (mark, activation, gradient, tokens) in enumerate(norms):
+        if i in wholes:
+            activation, whole_gradient = wholes[i]
+            gradient = None if gradient is None else whole_gradient
         gradient = None if gradient is None else gradient * unscale
-        outputs[id(mark)] = _output_record(mark, activation, gradient, read(mark.tokens))
+        outputs[id(mark)] = _output_record(mark, activation, gradient, tokens)
     parameters = tuple(_parameter_record(p, unscale, *map(read, p.scalars)) for p in measured)
     units = [_activation_record(a, read(a.dead), read(a.flat)) for a in activations]
     spread, magnitude = outputs_seen.read(numbers)

@@ -16,10 +16,11 @@ from torch.optim import Optimizer
 from pytest_gradhealth.capture import Look, Subject, named_parameters
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation import held_tensors, isolated
-from pytest_gradhealth.norms import is_sharded
 from pytest_gradhealth.optimizers import OptimizerLike, build, copy_into
+from pytest_gradhealth.packed import whole
 from pytest_gradhealth.through_time import look_through_time
 from pytest_gradhealth.training import train
+from pytest_gradhealth.wrappers import is_fsdp
 
 
 def copied(
@@ -28,8 +29,13 @@ def copied(
     """Deep-copy model, loss and optimizer together and move them to `device`.
 
     A loss that is a method of the model becomes that of the copy; tensors that the model keeps of
-    an earlier forward are copied without their graph. To be called inside `isolated`.
+    an earlier forward are copied without their graph. A model under fully_shard cannot be copied
+    and stands for itself. To be called inside `isolated`, which restores it.
     """
+    if any(map(is_fsdp, subject.model.modules())):
+        own: dict[int, Any] = {id(p): p for p in subject.model.parameters()}
+        stepper = copy_into(optimizer, own) if isinstance(optimizer, Optimizer) else optimizer
+        return subject, stepper
     loss = subject.loss if isinstance(subject.loss, nn.Module) else None
     instance = optimizer if isinstance(optimizer, Optimizer) else None
     try:
@@ -39,12 +45,6 @@ def copied(
         if instance is not None:
             instance = copy_into(instance, memo)
     except Exception as error:
-        if any(map(is_sharded, subject.model.parameters())):
-            raise ProbeError(
-                f"{type(subject.model).__name__} is sharded and cannot be copied"
-                f" ({type(error).__name__}: {error}), which confirming a verdict takes; pass"
-                " confirm_steps=0 to judge the first look alone, or the model before it is sharded"
-            ) from error
         raise ProbeError(
             f"{type(subject.model).__name__} cannot be deep-copied ({type(error).__name__}:"
             f" {error}), which confirming a verdict or moving to {device} takes; pass a factory"
@@ -97,7 +97,7 @@ def look_after_steps(
     def note(model: nn.Module) -> None:
         for name, (parameter, _) in named_parameters(model).items():
             gradient = parameter.grad
-            if name not in awake and gradient is not None and bool(gradient.any()):
+            if name not in awake and gradient is not None and bool(whole(gradient).any()):
                 awake.add(name)
 
     with isolated(subject.modules, subject.device):

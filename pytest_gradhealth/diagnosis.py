@@ -14,7 +14,7 @@ from pytest_gradhealth.blame import first_non_finite
 from pytest_gradhealth.calling import Loss
 from pytest_gradhealth.carriers import data_carriers
 from pytest_gradhealth.confirm import copied, look_after_steps
-from pytest_gradhealth.distributed import agreed, anywhere, gathered, is_shared
+from pytest_gradhealth.distributed import agreed, anywhere, everywhere
 from pytest_gradhealth.influence import without_influence
 from pytest_gradhealth.isolation import isolated
 from pytest_gradhealth.limits import leaves_doubt, limits_of
@@ -22,11 +22,11 @@ from pytest_gradhealth.optimizers import OptimizerLike, build
 from pytest_gradhealth.precision import magnitudes
 from pytest_gradhealth.records import (
     RANK,
+    SOMEWHERE,
     Diagnosis,
     Finding,
     GradientProfile,
     Limit,
-    NonFinite,
     Update,
     verdict_of,
 )
@@ -38,6 +38,7 @@ from pytest_gradhealth.step import Clip, Regularizer, Step
 from pytest_gradhealth.through_time import look_through_time
 from pytest_gradhealth.training import updates
 from pytest_gradhealth.trial import Case, ModelLike, Trial, check_case, prepare
+from pytest_gradhealth.wrappers import class_name
 
 #: L2 norm of the gradient at the loss in the steps before the second look, about that of a mean
 #: cross entropy over a hundred examples.
@@ -48,17 +49,18 @@ MOST_SEEDS = 5
 #: How many of the user's training steps are made where they are judged.
 UPDATE_STEPS = 10
 
-#: For a NaN that a second run does not show again.
-SOMEWHERE = NonFinite("backward", "(loss)", "", "nan")
-
 
 @dataclass(frozen=True)
 class Origin:
-    """What a diagnosis was made of, for whoever wants to try something on it."""
+    """What a diagnosis was made of, for whoever wants to try something on it.
+
+    `rank` is the process it was made in, where several share the model.
+    """
 
     case: Case
     settings: Settings
     rules: tuple[Rule, ...]
+    rank: int | None = None
 
 
 def declared_step(clip: Clip | None, regularizer: Regularizer | None) -> Step | None:
@@ -142,7 +144,7 @@ def probe(
     )
     step = declared_step(clip, regularizer)
     case = Case(model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale)
-    return diagnose(case, settings, (*built_in_rules(), *rules))
+    return agreed(model, lambda: diagnose(case, settings, (*built_in_rules(), *rules)))
 
 
 def diagnose(
@@ -160,12 +162,11 @@ def diagnose(
         limits = limits_of(settings, sgd=trial.kind.sgd, eps=_eps(trial))
         looks, found = examine(trial, settings.confirm_steps, chosen, limits)
         profiles += looks
-        findings = agreed(trial.subject.model, _with_news(findings, found))
-        goes_on = anywhere(trial.subject.model, _goes_on(case, settings, looks[0], limits))
-        if verdict_of(findings) == "failure" or not goes_on:
+        findings = _with_news(findings, found)
+        if verdict_of(findings) == "failure" or not _goes_on(case, settings, looks[0], limits):
             break
     return Diagnosis(
-        model=type(trial.subject.model).__name__,
+        model=class_name(trial.subject.model),
         verdict=verdict_of(findings),
         findings=tuple(sorted(findings, key=lambda finding: RANK[finding.severity])),
         profiles=tuple(profiles),
@@ -248,19 +249,17 @@ def examine(
     trial: Trial, confirm_steps: int, rules: Sequence[Rule], limits: Mapping[str, Limit]
 ) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
     """Look under one seed, again where a rule wants to be sure, and judge."""
-    subject, seed, model = trial.subject, trial.seed, trial.subject.model
+    subject, seed = trial.subject, trial.seed
     with isolated(subject.modules, subject.device):
         first = look_through_time(subject, seed=seed)
     if trial.makes_steps:
         made = _updates(trial, first.profile)
         first = replace(first, profile=replace(first.profile, updates=made))
-    finite = _is_finite(first.profile)
-    if anywhere(model, not finite):
-        bad = None
-        if not is_shared(model):  # one process would search while another waits for its gradient
-            with isolated(subject.modules, subject.device):
-                bad = first_non_finite(subject, seed=seed)
-        first = first if finite else first.marked(bad or SOMEWHERE)
+    if anywhere(subject.model, not _is_finite(first.profile)):
+        with isolated(subject.modules, subject.device):
+            bad = first_non_finite(subject, seed=seed)
+        if not _is_finite(first.profile):
+            first = first.marked(bad or SOMEWHERE)
     first = replace(first, profile=_with_ignored(trial, first.profile))
     if subject.loss_scale.format:
         with isolated(subject.modules, subject.device):
@@ -268,18 +267,19 @@ def examine(
         profile = replace(first.profile, magnitudes=forecast, loss_scale=subject.loss_scale)
         first = replace(first, profile=profile)
     findings = judge(rules, Evidence(first.profile, None, limits))
-    settled = all(f.path is None or f.severity == "info" for f in findings)
-    if not anywhere(model, _in_doubt(rules, findings) or not settled):
+    doubt = _in_doubt(rules, findings)
+    on_paths = any(f.path is not None and f.severity != "info" for f in findings)
+    if not anywhere(subject.model, doubt or on_paths):
         return [first.profile], findings
 
     carriers = None
-    if anywhere(model, len(first.profile.judged_paths) > 1):
+    if anywhere(subject.model, len(first.profile.judged_paths) > 1):
         with isolated(subject.modules, subject.device):
             carriers = data_carriers(subject, seed=seed)
     if carriers is not None:
         first = first.restricted_to(carriers)
         findings = judge(rules, Evidence(first.profile, None, limits))
-    if not confirm_steps or not anywhere(model, _in_doubt(rules, findings)):
+    if not confirm_steps or not anywhere(subject.model, _in_doubt(rules, findings)):
         return [first.profile], findings
 
     if trial.optimizer is None:
@@ -311,7 +311,7 @@ def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:
     called = {o.name for o in profile.outputs if o.state in ("unreached", "no-grad")}
     silent = {p.module for p in profile.parameters if p.state == "none"}
     names = sorted(called & silent & set(dict(subject.model.named_modules())))
-    names = sorted(set().union(*gathered(subject.model, names)))
+    names = everywhere(subject.model, names)
     if not names:
         return profile
     with isolated(subject.modules, subject.device):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth.capture import Subject
+from pytest_gradhealth.distributed import anywhere
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation import seed_everything
 from pytest_gradhealth.tree import map_tensors
@@ -26,7 +27,7 @@ def without_influence(subject: Subject, names: Sequence[str], *, seed: int) -> C
     """
     try:
         before = _loss(subject, (), seed)
-        if not _differs(before, _loss(subject, names, seed)):
+        if not anywhere(subject.model, _differs(before, _loss(subject, names, seed))):
             return frozenset(names)
         return frozenset(
             name for name in names[:MOST] if not _differs(before, _loss(subject, [name], seed))

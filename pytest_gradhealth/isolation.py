@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pytest_gradhealth.packed import own_part
+from pytest_gradhealth.wrappers import is_fsdp
+
 Undo = Callable[[], None]
 
 
@@ -37,8 +40,16 @@ def isolated(modules: Iterable[nn.Module], device: torch.device) -> Iterator[Non
         stack.callback(_restore_modes())
         stack.callback(_restore_random_state(device))
         for module in modules:
+            _reshard(module)
             stack.callback(_restore_module(module))
+            stack.callback(_reshard, module)
         yield
+
+
+def _reshard(root: Any) -> None:
+    """Have modules under fully_shard hold their own parameters again, not those of a forward."""
+    for module in filter(is_fsdp, root.modules()):
+        module.reshard()
 
 
 def held_tensors(module: nn.Module) -> Iterable[Tensor]:
@@ -274,6 +285,7 @@ def _accumulation_hooks(tensor: Tensor) -> dict[int, Any] | None:
 
 
 def _is_same_memory(tensor: Tensor, data: Tensor) -> bool:
+    tensor, data = own_part(tensor), own_part(data)
     return (
         tensor.layout == data.layout
         and tensor.data_ptr() == data.data_ptr()

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pytest_gradhealth.packed import packed
+from pytest_gradhealth.packed import packed, whole
+from pytest_gradhealth.wrappers import is_dtensor
 
 #: Between these, the squares of float32 numbers add up without loss.
 _SAFE_FLOAT32 = (1e-15, 1e18)
@@ -25,7 +26,7 @@ def l2_norm(tensor: Tensor) -> Tensor:
     infinite. On the CPU the number is looked at to choose the cheapest right way; on an accelerator
     nothing waits for the device.
     """
-    if is_sharded(tensor):
+    if is_dtensor(tensor):
         return whole(_norm(tensor.detach(), dtype=torch.float64))
     values = _values(tensor)
     if values.numel() == 0:
@@ -52,19 +53,6 @@ def to_numbers(scalars: Sequence[Tensor]) -> list[float]:
     return numbers
 
 
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether a tensor is a DTensor, parts of which other processes hold."""
-    return hasattr(tensor, "full_tensor")
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor as one: of a DTensor all parts, which every process has to ask for."""
-    if not is_sharded(tensor):
-        return tensor
-    complete: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
-    return complete
-
-
 def cosine(weight: Tensor, gradient: Tensor) -> Tensor:
     """Return the cosine of the angle between two tensors of one shape, NaN if one is zero."""
     dense = gradient if gradient.layout == torch.strided else gradient.to_dense()
@@ -84,6 +72,7 @@ def spread(outputs: Tensor) -> Tensor:
 
     Between 0 (all the same) and 1, also for integers and booleans; NaN for a batch of zeros.
     """
+    outputs = whole(outputs)
     values = outputs if outputs.is_floating_point() or outputs.is_complex() else outputs.double()
     distance: Tensor = l2_norm(values - values.mean(0)) / l2_norm(values)
     return distance
@@ -110,7 +99,7 @@ def _unit(tensor: Tensor) -> Tensor:
 
 
 def _values(tensor: Tensor) -> Tensor:
-    values = packed(tensor.detach())
+    values = packed(whole(tensor.detach()))
     if values.layout != torch.strided:
         values = values.coalesce().values() if values.is_sparse else values.values()
     if values.is_floating_point() or values.is_complex():

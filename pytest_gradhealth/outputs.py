@@ -87,6 +87,8 @@ def _apart(output: Tensor) -> Tensor:
     bias = _last_bias(output)
     if bias is None:
         return plain
+    if not bias.untyped_storage().size():
+        return torch.full_like(plain, math.nan)  # fully_shard has freed it: that cannot be told
     return torch.fmax(plain, spread(output.detach() - bias))
 
 
@@ -100,16 +102,11 @@ def _last_bias(output: Tensor) -> Tensor | None:
         for child in children:
             added: Tensor | None = getattr(child, "variable", None)
             if added is not None and added.dim() == 1:
-                return _shaped(added.detach(), output) if _is_there(added) else None
+                return _shaped(added.detach(), output)
         if op_name(node) not in _RESHAPING or not children:
             return None
         node = children[0]
     return None
-
-
-def _is_there(tensor: Tensor) -> bool:
-    """Whether a tensor has its memory: sharded parameters give it back after each forward."""
-    return tensor.untyped_storage().size() > 0
 
 
 def _shaped(bias: Tensor, output: Tensor) -> Tensor | None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from pytest_gradhealth.wrappers import is_dtensor
 
 _functorch = torch._C._functorch
 
@@ -20,6 +23,18 @@ def packed(tensor: Tensor) -> Tensor:
     if len({part.shape[1:] for part in parts}) == 1 and parts[0].dim():
         return torch.cat(parts)
     return torch.cat([part.reshape(-1) for part in parts])
+
+
+def whole(tensor: Any) -> Tensor:
+    """Return all elements of a DTensor, gathered from all ranks; any other tensor as it is."""
+    full: Tensor = tensor.full_tensor() if is_dtensor(tensor) else tensor
+    return full
+
+
+def own_part(tensor: Any) -> Tensor:
+    """Return what this rank holds of a DTensor; any other tensor as it is."""
+    own: Tensor = tensor.to_local() if is_dtensor(tensor) else tensor
+    return own
 
 
 def shape_of(tensor: Tensor) -> tuple[int, ...]:

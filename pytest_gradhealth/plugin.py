@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         problem = str(error)
     if problem:
         pytest.fail(problem, pytrace=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Let no other process wait for this one in a test that is over here."""
+    if "torch.distributed" in sys.modules and CONTEXT in item.stash:
+        from pytest_gradhealth.distributed import leave_test
+
+        leave_test(item.stash[CONTEXT].number)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,8 +12,10 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from pytest_gradhealth.diagnosis import Origin, diagnose, judge_again
+from pytest_gradhealth.distributed import anywhere
 from pytest_gradhealth.limits import limits_of
 from pytest_gradhealth.optimizers import OptimizerLike
+from pytest_gradhealth.packed import own_part
 from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.rules import Rule
 from pytest_gradhealth.settings import Settings, check_codes, is_selected
@@ -55,11 +57,15 @@ class ProbeCache:
         """
         state = fingerprint(case)
         measuring = _measuring(settings)
+        known_already: Diagnosis | None = None
         for known, theirs, their_state, diagnosis in self._known:
             if _is_same(known, case) and theirs == measuring and their_state == state:
                 again, unconfirmed = judged(diagnosis, settings, rules)
                 if not unconfirmed or not settings.confirm_steps:
-                    return again
+                    known_already = again
+                    break
+        if not anywhere(case.model, known_already is None) and known_already is not None:
+            return known_already
         fresh = diagnose(case, settings, rules, base_seed)
         # Taken again: a probe leaves the values of buffers alone, but not their version counters.
         self._known.insert(0, (case, measuring, fingerprint(case), fresh))
@@ -128,6 +134,7 @@ def _tensor_state(tensor: Tensor) -> tuple[object, ...]:
 
 def _sample(tensor: Tensor) -> str:
     """Norm and up to 64 elements, as text where NaN would differ from itself; "" without any."""
+    tensor = own_part(tensor)
     if tensor.is_meta or tensor.layout != torch.strided or not tensor.numel():
         return ""
     try:

@@ -15,10 +15,12 @@ from torch.nn.modules.conv import _ConvNd
 from pytest_gradhealth.graph import Edge, edge_of
 from pytest_gradhealth.norms import l2_norm, spread
 from pytest_gradhealth.packed import outside_transforms, shape_of, unwrapped
+from pytest_gradhealth.parts import Owners
 from pytest_gradhealth.records import INPUT, OUTPUT
 from pytest_gradhealth.rules.attention import makes_values
 from pytest_gradhealth.tree import tensors
 from pytest_gradhealth.uses import ParameterUses, is_functional
+from pytest_gradhealth.wrappers import class_name
 
 #: The type of a mark that no module made, but an operation on a parameter.
 PARAMETER = "Parameter"
@@ -34,7 +36,8 @@ class Mark:
     """One tensor that one call of a module returned; `edge` is None if it needs no gradient.
 
     `activation` and `gradient` are L2 norms, `tokens` the spread of what attention gets over its
-    sequence; all are 0-dim and still on the device.
+    sequence; all are 0-dim and still on the device. `owners` are the ranks that have a part each of
+    the tensor, if it is cut.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Mark:
     edge: Edge | None = None
     leaf: str = ""
     width: int | None = None
+    owners: Owners = frozenset()
     activation: Tensor | None = None
     gradient: Tensor | None = None
     tokens: Tensor | None = None
@@ -123,7 +127,7 @@ class Recorder:
         """Names and types of the modules whose forward never ran."""
         for name, module in recorded_modules(self.model):
             if not self.calls[name] and type(module).forward is not nn.Module.forward:
-                yield name, type(module).__name__
+                yield name, class_name(module)
 
     def keyed(self) -> tuple[str, ...]:
         """Names of the nn.ModuleDicts, whose members have the caller's keys for names."""
@@ -152,7 +156,7 @@ class Recorder:
         self.calls[name] += 1
         found = list(tensors(outputs))
         if not found:
-            self.opaque.append(Mark(name, type(module).__name__, call, 0, (), 0))
+            self.opaque.append(Mark(name, class_name(module), call, 0, (), 0))
         for number, tensor in enumerate(found):
             self._mark(name, module, call, number, tensor)
         attends = isinstance(module, nn.MultiheadAttention) or makes_values(name)
@@ -168,7 +172,7 @@ class Recorder:
         tensor: Tensor,
         kind: str = "Tensor",
     ) -> None:
-        kind = kind if module is None else type(module).__name__
+        kind = kind if module is None else class_name(module)
         tensor = unwrapped(tensor)
         shape = shape_of(tensor)
         mark = Mark(name, kind, call, number, shape, math.prod(shape), leaf=kind)
@@ -210,7 +214,7 @@ def units(module: nn.Module) -> int | None:
     if isinstance(module, nn.Linear):
         return module.out_features
     if isinstance(module, _ConvNd):
-        return module.out_channels * module.weight[0, 0].numel()
+        return module.out_channels * math.prod(module.weight.shape[2:])
     return None
 
 

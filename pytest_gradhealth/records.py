@@ -305,6 +305,10 @@ class NonFinite:
     parameter: str = ""
 
 
+#: For a NaN that a second run does not show again, or that another process has brought in.
+SOMEWHERE = NonFinite("backward", "(loss)", "", "nan")
+
+
 @dataclass(frozen=True)
 class Update:
     """One step of the user's training, made on a copy.

@@ -6,6 +6,7 @@ they do without it.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -26,6 +27,8 @@ T = TypeVar("T")
 #: Attribute of a test report that carries the probes of its phase.
 CARRIED = "gradhealth_probes"
 CONTEXT = pytest.StashKey["TestContext"]()
+#: Tests are numbered as this process comes to them.
+_numbers = itertools.count(1)
 BASE_SETTINGS = pytest.StashKey["Settings"]()
 
 
@@ -77,6 +80,7 @@ class TestContext:
 
     def __init__(self, item: pytest.Item) -> None:
         self.item = item
+        self.number = next(_numbers)
         self.recorded: list[Diagnosis] = []
 
     @cached_property

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.graph import walk
+from pytest_gradhealth.packed import whole
+from pytest_gradhealth.wrappers import is_dtensor
 
 #: The largest L2 norm of all gradients together, or a function that clips those of a list.
 Clip = float | Callable[[list[nn.Parameter]], object]
@@ -47,7 +49,7 @@ def clip_gradients(parameters: list[nn.Parameter], clip: Clip | None) -> None:
     if clip is None:
         return
     if not callable(clip):
-        torch.nn.utils.clip_grad_norm_(parameters, clip)
+        _clip_norm(parameters, clip)
         return
     try:
         clip(parameters)
@@ -56,6 +58,20 @@ def clip_gradients(parameters: list[nn.Parameter], clip: Clip | None) -> None:
             f"clip raised {type(error).__name__}: {error}; it is called with a list of parameters,"
             " for example lambda ps: torch.nn.utils.clip_grad_value_(ps, 0.5)"
         ) from error
+
+
+def _clip_norm(parameters: list[nn.Parameter], most: float) -> None:
+    """Scale all gradients down to a common norm, also where only some are DTensors."""
+    groups = [[p for p in parameters if is_dtensor(p) is spread] for spread in (False, True)]
+    if not all(groups):
+        torch.nn.utils.clip_grad_norm_(parameters, most)
+        return
+    norms = [
+        whole(torch.nn.utils.get_total_norm([p.grad for p in group if p.grad is not None]))
+        for group in groups
+    ]
+    for group in groups:
+        torch.nn.utils.clip_grads_with_norm_(group, most, torch.stack(norms).norm())
 
 
 def penalty_of(model: nn.Module, regularizer: Regularizer) -> Tensor:

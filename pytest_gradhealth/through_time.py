@@ -24,6 +24,7 @@ from pytest_gradhealth.isolation import seed_everything
 from pytest_gradhealth.recorder import recorded_modules
 from pytest_gradhealth.records import GradientProfile, TimeRecord
 from pytest_gradhealth.tree import tensors
+from pytest_gradhealth.wrappers import class_name
 
 
 def look_through_time(subject: Subject, *, seed: int, steps: int = 0) -> Look:
@@ -146,7 +147,7 @@ class _Tape:
                 stepwise = self.calls[name] > self.dependency
                 if not stepwise and not isinstance(module, nn.RNNBase):
                     continue
-                self._types[name] = type(module).__name__
+                self._types[name] = class_name(module)
                 before = module.register_forward_pre_hook(self._tap(name), with_kwargs=True)
                 keep = self._keep_step if stepwise else self._keep_sequence
                 handles += [before, module.register_forward_hook(self._after(name, keep))]

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pytest_gradhealth.capture import Subject, named_parameters, run_backward
+from pytest_gradhealth.distributed import anywhere
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.graph import sequence_number, walk
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
 from pytest_gradhealth.norms import l2_norm, to_numbers
 from pytest_gradhealth.records import Update
 from pytest_gradhealth.step import clip_gradients, penalty_of
+from pytest_gradhealth.wrappers import is_sharded
 
 Watcher = Callable[[nn.Module], None]
 
@@ -88,7 +90,8 @@ def _backward(subject: Subject, optimizer: Optimizer, losses: list[Tensor]) -> T
         own = {id(p) for module in subject.modules for p in module.parameters()}
         graph = walk(loss)
         foreign = [leaf for leaf in graph.leaves if id(leaf) not in own]
-        if len(foreign) == len(graph.leaves):
+        # fully_shard computes with parameters of its own making.
+        if len(foreign) == len(graph.leaves) and not is_sharded(subject.model):
             name = type(subject.model).__name__
             raise ProbeError(
                 f"a copy of {name} does not compute with its own parameters (does it keep a"
@@ -147,7 +150,7 @@ def updates(
         layer = worst.rpartition(".")[0] or worst
         change = by_name.get(worst, 0.0)
         found.append(Update(number, value, gradient, clipped, layer, change))
-        if not found[-1].finite:
+        if anywhere(subject.model, not found[-1].finite):
             break
     return tuple(found)
 

@@ -18,7 +18,6 @@ from pytest_gradhealth.calling import fresh
 from pytest_gradhealth.capture import Subject
 from pytest_gradhealth.confirm import copied
 from pytest_gradhealth.diagnosis import Origin, examine
-from pytest_gradhealth.distributed import is_shared
 from pytest_gradhealth.errors import CannotApplyError, ProbeError
 from pytest_gradhealth.guessing import constant_answer
 from pytest_gradhealth.isolation import isolated, seed_everything
@@ -46,6 +45,7 @@ from pytest_gradhealth.rules import Rule
 from pytest_gradhealth.step import Step
 from pytest_gradhealth.training import train
 from pytest_gradhealth.trial import Trial, prepare
+from pytest_gradhealth.wrappers import is_sharded
 
 #: Steps of the short training.
 STEPS = 60
@@ -92,8 +92,6 @@ def treat(
     chosen = [remedy for remedy in remedies if set(codes) & set(remedy.symptoms)]
     if not budget or not chosen:
         return ()
-    if is_shared(origin.case.model):
-        return ()  # a budget of time is not the same for all processes
     clock = _Clock(time.perf_counter() + budget, longest=diagnosis.milliseconds / 1e3)
     trial = prepare(origin.case, origin.settings, diagnosis.decisive_seed)
     ward = _Ward(
@@ -107,6 +105,9 @@ def treat(
         budget=budget,
     )
     nothing = _Untreated(Measure(), Comparison(ward.codes, math.nan, STEPS), Examined)
+    if is_sharded(trial.subject.model):
+        reason = "the layers of a sharded model cannot be replaced: probe it before it is sharded"
+        return tuple(_not_done(nothing, remedy, "cannot", reason) for remedy in chosen)
     if not clock.leaves_room:
         return tuple(_not_done(nothing, remedy, "not tried", ward.no_time) for remedy in chosen)
     with isolated(trial.subject.modules, trial.subject.device):

@@ -31,9 +31,10 @@ from pytest_gradhealth.packed import is_inside_transform
 from pytest_gradhealth.precision import declared_scale
 from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.settings import Settings
+from pytest_gradhealth.sharing import check_shared
 from pytest_gradhealth.step import Step, check_step
+from pytest_gradhealth.wrappers import class_name, is_ddp, is_sharded
 
-_REPLICATED = nn.parallel.DistributedDataParallel
 ModelLike = nn.Module | Callable[[], nn.Module]
 
 
@@ -88,12 +89,17 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     )
     model = getattr(model, "_orig_mod", model)
     check_model(model)
+    check_shared(model, is_factory=case.is_factory, declared=_declared(case))
+    shared = is_ddp(model)
+    model = model.get_submodule("module") if shared else model
     check_belongs(case.optimizer, model)
     case = _as_lightning_does(case, model)
     with isolated([model] if needs_building(case.optimizer) else [], torch.device("cpu")):
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         kind = kind_of(case.optimizer, trained)
-    device = choose_device(settings.device, model, settings.source("device"))
+    in_place = is_sharded(model)
+    device = device_of(model) if (shared or in_place) and settings.device == "auto" else None
+    device = device or choose_device(settings.device, model, settings.source("device"))
     step, decay = (Step(), {}) if case.step is None else (case.step, kind.decay)
     subject = Subject(
         model,
@@ -107,7 +113,13 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
         loss_scale=declared_scale(case.precision, case.loss_scale),
     )
     on_device = all(m is None or m.type == device.type for m in map(device_of, subject.modules))
-    if on_device and (device.type == "cpu" or device_of(model) == device):
+    if in_place and not (on_device and (device.type == "cpu" or device_of(model) == device)):
+        raise ProbeError(
+            f"{class_name(model)} is sharded on {device_of(model)} and cannot be moved to"
+            f" {device}; pass device='auto' to probe it where it is"
+        )
+    # The reducer hangs on the parameters of a wrapped model, and would count our backwards.
+    if not shared and on_device and (device.type == "cpu" or device_of(model) == device):
         return Trial(subject, case.optimizer, kind, seed, case.step is not None)
     with isolated(subject.modules, device):
         twin, optimizer = copied(subject, case.optimizer, device)
@@ -145,6 +157,16 @@ def _built(factory: Callable[[], nn.Module], seed: int, wanted: str) -> nn.Modul
             f"the model factory returned a {type(model).__name__}, not a torch.nn.Module"
         )
     return model
+
+
+def _declared(case: Case) -> list[str]:
+    """What was asked for beyond a plain look, by name."""
+    named = {
+        "dependency": case.dependency,
+        "precision": case.precision,
+        "regularizer": None if case.step is None else case.step.regularizer,
+    }
+    return [name for name, value in named.items() if value is not None]
 
 
 def check_case(case: Case) -> None:
@@ -190,11 +212,6 @@ def check_model(model: nn.Module) -> None:
             f"{type(model).__name__} nests its modules too deeply for Python's recursion limit"
             f" ({sys.getrecursionlimit()}); raise it with sys.setrecursionlimit(...), or nest less"
         ) from error
-    if any(isinstance(m, _REPLICATED) and m.static_graph for m in modules):
-        raise ProbeError(
-            "DistributedDataParallel with static_graph=True counts every backward, and would not"
-            " train after a probe; pass the model that it wraps: model.module"
-        )
     if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
         raise ProbeError(
             f"{type(model).__name__} holds a ScriptModule, which takes no hooks; pass the model as"

@@ -1,57 +1,662 @@
-"""Models that several processes share, under torchrun on one machine."""
+"""Models that several processes share, tested by runs of torchrun with two processes."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 
+import pytest_gradhealth
 from pytest_gradhealth.ranks import rank
-
-ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
-    reason="this torch has no torch.distributed with gloo",
+    reason="torch.distributed with gloo is not available",
+)
+
+CONFTEST = """
+import json, os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+torch.set_num_threads(1)
+RANK = os.environ["RANK"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def process_group():
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    yield
+    dist.destroy_process_group()
+
+
+def pytest_runtest_logreport(report):
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    if report.when == "call" or report.outcome != "passed":
+        crash = getattr(report.longrepr, "reprcrash", None)
+        line = [report.nodeid.partition("::")[2], report.outcome, crash.message if crash else ""]
+        with Path(__file__).with_name(f"rank{RANK}.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\\n")
+"""
+
+NETS = """
+import copy, math
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel as DDP
+
+from pytest_gradhealth import ProbeError, assert_healthy, assert_no_vanishing, probe
+
+
+
+
+def net(depth=3, activation=nn.ReLU, width=16):
+    torch.manual_seed(0)
+    layers = []
+    for _ in range(depth):
+        layers += [nn.Linear(width, width), activation()]
+    return nn.Sequential(*layers, nn.Linear(width, 4))
+
+
+def batch(seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(32, 16, generator=generator), torch.randint(4, (32,), generator=generator)
+
+
+def close(a, b):
+    return (a is None and b is None) or math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-12)
+
+
+def assert_same_profile(shared, plain, whole=True):
+    assert shared.verdict == plain.verdict
+    for one, other in zip(shared.profiles, plain.profiles, strict=True):
+        assert close(one.loss, other.loss)
+        for a, b in zip(one.outputs, other.outputs, strict=True):
+            assert (a.name, a.type, a.state, a.numel) == (b.name, b.type, b.state, b.numel)
+            assert a.shape == b.shape or not whole
+            assert close(a.norm, b.norm) and close(a.activation, b.activation)
+        for a, b in zip(one.parameters, other.parameters, strict=True):
+            assert (a.name, a.state, a.shape) == (b.name, b.state, b.shape)
+            assert close(a.gradient, b.gradient) and close(a.norm, b.norm)
+        assert len(one.paths) == len(other.paths) > 0
+        for a, b in zip(one.paths, other.paths, strict=True):
+            assert [point.name for point in a.points] == [point.name for point in b.points]
+            assert close(a.ratio, b.ratio)
+
+
+def train(model, steps, before=lambda: None):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(steps):
+        before()
+        inputs, labels = batch(10 * step + dist.get_rank())
+        optimizer.zero_grad()
+        cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+    return [p.detach().clone() for p in model.parameters()]
+
+"""
+
+DDP = (
+    NETS
+    + """
+@pytest.mark.parametrize("make", [net, lambda: net(12, nn.Sigmoid)])
+def test_profile(make):
+    inputs, labels = batch()
+    model = make()
+    plain = probe(model, inputs, labels, loss=cross_entropy)
+    shared = probe(DDP(model), inputs, labels, loss=cross_entropy)
+    assert plain.verdict == ("healthy" if make is net else "failure")
+    assert_same_profile(shared, plain)
+
+
+@pytest.mark.parametrize("options", [{}, {"static_graph": True}, {"find_unused_parameters": True}])
+def test_steps_after_a_probe(options):
+    plain = train(DDP(net(), **options), 3)
+    model = DDP(net(), **options)
+    probed = train(model, 3, lambda: probe(model, *batch(), loss=cross_entropy, min_ratio=0.99))
+    for one, other in zip(plain, probed, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_probe_between_forward_and_backward():
+    gradients = []
+    for probes in (False, True):
+        model = DDP(net())
+        inputs, labels = batch(dist.get_rank())
+        loss = cross_entropy(model(inputs), labels)
+        if probes:
+            probe(model, inputs, labels, loss=cross_entropy)
+        loss.backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_bad_data_on_one_rank():
+    inputs, labels = batch()
+    targets = torch.zeros(32, 4)
+    if dist.get_rank() == 1:
+        targets[3] = math.nan
+    assert_healthy(DDP(net()), inputs, targets, loss=nn.functional.mse_loss)
+
+
+class Picky(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = net()
+
+    def forward(self, x):
+        if dist.get_rank() == 1:
+            raise ValueError("no such example")
+        return self.inner(x)
+
+
+def test_error_on_one_rank():
+    inputs, labels = batch()
+    assert_healthy(DDP(Picky()), inputs, labels, loss=cross_entropy)
+
+
+def test_bad_inputs_on_one_rank():
+    inputs, labels = batch()
+    assert_healthy(DDP(net()), inputs[: 32 * dist.get_rank()], labels, loss=cross_entropy)
+
+
+def test_failure_before_the_check_on_one_rank():
+    inputs, labels = batch()
+    assert dist.get_rank() == 0
+    assert_healthy(DDP(net(), init_sync=False), inputs, labels, loss=cross_entropy)
+
+
+def test_cured(gradhealth):
+    inputs, labels = batch()
+    model, found = DDP(net(12, nn.Sigmoid)), []
+    for _ in range(2):
+        try:
+            gradhealth.assert_no_vanishing(
+                model, inputs, labels, loss=cross_entropy, remedy_budget=0.3
+            )
+        except AssertionError as error:
+            found.append(error.diagnosis.treatments)
+    texts = [None, None]
+    dist.all_gather_object(texts, repr(found))
+    assert texts[0] == texts[1]
+    assert all(len(treatments) > 5 for treatments in found)
+
+
+def test_plain_model_on_one_rank():
+    if dist.get_rank() == 0:
+        assert probe(net(), *batch(), loss=cross_entropy).verdict == "healthy"
+
+
+def test_other_limits_on_one_diagnosis(gradhealth):
+    inputs, labels = batch(dist.get_rank())
+    diagnosis = gradhealth.probe(DDP(net()), inputs, labels, loss=cross_entropy)
+    ratios = [None, None]
+    dist.all_gather_object(ratios, diagnosis.ratio)
+    assert ratios[0] == ratios[1]
+
+
+def test_factory():
+    probe(lambda: DDP(net()), *batch(), loss=cross_entropy)
+
+
+def test_nested():
+    model = nn.Sequential(nn.Linear(16, 16), DDP(nn.Linear(16, 4)))
+    probe(model, *batch(), loss=cross_entropy)
+"""
 )
 
 
-def test_under_torchrun_all_processes_agree(tmp_path: Path) -> None:
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("COVERAGE", "COV_", "PYTEST"))
-    }
-    environment |= {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")]),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--log-dir", str(tmp_path / "logs"), "--redirects", "3"]
-    command += ["-m", "pytest", "-p", "no:cacheprovider", "--gradhealth-report", "-W", "default"]
-    command += ["--rootdir", str(tmp_path), str(ROOT / "tests" / "distributed_models.py")]
-    ended = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+SHARDED = (
+    NETS
+    + """
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+
+def sharded(model=None, layers=True):
+    model = net() if model is None else model
+    mesh = init_device_mesh("cpu", (2,))
+    for layer in model if layers else ():
+        if isinstance(layer, nn.Linear):
+            fully_shard(layer, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def state_of(model):
+    return [
+        (id(p), p.grad is None, p.to_local().data_ptr(), p.full_tensor().tolist())
+        for p in model.parameters()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "layers"), [(net, True), (net, False), (lambda: net(12, nn.Sigmoid), True)]
+)
+def test_profile(make, layers):
+    inputs, labels = batch()
+    plain = probe(make(), inputs, labels, loss=cross_entropy, clip=1.0)
+    model = sharded(make(), layers)
+    before = state_of(model)
+    shared = probe(model, inputs, labels, loss=cross_entropy, clip=1.0)
+    assert state_of(model) == before
+    assert_same_profile(shared, plain)
+    for one, other in zip(shared.profile.updates, plain.profile.updates, strict=True):
+        assert close(one.loss, other.loss) and close(one.change, other.change)
+
+
+def test_optimizer_instance():
+    inputs, labels = batch()
+    found = []
+    for model in (net(12, nn.Sigmoid), sharded(net(12, nn.Sigmoid))):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        found.append(probe(model, inputs, labels, loss=cross_entropy, optimizer=optimizer))
+        assert not optimizer.state
+    assert len(found[0].profiles) == 2
+    assert_same_profile(found[1], found[0])
+
+
+@pytest.mark.parametrize("layers", [True, False])
+def test_steps_after_a_probe(layers):
+    whole = []
+    for before in (False, True):
+        model = sharded(layers=layers)
+        check = lambda: probe(model, *batch(), loss=cross_entropy, min_ratio=0.99, clip=1.0)
+        train(model, 3, check if before else lambda: None)
+        whole.append([p.full_tensor() for p in model.parameters()])
+    for one, other in zip(*whole, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_gradients_of_the_caller_stay():
+    model = sharded()
+    inputs, labels = batch()
+    cross_entropy(model(inputs), labels).backward()
+    gradients = [p.grad for p in model.parameters()]
+    values = [g.full_tensor().clone() for g in gradients]
+    probe(model, inputs, labels, loss=cross_entropy, min_ratio=0.99)
+    for p, gradient, value in zip(model.parameters(), gradients, values, strict=True):
+        assert p.grad is gradient
+        assert torch.equal(gradient.full_tensor(), value)
+
+
+def test_bad_data_on_one_rank():
+    inputs, labels = batch()
+    targets = torch.zeros(32, 4)
+    if dist.get_rank() == 1:
+        targets[3] = math.nan
+    assert_healthy(sharded(), inputs, targets, loss=nn.functional.mse_loss)
+
+
+def test_doubt_on_one_rank():
+    inputs, labels = batch()
+    inputs = inputs * (1e-12 if dist.get_rank() == 1 else 1.0)
+    found = probe(sharded(), inputs, labels, loss=cross_entropy)
+    texts = [None, None]
+    dist.all_gather_object(texts, repr(found))
+    assert texts[0] == texts[1]
+
+
+def test_shared_probes(gradhealth):
+    model, (inputs, labels) = sharded(net(12, nn.Sigmoid)), batch()
+    with pytest.raises(AssertionError) as failure:
+        gradhealth.assert_no_vanishing(model, inputs, labels, loss=cross_entropy, remedy_budget=1)
+    assert {t.outcome for t in failure.value.diagnosis.treatments} == {"cannot"}
+    gradhealth.assert_no_exploding(model, inputs, labels, loss=cross_entropy)
+
+
+def test_error_in_forward():
+    model = sharded()
+    with pytest.raises(ProbeError, match="forward raised"):
+        probe(model, torch.randn(4, 7), loss=lambda outputs: outputs.sum())
+    with pytest.raises(ProbeError, match="loss <lambda> raised"):
+        probe(model, batch()[0], loss=lambda outputs: outputs.nothing)
+    assert_same_profile(
+        probe(model, *batch(), loss=cross_entropy), probe(net(), *batch(), loss=cross_entropy)
     )
-    logs = sorted((tmp_path / "logs").rglob("stdout.log"))
-    texts = [log.read_text() for log in logs]
-    assert ended.returncode == 0, "\n".join([ended.stdout, ended.stderr, *texts])
-    assert len(texts) == 2
-    for text in texts:
-        assert " passed" in text
-        assert "failed" not in text
-    assert ["= gradient health =" in text for text in texts] == [True, False]
+
+
+def test_probe_between_forward_and_backward():
+    gradients = []
+    for probes in (False, True):
+        model = sharded()
+        inputs, labels = batch(dist.get_rank())
+        loss = cross_entropy(model(inputs), labels)
+        if probes:
+            probe(model, inputs, labels, loss=cross_entropy)
+        loss.backward()
+        gradients.append([p.grad.full_tensor() for p in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_dependency():
+    probe(sharded(), *batch(), loss=cross_entropy, dependency=3)
+
+
+def test_partly_sharded():
+    model = net()
+    fully_shard(model[0], mesh=init_device_mesh("cpu", (2,)))
+    probe(model, *batch(), loss=cross_entropy)
+
+
+def parallel(model):
+    linear = [i for i, layer in enumerate(model) if isinstance(layer, nn.Linear)]
+    plan = {str(i): (ColwiseParallel, RowwiseParallel)[n % 2]() for n, i in enumerate(linear)}
+    return parallelize_module(model, init_device_mesh("cpu", (2,)), plan)
+
+
+@pytest.mark.parametrize("make", [net, lambda: net(13, nn.Sigmoid)])
+def test_tensor_parallel(make):
+    inputs, labels = batch()
+    plain = probe(make(), inputs, labels, loss=cross_entropy)
+    model = parallel(make())
+    before = state_of(model)
+    shared = probe(model, inputs, labels, loss=cross_entropy)
+    assert state_of(model) == before
+    assert plain.verdict == ("healthy" if make is net else "failure")
+    assert_same_profile(shared, plain, whole=False)
+    for mine, theirs in zip(train(model, 3), train(parallel(make()), 3), strict=True):
+        assert torch.equal(mine.full_tensor(), theirs.full_tensor())
+
+
+def test_tensor_parallel_clip():
+    inputs, labels = batch()
+    plain = probe(net(), inputs, labels, loss=cross_entropy, clip=0.1)
+    mesh = init_device_mesh("cpu", (2,))
+    part = parallelize_module(net(), mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    shared = probe(part, inputs, labels, loss=cross_entropy, clip=0.1)
+    for one, other in zip(shared.profile.updates, plain.profile.updates, strict=True):
+        assert close(one.gradient, other.gradient) and close(one.clipped, other.clipped)
+        assert close(one.loss, other.loss)
+
+
+class Gated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.gate, self.up, self.down = nn.Linear(16, 32), nn.Linear(16, 32), nn.Linear(32, 4)
+
+    def forward(self, x):
+        return self.down(torch.sigmoid(self.gate(x)) * self.up(x).view(-1, 1, self.width).squeeze())
+
+    width = 32
+
+
+def test_tensor_parallel_branches():
+    inputs, labels = batch()
+    plain = probe(Gated(), inputs, labels, loss=cross_entropy)
+    plan = {"gate": ColwiseParallel(), "up": ColwiseParallel(), "down": RowwiseParallel()}
+    model = parallelize_module(Gated(), init_device_mesh("cpu", (2,)), plan)
+    model.width = 16
+    shared = probe(model, inputs, labels, loss=cross_entropy)
+    assert_same_profile(shared, plain, whole=False)
+
+
+def test_tensor_parallel_remedies():
+    with pytest.raises(AssertionError) as failure:
+        assert_no_vanishing(parallel(net(13, nn.Sigmoid)), *batch(), loss=cross_entropy)
+    assert {t.outcome for t in failure.value.diagnosis.treatments} == {"cannot"}
+
+
+class Picky(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = self.first(x)
+        if dist.get_rank() == 1:
+            raise ValueError("no such example")
+        return self.second(x)
+
+
+def test_error_on_one_rank():
+    inputs, labels = batch()
+    model = Picky()
+    mesh = init_device_mesh("cpu", (2,))
+    for module in (model.first, model.second, model):
+        fully_shard(module, mesh=mesh)
+    assert_healthy(model, inputs, labels, loss=cross_entropy)
+
+
+def test_after_it():
+    dist.barrier()
+"""
+)
+
+
+class Ended(NamedTuple):
+    """How a test ended on one rank."""
+
+    outcome: str
+    message: str
+
+
+class Run(NamedTuple):
+    """One run of torchrun: what it wrote, and how each test ended on both ranks."""
+
+    code: int
+    output: str
+    tests: dict[str, tuple[Ended, ...]]
+
+
+def torchrun(folder: Path, source: str, *arguments: str, conftest: str = CONFTEST) -> Run:
+    (folder / "conftest.py").write_text(conftest)
+    (folder / "test_shared.py").write_text(source)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("COV_", "PYTEST"))}
+    package = str(Path(pytest_gradhealth.__file__).parent.parent)
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [package, environment.get("PYTHONPATH")])
+    )
+    environment |= {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "pytest"]
+    options = ["-p", "pytest_gradhealth.plugin", "-p", "no:cacheprovider", "test_shared.py"]
+    done = subprocess.run(
+        [sys.executable, *command, *options, *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    ranks = []
+    for number in range(2):
+        file = folder / f"rank{number}.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        ranks.append({name: Ended(*how) for name, *how in map(json.loads, lines)})
+    missing = Ended("not run", "")
+    names = {**ranks[0], **ranks[1]}
+    assert names, done.stdout
+    tests = {name: tuple(rank.get(name, missing) for rank in ranks) for name in names}
+    return Run(done.returncode, done.stdout, tests)
+
+
+@pytest.fixture(scope="module")
+def ddp(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return torchrun(tmp_path_factory.mktemp("ddp"), DDP, "--gradhealth-report")
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return torchrun(tmp_path_factory.mktemp("sharded"), SHARDED, "--gradhealth-report")
+
+
+def passed(run: Run, test: str) -> None:
+    ended = [how for name, how in run.tests.items() if name.partition("[")[0] == test]
+    assert ended
+    assert ended == [(Ended("passed", ""), Ended("passed", ""))] * len(ended), run.output
+
+
+def errors(run: Run, test: str) -> tuple[str, ...]:
+    """What a test failed with on each rank, without the name of the error."""
+    assert [how.outcome for how in run.tests[test]] == ["failed", "failed"], run.output
+    return tuple(how.message.partition(": ")[2] for how in run.tests[test])
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "test_profile",
+        "test_steps_after_a_probe",
+        "test_probe_between_forward_and_backward",
+        "test_cured",
+        "test_plain_model_on_one_rank",
+        "test_other_limits_on_one_diagnosis",
+    ],
+)
+def test_a_wrapped_model_is_measured_as_the_plain_one_and_left_as_it_was(
+    ddp: Run, test: str
+) -> None:
+    passed(ddp, test)
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "test_profile",
+        "test_optimizer_instance",
+        "test_steps_after_a_probe",
+        "test_gradients_of_the_caller_stay",
+        "test_doubt_on_one_rank",
+        "test_shared_probes",
+        "test_error_in_forward",
+        "test_probe_between_forward_and_backward",
+        "test_tensor_parallel",
+        "test_tensor_parallel_branches",
+        "test_tensor_parallel_clip",
+        "test_tensor_parallel_remedies",
+    ],
+)
+def test_a_sharded_model_is_measured_as_the_plain_one_and_left_as_it_was(
+    sharded: Run, test: str
+) -> None:
+    passed(sharded, test)
+
+
+def test_bad_data_on_one_rank_fails_a_wrapped_model_on_all_with_one_message(ddp: Run) -> None:
+    first, second = errors(ddp, "test_bad_data_on_one_rank")
+    assert first == second
+    headline, _, setting, *_ = first.splitlines()
+    assert headline == "the loss is NaN, although every layer's output is finite [GH301]"
+    assert setting.startswith("Sequential on cpu of rank 1, 7 points, seed ")
+
+
+def test_bad_data_on_one_rank_fails_a_sharded_model_on_all_with_one_message(sharded: Run) -> None:
+    first, second = errors(sharded, "test_bad_data_on_one_rank")
+    assert first == second
+    headline, _, setting, *_ = first.splitlines()
+    assert headline == "the loss is NaN, although every layer's output is finite [GH301]"
+    assert setting.startswith("Sequential on cpu, 7 points, seed ")
+    assert "the layers of a sharded model cannot be replaced" in " ".join(first.split())
+
+
+EMPTY = "the batch is empty: the first input has shape (0, 16); pass at least one example"
+PICKY = "Picky.forward raised ValueError: no such example\n  it was called with (32, 16) float32"
+LEFT = (
+    "rank 1 left this test without coming to this check; every rank has to run the same checks of"
+    " a model that they share, in the same order"
+)
+
+
+@pytest.mark.parametrize(
+    ("test", "first", "second"),
+    [
+        ("test_error_on_one_rank", f"on rank 1: {PICKY}", PICKY),
+        ("test_bad_inputs_on_one_rank", EMPTY, f"on rank 0: {EMPTY}"),
+        (
+            "test_factory",
+            "the model factory returned a DistributedDataParallel that several processes share,"
+            " which not every process may build as often; build it once, on every rank, and pass"
+            " it",
+            "",
+        ),
+        (
+            "test_nested",
+            "1 is a DistributedDataParallel inside the model; wrap the whole model, or probe 1 by"
+            " itself",
+            "",
+        ),
+    ],
+)
+def test_an_error_on_a_rank_is_told_on_all(ddp: Run, test: str, first: str, second: str) -> None:
+    assert errors(ddp, test) == (first, second or first)
+
+
+def test_a_rank_that_fails_before_a_check_leaves_nobody_waiting(ddp: Run) -> None:
+    first, second = ddp.tests["test_failure_before_the_check_on_one_rank"]
+    assert first == Ended("failed", f"pytest_gradhealth.ProbeError: {LEFT}")
+    assert second.outcome == "failed"
+    assert second.message.startswith("assert 1 == 0")
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (
+            "test_dependency",
+            "dependency is not measured on a sharded model; probe the model before it is sharded",
+        ),
+        (
+            "test_partly_sharded",
+            "parts of Sequential are sharded, but not the model itself; call fully_shard on it as"
+            " well",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_of_a_sharded_model_is_said(
+    sharded: Run, test: str, message: str
+) -> None:
+    assert errors(sharded, test) == (message, message)
+
+
+def test_a_rank_that_fails_alone_in_a_sharded_model_ends_the_run(sharded: Run) -> None:
+    ended = sharded.tests["test_error_on_one_rank"][1]
+    assert ended == Ended("failed", f"pytest_gradhealth.ProbeError: {PICKY}")
+    assert sharded.tests.get("test_after_it", (Ended("not run", ""),) * 2)[1].outcome == "not run"
+    assert "rank 1 failed alone in a model that the ranks compute together" in sharded.output
+    assert sharded.code == 1
+
+
+def test_the_report_is_written_on_rank_0_only(ddp: Run) -> None:
+    assert ddp.output.count(" gradient health ") == 1
+
+
+PLAIN = """
+import torch
+
+
+def test_plain(gradhealth):
+    gradhealth.assert_healthy(torch.nn.Linear(4, 2), torch.randn(8, 4))
+"""
+
+
+def test_xdist_under_torchrun_reports_once(tmp_path: Path) -> None:
+    pytest.importorskip("xdist")
+    source = CONFTEST.replace("autouse=True", "autouse=False")
+    run = torchrun(tmp_path, PLAIN, "-p", "xdist", "-n1", "--gradhealth-report", conftest=source)
+    assert run.code == 0
+    assert run.tests == {"test_plain": (Ended("passed", ""),) * 2}
+    assert run.output.count(" gradient health ") == 1
+    assert run.output.count("1 probe: 1 healthy") == 1
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ HEAVY = {"torch", "torchvision", "numpy", "tabulate", "jinja2"}
 NEITHER_TORCH_NOR_PYTEST = [
     "causes",
     "context",
+    "distributed",
     "errors",
     "fixture",
     "limits",
@@ -62,6 +63,7 @@ NEITHER_TORCH_NOR_PYTEST = [
     "settings",
     "tables",
     "wording",
+    "wrappers",
 ]
 WITH_TORCH = {
     "blame",
@@ -71,7 +73,6 @@ WITH_TORCH = {
     "confirm",
     "devices",
     "diagnosis",
-    "distributed",
     "graph",
     "guessing",
     "influence",
@@ -81,6 +82,7 @@ WITH_TORCH = {
     "optimizers",
     "outputs",
     "packed",
+    "parts",
     "precision",
     "probes",
     "recorder",
@@ -92,6 +94,7 @@ WITH_TORCH = {
     "remedies.recurrence",
     "remedies.regularisation",
     "remedies.residual",
+    "sharing",
     "step",
     "through_time",
     "training",
