@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from pytest_gradhealth.distributed import agreed, anywhere, everywhere
 from pytest_gradhealth.influence import without_influence
 from pytest_gradhealth.isolation import isolated
 from pytest_gradhealth.limits import leaves_doubt, limits_of
+from pytest_gradhealth.modes import as_trained
 from pytest_gradhealth.optimizers import OptimizerLike, build
 from pytest_gradhealth.precision import magnitudes
 from pytest_gradhealth.records import (
@@ -160,7 +162,8 @@ def diagnose(
     for seed in _seeds(case, settings, base_seed):
         trial = prepare(case, settings, seed)
         limits = limits_of(settings, sgd=trial.kind.sgd, eps=_eps(trial))
-        looks, found = examine(trial, settings.confirm_steps, chosen, limits)
+        examination = partial(examine, trial, settings.confirm_steps, chosen, limits)
+        looks, found = as_trained(trial.subject, examination)
         profiles += looks
         findings = _with_news(findings, found)
         if verdict_of(findings) == "failure" or not _goes_on(case, settings, looks[0], limits):

@@ -78,6 +78,7 @@ WITH_TORCH = {
     "influence",
     "isolation",
     "lightning",
+    "modes",
     "norms",
     "optimizers",
     "outputs",

@@ -406,6 +406,13 @@ def test_the_losses_of_routers_shorten_the_path() -> None:
     diagnosis = probed(model, foretold())
     assert diagnosis.verdict == "healthy", diagnosis
     assert ends(diagnosis) == [("model.embed_tokens", "model.embed_tokens")]
+    (said,) = diagnosis.of(["GH101"])
+    assert said.severity == "info"
+    assert said.message == (
+        "nothing to judge: no layer but model.embed_tokens (Embedding) is on every way to the loss,"
+        " which layers feed one by one (auxiliary losses?); probe the main loss alone to have it"
+        " judged"
+    )
 
 
 NO_LABELS = (

@@ -25,6 +25,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     for index, path in enumerate(evidence.first.paths):
         if not path.judged or math.isnan(path.vanishing):
             continue
+        if not path.links and path.last.norm > 0 and _leads_on(path, evidence.first):
+            yield _nothing_between(path, evidence.first)
+            continue
         if path.last.norm == 0:
             woken = _woken(path, evidence.second)
             if woken is None:
@@ -38,6 +41,26 @@ def check(evidence: Evidence) -> Iterator[Finding]:
                 severity = _severity(_second_reach(path, evidence.second), evidence)
         if severity is not None:
             yield _finding(path, index, severity, evidence)
+
+
+def _leads_on(path: GradientPath, profile: GradientProfile) -> bool:
+    """Whether layers with weights come after the first one, on no path at all."""
+    on_paths = {point.name for other in profile.paths for point in other.points}
+    weighty = {parameter.module for parameter in profile.parameters if parameter.gradient}
+    called = [output.name for output in profile.outputs if output.state == "measured"]
+    later = called[called.index(path.first.name) + 1 :] if path.first.name in called else []
+    return any(name in weighty and name not in on_paths for name in later)
+
+
+def _nothing_between(path: GradientPath, profile: GradientProfile) -> Finding:
+    """Each of several losses has a way of its own, and only the first layer is on all of them."""
+    return RULE.finding(
+        "info",
+        path.first.label,
+        f"nothing to judge: no layer but {path.first.title} is on every way to the loss, which"
+        " layers feed one by one (auxiliary losses?); probe the main loss alone to have it judged",
+        profile=profile,
+    )
 
 
 def _woken(path: GradientPath, second: GradientProfile | None) -> GradientPath | None:
