@@ -761,7 +761,8 @@ def test_weights_whose_scale_is_taken_out_again_may_change_as_they_like(
     # eps of its size or more would give the weights a scale that matters.
     norm = nn.BatchNorm1d(16, eps=1e-20)
     model = nn.Sequential(nn.Linear(20, 16, bias=False), norm, nn.ReLU(), nn.Linear(16, 5))
-    model = model.double().train(training)
+    model = model.double()
+    norm.train(training)  # frozen statistics in a model that trains
     with torch.no_grad():
         model.get_parameter("0.weight").mul_(1e-3)
         norm.running_var.fill_(1e-6)  # type: ignore[union-attr]
