@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from pytest_gradhealth.graph import op_name
+from pytest_gradhealth.packed import whole
 from pytest_gradhealth.records import OUTPUT
 
 #: An element is flat where the slope is below this share of the largest slope.
@@ -100,7 +101,7 @@ def _rectifier(
     node: Node, op: str, place: Place, channels_second: bool | None
 ) -> SeenActivation | None:
     """ReLU, ReLU6 and thresholds: a unit is dead if nothing in the batch comes through."""
-    values: Tensor = getattr(node, f"_saved_{_SAVED[op]}")
+    values = _saved(node, op)
     floor, name = 0.0, "ReLU" if op == "Relu" else op
     if op == "Hardtanh":
         floor = float(node._saved_min_val)  # type: ignore[attr-defined]
@@ -121,7 +122,7 @@ def _rectifier(
 
 def _saturating(node: Node, op: str, place: Place, _: bool | None) -> SeenActivation | None:
     """Sigmoids and tanh: an element is flat where hardly any gradient comes through."""
-    values: Tensor = getattr(node, f"_saved_{_SAVED[op]}")
+    values = _saved(node, op)
     if values.is_nested or values.dim() < 2 or not values.numel():
         return None
     sample = _sample(values)
@@ -134,6 +135,11 @@ def _saturating(node: Node, op: str, place: Place, _: bool | None) -> SeenActiva
         slope = ((sample > low) & (sample < high)).to(torch.float32)
     flat = (slope < FLAT).double().mean()
     return SeenActivation(place, op, values.shape[-1], flat=flat)
+
+
+def _saved(node: Node, op: str) -> Tensor:
+    """What an activation has kept for the backward; all of it, where every rank keeps a part."""
+    return whole(getattr(node, f"_saved_{_SAVED[op]}"))
 
 
 def _sample(values: Tensor) -> Tensor:
