@@ -19,6 +19,10 @@ pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
     reason="torch.distributed with gloo is not available",
 )
+fully_sharded = pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream, "record_event"),
+    reason="fully_shard computes nothing on CPUs before torch 2.7",
+)
 
 CONFTEST = """
 import json, os
@@ -177,9 +181,9 @@ def test_bad_inputs_on_one_rank():
 
 
 def test_failure_before_the_check_on_one_rank():
-    inputs, labels = batch()
+    model = DDP(net())
     assert dist.get_rank() == 0
-    assert_healthy(DDP(net(), init_sync=False), inputs, labels, loss=cross_entropy)
+    assert_healthy(model, *batch(), loss=cross_entropy)
 
 
 def test_cured(gradhealth):
@@ -415,6 +419,20 @@ def test_tensor_parallel_remedies():
     assert {t.outcome for t in failure.value.diagnosis.treatments} == {"cannot"}
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Sigmoid])
+def test_tensor_parallel_units(activation):
+    model = nn.Sequential(nn.Linear(16, 4096), activation(), nn.Linear(4096, 4))
+    with torch.no_grad():
+        model[0].bias[::2] = -1e3
+    plain = probe(model, *batch(), loss=cross_entropy)
+    plan = {"0": ColwiseParallel(use_local_output=False), "2": RowwiseParallel()}
+    part = parallelize_module(model, init_device_mesh("cpu", (2,)), plan)
+    shared = probe(part, *batch(), loss=cross_entropy)
+    assert shared.profile.activations == plain.profile.activations
+    (seen,) = plain.profile.activations
+    assert math.isclose(seen.dead if activation is nn.ReLU else seen.flat, 0.5, rel_tol=0.02)
+
+
 class Picky(nn.Module):
     def __init__(self):
         super().__init__()
@@ -540,13 +558,26 @@ def test_a_wrapped_model_is_measured_as_the_plain_one_and_left_as_it_was(
         "test_shared_probes",
         "test_error_in_forward",
         "test_probe_between_forward_and_backward",
+    ],
+)
+@fully_sharded
+def test_a_sharded_model_is_measured_as_the_plain_one_and_left_as_it_was(
+    sharded: Run, test: str
+) -> None:
+    passed(sharded, test)
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
         "test_tensor_parallel",
         "test_tensor_parallel_branches",
         "test_tensor_parallel_clip",
         "test_tensor_parallel_remedies",
+        "test_tensor_parallel_units",
     ],
 )
-def test_a_sharded_model_is_measured_as_the_plain_one_and_left_as_it_was(
+def test_a_model_under_tensor_parallelism_is_measured_as_the_plain_one_and_left_as_it_was(
     sharded: Run, test: str
 ) -> None:
     passed(sharded, test)
@@ -560,6 +591,7 @@ def test_bad_data_on_one_rank_fails_a_wrapped_model_on_all_with_one_message(ddp:
     assert setting.startswith("Sequential on cpu of rank 1, 7 points, seed ")
 
 
+@fully_sharded
 def test_bad_data_on_one_rank_fails_a_sharded_model_on_all_with_one_message(sharded: Run) -> None:
     first, second = errors(sharded, "test_bad_data_on_one_rank")
     assert first == second
@@ -628,6 +660,7 @@ def test_what_cannot_be_measured_of_a_sharded_model_is_said(
     assert errors(sharded, test) == (message, message)
 
 
+@fully_sharded
 def test_a_rank_that_fails_alone_in_a_sharded_model_ends_the_run(sharded: Run) -> None:
     ended = sharded.tests["test_error_on_one_rank"][1]
     assert ended == Ended("failed", f"pytest_gradhealth.ProbeError: {PICKY}")
