@@ -79,6 +79,8 @@ def norms(diagnosis: Diagnosis) -> list[float]:
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
 @pytest.mark.parametrize("name", CONTEXTS)
 def test_a_context_of_the_caller_does_not_change_what_is_measured(name: str) -> None:
+    if name == "meta" and tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7):
+        pytest.skip("before torch 2.7 no optimizer steps where tensors are made on meta")
     x, y = batch()
     for model, verdict in ((mlp(), "healthy"), (mlp(nn.Sigmoid, hidden=8), "failure")):
         outside = probe(model, x, y, loss=cross_entropy)
