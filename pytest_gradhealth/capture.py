@@ -124,9 +124,10 @@ def look(subject: Subject, *, seed: int, steps: int = 0, functional: bool = Fals
         del inputs, targets, outputs
         keep = graph.reaches_behind(began)
         marks = _path_marks(recorder.marks, graph.root)
-        _find_owners(subject.model, graph, marks.values())
+        cut = _find_owners(subject.model, graph, marks.values())
         activations = activations_of(
-            graph.nodes, _places(recorder.marks) | _parameter_places(subject.model, graph.nodes)
+            [node for node in graph.nodes if not cut.get(node)],
+            _places(recorder.marks) | _parameter_places(subject.model, graph.nodes),
         )
         tree = dominators(graph, {m.edge: i for i, m in marks.items() if m.edge is not None})
         leaves |= {id(t): t for m in subject.modules for t in m.parameters()}
@@ -138,6 +139,7 @@ def look(subject: Subject, *, seed: int, steps: int = 0, functional: bool = Fals
         recorder.forget_gradients()
         with gradients_set_aside(leaves.values()):
             run_backward(loss * subject.loss_scale.value, keep=keep)
+            _check_sync(subject.model, recorder.marks)
             measured = _measure_parameters(subject.model, _fed_to_norms(marks), penalties)
     factor = 1 / subject.loss_scale.value
     return _read(
@@ -187,14 +189,29 @@ def _path_marks(marks: Iterable[Mark], root: Edge) -> dict[int, Mark]:
     return dict(enumerate(layers))
 
 
-def _find_owners(model: nn.Module, graph: Graph, marks: Iterable[Mark]) -> None:
+def _check_sync(model: nn.Module, marks: Iterable[Mark]) -> None:
+    """Raise ProbeError where fully_shard keeps gradients to itself, as in accumulation steps."""
+    if not is_sharded(model) or all(mark.gradient is None for mark in marks):
+        return
+    if all(parameter.grad is None for parameter in model.parameters()):
+        raise ProbeError(
+            "no parameter has a gradient after the backward, since fully_shard keeps them where"
+            " gradients are not synchronised; call model.set_requires_gradient_sync(True) before"
+            " the probe"
+        )
+
+
+def _find_owners(
+    model: nn.Module, graph: Graph, marks: Iterable[Mark]
+) -> Mapping[Node, Collection[int]]:
     """Note which marks are parts, that tensor parallelism has left to each rank."""
     if not is_sharded(model):
-        return
+        return {}
     found = owners(graph.nodes)
     for mark in marks:
         mark.owners = frozenset() if mark.edge is None else found.get(mark.edge[0], frozenset())
         mark.numel *= len(mark.owners) or 1
+    return found
 
 
 def _places(marks: Iterable[Mark]) -> dict[Node, Place]:

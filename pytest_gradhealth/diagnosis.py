@@ -56,13 +56,15 @@ UPDATE_STEPS = 10
 class Origin:
     """What a diagnosis was made of, for whoever wants to try something on it.
 
-    `rank` is the process it was made in, where several share the model.
+    `rank` is the process it was made in, where several share the model; `talks` says whether that
+    one waits for the others in its forward.
     """
 
     case: Case
     settings: Settings
     rules: tuple[Rule, ...]
     rank: int | None = None
+    talks: bool = False
 
 
 def declared_step(clip: Clip | None, regularizer: Regularizer | None) -> Step | None:

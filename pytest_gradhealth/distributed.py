@@ -11,8 +11,8 @@ import json
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -39,24 +39,25 @@ def leave_test(number: int) -> None:
 
 
 def anywhere(model: Any, answer: bool) -> bool:
-    """Whether the answer is yes on any rank that computes a sharded model together with this one.
+    """Whether the answer is yes on any rank that looks at a model together with this one.
 
-    Where one of them goes on to another forward, all have to. Other models have one's own answer.
+    Where one of them goes on to another forward, all have to: it may wait for what the others send.
+    Other models have one's own answer.
     """
-    team = _team_of(model) if is_sharded(model) else None
+    team = _looking or (_team_of(model) if is_sharded(model) else None)
     return answer if team is None else "yes" in team.exchange("yes" if answer else "no")
 
 
 def everywhere(model: Any, names: Sequence[str]) -> list[str]:
-    """The names on all ranks that compute a sharded model together with this one."""
-    if not is_sharded(model):
+    """The names on all ranks that look at a model together with this one."""
+    if _looking is None and not is_sharded(model):
         return [*names]
     return sorted({name for theirs in exchanged(model, [*names]).values() for name in theirs})
 
 
 def exchanged(model: Any, value: Any) -> dict[int, Any]:
     """What each rank says that computes a model together with this one; values as JSON has them."""
-    team = _team_of(model)
+    team = _looking or _team_of(model)
     if team is None:
         return {0: value}
     said = team.exchange(json.dumps(value))
@@ -71,23 +72,38 @@ def agreed(model: Any, make: Callable[[], Diagnosis]) -> Diagnosis:
     team = _team_of(model)
     if team is None:
         return make()
+    from pytest_gradhealth.collectives import Collectives
+
+    seen = Collectives()  # type: ignore[no-untyped-call]
     try:
-        mine = make()
+        with _in_step(team), seen:
+            mine = make()
         verdicts = team.exchange(mine.verdict)
         vague = team.exchange(str(any(p.non_finite == SOMEWHERE for p in mine.profiles)))
     except _ElsewhereError as error:
         raise ProbeError(str(error)) from None
     except BaseException as error:
         place = team.report(error)
-        if is_sharded(model):
+        if is_sharded(model) or seen.any:
             team.end_alone(place)
         raise
     worst = min(range(len(verdicts)), key=lambda i: (_WORST_FIRST.index(verdicts[i]), vague[i]))
     rank = team.ranks[worst]
     if len(set(verdicts)) > 1:
         mine = replace(mine, device=f"{mine.device} of rank {rank}")
-    mine = replace(mine, origin=replace(mine.origin, rank=rank))
+    mine = replace(mine, origin=replace(mine.origin, rank=rank, talks=seen.any))
     return _of_rank(team, rank, mine)
+
+
+@contextmanager
+def _in_step(team: _Team) -> Iterator[None]:
+    """Have all decisions inside made by all ranks together."""
+    global _looking
+    before, _looking = _looking, team
+    try:
+        yield
+    finally:
+        _looking = before
 
 
 def by_owner(diagnosis: Diagnosis, make: Callable[[], Diagnosis]) -> Diagnosis:
@@ -227,6 +243,10 @@ def _over(rank: int) -> str:
 #: How many exchanges there were in each test, and the last message that each team was handed.
 _exchanges: Counter[str] = Counter()
 _handed: dict[str, str] = {}
+
+
+#: The team of the probe that is being made, if several ranks make it.
+_looking: _Team | None = None
 
 
 def _team_of(model: Any) -> _Team | None:

@@ -20,7 +20,8 @@ Edge = tuple[Node, int]
 
 def sequence_number() -> int:
     """Return the number that the next node of the autograd graph will get."""
-    probe = torch.zeros((), requires_grad=True).view(())
+    with torch.inference_mode(False), torch.enable_grad():  # a module may run without either
+        probe = torch.zeros((), requires_grad=True).view(())
     assert probe.grad_fn is not None
     return probe.grad_fn._sequence_nr() + 1
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import sys
+import types
 import warnings
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -189,6 +191,13 @@ class _Contents:
             return value
         elif isinstance(value, torch.Generator):
             self._others.append(partial(value.set_state, value.get_state()))
+        elif isinstance(value, random.Random):
+            self._others.append(partial(value.setstate, value.getstate()))
+        elif _is_of_numpy(value, "random.Generator"):
+            state = copy.deepcopy(value.bit_generator.state)
+            self._others.append(partial(setattr, value.bit_generator, "state", state))
+        elif _is_of_numpy(value, "random.RandomState"):
+            self._others.append(partial(value.set_state, value.get_state()))
         elif _is_array(value):
             self._others.append(partial(value.__setitem__, ..., value.copy()))
         elif isinstance(value, dict):
@@ -198,6 +207,8 @@ class _Contents:
             base = next(kind for kind in (list, set, deque) if isinstance(value, kind))
             self._containers.append((value, base(value)))
             return value if len(value) <= self.longest else ()
+        elif _is_plain_object(value):
+            return [value.__dict__]
         return ()
 
     def put_back(self) -> None:
@@ -217,6 +228,33 @@ class _Contents:
             elif not _is_same_sequence(container, content):
                 container.clear()
                 container.extend(content)
+
+
+def _is_plain_object(value: object) -> bool:
+    """Whether a value is an object of the caller's own class, such as a meter or a running mean.
+
+    Objects of libraries may stand for more than their attributes: a thread, a trainer, a file.
+    """
+    if isinstance(value, types.SimpleNamespace):
+        return True
+    if not isinstance(getattr(value, "__dict__", None), dict) or callable(value):
+        return False
+    library = type(value).__module__.partition(".")[0]
+    return library not in _LIBRARIES and library not in sys.stdlib_module_names - {"__main__"}
+
+
+#: Libraries whose objects are left alone.
+_LIBRARIES = frozenset(
+    {"torch", "numpy", "lightning", "pytorch_lightning", "transformers", "torchmetrics"}
+)
+
+
+def _is_of_numpy(value: object, name: str) -> bool:
+    """Whether a value is of a class of numpy, if that has been imported."""
+    found: Any = sys.modules.get("numpy")
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is not None and isinstance(value, found)
 
 
 def _is_array(value: object) -> bool:

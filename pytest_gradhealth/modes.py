@@ -6,8 +6,7 @@ a network that trains well can vanish or explode.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -15,36 +14,41 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from pytest_gradhealth.capture import Subject
 from pytest_gradhealth.distributed import anywhere
-from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation import isolated
-from pytest_gradhealth.records import Finding, GradientProfile, Severity
+from pytest_gradhealth.records import RANK, Finding, GradientProfile
+from pytest_gradhealth.wrappers import is_sharded
 
 #: The looks under one seed, and what the rules say of them.
 Examined = tuple[list[GradientProfile], tuple[Finding, ...]]
 
 #: Rules on what the scale of the outputs decides.
-_OF_SCALE = frozenset({"GH101", "GH103", "GH201", "GH202", "GH203", "GH402", "GH403", "GH404"})
+_OF_SCALE = frozenset(
+    {"GH101", "GH103", "GH201", "GH202", "GH203", "GH301", "GH402", "GH403", "GH404"}
+)
 
 
 def as_trained(subject: Subject, examine: Callable[[], Examined]) -> Examined:
     """Examine a model, again in training mode if it is in evaluation mode and looks sick there.
 
-    What has gone then is left as information; where something else has come, or training mode takes
-    another batch (a single example), the model stands as it was handed over.
+    Training mode decides if it looks better; what has gone then is left as information. Where
+    training mode cannot be tried (on a single example, say), failures are only warnings.
     """
     looks, findings = examine()
     model = subject.model
     sick = any(f.code in _OF_SCALE and f.severity != "info" for f in findings)
     if not anywhere(model, sick and is_evaluating(model)):
         return looks, findings
-    trained, left = looks, findings
-    with isolated(subject.modules, subject.device), suppress(ProbeError):
-        model.train()
-        trained, left = examine()
-    here = _sick(left)
-    if anywhere(model, not here < _sick(findings)):
+    with isolated(subject.modules, subject.device):
+        try:
+            model.train()
+            trained, left = examine()
+        except Exception as error:
+            if is_sharded(model):
+                raise  # the other ranks are waiting in the middle of it
+            return looks, tuple(_untried(finding, error) for finding in findings)
+    if not anywhere(model, _worst(left) > _worst(findings)):
         return looks, findings
-    return trained, (*left, *_gone(findings, here))
+    return trained, (*left, *_gone(findings, left))
 
 
 def is_evaluating(model: nn.Module) -> bool:
@@ -53,11 +57,12 @@ def is_evaluating(model: nn.Module) -> bool:
     return not model.training and any(not module.training for module in kept)
 
 
-def _sick(findings: Sequence[Finding]) -> set[tuple[str, Severity]]:
-    return {(f.code, f.severity) for f in findings if f.severity != "info"}
+def _worst(findings: Iterable[Finding]) -> int:
+    return min((RANK[finding.severity] for finding in findings), default=RANK["info"])
 
 
-def _gone(findings: Sequence[Finding], here: set[tuple[str, Severity]]) -> list[Finding]:
+def _gone(findings: Sequence[Finding], left: Sequence[Finding]) -> list[Finding]:
+    here = {(finding.code, finding.severity) for finding in left}
     return [
         replace(
             finding,
@@ -69,3 +74,14 @@ def _gone(findings: Sequence[Finding], here: set[tuple[str, Severity]]) -> list[
         for finding in findings
         if finding.severity != "info" and (finding.code, finding.severity) not in here
     ]
+
+
+def _untried(finding: Finding, error: Exception) -> Finding:
+    if finding.severity != "failure" or finding.code not in _OF_SCALE:
+        return finding
+    said = str(error.__cause__ or error).partition("\n")[0]
+    text = (
+        f"{finding.message}; perhaps only in evaluation mode, since training mode, in which batch"
+        f" normalisation takes its statistics from the batch, cannot be tried ({said})"
+    )
+    return replace(finding, severity="warning", message=text)

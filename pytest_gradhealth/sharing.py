@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.wrappers import class_name, is_ddp, is_fsdp, is_sharded
+from pytest_gradhealth.wrappers import class_name, is_ddp, is_fsdp, is_replicated, is_sharded
 
 
 def check_shared(model: nn.Module, *, is_factory: bool, declared: Sequence[str]) -> None:
@@ -21,6 +21,11 @@ def check_shared(model: nn.Module, *, is_factory: bool, declared: Sequence[str])
             f"{name} is wrapped in FullyShardedDataParallel, which hides the layers' parameters;"
             " shard it with torch.distributed.fsdp.fully_shard, or probe the model before it is"
             " wrapped"
+        )
+    if any(map(is_replicated, model.modules())):
+        raise ProbeError(
+            f"{name} is wrapped by replicate(), whose reducer counts every backward; wrap it in"
+            " DistributedDataParallel, or probe the model before it is replicated"
         )
     if is_factory and (is_ddp(model) or is_sharded(model)):
         raise ProbeError(

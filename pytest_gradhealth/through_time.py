@@ -49,13 +49,22 @@ def time_records(
     with tape.attached(subject.model):
         inputs, _ = fresh((subject.inputs, subject.targets), subject.device)
         call_model(subject.model, inputs)
-    runs = tape.runs()
-    if not runs:
-        raise ProbeError(
-            f"dependency={dependency} was given, but the model has no recurrent layer (nn.RNN,"
-            f" nn.LSTM, nn.GRU) and calls no module step by step for more than {dependency} steps"
-        )
-    return tuple(_read(runs, dependency))
+        # A checkpoint runs its part again for each gradient, and needs the same hooks there.
+        tape.recording = False
+        runs = tape.runs()
+        if not runs and tape.hidden:
+            raise ProbeError(
+                f"{tape.hidden} runs without a graph (under no_grad, or in a re-entrant"
+                " checkpoint), so that nothing can be followed through time; pass"
+                " use_reentrant=False to the checkpoint, or probe the layer without it"
+            )
+        if not runs:
+            raise ProbeError(
+                f"dependency={dependency} was given, but the model has no recurrent layer (nn.RNN,"
+                " nn.LSTM, nn.GRU) and calls no module step by step for more than"
+                f" {dependency} steps"
+            )
+        return tuple(_read(runs, dependency))
 
 
 def _calls(profile: GradientProfile) -> Counter[str]:
@@ -128,11 +137,14 @@ class _Tape:
     """Hooks that put a tensor of our own before each sequence layer and keep what comes out.
 
     Fused layers are told by their type. Cells are modules that are called for more steps than the
-    dependency is long, each call depending on the one before.
+    dependency is long, each call depending on the one before. Once `recording` is off, the hooks do
+    the same and note nothing. `hidden` names a layer that ran without a graph.
     """
 
     dependency: int
     calls: Counter[str]
+    recording: bool = True
+    hidden: str = ""
     _fused: list[_Run] = field(default_factory=list)
     _taps: dict[str, list[Tensor]] = field(default_factory=dict)
     _ends: dict[str, Tensor] = field(default_factory=dict)
@@ -187,12 +199,19 @@ class _Tape:
         if isinstance(given, PackedSequence):
             return given._replace(data=self._tapped(name, given.data))
         tap = given.view_as(given) if given.requires_grad else given.detach().requires_grad_()
-        self._taps.setdefault(name, []).append(tap)
+        if self.recording:
+            self._taps.setdefault(name, []).append(tap)
         return tap
 
     def _after(self, name: str, keep: Callable[..., None]) -> Callable[..., None]:
         def after(module: nn.Module, _: Any, outputs: Any) -> None:
-            keep(name, module, outputs)
+            if not self.recording:
+                return
+            if torch.is_grad_enabled():
+                keep(name, module, outputs)
+            else:
+                self._taps.pop(name, None)
+                self.hidden = name
 
         return after
 
@@ -233,7 +252,13 @@ def _feeds(source: _Run, run: _Run) -> bool:
 
 def _gradients(run: _Run, taps: list[Tensor], *, reverse: bool = False) -> list[Tensor | None]:
     start = run.cotangent(reverse=reverse)
-    found = torch.autograd.grad(run.end, taps, start, retain_graph=True, allow_unused=True)
+    try:
+        found = torch.autograd.grad(run.end, taps, start, retain_graph=True, allow_unused=True)
+    except Exception as error:
+        raise ProbeError(
+            f"the gradient through the steps of {run.name} cannot be computed:"
+            f" {type(error).__name__}: {error}"
+        ) from error
     return list(found)
 
 

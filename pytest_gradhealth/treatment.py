@@ -105,8 +105,12 @@ def treat(
         budget=budget,
     )
     nothing = _Untreated(Measure(), Comparison(ward.codes, math.nan, STEPS), Examined)
+    reason = ""
     if is_sharded(trial.subject.model):
         reason = "the layers of a sharded model cannot be replaced: probe it before it is sharded"
+    elif origin.rank is not None and origin.talks:
+        reason = "the forward waits for other processes, which try no remedies"
+    if reason:
         return tuple(_not_done(nothing, remedy, "cannot", reason) for remedy in chosen)
     if not clock.leaves_room:
         return tuple(_not_done(nothing, remedy, "not tried", ward.no_time) for remedy in chosen)

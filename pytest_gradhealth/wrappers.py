@@ -14,6 +14,11 @@ def is_ddp(model: Any) -> bool:
     return _is(model, "torch.nn.parallel.distributed", "DistributedDataParallel")
 
 
+def is_replicated(module: Any) -> bool:
+    """Whether replicate() has been applied to a module, which hangs a reducer on it in place."""
+    return _is(module, "torch.distributed._composable.replicate", "DDP")
+
+
 def is_dtensor(tensor: object) -> bool:
     """Whether a tensor is a DTensor, of which every rank holds a part."""
     return _is(tensor, "torch.distributed.tensor", "DTensor")
@@ -25,9 +30,9 @@ def is_fsdp(module: Any) -> bool:
 
 
 def class_name(module: Any) -> str:
-    """The name of a module's class: of the one that was there before fully_shard, if that was."""
-    kind = type(module)
-    return str((kind.__bases__[-1] if is_fsdp(module) else kind).__name__)
+    """The name of a module's class, as it was before fully_shard or replicate."""
+    kind, changed = type(module), is_fsdp(module) or is_replicated(module)
+    return str((kind.__bases__[-1] if changed else kind).__name__)
 
 
 def is_sharded(model: Any) -> bool:

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(
     reason="torch.distributed with gloo is not available",
 )
 fully_sharded = pytest.mark.skipif(
-    not hasattr(torch.cpu.Stream, "record_event"),
-    reason="fully_shard computes nothing on CPUs before torch 2.7",
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9),
+    reason="fully_shard computes no gradient, or twice of it, on CPUs before torch 2.9",
 )
 
 CONFTEST = """
@@ -213,6 +213,47 @@ def test_other_limits_on_one_diagnosis(gradhealth):
     ratios = [None, None]
     dist.all_gather_object(ratios, diagnosis.ratio)
     assert ratios[0] == ratios[1]
+
+
+class Contrastive(nn.Module):
+    def __init__(self, activation=nn.ReLU, depth=3):
+        super().__init__()
+        self.a, self.b = net(depth, activation), net(depth, activation)
+
+    def forward(self, x, z):
+        from torch.distributed.nn.functional import all_gather
+
+        normalize = nn.functional.normalize
+        one, other = (torch.cat(all_gather(normalize(t, dim=1))) for t in (self.a(x), self.b(z)))
+        return one @ other.T / 0.07
+
+
+def pairs():
+    return batch(dist.get_rank())[0], batch(10 + dist.get_rank())[0]
+
+
+def matching(outputs):
+    return cross_entropy(outputs, torch.arange(len(outputs)))
+
+
+def test_a_forward_that_waits_for_others():
+    assert probe(DDP(Contrastive()), pairs(), loss=matching).verdict == "healthy"
+
+    def doubtful(outputs):
+        return (outputs.detach() + 0 * outputs).sum() if dist.get_rank() else matching(outputs)
+
+    assert probe(DDP(Contrastive()), pairs(), loss=doubtful).verdict == "failure"
+    with pytest.raises(AssertionError) as failure:
+        assert_no_vanishing(DDP(Contrastive(nn.Sigmoid, 12)), pairs(), loss=matching)
+    (reason,) = {t.reason for t in failure.value.diagnosis.treatments}
+    assert reason == "the forward waits for other processes, which try no remedies"
+    dist.barrier()
+
+
+def test_replicate():
+    from torch.distributed._composable.replicate import replicate
+
+    probe(replicate(net()), *batch(), loss=cross_entropy)
 
 
 def test_factory():
@@ -419,6 +460,24 @@ def test_tensor_parallel_remedies():
     assert {t.outcome for t in failure.value.diagnosis.treatments} == {"cannot"}
 
 
+def test_gradient_accumulation():
+    model = sharded()
+    model.set_requires_gradient_sync(False)
+    probe(model, *batch(), loss=cross_entropy)
+
+
+def test_tensor_parallel_local_units():
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4))
+    with torch.no_grad():
+        model[0].bias[:32] = -100
+    plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
+    shared = probe(
+        parallelize_module(model, init_device_mesh("cpu", (2,)), plan), *batch(), loss=cross_entropy
+    )
+    assert shared.verdict == "healthy"
+    assert shared.profile.activations == ()
+
+
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Sigmoid])
 def test_tensor_parallel_units(activation):
     model = nn.Sequential(nn.Linear(16, 4096), activation(), nn.Linear(4096, 4))
@@ -538,6 +597,7 @@ def errors(run: Run, test: str) -> tuple[str, ...]:
         "test_probe_between_forward_and_backward",
         "test_cured",
         "test_plain_model_on_one_rank",
+        "test_a_forward_that_waits_for_others",
         "test_other_limits_on_one_diagnosis",
     ],
 )
@@ -574,6 +634,7 @@ def test_a_sharded_model_is_measured_as_the_plain_one_and_left_as_it_was(
         "test_tensor_parallel_branches",
         "test_tensor_parallel_clip",
         "test_tensor_parallel_remedies",
+        "test_tensor_parallel_local_units",
         "test_tensor_parallel_units",
     ],
 )
@@ -622,6 +683,12 @@ LEFT = (
             "",
         ),
         (
+            "test_replicate",
+            "Sequential is wrapped by replicate(), whose reducer counts every backward; wrap it in"
+            " DistributedDataParallel, or probe the model before it is replicated",
+            "",
+        ),
+        (
             "test_nested",
             "1 is a DistributedDataParallel inside the model; wrap the whole model, or probe 1 by"
             " itself",
@@ -646,6 +713,12 @@ def test_a_rank_that_fails_before_a_check_leaves_nobody_waiting(ddp: Run) -> Non
         (
             "test_dependency",
             "dependency is not measured on a sharded model; probe the model before it is sharded",
+        ),
+        (
+            "test_gradient_accumulation",
+            "no parameter has a gradient after the backward, since fully_shard keeps them where"
+            " gradients are not synchronised; call model.set_requires_gradient_sync(True) before"
+            " the probe",
         ),
         (
             "test_partly_sharded",

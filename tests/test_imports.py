@@ -70,6 +70,7 @@ WITH_TORCH = {
     "calling",
     "capture",
     "carriers",
+    "collectives",
     "confirm",
     "devices",
     "diagnosis",

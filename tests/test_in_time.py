@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
+from torch.utils.checkpoint import checkpoint
 
 from pytest_gradhealth import (
     Diagnosis,
@@ -465,3 +466,53 @@ def test_a_layer_that_is_called_on_every_step_is_no_recurrence() -> None:
             positive(3, 10, 4),
             dependency=8,
         )
+
+
+class Checkpointed(nn.Module):
+    """A tanh RNN whose steps are run again in the backward, as a whole or one by one."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind = kind
+        self.inner = nn.Linear(16, 16)
+        self.cell = nn.RNNCell(16, 64) if kind == "cells" else nn.RNN(16, 64, batch_first=True)
+        self.head = nn.Linear(64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Any = self.inner(x)
+        if self.kind == "cells":
+            state = torch.zeros(len(x), 64)
+            for step in h.unbind(1):
+                state = checkpoint(self.cell, step, state, use_reentrant=False)
+        elif self.kind == "no_grad":
+            with torch.no_grad():
+                state = self.cell(h)[0][:, -1]
+        elif self.kind == "plain":
+            state = self.cell(h)[0][:, -1]
+        else:
+            state = checkpoint(self.cell, h, use_reentrant=self.kind == "re-entrant")[0][:, -1]
+        out: Tensor = self.head(state)
+        return out
+
+
+@pytest.mark.parametrize("kind", ["plain", "not re-entrant", "cells"])
+def test_steps_in_a_checkpoint_are_measured(kind: str) -> None:
+    x, y = torch.randn(8, 30, 16), torch.arange(8) % 4
+    diagnosis = probe(Checkpointed(kind), x, y, loss=cross_entropy, dependency=27)
+    assert "GH102" in {f.code for f in diagnosis.findings if f.severity == "failure"}
+    plain = probe(Checkpointed("plain"), x, y, loss=cross_entropy, dependency=27)
+    if kind == "not re-entrant":
+        assert diagnosis.profile.times == plain.profile.times
+
+
+@pytest.mark.parametrize("kind", ["re-entrant", "no_grad"])
+def test_steps_without_a_graph_are_refused(kind: str) -> None:
+    x, y = torch.randn(8, 30, 16), torch.arange(8) % 4
+    with pytest.raises(ProbeError) as caught:
+        probe(Checkpointed(kind), x, y, loss=cross_entropy, dependency=27)
+    assert str(caught.value) == (
+        "cell runs without a graph (under no_grad, or in a re-entrant checkpoint), so that nothing"
+        " can be followed through time; pass use_reentrant=False to the checkpoint, or probe the"
+        " layer without it"
+    )

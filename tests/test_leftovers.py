@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
+import random
 import sys
 import threading
+import types
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
@@ -182,3 +185,36 @@ def test_a_thousand_probes_take_no_more_memory_than_a_hundred() -> None:
     gc.collect()
     assert resident() - before < 10e6
     assert len(gc.get_objects()) - things < 1000
+
+
+class Meter:
+    """An object of the caller's that counts and averages."""
+
+    def __init__(self) -> None:
+        self.seen, self.mean = 0, torch.zeros(2)
+        self.parts = types.SimpleNamespace(history=[])
+
+
+class Metered(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.meter = nn.Linear(4, 2), Meter()
+        self.draws = random.Random(0), numpy.random.default_rng(0), numpy.random.RandomState(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.meter.seen += 1
+        self.meter.mean += 1.0
+        self.meter.parts.history.append(float(self.meter.seen))
+        noise = self.draws[0].random() + self.draws[1].normal() + self.draws[2].normal()
+        out: Tensor = self.body(x) + 1e-3 * noise
+        return out
+
+
+def test_objects_and_random_numbers_of_the_caller_are_as_before() -> None:
+    model, twin = Metered(), Metered()
+    probe(model, torch.randn(8, 4))
+    assert model.meter.seen == 0
+    assert torch.equal(model.meter.mean, torch.zeros(2))
+    assert model.meter.parts.history == []
+    mine = [model.draws[0].random(), model.draws[1].normal(), model.draws[2].normal()]
+    assert mine == [twin.draws[0].random(), twin.draws[1].normal(), twin.draws[2].normal()]

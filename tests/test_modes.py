@@ -57,8 +57,52 @@ def test_what_fails_in_both_modes_fails_as_it_was_handed_over() -> None:
     assert all("evaluation mode" not in finding.message for finding in diagnosis.findings)
 
 
-def test_a_single_example_cannot_be_judged_in_training_mode() -> None:
-    assert probed(net().eval(), examples=1).verdict == "failure"
+def test_where_training_mode_cannot_be_tried_a_failure_is_a_warning() -> None:
+    (finding,) = probed(net().eval(), examples=1).findings
+    assert (finding.code, finding.severity) == ("GH101", "warning")
+    assert finding.message.endswith(
+        "; perhaps only in evaluation mode, since training mode, in which batch normalisation takes"
+        " its statistics from the batch, cannot be tried (Expected more than 1 value per channel"
+        " when training, got input size torch.Size([1, 16]))"
+    )
+
+
+class Stubborn(nn.Sequential):
+    def train(self, mode: bool = True) -> Stubborn:
+        if mode:
+            raise RuntimeError("for inference only")
+        return super().train(mode)
+
+
+def test_a_model_that_refuses_to_train_is_judged_as_it_is() -> None:
+    model = Stubborn(*net()).eval()
+    (finding,) = probed(model).findings
+    assert finding.severity == "warning"
+    assert finding.message.endswith("cannot be tried (for inference only)")
+    assert not model.training
+
+
+def test_training_mode_decides_where_it_looks_better() -> None:
+    """Deep nets of batch normalisation warn of growth, where the same in evaluation mode fails."""
+    trained, evaluated = probed(net(28)), probed(net(28).eval())
+    assert trained.verdict == evaluated.verdict == "warning"
+    assert [f.code for f in trained.findings] == ["GH201"]
+    assert [(f.code, f.severity) for f in evaluated.findings] == [
+        ("GH201", "warning"),
+        ("GH101", "info"),
+    ]
+
+
+def test_an_overflow_in_evaluation_mode_alone_is_information() -> None:
+    model = net()
+    with torch.no_grad():
+        for layer in model[:-1]:
+            if isinstance(layer, nn.Linear):
+                layer.weight.mul_(1e6)
+    trained, evaluated = probed(model), probed(model.eval())
+    assert trained.verdict == evaluated.verdict == "warning"
+    assert trained.findings == evaluated.findings[:-1]
+    assert (evaluated.findings[-1].code, evaluated.findings[-1].severity) == ("GH301", "info")
 
 
 def test_with_statistics_of_the_data_nothing_is_looked_at_twice() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -184,4 +185,24 @@ def test_overflow_in_half_precision_is_found() -> None:
     diagnosis = probe(model, torch.ones(1, 1, dtype=torch.float16))
     assert diagnosis.findings[0].message == (
         "the forward pass turns infinite in 4 (Linear): its input was finite"
+    )
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_a_teacher_without_gradients_does_not_hide_where_a_nan_is(context: Any) -> None:
+    class Student(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.teacher, self.own = nn.Linear(4, 2), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with context():
+                taught = self.teacher(x)
+            out: Tensor = (self.own(x) - 99).log() + taught
+            return out
+
+    diagnosis = probe(Student(), torch.randn(8, 4))
+    (finding,) = diagnosis.of(["GH301"])
+    assert finding.message == (
+        "the forward pass turns NaN in (output) (Student): its input was finite"
     )

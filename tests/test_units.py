@@ -305,7 +305,7 @@ def checkpointed() -> tuple[Wired, list[int]]:
     return model, ran
 
 
-#: torch tells before 2.7 of no saved tensor whether it is packed.
+#: torch tells only from 2.10 on which saved tensors are packed.
 tells_packed = pytest.mark.skipif(
     not hasattr(torch._C._autograd.SavedTensor, "unpack_hook"),
     reason="this torch does not tell which saved tensors are packed",

@@ -8,7 +8,7 @@ from pytest_gradhealth.errors import UnreachedParameterError
 from pytest_gradhealth.records import Finding, GradientProfile, ParameterRecord, Severity
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.rules.unused import has_busy_sibling, unused_parameters
-from pytest_gradhealth.rules.vanishing import zero_point
+from pytest_gradhealth.rules.vanishing import gets_round, zero_point
 from pytest_gradhealth.wording import count, listing
 
 
@@ -38,6 +38,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     gates = frozenset() if second else _gated_blocks(latest)
     gated = [p for p in rest if p.module and _block(p.name) in gates]
     dead = [p for p in rest if not (p.module and _block(p.name) in gates)]
+    constant = [p for p in dead if _is_constant(p, latest)]
+    dead = [p for p in dead if p not in constant]
 
     if cut:
         yield _finding("failure", cut, first, "no gradient reaches {}: cut off from the loss")
@@ -57,6 +59,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if gated:
         text = "zero gradient for {} until a zero-initialised neighbour has moved"
         yield _finding("info", gated, first, text)
+    if constant:
+        text = "zero gradient for {}: the loss is made of gradients, which constants do not change"
+        yield _finding("info", constant, first, text)
     if cancelled:
         text = "the gradient of {} cancels to zero: a later layer takes constants out"
         yield _finding("info", cancelled, first, text)
@@ -79,7 +84,7 @@ def _silenced_at(profile: GradientProfile) -> str | None:
     """Label of the point at which a judged gradient path goes silent, None if all carry on."""
     for path in profile.judged_paths:
         index = zero_point(path)
-        if index is not None:
+        if index is not None and not gets_round(path, profile):
             return path.points[index].label
     return None
 
@@ -90,6 +95,14 @@ def _cancels(parameter: ParameterRecord, lively: Collection[str]) -> bool:
     `lively` are the modules whose output gets a gradient other than zero.
     """
     return parameter.name.rpartition(".")[2] == "bias" and parameter.module in lively
+
+
+def _is_constant(parameter: ParameterRecord, profile: GradientProfile) -> bool:
+    """A bias without a gradient beside a weight with one: forces do not feel a constant."""
+    return parameter.name.rpartition(".")[2] == "bias" and any(
+        other.module == parameter.module and other.gradient and not other.other_names
+        for other in profile.parameters
+    )
 
 
 def _gated_blocks(profile: GradientProfile) -> frozenset[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pytest_gradhealth.errors import VanishingGradientError
 from pytest_gradhealth.records import Finding, GradientPath, GradientProfile, Severity, power
 from pytest_gradhealth.rules.rule import Evidence, Rule
-from pytest_gradhealth.wording import factor, number
+from pytest_gradhealth.wording import count, factor, listing, number
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -22,11 +22,15 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     >>> [(f.severity, f.layer) for f in check(Evidence(look, None, limits))]
     [('failure', '0')]
     """
+    yield from _unseen(evidence.first)
     for index, path in enumerate(evidence.first.paths):
         if not path.judged or math.isnan(path.vanishing):
             continue
         if not path.links and path.last.norm > 0 and _leads_on(path, evidence.first):
             yield _nothing_between(path, evidence.first)
+            continue
+        if path.entry.norm == 0 and gets_round(path, evidence.first):
+            yield _got_round(path, evidence.first)
             continue
         if path.last.norm == 0:
             woken = _woken(path, evidence.second)
@@ -41,6 +45,44 @@ def check(evidence: Evidence) -> Iterator[Finding]:
                 severity = _severity(_second_reach(path, evidence.second), evidence)
         if severity is not None:
             yield _finding(path, index, severity, evidence)
+
+
+def _unseen(profile: GradientProfile) -> Iterator[Finding]:
+    """Tell of layers that the forward does not call although the loss depends on their weights."""
+    uncalled = set(profile.uncalled)
+    busy = [p for p in profile.parameters if p.gradient and not p.other_names]
+    names = list(dict.fromkeys(p.module for p in busy if p.module in uncalled))
+    if names:
+        yield RULE.finding(
+            "info",
+            names[0],
+            f"nothing to judge: {count(len(names), 'layer')} ({listing(names)}) get a gradient"
+            " without being called in the forward (in the loss, or by their weights alone?)",
+            profile=profile,
+        )
+
+
+def gets_round(path: GradientPath, profile: GradientProfile) -> bool:
+    """Whether gradient gets to a path's first layer although none goes through its output.
+
+    A loss that is made of gradients (a gradient penalty, forces of a potential) changes the weights
+    and not what the layer returned. Shared weights tell nothing of it.
+    """
+    return any(
+        parameter.gradient
+        for parameter in profile.parameters
+        if parameter.module == path.first.name and not parameter.other_names
+    )
+
+
+def _got_round(path: GradientPath, profile: GradientProfile) -> Finding:
+    return RULE.finding(
+        "info",
+        path.first.label,
+        f"nothing to judge: the weights of {path.first.title} get a gradient that does not come"
+        " through its output, as where the loss is made of gradients",
+        profile=profile,
+    )
 
 
 def _leads_on(path: GradientPath, profile: GradientProfile) -> bool:
