@@ -135,10 +135,10 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
     if gate is not None:
         return _zero(path, gate, profile)
     down = finding.code == "GH101"
-    return _one_place(path, down) or _by_kind(path, profile, down)
+    return _one_place(path, profile, down) or _by_kind(path, profile, down)
 
 
-def _one_place(path: GradientPath, down: bool) -> Cause | None:
+def _one_place(path: GradientPath, profile: GradientProfile, down: bool) -> Cause | None:
     index = path.largest_step(down=down)
     total = path.vanishing if down else path.exploding
     if index is None or path.links < 4 or abs(path.steps[index]) < 0.5 * abs(total):
@@ -148,8 +148,17 @@ def _one_place(path: GradientPath, down: bool) -> Cause | None:
     return Cause(
         f"most of it is {verb} in one place: {factor(path.steps[index])} from {near.label} to"
         f" {far.label}",
-        f"look at {_passed(near)} in {near.label}: its weights, and what multiplies its output",
+        _place_advice(near, profile),
     )
+
+
+def _place_advice(point: PathPoint, profile: GradientProfile) -> str:
+    """What to look at where most of the gradient is lost; only some layers have weights."""
+    inside = f"{point.name}."
+    if any(p.module == point.name or p.name.startswith(inside) for p in profile.parameters):
+        what = f"{_passed(point)} in {point.label}"
+        return f"look at {what}: its weights, and what multiplies its output"
+    return f"look at what {point.label} ({_passed(point)}) is multiplied by on the way on"
 
 
 def _by_kind(path: GradientPath, profile: GradientProfile, down: bool) -> Cause:

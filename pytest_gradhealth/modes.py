@@ -52,9 +52,15 @@ def as_trained(subject: Subject, examine: Callable[[], Examined]) -> Examined:
 
 
 def is_evaluating(model: nn.Module) -> bool:
-    """Whether a model is in evaluation mode and normalises by statistics it has kept."""
+    """Whether a model normalises by statistics it has kept, or has not even begun to keep.
+
+    Frozen statistics in a model that trains are meant to be so, once they are those of some data.
+    """
     kept = [m for m in model.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
-    return not model.training and any(not module.training for module in kept)
+    return any(
+        not module.training and (not model.training or module.num_batches_tracked == 0)
+        for module in kept
+    )
 
 
 def _worst(findings: Iterable[Finding]) -> int:

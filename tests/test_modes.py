@@ -121,3 +121,16 @@ def test_models_without_kept_statistics_stand_as_they_are() -> None:
     model.register_forward_hook(lambda *_: calls.append(model.training))
     assert probed(model, confirm_steps=0).verdict == "failure"
     assert not any(calls)
+
+
+def test_frozen_statistics_that_are_those_of_no_data_are_not_meant() -> None:
+    model = net()
+    for layer in model:
+        if isinstance(layer, nn.BatchNorm1d):
+            layer.eval()
+    assert model.training
+    assert probed(model).verdict == "healthy"
+    for layer in model:
+        if isinstance(layer, nn.BatchNorm1d):
+            layer.num_batches_tracked = torch.tensor(1)
+    assert probed(model).verdict == "failure"

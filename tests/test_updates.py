@@ -763,6 +763,7 @@ def test_weights_whose_scale_is_taken_out_again_may_change_as_they_like(
     model = nn.Sequential(nn.Linear(20, 16, bias=False), norm, nn.ReLU(), nn.Linear(16, 5))
     model = model.double()
     norm.train(training)  # frozen statistics in a model that trains
+    norm.num_batches_tracked = torch.tensor(1)
     with torch.no_grad():
         model.get_parameter("0.weight").mul_(1e-3)
         norm.running_var.fill_(1e-6)  # type: ignore[union-attr]
