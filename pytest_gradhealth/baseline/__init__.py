@@ -1,0 +1,1 @@
+"""Baselines: what a probe measured before, kept beside the tests, and what has changed since."""

@@ -1,0 +1,53 @@
+"""One check against a baseline: what was kept, what is now, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pytest_gradhealth.baseline.comparison import Comparison, compare, is_same
+from pytest_gradhealth.baseline.entry import Entry
+from pytest_gradhealth.records import Limit
+
+CheckStatus = Literal["same", "better", "worse", "missing", "written"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A probe beside its baseline.
+
+    `file` is where the baseline is, from pytest's rootdir, and `key` its name in there. `before` is
+    None where there is none. "written" is what an update is to keep of this run.
+    """
+
+    file: str
+    key: str
+    status: CheckStatus
+    entry: Entry
+    before: Entry | None = None
+    comparison: Comparison = field(default_factory=Comparison)
+
+
+def check_entry(
+    entry: Entry,
+    kept: Mapping[str, Entry],
+    *,
+    file: str,
+    key: str,
+    max_path: Limit,
+    max_step: Limit,
+    update: bool = False,
+) -> Check:
+    """Compare an entry with what is kept under its key; with `update` it is to be kept itself."""
+    before = kept.get(key)
+    if before is None:
+        return Check(file, key, "written" if update else "missing", entry)
+    comparison = compare(before, entry, max_path, max_step)
+    if update:
+        status: CheckStatus = "same" if is_same(before, entry) else "written"
+    elif comparison.worse:
+        status = "worse"
+    else:
+        status = "better" if comparison.better else "same"
+    return Check(file, key, status, entry, before, comparison)

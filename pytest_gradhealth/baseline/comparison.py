@@ -1,0 +1,202 @@
+"""What has changed between two measurements of a model, in decades, and whether that is worse."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pytest_gradhealth.baseline.alignment import Pair, aligned, path_pairs
+from pytest_gradhealth.baseline.entry import Entry, KeptPath
+from pytest_gradhealth.records import Limit
+from pytest_gradhealth.wording import count, factor, number
+
+ChangeKind = Literal["verdict", "path", "step", "lost", "new"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that is not as it was; `worse` where that fails a test.
+
+    `layer` is the first layer of the path, or where the step is; `before` and `after` are decades.
+    """
+
+    kind: ChangeKind
+    worse: bool
+    layer: str
+    message: str
+    before: float = math.nan
+    after: float = math.nan
+
+
+@dataclass(frozen=True)
+class PathComparison:
+    """Two paths side by side; `pairs` has a place in each for every layer."""
+
+    before: KeptPath
+    after: KeptPath
+    pairs: tuple[Pair, ...]
+
+    def steps(self) -> Iterator[tuple[Pair, Pair, float, float]]:
+        """The decades from each layer that both have to the next one: there, here, and how much.
+
+        Layers that only one of them has lie in between, and count with the step.
+        """
+        both = [p for p in self.pairs if p.before is not None and p.after is not None]
+        for far, near in itertools.pairwise(both):
+            yield (
+                far,
+                near,
+                _gain(self.before, far.before, near.before),
+                _gain(self.after, far.after, near.after),
+            )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that has changed, worst first, and the paths it was read from."""
+
+    changes: tuple[Change, ...] = ()
+    paths: tuple[PathComparison, ...] = ()
+
+    @property
+    def worse(self) -> tuple[Change, ...]:
+        """The changes that fail a test."""
+        return tuple(change for change in self.changes if change.worse)
+
+    @property
+    def better(self) -> tuple[Change, ...]:
+        """The changes for the better, and those that are neither."""
+        return tuple(change for change in self.changes if not change.worse)
+
+
+def compare(before: Entry, after: Entry, max_path: Limit, max_step: Limit) -> Comparison:
+    """Compare what was measured with a baseline.
+
+    Worse is a path ratio that is farther from 1 by more than `max_path` decades, a step from layer
+    to layer by more than `max_step`, a path that is gone, or a verdict that has become "failure".
+    As much in the other direction is better, and reported.
+    """
+    changes: list[Change] = []
+    paths: list[PathComparison] = []
+    if before.verdict != after.verdict:
+        changes.append(_verdict(before, after))
+    for old, new in path_pairs(before.paths, after.paths):
+        if old is None or new is None:
+            changes.append(_lost_or_new(old, new))
+            continue
+        path = PathComparison(old, new, tuple(aligned(old.points, new.points)))
+        paths.append(path)
+        changes += _path_changes(path, max_path)
+        changes += _step_changes(path, max_step)
+    changes.sort(key=lambda change: (not change.worse, -_size(change)))
+    return Comparison(tuple(changes), tuple(paths))
+
+
+def is_same(before: Entry, after: Entry) -> bool:
+    """Whether a new entry says nothing that the old one does not, but for noise and environment."""
+    if before.verdict != after.verdict or len(before.paths) != len(after.paths):
+        return False
+    return all(
+        [(p.layer, p.type) for p in old.points] == [(p.layer, p.type) for p in new.points]
+        and _near(old.ratio, new.ratio)
+        and all(_near(a.norm, b.norm) for a, b in zip(old.points, new.points, strict=True))
+        for old, new in zip(before.paths, after.paths, strict=True)
+    )
+
+
+#: Decades that a norm may move without a baseline being written anew.
+_NOISE = 0.05
+
+
+def _near(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other)) or abs(one - other) <= _NOISE
+
+
+def _verdict(before: Entry, after: Entry) -> Change:
+    worse = after.verdict == "failure"
+    message = f"the verdict was {before.verdict} and is {after.verdict}"
+    return Change("verdict", worse, "", message)
+
+
+def _lost_or_new(old: KeptPath | None, new: KeptPath | None) -> Change:
+    if new is None and old is not None:
+        message = f"no gradient path starts at {old.first.title} any more"
+        return Change("lost", True, old.first.layer, message, old.ratio)
+    assert new is not None
+    message = f"a gradient path starts at {new.first.title}, which is new"
+    return Change("new", False, new.first.layer, message, after=new.ratio)
+
+
+def _path_changes(path: PathComparison, limit: Limit) -> Iterator[Change]:
+    old, new = path.before, path.after
+    grown = _distance(new.ratio) - _distance(old.ratio)
+    if not abs(grown) > limit.value:
+        return
+    first = new.first.title
+    if old.first.layer != new.first.layer:
+        first += f", {old.first.title} in the baseline"
+    message = (
+        f"{factor(new.ratio)} of the gradient reaches {first}; it was {factor(old.ratio)}"
+        f"{_by(grown, limit)}"
+    )
+    yield Change("path", grown > 0, new.first.layer, message, old.ratio, new.ratio)
+
+
+def _step_changes(path: PathComparison, limit: Limit) -> Iterator[Change]:
+    for far, near, was, now in path.steps():
+        grown = _distance(now) - _distance(was)
+        if not abs(grown) > limit.value:
+            continue
+        assert far.after is not None
+        assert near.after is not None
+        layer, source = path.after.points[far.after], path.after.points[near.after]
+        between = near.after - far.after - 1
+        way = f" over {count(between, 'layer')} in between" if between else ""
+        message = (
+            f"from {source.title} to {layer.title}{way} the gradient changes by {factor(now)};"
+            f" it was {factor(was)}{_by(grown, limit)}"
+        )
+        yield Change("step", grown > 0, layer.layer, message, was, now)
+
+
+def _by(grown: float, limit: Limit) -> str:
+    if grown < 0:
+        return f" ({number(-grown)} decades better)"
+    return f" ({number(grown)} decades worse; limit {number(limit.value)}, {limit.source})"
+
+
+def _gain(path: KeptPath, far: int | None, near: int | None) -> float:
+    """Decades from one point of a path towards the first layer; none between two zeros."""
+    assert far is not None
+    assert near is not None
+    here, there = path.points[far].norm, path.points[near].norm
+    return 0.0 if here == there else here - there
+
+
+def _distance(ratio: float) -> float:
+    """How far a ratio is from level, in decades; not a number counts as infinitely far."""
+    return math.inf if math.isnan(ratio) else abs(ratio)
+
+
+def _size(change: Change) -> float:
+    if change.kind in ("verdict", "lost"):
+        return math.inf
+    size = abs(_distance(change.after) - _distance(change.before))
+    return 0.0 if math.isnan(size) else size
+
+
+def most_changed(path: PathComparison) -> Sequence[Pair]:
+    """The pairs of layers between which the step has changed most: the far one, the near one."""
+    steps = list(path.steps())
+    if not steps:
+        return ()
+    far, near, *_ = max(steps, key=lambda step: _change(step[2], step[3]))
+    return far, near
+
+
+def _change(was: float, now: float) -> float:
+    grown = abs(now - was)
+    return math.inf if math.isnan(grown) else grown

@@ -1,0 +1,91 @@
+"""What is kept of a probe: its gradient paths in decades, the verdict, and how it was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from pytest_gradhealth.records import Diagnosis, GradientPath, Verdict
+
+#: Decimals of a decade that are kept: a hundredth is 2 %.
+DECIMALS = 2
+
+
+@dataclass(frozen=True)
+class KeptPoint:
+    """One layer of a path: `norm` is the L2 norm of its gradient in decades (log10)."""
+
+    layer: str
+    type: str
+    norm: float
+
+    @property
+    def title(self) -> str:
+        """Name and type: "layers.3 (Linear)"."""
+        return f"{self.layer} ({self.type})"
+
+
+@dataclass(frozen=True)
+class KeptPath:
+    """A gradient path from the first layer to the loss; `ratio` is first over last in decades."""
+
+    ratio: float
+    points: tuple[KeptPoint, ...]
+
+    @property
+    def first(self) -> KeptPoint:
+        """The layer that the path is about."""
+        return self.points[0]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a baseline keeps of one check.
+
+    `paths` are those that were judged; `limits` and `environment` are information, which no
+    comparison reads.
+    """
+
+    verdict: Verdict
+    paths: tuple[KeptPath, ...]
+    limits: Mapping[str, float] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def entry_of(diagnosis: Diagnosis, environment: Mapping[str, str]) -> Entry:
+    """Reduce a diagnosis to what a baseline keeps: the first look under the decisive seed.
+
+    >>> from pytest_gradhealth.records import GradientPath, GradientProfile, PathPoint
+    >>> first = PathPoint("0", "Linear", (8, 4), norm=0.01, numel=32)
+    >>> last = PathPoint("1", "Linear", (8, 4), norm=1.0, numel=32)
+    >>> look = GradientProfile(0, 0, 2.3, paths=(GradientPath((first, last), entry=first),))
+    >>> entry_of(Diagnosis("Net", "healthy", (), (look,)), {}).paths[0].ratio
+    -2.0
+    """
+    return Entry(
+        verdict=diagnosis.verdict,
+        paths=tuple(_paths(diagnosis)),
+        limits={name: limit.value for name, limit in sorted(diagnosis.limits.items())},
+        environment={"device": diagnosis.device, "optimizer": diagnosis.optimizer, **environment},
+    )
+
+
+def _paths(diagnosis: Diagnosis) -> Iterator[KeptPath]:
+    for path in diagnosis.profile.judged_paths:
+        points = tuple(KeptPoint(p.label, p.type, _decades(p.norm)) for p in path.points)
+        yield KeptPath(_rounded(_ratio(path)), points)
+
+
+def _ratio(path: GradientPath) -> float:
+    return path.l2 if path.finite else math.nan
+
+
+def _decades(norm: float) -> float:
+    if norm == 0:
+        return -math.inf
+    return _rounded(math.log10(norm)) if math.isfinite(norm) else norm
+
+
+def _rounded(value: float) -> float:
+    return round(value, DECIMALS) + 0.0 if math.isfinite(value) else value
