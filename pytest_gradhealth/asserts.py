@@ -10,7 +10,12 @@ from pytest_gradhealth.calling import Loss
 from pytest_gradhealth.context import current
 from pytest_gradhealth.diagnosis import declared_step, diagnose
 from pytest_gradhealth.distributed import agreed, by_owner
-from pytest_gradhealth.errors import GradientHealthError, ProbeError
+from pytest_gradhealth.errors import (
+    GradientHealthError,
+    MissingBaselineError,
+    ProbeError,
+    RegressionError,
+)
 from pytest_gradhealth.messages import render
 from pytest_gradhealth.optimizers import OptimizerLike
 from pytest_gradhealth.precision import declared_scale
@@ -269,6 +274,53 @@ def assert_healthy(
     return _check(None, case, settings, msg)
 
 
+def assert_matches_baseline(
+    model: ModelLike | Diagnosis,
+    inputs: Any = None,
+    targets: Any = None,
+    *,
+    name: str = "",
+    loss: Loss | None = None,
+    optimizer: OptimizerLike | None = None,
+    clip: Clip | None = None,
+    regularizer: Regularizer | None = None,
+    msg: Message | None = None,
+    **settings: Unpack[SettingValues],
+) -> Diagnosis:
+    """Assert that a model's gradients are no worse than in the baseline beside the test module.
+
+    The baseline is the JSON file that `--gradhealth-update` writes for the tests that pass. Worse
+    is a path ratio (first layer over last) that is farther from 1 by more than `max_path_change`
+    decades (default 0.5), a step between two layers by more than `max_step_change` (default 1), a
+    path that is gone, or a verdict that has become a failure. `name` tells several checks of one
+    test apart. The other arguments are those of `assert_healthy`; what fails there may pass here.
+
+    Returns the Diagnosis. Raises RegressionError; MissingBaselineError where there is no baseline,
+    in CI or with `--gradhealth-fail-on=missing`; ProbeError outside of a pytest test, and for what
+    cannot be probed.
+    """
+    __tracebackhide__ = True
+    context = current()
+    if context is None:
+        raise ProbeError(
+            "assert_matches_baseline needs a running pytest test, which its baseline is named after"
+        )
+    from pytest_gradhealth.gate import check_baseline, failure
+
+    case = Case(model, inputs, targets, loss, optimizer, declared_step(clip, regularizer))
+    diagnosis = measured(case, settings)
+    chosen = context.settings.merged(settings, "the call")
+    try:
+        check = check_baseline(context, diagnosis, chosen, name)
+    except ProbeError as error:
+        raise error.with_traceback(None) from error.__cause__
+    text = failure(context, check, diagnosis)
+    if text:
+        error_class = MissingBaselineError if check.before is None else RegressionError
+        raise error_class(_with_message(text, msg), (), diagnosis)
+    return diagnosis
+
+
 def measured(case: Case, values: SettingValues) -> Diagnosis:
     """Return the diagnosis that the settings of the current test and `values` make of a case.
 
@@ -349,11 +401,14 @@ def _check(
         verbose=context is not None and context.verbose,
         rerun="" if context is None else context.rerun,
     )
+    raise _error_class(failures[0])(_with_message(text, msg), failures, diagnosis)
+
+
+def _with_message(text: str, msg: Message | None) -> str:
+    """The caller's message in front, or what it makes of ours."""
     if callable(msg):
-        text = msg(text)
-    elif msg is not None:
-        text = f"{msg}\n{text}"
-    raise _error_class(failures[0])(text, failures, diagnosis)
+        return msg(text)
+    return text if msg is None else f"{msg}\n{text}"
 
 
 def _fails(finding: Finding, codes: Iterable[str] | None) -> bool:

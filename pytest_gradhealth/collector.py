@@ -1,52 +1,108 @@
-"""The probes of a run, gathered from the test reports, for the report at its end."""
+"""The probes of a run, gathered from the test reports, for the reports at its end."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from pytest_gradhealth.baseline.check import Check
+from pytest_gradhealth.keeper import Keeper
+from pytest_gradhealth.plain import from_plain
 from pytest_gradhealth.ranks import rank
 from pytest_gradhealth.records import Diagnosis
+from pytest_gradhealth.reporting.files import render_file
 from pytest_gradhealth.reporting.terminal import report_lines
+from pytest_gradhealth.run import Probe, Run, TestOutcome
+from pytest_gradhealth.run_options import annotates, run_options, shows_report
 from pytest_gradhealth.session import CARRIED
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One probe in the report: the test that made it, how that test ended, and the diagnosis."""
-
-    test: str
-    expected: bool
-    diagnosis: Diagnosis
-
-
-@dataclass(eq=False)
 class Collector:
     """The probes of a run, gathered where the reports arrive (the xdist controller, if any)."""
 
-    entries: list[Entry] = field(default_factory=list)
-    _expected: set[str] = field(default_factory=set)
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.probes: list[Probe] = []
+        self._environment: dict[str, str] = {}
+        self._outcomes: dict[str, TestOutcome] = {}
+        self._messages: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Read a test's probes off its last report, and how it ended off the one before."""
-        if hasattr(report, "wasxfail"):
-            self._expected.add(report.nodeid)
+        """Read a test's probes off its last report, and how it ended off those before."""
+        self._note_outcome(report)
         carried: Sequence[Mapping[str, Any]] = getattr(report, CARRIED, ())
-        expected = report.nodeid in self._expected
-        self.entries += [
-            Entry(report.nodeid, expected, Diagnosis.from_dict(data)) for data in carried
-        ]
+        file, line, _ = report.location
+        for data in carried:
+            self._environment = self._environment or dict(data["environment"])
+            self.probes.append(
+                Probe(
+                    report.nodeid,
+                    self._outcomes[report.nodeid],
+                    Diagnosis.from_dict(data["diagnosis"]),
+                    tuple(from_plain(Check, check) for check in data["checks"]),
+                    self._messages.get(report.nodeid, ""),
+                    file.replace(os.sep, "/"),
+                    None if line is None else line + 1,
+                )
+            )
+
+    def run(self) -> Run:
+        """Everything that was gathered."""
+        keeper = self.config.pluginmanager.get_plugin("gradhealth-keeper")
+        notes = tuple(keeper.notes) if isinstance(keeper, Keeper) else ()
+        return Run(tuple(self.probes), self._environment, notes)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """Write the reports that are files, in the first process of a distributed run alone."""
+        if rank() or self.config.getoption("collectonly", False):
+            return
+        for kind, path in run_options(self.config).files.items():
+            render_file(kind, self.run(), path)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the report section, in the first process of a distributed run alone."""
-        if rank() or terminalreporter.config.getoption("collectonly", False):
+        if rank() or self.config.getoption("collectonly", False):
             return
-        verbose = terminalreporter.config.getoption("verbose", 0) > 0
-        terminalreporter.section("gradient health")
-        for text, markup in report_lines(
-            self.entries, width=terminalreporter._tw.fullwidth, verbose=verbose
-        ):
-            terminalreporter.write_line(text, **markup)
+        if shows_report(self.config):
+            verbose = self.config.getoption("verbose", 0) > 0
+            terminalreporter.section("gradient health")
+            width = terminalreporter._tw.fullwidth
+            for text, markup in report_lines(self.probes, width=width, verbose=verbose):
+                terminalreporter.write_line(text, **markup)
+        if annotates():
+            from pytest_gradhealth.reporting.github import annotations
+
+            for line in annotations(self.run()):
+                terminalreporter.write_line(line)
+        for kind, path in run_options(self.config).files.items():
+            terminalreporter.write_line(f"gradient health as {kind}: {_shown(path, self.config)}")
+
+    def _note_outcome(self, report: pytest.TestReport) -> None:
+        test, when = report.nodeid, report.when
+        outcome: str = report.outcome
+        if hasattr(report, "wasxfail"):
+            outcome = "xfailed" if report.skipped else "xpassed"
+        elif report.failed and when != "call":
+            outcome = "error"
+        if when == "setup" or outcome != "passed":
+            self._outcomes[test] = cast("TestOutcome", outcome)
+            self._messages[test] = _message(report) if report.failed else ""
+
+
+def _message(report: pytest.TestReport) -> str:
+    """What a check of this package has failed a test with, "" where something else has."""
+    longrepr: Any = report.longrepr
+    crash = getattr(longrepr, "reprcrash", None)
+    if crash is None:
+        return longrepr if isinstance(longrepr, str) else ""
+    kind, _, text = str(crash.message).partition(": ")
+    return text if kind.startswith("pytest_gradhealth.") else ""
+
+
+def _shown(path: os.PathLike[str], config: pytest.Config) -> str:
+    shown = os.path.relpath(path, config.invocation_params.dir)
+    return (os.fspath(path) if shown.startswith("..") else shown).replace(os.sep, "/")

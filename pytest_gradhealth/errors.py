@@ -95,6 +95,14 @@ class DominatingRegularizerError(GradientHealthError):
     """The gradient of the regularisation term drowns that of the data (GH601)."""
 
 
+class RegressionError(GradientHealthError):
+    """A model's gradients are worse than its baseline says."""
+
+
+class MissingBaselineError(GradientHealthError):
+    """There is no baseline to compare a model with, where one has to be."""
+
+
 class CannotApplyError(Exception):
     """A remedy cannot be applied to a model; the message says why."""
 

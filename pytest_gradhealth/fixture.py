@@ -101,6 +101,13 @@ class GradHealth:
 
         return assert_all_reached(model, *args, **kwargs)
 
+    def assert_matches_baseline(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
+        """Assert that the gradients are no worse than the test's baseline says."""
+        __tracebackhide__ = True
+        from pytest_gradhealth.asserts import assert_matches_baseline
+
+        return assert_matches_baseline(model, *args, **kwargs)
+
     def assert_healthy(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
         """Assert that no rule fails."""
         __tracebackhide__ = True

@@ -20,6 +20,11 @@ class Option(NamedTuple):
     ini: str = "string"
 
     @property
+    def is_switch(self) -> bool:
+        """Whether the command line takes it without a value."""
+        return self.ini == "bool"
+
+    @property
     def flag(self) -> str:
         """The command-line option."""
         return f"--gradhealth-{self.name.replace('_', '-')}"
@@ -70,6 +75,12 @@ def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not 0 <= number < math.inf:
         raise ValueError
     return number
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        value = {"true": True, "false": False}[str(value).lower()]
+    return bool(value)
 
 
 def _codes(value: Any) -> tuple[str, ...]:
@@ -172,6 +183,27 @@ OPTIONS: tuple[Option, ...] = (
         _ratio,
         "a positive number",
         "GH501 fails when more than this share of a layer's gradient is flushed (default: 0.5)",
+        ini="float",
+    ),
+    Option(
+        "baseline",
+        _switch,
+        "true or false",
+        "compare every probe with a baseline beside its test module (default: false)",
+        ini="bool",
+    ),
+    Option(
+        "max_path_change",
+        _ratio,
+        "a positive number",
+        "decades that a path's ratio may get worse by against a baseline (default: 0.5)",
+        ini="float",
+    ),
+    Option(
+        "max_step_change",
+        _ratio,
+        "a positive number",
+        "decades that a step between two layers may get worse by (default: 1)",
         ini="float",
     ),
     Option(

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_gradhealth.context import entered
+from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.options import OPTIONS
+from pytest_gradhealth.run_options import add_options, reports, run_options
 from pytest_gradhealth.session import (
     CONTEXT,
     TestContext,
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 MARKER = (
     "gradhealth(*, device, seeds, confirm_steps, min_ratio, max_ratio, warn_min_ratio,"
     " warn_max_ratio, max_update, max_penalty, max_output, min_spread, max_dead, max_saturated,"
-    " max_underflow,"
+    " max_underflow, baseline, max_path_change, max_step_change,"
     " remedy_budget, select, ignore): settings for the gradient checks of a test; those of the"
     " nearest marker win, key by key."
 )
@@ -50,16 +52,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="skip every test that checks gradients, at its first check",
     )
     parser.addini("gradhealth_report", "show the gradient profiles (default: false)", "bool")
+    add_options(parser, group)
     numbers = _knows_numbers()
     for option in OPTIONS:
-        group.addoption(
-            option.flag,
-            default=None,
-            dest=option.key,
-            metavar=option.name.upper(),
-            help=option.help,
-        )
-        kind: Any = option.ini if numbers or option.ini == "args" else "string"
+        taken: dict[str, Any] = {"metavar": option.name.upper()}
+        if option.is_switch:
+            taken = {"action": "store_true"}
+        group.addoption(option.flag, default=None, dest=option.key, help=option.help, **taken)
+        kind: Any = option.ini if numbers or option.ini in ("args", "bool") else "string"
         parser.addini(option.key, option.help, kind, default=None)
 
 
@@ -75,10 +75,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
     if cli_values(config)[0] or ini_values(config)[0]:
         base_settings(config)
-    if _reports(config) and not hasattr(config, "workerinput"):
-        from pytest_gradhealth.collector import Collector
+    run_options(config)
+    if not hasattr(config, "workerinput"):
+        from pytest_gradhealth.keeper import Keeper
 
-        config.pluginmanager.register(Collector(), "gradhealth-collector")
+        config.pluginmanager.register(Keeper(config), "gradhealth-keeper")
+        if reports(config):
+            from pytest_gradhealth.collector import Collector
+
+            config.pluginmanager.register(Collector(config), "gradhealth-collector")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -107,6 +112,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(problem, pytrace=False)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Compare what a test has probed with its baselines, once it has passed by itself."""
+    result = yield
+    context = item.stash.get(CONTEXT, None)
+    if context is not None and context.recorded:
+        from pytest_gradhealth.gate import compare_all
+
+        text = ""
+        try:
+            text = "\n\n".join(filter(None, compare_all(context)))
+        except ProbeError as error:
+            text = str(error)
+        if text:
+            pytest.fail(text, pytrace=False)
+    return result
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Let no other process wait for this one in a test that is over here."""
@@ -123,9 +146,17 @@ def pytest_runtest_makereport(
     """Put a test's probes on its last report, if anyone will read them."""
     report = yield
     context = item.stash.get(CONTEXT, None)
-    if context is not None and report.when == "teardown" and _reports(item.config):
-        context.hand_over(report)
+    if context is not None and report.when == "teardown":
+        everything = reports(item.config) or "warning" in run_options(item.config).fail_on
+        context.hand_over(report, everything=everything)
     return report
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Let the controller know what this worker leaves out."""
+    for item in items[:1]:
+        if hasattr(item.config, "workeroutput"):
+            item.config.workeroutput["gradhealth_deselected"] = True
 
 
 def pytest_gradhealth_rules() -> Sequence[Rule]:
@@ -151,14 +182,6 @@ def gradhealth() -> GradHealth:
     from pytest_gradhealth.fixture import GradHealth
 
     return GradHealth()
-
-
-def _reports(config: pytest.Config) -> bool:
-    try:
-        return bool(config.getoption("gradhealth_report") or config.getini("gradhealth_report"))
-    except (TypeError, ValueError, pytest.UsageError) as error:
-        file = config.inipath.name if config.inipath else "the ini file"
-        raise pytest.UsageError(f"gradhealth_report in {file}: {error}") from error
 
 
 def _knows_numbers() -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,7 @@ import pytest
 from pytest_gradhealth.options import OPTIONS
 
 if TYPE_CHECKING:
+    from pytest_gradhealth.baseline.check import Check
     from pytest_gradhealth.probes import ProbeCache
     from pytest_gradhealth.records import Diagnosis
     from pytest_gradhealth.remedies import Remedy
@@ -27,6 +29,16 @@ T = TypeVar("T")
 #: Attribute of a test report that carries the probes of its phase.
 CARRIED = "gradhealth_probes"
 CONTEXT = pytest.StashKey["TestContext"]()
+
+
+@dataclass
+class Recorded:
+    """A probe of a test and the checks of it against baselines."""
+
+    diagnosis: Diagnosis
+    checks: list[Check] = field(default_factory=list)
+
+
 #: Tests are numbered as this process comes to them.
 _numbers = itertools.count(1)
 BASE_SETTINGS = pytest.StashKey["Settings"]()
@@ -73,6 +85,18 @@ def ini_values(config: pytest.Config) -> tuple[dict[str, Any], dict[str, str]]:
     return given, sources
 
 
+def carried(record: Recorded) -> dict[str, Any]:
+    """A probe as plain builtins, with the environment of the process that made it."""
+    from pytest_gradhealth.environment import environment
+    from pytest_gradhealth.plain import to_plain
+
+    return {
+        "diagnosis": record.diagnosis.to_dict(),
+        "checks": to_plain(record.checks),
+        "environment": environment(),
+    }
+
+
 class TestContext:
     """What one test lends to the assertions in it."""
 
@@ -81,7 +105,7 @@ class TestContext:
     def __init__(self, item: pytest.Item) -> None:
         self.item = item
         self.number = next(_numbers)
-        self.recorded: list[Diagnosis] = []
+        self.recorded: list[Recorded] = []
 
     @cached_property
     def settings(self) -> Settings:
@@ -178,14 +202,30 @@ class TestContext:
 
     def record(self, diagnosis: Diagnosis) -> None:
         """Take a diagnosis into the report, in place of an earlier one of the same probe."""
-        for index, known in enumerate(self.recorded):
-            if known.profiles is diagnosis.profiles:
-                self.recorded[index] = diagnosis
-                return
-        self.recorded.append(diagnosis)
+        self._record_of(diagnosis).diagnosis = diagnosis
 
-    def hand_over(self, report: pytest.TestReport) -> None:
-        """Put what was recorded on the test's last report."""
-        if self.recorded:
-            setattr(report, CARRIED, [diagnosis.to_dict() for diagnosis in self.recorded])
-            self.recorded.clear()
+    def keep(self, check: Check, diagnosis: Diagnosis) -> None:
+        """Take a check of a diagnosis into the report."""
+        self._record_of(diagnosis).checks.append(check)
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys of the checks so far."""
+        return {check.key for record in self.recorded for check in record.checks}
+
+    def hand_over(self, report: pytest.TestReport, *, everything: bool) -> None:
+        """Put what was recorded on the test's last report; nothing of it is left for a rerun.
+
+        If not everything is wanted, only what was checked against baselines and what warns.
+        """
+        records = [r for r in self.recorded if everything or r.checks]
+        if records:
+            setattr(report, CARRIED, [carried(record) for record in records])
+        self.recorded.clear()
+
+    def _record_of(self, diagnosis: Diagnosis) -> Recorded:
+        for record in self.recorded:
+            if record.diagnosis.profiles is diagnosis.profiles:
+                return record
+        self.recorded.append(Recorded(diagnosis))
+        return self.recorded[-1]

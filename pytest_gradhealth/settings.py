@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 from pytest_gradhealth.errors import SettingError
 from pytest_gradhealth.options import OPTIONS, Option
+from pytest_gradhealth.records import Limit
 
 BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 
@@ -32,6 +33,8 @@ class SettingValues(TypedDict, total=False):
     max_dead: float | None
     max_saturated: float | None
     max_underflow: float | None
+    max_path_change: float | None
+    max_step_change: float | None
     remedy_budget: float | None
     select: Sequence[str] | None
     ignore: Sequence[str] | None
@@ -55,6 +58,9 @@ class Settings:
     max_dead: float | None = None
     max_saturated: float | None = None
     max_underflow: float | None = None
+    baseline: bool = False
+    max_path_change: float = 0.5
+    max_step_change: float = 1.0
     remedy_budget: float = 10.0
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
@@ -80,6 +86,10 @@ class Settings:
             sources[name] = where
         return replace(self, **changed, sources=sources)
 
+    def limit(self, name: str) -> Limit:
+        """A setting that has a default of its own, as a limit."""
+        return Limit(getattr(self, name), self.source(name))
+
     def source(self, name: str) -> str:
         """Where the value of a setting came from."""
         return self.sources.get(name, "default")
@@ -89,7 +99,7 @@ def parse(option: Option, value: Any, where: str) -> Any:
     """Read one value; raises SettingError that names the place it came from."""
     try:
         return option.parse(value)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise SettingError(f"{where}: {option.name} = {value!r} is not {option.expects}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -42,16 +43,16 @@ def path_pairs(
     before: Sequence[KeptPath], after: Sequence[KeptPath]
 ) -> list[tuple[KeptPath | None, KeptPath | None]]:
     """Pair the paths of two entries by their first layer, then what is left over in order."""
-    by_name = {path.first.layer: path for path in after}
-    kept = {path.first.layer for path in before} & by_name.keys()
-    old = [path for path in before if path.first.layer not in kept]
-    new = [path for path in after if path.first.layer not in kept]
-    pairs: list[tuple[KeptPath | None, KeptPath | None]] = [
-        (path, by_name[path.first.layer]) for path in before if path.first.layer in kept
-    ]
-    pairs += zip(old, new, strict=False)
-    pairs += [(path, None) for path in old[len(new) :]]
-    return pairs + [(None, path) for path in new[len(old) :]]
+    pairs: list[tuple[KeptPath | None, KeptPath | None]] = []
+    old, new = [], list(after)
+    for path in before:
+        found = next((p for p in new if p.first.layer == path.first.layer), None)
+        if found is None:
+            old.append(path)
+        else:
+            new.remove(found)
+            pairs.append((path, found))
+    return pairs + list(itertools.zip_longest(old, new))
 
 
 def _by_type(

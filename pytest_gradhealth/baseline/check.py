@@ -10,7 +10,7 @@ from pytest_gradhealth.baseline.comparison import Comparison, compare, is_same
 from pytest_gradhealth.baseline.entry import Entry
 from pytest_gradhealth.records import Limit
 
-CheckStatus = Literal["same", "better", "worse", "missing", "written"]
+CheckStatus = Literal["same", "better", "worse", "missing", "new", "written"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Check:
     """A probe beside its baseline.
 
     `file` is where the baseline is, from pytest's rootdir, and `key` its name in there. `before` is
-    None where there is none. "written" is what an update is to keep of this run.
+    None where there is none: "missing", or "new" where another run is compared with. "written" is
+    what an update is to keep of this run.
     """
 
     file: str
@@ -38,14 +39,19 @@ def check_entry(
     max_path: Limit,
     max_step: Limit,
     update: bool = False,
+    optional: bool = False,
 ) -> Check:
-    """Compare an entry with what is kept under its key; with `update` it is to be kept itself."""
+    """Compare an entry with what is kept under its key.
+
+    With `update` it is to be kept itself; what is `optional` may have nothing to be compared with.
+    """
     before = kept.get(key)
     if before is None:
-        return Check(file, key, "written" if update else "missing", entry)
+        status: CheckStatus = "written" if update else "new" if optional else "missing"
+        return Check(file, key, status, entry)
     comparison = compare(before, entry, max_path, max_step)
     if update:
-        status: CheckStatus = "same" if is_same(before, entry) else "written"
+        status = "same" if is_same(before, entry) else "written"
     elif comparison.worse:
         status = "worse"
     else:

@@ -117,7 +117,8 @@ def _near(one: float, other: float) -> bool:
 
 def _verdict(before: Entry, after: Entry) -> Change:
     worse = after.verdict == "failure"
-    message = f"the verdict was {before.verdict} and is {after.verdict}"
+    names = {"healthy": "healthy", "warning": "a warning", "failure": "a failure"}
+    message = f"the verdict was {names[before.verdict]} and is {names[after.verdict]}"
     return Change("verdict", worse, "", message)
 
 

@@ -8,22 +8,33 @@ from pytest_gradhealth.baseline.alignment import Pair
 from pytest_gradhealth.baseline.check import Check
 from pytest_gradhealth.baseline.comparison import PathComparison, most_changed
 from pytest_gradhealth.baseline.entry import KeptPath
-from pytest_gradhealth.wording import count, factor, printable, shortened
+from pytest_gradhealth.messages import headline
+from pytest_gradhealth.records import Diagnosis
+from pytest_gradhealth.wording import count, factor, listing, printable, shortened
 
 #: Rows of a comparison that are shown without -v.
 MOST_ROWS = 12
+#: Changes that are spelled out.
+MOST_CHANGES = 3
 #: Characters of a change that are shown, however long the names in it.
 LONGEST_LINE = 400
 
 
-def regression(check: Check, *, model: str, rerun: str, verbose: bool = False) -> str:
+def regression(
+    check: Check, diagnosis: Diagnosis, *, rerun: str = "", verbose: bool = False
+) -> str:
     """Return the message for a model that is worse than its baseline.
 
     `rerun` is the command that runs the test alone.
     """
     changes = check.comparison.worse
-    blocks = ["\n".join(f"{shortened(c.message, LONGEST_LINE)} [regression]" for c in changes)]
-    blocks.append(_setting(check, model))
+    lines = [f"{shortened(c.message, LONGEST_LINE)} [regression]" for c in changes[:MOST_CHANGES]]
+    if len(changes) > MOST_CHANGES:
+        lines.append(f"and {count(len(changes) - MOST_CHANGES, 'more change')}")
+    if any(change.kind == "verdict" for change in changes):
+        failures = [f for f in diagnosis.findings if f.severity == "failure"]
+        lines[1:1] = [f"  {line}" for line in headline(diagnosis, failures).splitlines()]
+    blocks = ["\n".join(lines), _setting(check, diagnosis.model)]
     path = _worst(check)
     if path is not None:
         blocks.append(comparison_table(path, verbose=verbose))
@@ -135,8 +146,6 @@ def _accept(check: Check, rerun: str) -> str:
     )
 
 
-def counted(keys: Sequence[str], noun: str) -> str:
-    """A count, and the first few of what was counted."""
-    shown = ", ".join(shortened(key, 60) for key in keys[:3])
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return f"{count(len(keys), noun)}: {shown}{more}"
+def listed(keys: Sequence[str]) -> str:
+    """The first few keys, and how many more there are."""
+    return listing([shortened(key, 60) for key in keys])

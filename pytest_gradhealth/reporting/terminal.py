@@ -12,14 +12,14 @@ from pytest_gradhealth.tables import path_table
 from pytest_gradhealth.wording import count, factor, printable, shortened
 
 if TYPE_CHECKING:
-    from pytest_gradhealth.collector import Entry
+    from pytest_gradhealth.run import Probe
 
 #: A line and how pytest's terminal writer should mark it up.
 Line = tuple[str, dict[str, bool]]
 _COLOUR = {"failure": "red", "warning": "yellow", "healthy": "green"}
 
 
-def report_lines(entries: Sequence[Entry], *, width: int, verbose: bool) -> Iterator[Line]:
+def report_lines(entries: Sequence[Probe], *, width: int, verbose: bool) -> Iterator[Line]:
     """Yield the lines of the report: all probes in a table, and the profile of those that failed
     or warned (of all with `verbose`).
     """
@@ -35,7 +35,7 @@ def report_lines(entries: Sequence[Entry], *, width: int, verbose: bool) -> Iter
             yield from _profile(entry, width, verbose)
 
 
-def _overview(entries: Sequence[Entry], width: int) -> Iterator[Line]:
+def _overview(entries: Sequence[Probe], width: int) -> Iterator[Line]:
     from tabulate import tabulate
 
     rows = [_row(entry.diagnosis) for entry in entries]
@@ -77,7 +77,7 @@ def _row(diagnosis: Diagnosis) -> list[str]:
     ]
 
 
-def _summary(entries: Sequence[Entry]) -> str:
+def _summary(entries: Sequence[Probe]) -> str:
     verdicts = Counter(entry.diagnosis.verdict for entry in entries)
     expected = sum(entry.expected and entry.diagnosis.verdict == "failure" for entry in entries)
     order: tuple[Verdict, ...] = ("failure", "warning", "healthy")
@@ -86,7 +86,7 @@ def _summary(entries: Sequence[Entry]) -> str:
     return f"{count(len(entries), 'probe')}: {', '.join(parts)}{note}"
 
 
-def _profile(entry: Entry, width: int, verbose: bool) -> Iterator[Line]:
+def _profile(entry: Probe, width: int, verbose: bool) -> Iterator[Line]:
     diagnosis = entry.diagnosis
     findings = sorted(
         (f for f in diagnosis.findings if verbose or f.severity != "info"),

@@ -1,0 +1,150 @@
+"""Baselines in a test: which probe is compared with what, and the words when it is worse."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.run_options import run_options
+
+if TYPE_CHECKING:
+    from pytest_gradhealth.baseline.check import Check
+    from pytest_gradhealth.baseline.entry import Entry
+    from pytest_gradhealth.records import Diagnosis
+    from pytest_gradhealth.session import TestContext
+    from pytest_gradhealth.settings import Settings
+
+#: Entries by file, read once in a process: nothing is written before the run is over.
+_KEPT = pytest.StashKey[dict[Path, Mapping[str, "Entry"]]]()
+
+
+def check_baseline(
+    context: TestContext, diagnosis: Diagnosis, settings: Settings, name: str = ""
+) -> Check:
+    """Compare a diagnosis with the baseline of a test, under its name and the one of the check.
+
+    Raises ProbeError for a second check of one name, and for a file that cannot be read.
+    """
+    key = test_name(context.item) + (f" ({name})" if name else "")
+    if key in context.keys:
+        raise ProbeError(
+            f"two checks of this test have the key {key!r} in its baseline; give each a name of its"
+            " own: assert_matches_baseline(..., name='decoder')"
+        )
+    return _against_baseline(context, diagnosis, settings, key)
+
+
+def compare_all(context: TestContext) -> Iterator[str]:
+    """Compare what a test has probed, as far as it has not been yet; yield what fails it.
+
+    With `baseline` on, with the test's baselines; with another run's report, with what that says.
+    """
+    compared = run_options(context.item.config).compare
+    for place, record in enumerate(list(context.recorded)):
+        number = f"#{place + 1}" if place else ""
+        settings = getattr(record.diagnosis.origin, "settings", context.settings)
+        if settings.baseline and not record.checks:
+            key = test_name(context.item) + number
+            check = _against_baseline(context, record.diagnosis, settings, key)
+            yield failure(context, check, record.diagnosis)
+        if compared is not None:
+            key = context.item.nodeid + number
+            check = _checked(context, record.diagnosis, settings, compared, key)
+            yield failure(context, check, record.diagnosis)
+
+
+def failure(context: TestContext, check: Check, diagnosis: Diagnosis) -> str:
+    """Return what a check fails a test with, "" if it does not."""
+    from pytest_gradhealth.baseline.messages import missing, regression
+
+    fail_on = run_options(context.item.config).fail_on
+    if check.status == "worse" and "regression" in fail_on:
+        return regression(check, diagnosis, rerun=context.rerun, verbose=context.verbose)
+    if check.status == "missing" and "missing" in fail_on:
+        return missing(check, rerun=context.rerun)
+    return ""
+
+
+def _against_baseline(
+    context: TestContext, diagnosis: Diagnosis, settings: Settings, key: str
+) -> Check:
+    from pytest_gradhealth.baseline.store import file_for
+
+    path = file_for(context.item.path, run_options(context.item.config).folder)
+    return _checked(context, diagnosis, settings, path, key)
+
+
+def test_name(item: pytest.Item) -> str:
+    """The name of a test in its module: "TestNet::test_gradients[small]"."""
+    return item.nodeid.partition("::")[2] or item.name
+
+
+test_name.__test__ = False  # type: ignore[attr-defined]
+
+
+def _checked(
+    context: TestContext,
+    diagnosis: Diagnosis,
+    settings: Settings,
+    path: Path,
+    key: str,
+) -> Check:
+    from pytest_gradhealth.baseline.check import check_entry
+    from pytest_gradhealth.baseline.entry import entry_of
+    from pytest_gradhealth.environment import environment
+
+    config, options = context.item.config, run_options(context.item.config)
+    compared = path == options.compare
+    shown = Path(os.path.relpath(path, config.rootpath)).as_posix()
+    check = check_entry(
+        entry_of(diagnosis, environment()),
+        _kept(config, path, shown),
+        file=shown,
+        key=key,
+        max_path=settings.limit("max_path_change"),
+        max_step=settings.limit("max_step_change"),
+        update=options.update and not compared,
+        optional=compared,
+    )
+    context.keep(check, diagnosis)
+    return check
+
+
+def _kept(config: pytest.Config, path: Path, shown: str) -> Mapping[str, Entry]:
+    from pytest_gradhealth.baseline.store import read
+
+    known = config.stash.setdefault(_KEPT, {})
+    if path not in known:
+        compared = path == run_options(config).compare
+        known[path] = _entries_of_run(path, shown) if compared else read(path, shown)
+    return known[path]
+
+
+def _entries_of_run(path: Path, shown: str) -> dict[str, Entry]:
+    """The probes of another run's report, by test and place in it."""
+    from pytest_gradhealth.baseline.entry import entry_of
+    from pytest_gradhealth.reporting.json_report import read_json
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ProbeError(
+            f"--gradhealth-compare: {shown} cannot be read ({error}); write it in the other run"
+            " with --gradhealth-json"
+        ) from error
+    try:
+        run = read_json(text)
+    except ProbeError as error:
+        raise ProbeError(f"--gradhealth-compare: {shown}: {error}") from error
+    found: dict[str, Entry] = {}
+    places: dict[str, int] = {}
+    for probe in run.probes:
+        places[probe.test] = place = places.get(probe.test, 0) + 1
+        key = probe.test + (f"#{place}" if place > 1 else "")
+        found[key] = entry_of(probe.diagnosis, run.environment)
+    return found

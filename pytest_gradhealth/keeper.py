@@ -1,0 +1,227 @@
+"""The end of a run: baselines written and pruned, what is stale, and whether that fails the run.
+
+Works where the reports of all tests arrive, which is the controller under pytest-xdist.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.ranks import rank
+from pytest_gradhealth.run_options import run_options
+from pytest_gradhealth.session import CARRIED
+
+if TYPE_CHECKING:
+    from pytest_gradhealth.baseline.check import Check
+
+#: Options that leave tests out, by their names in pytest's configuration.
+_NARROWING = ("keyword", "markexpr", "lf", "failedfirst_only", "stepwise", "deselect")
+
+
+class Keeper:
+    """What a run has checked against baselines, and how its tests ended."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.notes: list[str] = []
+        self._checks: dict[str, list[Check]] = defaultdict(list)
+        self._outcomes: dict[str, str] = {}
+        self._collected: set[str] = set()
+        self._warned: list[str] = []
+        self._incomplete = ""
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note the tests of a run without workers."""
+        self._collected.update(item.nodeid for item in session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
+        """Note the tests that a worker has collected."""
+        del node
+        self._collected.update(ids)
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """A run that leaves tests out judges nothing stale."""
+        if items:
+            self._incomplete = "tests were deselected"
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """The same for a worker that crashed, or that left tests out."""
+        output = getattr(node, "workeroutput", {})
+        if error or not output:
+            self._incomplete = "a worker crashed"
+        elif output.get("gradhealth_deselected"):
+            self._incomplete = "tests were deselected"
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """The same where a module could not be collected."""
+        if report.failed:
+            self._incomplete = "a module could not be collected"
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Read the checks off a test's last report, and how it ended off all of them."""
+        before = self._outcomes.get(report.nodeid, "passed")
+        if report.when == "setup":
+            before = "passed"  # of a rerun, the last attempt counts
+        ended = "xfailed" if hasattr(report, "wasxfail") else report.outcome
+        self._outcomes[report.nodeid] = before if ended == "passed" else ended
+        carried: Sequence[Mapping[str, Any]] = getattr(report, CARRIED, ())
+        if not carried:
+            return
+        from pytest_gradhealth.baseline.check import Check
+        from pytest_gradhealth.plain import from_plain
+
+        self._checks[report.nodeid] = [
+            from_plain(Check, check) for data in carried for check in data["checks"]
+        ]
+        if any(data["diagnosis"]["verdict"] == "warning" for data in carried):
+            self._warned.append(report.nodeid)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Write and prune once all tests have run, and count what fails the run beside them."""
+        try:
+            return (yield)
+        finally:
+            if not rank() and not self.config.getoption("collectonly", False):
+                try:
+                    session.testsfailed += self._conclude(session)
+                except ProbeError as error:  # a file that cannot be read
+                    self.notes.append(str(error))
+                    session.testsfailed += 1
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say what there is to say about baselines."""
+        if self.notes:
+            terminalreporter.section("gradient baselines")
+            for note in self.notes:
+                terminalreporter.write_line(note)
+
+    def _conclude(self, session: pytest.Session) -> int:
+        """Do what the options say and return how many failures that adds to the run."""
+        options = run_options(self.config)
+        failed = 0
+        if options.update:
+            self._write()
+        self._tell()
+        stale = dict(self._stale()) if self._checks or options.prune else {}
+        if options.prune:
+            stale = self._prune(stale, green=not session.testsfailed)
+        for file, keys in stale.items():
+            self.notes.append(
+                _counted(f"stale in {file}", keys) + "; pytest --gradhealth-prune removes"
+                f" {'it' if len(keys) == 1 else 'them'}"
+            )
+        if stale and "stale" in options.fail_on:
+            failed += 1
+        if self._warned and "warning" in options.fail_on:
+            self.notes.append(_counted("gradients warn in", sorted(self._warned)))
+            failed += 1
+        if failed:
+            self.notes.append("the run fails by --gradhealth-fail-on")
+        return failed
+
+    def _tell(self) -> None:
+        """Note what no test has failed for."""
+        by_status: dict[str, list[str]] = defaultdict(list)
+        for test, checks in sorted(self._checks.items()):
+            for check in checks:
+                by_status[check.status].append(check.key)
+                if check.status == "better" and self._outcomes.get(test) == "passed":
+                    for change in check.comparison.better:
+                        self.notes.append(f"better: {check.key}: {change.message}")
+        if by_status["missing"]:
+            self.notes.append(
+                _counted("without a baseline", by_status["missing"])
+                + "; pytest --gradhealth-update writes it"
+            )
+
+    def _write(self) -> None:
+        """Keep what the tests that passed have measured, and nothing of those that did not."""
+        from pytest_gradhealth.baseline.store import read, write
+
+        fresh: dict[str, dict[str, Any]] = defaultdict(dict)
+        for test, checks in self._checks.items():
+            if self._outcomes.get(test) == "passed":
+                for check in checks:
+                    if check.status == "written":
+                        fresh[check.file][check.key] = check
+        for file, found in sorted(fresh.items()):
+            path = self.config.rootpath / file
+            entries = read(path, file)
+            new = [key for key in found if key not in entries]
+            write(path, entries | {key: check.entry for key, check in found.items()})
+            changed = [key for key in found if key not in new]
+            parts = [_counted("new", new)] * bool(new) + [_counted("changed", changed)] * bool(
+                changed
+            )
+            self.notes.append(f"wrote {file}: {'; '.join(parts)}")
+
+    def _prune(self, stale: dict[str, list[str]], *, green: bool) -> dict[str, list[str]]:
+        """Remove what is stale after a complete run without failures; return what is left."""
+        from pytest_gradhealth.baseline.store import read, write
+
+        why = self._partial() or ("" if green else "tests failed")
+        if why:
+            self.notes.append(f"nothing pruned: {why}, so that nobody can tell what is stale")
+            return stale
+        for file, keys in stale.items():
+            path = self.config.rootpath / file
+            entries = read(path, file)
+            write(path, {key: entry for key, entry in entries.items() if key not in keys})
+            self.notes.append(_counted(f"pruned from {file}", keys))
+        return {}
+
+    def _stale(self) -> Iterator[tuple[str, list[str]]]:
+        """The keys by file that no test has any more, as far as this run can tell."""
+        if self._partial():
+            return
+        from pytest_gradhealth.baseline.store import file_for, read
+
+        root, folder = self.config.rootpath, run_options(self.config).folder
+        checked = {(check.file, check.key) for checks in self._checks.values() for check in checks}
+        modules = sorted({nodeid.partition("::")[0] for nodeid in self._collected})
+        files = {file_for(root / module, folder): module for module in modules}
+        for path in sorted({p for file in files for p in file.parent.glob("*.json")}):
+            file = path.relative_to(root).as_posix()
+            module = files.get(path, "")
+            if not module and any(path.parent.parent.glob(f"{path.stem}.*")):
+                continue  # its module was not collected
+            keys = [
+                key
+                for key in read(path, file)
+                if (file, key) not in checked and self._is_gone(module, key)
+            ]
+            if keys:
+                yield file, keys
+
+    def _is_gone(self, module: str, key: str) -> bool:
+        """Whether no test has this key any more: none of its name, or one that no longer checks."""
+        names = {key, key.rpartition("#")[0], key.rpartition(" (")[0]}
+        tests = [f"{module}::{name}" for name in names if f"{module}::{name}" in self._collected]
+        return all(self._outcomes.get(test) == "passed" for test in tests)
+
+    def _partial(self) -> str:
+        """Why this run does not show what is stale, "" if it does."""
+        config = self.config
+        if self._incomplete:
+            return self._incomplete
+        if any(config.getoption(name, None) for name in _NARROWING):
+            return "tests were left out"
+        if any("::" in str(argument) for argument in config.args):
+            return "single tests were run"
+        if config.getoption("gradhealth_off"):
+            return "gradient checks are switched off"
+        return ""
+
+
+def _counted(title: str, keys: Sequence[str]) -> str:
+    from pytest_gradhealth.baseline.messages import listed
+
+    return f"{title}: {listed(keys)}"

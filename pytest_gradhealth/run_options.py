@@ -1,0 +1,176 @@
+"""The options of a whole run: where baselines are, what to do with them, what fails the run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+#: What `--gradhealth-fail-on` may name, in the order in which it is listed.
+FAILING = ("regression", "missing", "stale", "warning")
+#: The reports that are files.
+FILES = {
+    "json": "a JSON report",
+    "html": "an HTML report",
+    "markdown": "a Markdown report (appended to the file, as for a CI summary)",
+    "sarif": "a SARIF 2.1.0 report",
+}
+#: The folder of the baselines, beside each test module.
+FOLDER = "__gradhealth__"
+_OPTIONS = pytest.StashKey["RunOptions"]()
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line and the ini file say of a run.
+
+    `compare` is the JSON report of another run; `fail_on` says what fails; `files` are the
+    reports to write, by kind.
+    """
+
+    folder: str = FOLDER
+    update: bool = False
+    prune: bool = False
+    compare: Path | None = None
+    fail_on: frozenset[str] = frozenset({"regression"})
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+
+def add_options(parser: pytest.Parser, group: pytest.OptionGroup) -> None:
+    """Add the options; every default is None, so that the ini file is heard."""
+    group.addoption(
+        "--gradhealth-update",
+        action="store_true",
+        default=None,
+        dest="gradhealth_update",
+        help="write new and changed baselines of the tests that pass",
+    )
+    group.addoption(
+        "--gradhealth-prune",
+        action="store_true",
+        default=None,
+        dest="gradhealth_prune",
+        help="remove baselines that no test has any more, after a complete run without failures",
+    )
+    group.addoption(
+        "--gradhealth-compare",
+        default=None,
+        dest="gradhealth_compare",
+        metavar="OLD.json",
+        help="compare every probe with that of another run, from its --gradhealth-json",
+    )
+    for kind, what in FILES.items():
+        group.addoption(
+            f"--gradhealth-{kind}",
+            default=None,
+            dest=f"gradhealth_{kind}",
+            metavar="PATH",
+            help=f"write {what} of all probes",
+        )
+    text = f"what fails the run, of {', '.join(FAILING)}, separated by commas, or none"
+    default = "(default: regression, in CI also missing)"
+    group.addoption(
+        "--gradhealth-fail-on",
+        default=None,
+        dest="gradhealth_fail_on",
+        metavar="WHAT",
+        help=f"{text} {default}",
+    )
+    parser.addini("gradhealth_fail_on", f"{text} {default}", "args")
+    where = f"name of the folder of baselines beside each test module (default: {FOLDER})"
+    group.addoption(
+        "--gradhealth-baseline-dir",
+        default=None,
+        dest="gradhealth_baseline_dir",
+        metavar="NAME",
+        help=where,
+    )
+    parser.addini("gradhealth_baseline_dir", where, "string", default=None)
+
+
+def run_options(config: pytest.Config) -> RunOptions:
+    """Read the options of a run once; raises UsageError that names the source."""
+    options = config.stash.get(_OPTIONS, None)
+    if options is None:
+        options = config.stash[_OPTIONS] = RunOptions(
+            folder=_folder(config),
+            update=bool(config.getoption("gradhealth_update")),
+            prune=bool(config.getoption("gradhealth_prune")),
+            compare=_compared(config),
+            fail_on=_fail_on(config),
+            files={kind: path for kind in FILES if (path := _file(config, kind)) is not None},
+        )
+    return options
+
+
+def in_ci() -> bool:
+    """Whether this is a run of continuous integration, as its environment says."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+def shows_report(config: pytest.Config) -> bool:
+    """Whether the terminal's report is asked for; raises UsageError that names the source."""
+    try:
+        return bool(config.getoption("gradhealth_report") or config.getini("gradhealth_report"))
+    except (TypeError, ValueError, pytest.UsageError) as error:
+        file = config.inipath.name if config.inipath else "the ini file"
+        raise pytest.UsageError(f"gradhealth_report in {file}: {error}") from error
+
+
+def annotates() -> bool:
+    """Whether GitHub reads the output, which shows annotations at the lines of the tests."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
+def reports(config: pytest.Config) -> bool:
+    """Whether anybody wants all probes of the run."""
+    return shows_report(config) or annotates() or bool(run_options(config).files)
+
+
+def _file(config: pytest.Config, kind: str) -> Path | None:
+    given = config.getoption(f"gradhealth_{kind}")
+    return None if given is None else config.invocation_params.dir / given
+
+
+def _folder(config: pytest.Config) -> str:
+    given, source = _given(config, "baseline_dir")
+    if given is None:
+        return FOLDER
+    folder = str(given)
+    if not folder.strip() or Path(folder).is_absolute() or Path(folder).name != folder:
+        raise pytest.UsageError(
+            f"{source}: baseline_dir = {folder!r} is not the name of a folder, which is made beside"
+            " each test module"
+        )
+    return folder
+
+
+def _compared(config: pytest.Config) -> Path | None:
+    given = config.getoption("gradhealth_compare")
+    return None if given is None else config.invocation_params.dir / given
+
+
+def _fail_on(config: pytest.Config) -> frozenset[str]:
+    given, source = _given(config, "fail_on")
+    if given is None:
+        return frozenset({"regression", "missing"} if in_ci() else {"regression"})
+    parts = [given] if isinstance(given, str) else given
+    names = [name.strip() for part in parts for name in str(part).split(",") if name.strip()]
+    unknown = [name for name in names if name not in (*FAILING, "none")]
+    if unknown or ("none" in names and len(names) > 1):
+        raise pytest.UsageError(
+            f"{source}: fail_on = {','.join(names)!r} is not none, or some of {', '.join(FAILING)}"
+        )
+    return frozenset(names) - {"none"}
+
+
+def _given(config: pytest.Config, name: str) -> tuple[str | Iterable[str] | None, str]:
+    """The value of the command line, else of the ini file, and the name of what it came from."""
+    value = config.getoption(f"gradhealth_{name}")
+    if value is not None:
+        return value, f"--gradhealth-{name.replace('_', '-')}"
+    file = config.inipath.name if config.inipath else "the ini file"
+    return config.getini(f"gradhealth_{name}") or None, f"gradhealth_{name} in {file}"

@@ -1,0 +1,372 @@
+"""Baselines as data: what is kept, aligned, compared, written and read back."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from pytest_gradhealth import Diagnosis, ProbeError, probe
+from pytest_gradhealth.baseline.alignment import Pair, aligned, path_pairs
+from pytest_gradhealth.baseline.check import check_entry
+from pytest_gradhealth.baseline.comparison import Comparison, compare, is_same
+from pytest_gradhealth.baseline.entry import Entry, KeptPath, KeptPoint, entry_of
+from pytest_gradhealth.baseline.messages import missing, regression
+from pytest_gradhealth.baseline.store import VERSION, file_for, read, write
+from pytest_gradhealth.records import Limit
+
+PATH, STEP = Limit(0.5, "default"), Limit(1.0, "the call")
+NAMES = st.text(max_size=12)
+DECADES = st.floats(-12, 12).map(lambda x: round(x, 2))
+NORMS = DECADES | st.sampled_from([math.inf, -math.inf, math.nan])
+POINTS = st.builds(KeptPoint, NAMES, st.sampled_from(["Linear", "ReLU", "Conv2d"]), NORMS)
+PATHS = st.builds(KeptPath, NORMS, st.lists(POINTS, min_size=1, max_size=8).map(tuple))
+ENTRIES = st.builds(
+    Entry,
+    st.sampled_from(["healthy", "warning", "failure"]),
+    st.lists(PATHS, max_size=3).map(tuple),
+    st.dictionaries(NAMES, st.floats(0.1, 10)),
+    st.dictionaries(NAMES, NAMES),
+)
+
+
+def path(*points: tuple[str, str, float]) -> KeptPath:
+    kept = tuple(KeptPoint(*point) for point in points)
+    return KeptPath(kept[0].norm - kept[-1].norm, kept)
+
+
+def entry(*paths: KeptPath, verdict: str = "healthy") -> Entry:
+    return Entry(verdict, paths)  # type: ignore[arg-type]
+
+
+PLAIN = path(("0", "Linear", -1.0), ("1", "ReLU", -0.8), ("2", "Linear", -0.4))
+
+
+def compared(before: KeptPath, after: KeptPath) -> Comparison:
+    return compare(entry(before), entry(after), PATH, STEP)
+
+
+def diagnosed(activation: type[nn.Module] = nn.ReLU, layers: int = 3) -> Diagnosis:
+    torch.manual_seed(0)
+    parts: list[nn.Module] = []
+    for _ in range(layers):
+        parts += [nn.Linear(16, 16), activation()]
+    x = torch.randn(8, 16)
+    y = torch.arange(8) % 4
+    return probe(nn.Sequential(*parts, nn.Linear(16, 4)), x, y, loss=cross_entropy)
+
+
+def test_what_is_kept_are_the_norms_of_the_first_look_in_decades() -> None:
+    diagnosis = diagnosed()
+    kept = entry_of(diagnosis, {"torch": "2"})
+    (measured,) = diagnosis.paths
+    assert [p.layer for p in kept.paths[0].points] == [str(i) for i in range(7)]
+    for mine, theirs in zip(kept.paths[0].points, measured.points, strict=True):
+        assert mine.norm == pytest.approx(math.log10(theirs.norm), abs=0.006)
+    assert kept.paths[0].ratio == pytest.approx(measured.l2, abs=0.006)
+    assert kept.limits["min_ratio"] == 1e-5
+    assert kept.environment == {"device": "cpu", "optimizer": "Adam(lr=0.001)", "torch": "2"}
+
+
+def test_layers_are_the_same_by_name_then_by_type_in_order() -> None:
+    before = path(("a", "Linear", 0.0), ("b", "ReLU", 0.0), ("c", "Linear", 0.0))
+    after = path(("x", "Linear", 0.0), ("y", "ReLU", 0.0), ("new", "Tanh", 0.0), ("c", "L", 0.0))
+    assert aligned(before.points, after.points) == [
+        Pair(0, 0),
+        Pair(1, 1),
+        Pair(None, 2),
+        Pair(2, 3),
+    ]
+
+
+@given(st.lists(POINTS, max_size=10), st.lists(POINTS, max_size=10))
+def test_every_layer_of_both_is_paired_once_and_in_order(
+    before: list[KeptPoint], after: list[KeptPoint]
+) -> None:
+    pairs = aligned(before, after)
+    assert [p.before for p in pairs if p.before is not None] == list(range(len(before)))
+    assert [p.after for p in pairs if p.after is not None] == list(range(len(after)))
+
+
+@given(ENTRIES)
+def test_nothing_has_changed_between_an_entry_and_itself(one: Entry) -> None:
+    assert not compare(one, one, PATH, STEP).changes
+    assert is_same(one, one)
+
+
+@given(ENTRIES, st.randoms(use_true_random=False))
+def test_what_is_worse_one_way_is_better_the_other_way(one: Entry, dice: random.Random) -> None:
+    other = entry(
+        *(
+            KeptPath(
+                dice.uniform(-9, 9),
+                tuple(KeptPoint(q.layer, q.type, dice.uniform(-9, 9)) for q in kept.points),
+            )
+            for kept in one.paths
+        )
+    )
+    there, back = compare(one, other, PATH, STEP), compare(other, one, PATH, STEP)
+    numbers = {"path", "step"}
+    worse = [c for c in there.worse if c.kind in numbers]
+    better = [c for c in back.better if c.kind in numbers]
+    assert sorted((c.kind, str(c.before), str(c.after)) for c in worse) == sorted(
+        (c.kind, str(c.after), str(c.before)) for c in better
+    )
+
+
+@given(ENTRIES, DECADES)
+def test_the_scale_of_the_loss_changes_nothing(one: Entry, shift: float) -> None:
+    paths = tuple(
+        KeptPath(p.ratio, tuple(KeptPoint(q.layer, q.type, q.norm + shift) for q in p.points))
+        for p in one.paths
+    )
+    other = Entry(one.verdict, paths, one.limits, one.environment)
+    assert not compare(one, other, PATH, STEP).changes
+
+
+@given(ENTRIES, st.randoms(use_true_random=False))
+def test_renaming_every_layer_changes_nothing(one: Entry, order: random.Random) -> None:
+    names = {p.layer: f"n{order.random()}" for kept in one.paths for p in kept.points}
+    paths = tuple(
+        KeptPath(
+            p.ratio,
+            tuple(KeptPoint(names[q.layer], q.type, q.norm) for q in p.points),
+        )
+        for p in one.paths
+    )
+    if len({p.first.layer for p in one.paths}) < len(one.paths):
+        return  # names that one model cannot have
+    assert not compare(one, Entry(one.verdict, paths), PATH, STEP).changes
+
+
+def test_a_path_is_worse_by_more_than_its_limit_only() -> None:
+    for change, worse in ((0.49, False), (0.51, True)):
+        after = path(("0", "Linear", -1.0 - change), ("1", "ReLU", -0.8), ("2", "Linear", -0.4))
+        assert bool(compared(PLAIN, after).worse) is worse
+        assert not compared(after, PLAIN).worse
+
+
+def test_growing_is_as_bad_as_shrinking() -> None:
+    grown = path(("0", "Linear", 1.3), ("1", "ReLU", 0.5), ("2", "Linear", -0.4))
+    messages = [change.message for change in compared(PLAIN, grown).worse]
+    assert messages == [
+        "x50 of the gradient reaches 0 (Linear); it was x0.25 (1.1 decades worse; limit 0.5,"
+        " default)"
+    ]
+
+
+def test_a_step_that_another_makes_up_for_is_found() -> None:
+    after = path(("0", "Linear", -1.0), ("1", "ReLU", -3.0), ("2", "Linear", -0.4))
+    assert [(c.kind, c.layer) for c in compared(PLAIN, after).worse] == [
+        ("step", "1"),
+        ("step", "0"),
+    ]
+    assert compared(PLAIN, after).worse[0].message == (
+        "from 2 (Linear) to 1 (ReLU) the gradient changes by x0.0025; it was x0.4 (2.2 decades"
+        " worse; limit 1, the call)"
+    )
+
+
+def test_what_an_inserted_layer_loses_counts_where_it_is() -> None:
+    after = path(
+        ("0", "Linear", -3.0), ("new", "Tanh", -2.8), ("1", "ReLU", -0.8), ("2", "Linear", -0.4)
+    )
+    assert [(c.kind, c.layer) for c in compared(PLAIN, after).worse] == [
+        ("path", "0"),
+        ("step", "0"),
+    ]
+    assert "from 1 (ReLU) to 0 (Linear) over 1 layer in between" in str(
+        compared(PLAIN, after).worse[1]
+    )
+
+
+def test_a_path_that_is_gone_is_worse_and_one_that_is_new_is_not() -> None:
+    other = path(("embed", "Embedding", -1.0), ("2", "Linear", -0.4))
+    lost = compare(entry(PLAIN, other), entry(PLAIN), PATH, STEP)
+    assert [c.message for c in lost.worse] == [
+        "no gradient path starts at embed (Embedding) any more"
+    ]
+    new = compare(entry(PLAIN), entry(PLAIN, other), PATH, STEP)
+    assert not new.worse
+    assert [c.message for c in new.better] == [
+        "a gradient path starts at embed (Embedding), which is new"
+    ]
+    renamed = path(("tokens", "Embedding", -1.0), ("2", "Linear", -0.4))
+    assert path_pairs((PLAIN, other), (renamed, PLAIN)) == [(PLAIN, PLAIN), (other, renamed)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "worse"),
+    [
+        ("healthy", "failure", True),
+        ("warning", "failure", True),
+        ("healthy", "warning", False),
+        ("failure", "healthy", False),
+        ("failure", "failure", False),
+    ],
+)
+def test_a_verdict_is_worse_once_it_is_a_failure(before: str, after: str, worse: bool) -> None:
+    found = compare(entry(PLAIN, verdict=before), entry(PLAIN, verdict=after), PATH, STEP)
+    assert bool(found.worse) is worse
+    assert bool(found.changes) is (before != after)
+
+
+def test_gates_of_zero_are_as_they_were() -> None:
+    gated = path(("0", "Linear", -math.inf), ("1", "ReLU", -math.inf), ("2", "Linear", -0.4))
+    assert not compared(gated, gated).changes
+    assert compared(PLAIN, gated).worse
+    assert not compared(gated, PLAIN).worse
+
+
+@given(st.dictionaries(NAMES, ENTRIES, min_size=1, max_size=4))
+def test_a_file_gives_back_what_was_written(entries: dict[str, Entry]) -> None:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "deep", "test_x.json")
+        write(file, entries)
+        text = file.read_text()
+        assert text.isascii()
+        back = read(file, "it")
+        assert repr([back[key] for key in sorted(back)]) == repr(
+            [entries[key] for key in sorted(entries)]
+        )
+        write(file, back)
+        assert file.read_text() == text
+        assert [p.name for p in file.parent.iterdir()] == ["test_x.json"]
+        write(file, {})
+        assert not file.parent.exists()
+
+
+def test_a_layer_is_a_line_and_keys_are_sorted(tmp_path: Path) -> None:
+    file = file_for(tmp_path / "test_x.py", "__kept__")
+    assert file == tmp_path / "__kept__" / "test_x.json"
+    write(file, {"b": entry(PLAIN), "a": entry(PLAIN, verdict="warning")})
+    lines = file.read_text().splitlines()
+    assert '      {"layer": "1", "type": "ReLU", "norm": -0.8},' in lines
+    assert list(json.loads(file.read_text())["entries"]) == ["a", "b"]
+
+
+def test_an_interrupted_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "test_x.json"
+    write(file, {"a": entry(PLAIN)})
+    before = file.read_bytes()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(file, {"b": entry(PLAIN)})
+    assert file.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["test_x.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<<<<<<< HEAD", "tests/x.json is no baseline (JSONDecodeError: Expecting value: line 1"),
+        ("[]", "tests/x.json is no baseline (TypeError: "),
+        ('{"version": 1}', "tests/x.json is no baseline (KeyError: 'entries')"),
+        ('{"version": 1, "entries": {"a": {}}}', "tests/x.json is no baseline (TypeError: "),
+        (
+            json.dumps({"version": VERSION + 1, "entries": {}}),
+            f"tests/x.json was written by a newer version (format {VERSION + 1}, this one reads up"
+            f" to {VERSION}); update pytest-gradhealth",
+        ),
+        ("\udcff", "tests/x.json cannot be read ("),
+    ],
+)
+def test_a_file_that_is_none_is_an_error(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "x.json"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ProbeError) as caught:
+        read(file, "tests/x.json")
+    assert str(caught.value).startswith(message)
+    if "no baseline" in message:
+        assert str(caught.value).endswith(
+            "; restore it from version control, or delete it and run pytest with"
+            " --gradhealth-update"
+        )
+
+
+def test_an_update_keeps_what_has_changed_beyond_noise() -> None:
+    kept = {"a": entry(PLAIN)}
+
+    def status(after: KeptPath, key: str = "a", *, update: bool = True) -> str:
+        return check_entry(
+            entry(after),
+            kept,
+            file="f.json",
+            key=key,
+            max_path=PATH,
+            max_step=STEP,
+            update=update,
+        ).status
+
+    noisy = path(("0", "Linear", -1.03), ("1", "ReLU", -0.79), ("2", "Linear", -0.4))
+    other = path(("0", "Linear", -1.2), ("1", "ReLU", -0.79), ("2", "Linear", -0.4))
+    better = path(("0", "Linear", -0.4), ("1", "ReLU", -0.4), ("2", "Linear", -0.4))
+    assert [status(p) for p in (PLAIN, noisy, other, better)] == [
+        "same",
+        "same",
+        "written",
+        "written",
+    ]
+    assert status(other, update=False) == "same"
+    assert status(better, "b") == "written"
+    assert status(better, "b", update=False) == "missing"
+
+
+def test_the_message_names_layer_before_after_and_command() -> None:
+    before, after = diagnosed(nn.ReLU, 4), diagnosed(nn.Sigmoid, 4)
+    kept = {"test_net": entry_of(before, {"torch": "2.6.0"})}
+    check = check_entry(
+        entry_of(after, {"torch": "2.15.0"}),
+        kept,
+        file="tests/__gradhealth__/test_models.json",
+        key="test_net",
+        max_path=PATH,
+        max_step=Limit(0.35, "@pytest.mark.gradhealth on test_net"),
+    )
+    assert regression(check, after, rerun="pytest tests/test_models.py::test_net") == MESSAGE
+    lost = check_entry(check.entry, {}, file="f.json", key="k", max_path=PATH, max_step=STEP)
+    assert missing(lost, rerun="pytest test_a.py::test_b") == (
+        "no baseline for k in f.json\n\n"
+        "next:   pytest test_a.py::test_b --gradhealth-update\n"
+        "        (writes it; commit the file)"
+    )
+
+
+MESSAGE = """\
+x0.0005 of the gradient reaches 0 (Linear); it was x0.035 (1.8 decades worse; limit 0.5, default) [regression]
+from 7 (Sigmoid) to 6 (Linear) the gradient changes by x0.25; it was x0.81 (0.52 decades worse; limit 0.35, @pytest.mark.gradhealth on test_net) [regression]
+from 3 (Sigmoid) to 2 (Linear) the gradient changes by x0.25; it was x0.72 (0.47 decades worse; limit 0.35, @pytest.mark.gradhealth on test_net) [regression]
+and 2 more changes
+
+Sequential against test_net in tests/__gradhealth__/test_models.json
+measured with torch 2.6.0 (now 2.15.0)
+
+    layer                    step before    step now
+    0 (Linear)                     x0.59       x0.23
+    1 (Sigmoid)  was ReLU          x0.58        x0.6
+    2 (Linear)                     x0.72       x0.25
+    3 (Sigmoid)  was ReLU          x0.63       x0.59
+    4 (Linear)                     x0.68       x0.25
+    5 (Sigmoid)  was ReLU          x0.59        x0.6
+>   6 (Linear)                     x0.81       x0.25
+    7 (Sigmoid)  was ReLU          x0.68       x0.68
+    8 (Linear)
+
+accept: pytest tests/test_models.py::test_net --gradhealth-update
+        (if this is meant to be; commit the change of tests/__gradhealth__/test_models.json)"""  # noqa: E501
