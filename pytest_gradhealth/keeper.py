@@ -115,8 +115,8 @@ class Keeper:
             stale = self._prune(stale, green=not session.testsfailed)
         for file, keys in stale.items():
             self.notes.append(
-                _counted(f"stale in {file}", keys) + "; pytest --gradhealth-prune removes"
-                f" {'it' if len(keys) == 1 else 'them'}"
+                _counted(f"stale in {file}", keys)
+                + f"; pytest --gradhealth-prune removes {_them(keys)}"
             )
         if stale and "stale" in options.fail_on:
             failed += 1
@@ -139,7 +139,7 @@ class Keeper:
         if by_status["missing"]:
             self.notes.append(
                 _counted("without a baseline", by_status["missing"])
-                + "; pytest --gradhealth-update writes it"
+                + f"; pytest --gradhealth-update writes {_them(by_status['missing'])}"
             )
 
     def _write(self) -> None:
@@ -155,9 +155,9 @@ class Keeper:
         for file, found in sorted(fresh.items()):
             path = self.config.rootpath / file
             entries = read(path, file)
-            new = [key for key in found if key not in entries]
+            new = sorted(key for key in found if key not in entries)
             write(path, entries | {key: check.entry for key, check in found.items()})
-            changed = [key for key in found if key not in new]
+            changed = sorted(key for key in found if key in entries)
             parts = [_counted("new", new)] * bool(new) + [_counted("changed", changed)] * bool(
                 changed
             )
@@ -219,6 +219,10 @@ class Keeper:
         if config.getoption("gradhealth_off"):
             return "gradient checks are switched off"
         return ""
+
+
+def _them(keys: Sequence[str]) -> str:
+    return "it" if len(keys) == 1 else "them"
 
 
 def _counted(title: str, keys: Sequence[str]) -> str:

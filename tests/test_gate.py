@@ -1,0 +1,530 @@
+"""The gate on model changes, as a user meets it: options, files, messages, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_gradhealth import ProbeError, assert_matches_baseline
+
+NETS = """
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+X = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+Y = torch.arange(16) % 4
+BATCH = {"inputs": X, "targets": Y, "loss": cross_entropy}
+
+
+def net(activation=nn.ReLU, layers=4):
+    torch.manual_seed(0)
+    parts = []
+    for _ in range(layers):
+        parts += [nn.Linear(8, 8), activation()]
+    return nn.Sequential(*parts, nn.Linear(8, 4))
+"""
+ONE = """
+from nets import BATCH, net
+
+def test_net(gradhealth):
+    gradhealth.assert_matches_baseline(net(), **BATCH)
+"""
+TWO = (
+    ONE
+    + """
+def test_deep(gradhealth):
+    gradhealth.assert_matches_baseline(net(layers=6), **BATCH)
+"""
+)
+FILE = "__gradhealth__/test_models.json"
+
+
+@pytest.fixture(autouse=True)
+def _here(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project with a module of nets; not in CI, wherever this runs."""
+    for name in ("CI", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    pytester.makepyfile(nets=NETS)
+
+
+@pytest.fixture(params=[(), ("-n0",), ("-n1",)], ids=["plain", "n0", "n1"])
+def workers(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    if request.param:
+        pytest.importorskip("xdist")
+    options: tuple[str, ...] = request.param
+    return options
+
+
+def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
+    return pytester.runpytest("-p", "no:cacheprovider", *options)
+
+
+def kept(file: str = FILE) -> dict[str, Any]:
+    entries: dict[str, Any] = json.loads(Path(file).read_text())["entries"]
+    return entries
+
+
+def damage(pytester: pytest.Pytester) -> None:
+    """Swap the activation."""
+    pytester.makepyfile(nets=NETS.replace("nn.ReLU", "nn.Sigmoid"))
+
+
+def test_written_same_and_worse(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
+    pytester.makepyfile(test_models=TWO)
+    result = run(pytester, "--gradhealth-update", *workers)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines([f"wrote {FILE}: new: test_deep and test_net"])
+    assert sorted(kept()) == ["test_deep", "test_net"]
+    before = Path(FILE).read_bytes()
+
+    result = run(pytester, *workers)
+    result.assert_outcomes(passed=2)
+    assert "gradient baselines" not in result.stdout.str()
+
+    damage(pytester)
+    result = run(pytester, *workers)
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*RegressionError: * of the gradient reaches 0 (Linear); it was x* (* decades worse;"
+            " limit 0.5, default) [[]regression]",
+            "*Sequential against test_* in __gradhealth__/test_models.json",
+            "*accept: pytest test_models.py::test_* --gradhealth-update",
+        ],
+    )
+    assert Path(FILE).read_bytes() == before
+
+
+def test_a_missing_baseline_is_told_and_nothing_written(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=TWO)
+    result = run(pytester)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*= gradient baselines =*",
+            "without a baseline: test_deep and test_net; pytest --gradhealth-update writes them",
+        ]
+    )
+    assert not Path("__gradhealth__").exists()
+
+
+def test_an_update_of_some_tests_leaves_the_others(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=TWO)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=2)
+    old = kept()
+    damage(pytester)
+    result = run(pytester, "--gradhealth-update", "-k", "net")
+    result.assert_outcomes(passed=1, deselected=1)
+    result.stdout.fnmatch_lines([f"wrote {FILE}: changed: test_net"])
+    assert kept()["test_deep"] == old["test_deep"]
+    assert kept()["test_net"] != old["test_net"]
+
+
+def test_in_ci_a_missing_baseline_fails_with_the_command(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", "true")
+    pytester.makepyfile(test_models=ONE)
+    result = run(pytester)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            f"E *MissingBaselineError: no baseline for test_net in {FILE}",
+            "E *next:   pytest test_models.py::test_net --gradhealth-update",
+            "E *(writes it; commit the file)",
+        ]
+    )
+    run(pytester, "--gradhealth-fail-on=regression").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("source", ["ini", "marker", "option"])
+def test_every_probe_can_have_a_baseline(pytester: pytest.Pytester, source: str) -> None:
+    marker = "@pytest.mark.gradhealth(baseline=True)" if source == "marker" else ""
+    pytester.makepyfile(
+        test_models=f"""
+import pytest
+from nets import BATCH, net
+
+{marker}
+def test_net(gradhealth):
+    model = net()
+    gradhealth.assert_no_vanishing(model, **BATCH)
+    gradhealth.assert_no_exploding(model, **BATCH)
+    gradhealth.probe(net(layers=6), **BATCH)
+
+@pytest.mark.gradhealth(baseline=False)
+def test_other(gradhealth):
+    gradhealth.assert_no_vanishing(net(), **BATCH)
+"""
+    )
+    options = []
+    if source == "ini":
+        pytester.makeini("[pytest]\ngradhealth_baseline = true")
+    if source == "option":
+        options.append("--gradhealth-baseline")
+    run(pytester, "--gradhealth-update", *options).assert_outcomes(passed=2)
+    assert list(kept()) == ["test_net", "test_net#2"]
+    damage(pytester)
+    result = run(pytester, *options)
+    result.assert_outcomes(failed=1, passed=1)
+    text = result.stdout.str()
+    assert text.count("[regression]") >= 2
+    assert f"Sequential against test_net#2 in {FILE}" in text
+    assert "Traceback" not in text
+
+
+def test_keys_are_names_in_the_module(pytester: pytest.Pytester) -> None:
+    source = """
+import pytest
+from nets import BATCH, net
+
+class TestA:
+    @pytest.mark.parametrize("layers", [2, 3], ids=["a/b#2", "x (y)"])
+    def test_net(self, gradhealth, layers):
+        gradhealth.assert_matches_baseline(net(layers=layers), **BATCH)
+
+class TestB:
+    def test_net(self, gradhealth):
+        gradhealth.assert_matches_baseline(net(), **BATCH, name="small")
+        gradhealth.assert_matches_baseline(net(layers=6), **BATCH, name="large")
+"""
+    pytester.makepyfile(**{"test_models": source, "sub/test_models": source})
+    pytester.makeini("[pytest]\npythonpath = .\naddopts = --import-mode=importlib")
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=6)
+    keys = [
+        "TestA::test_net[a/b#2]",
+        "TestA::test_net[x (y)]",
+        "TestB::test_net (large)",
+        "TestB::test_net (small)",
+    ]
+    assert sorted(kept()) == sorted(kept(f"sub/{FILE}")) == keys
+    result = run(pytester)
+    result.assert_outcomes(passed=6)
+    assert "stale" not in result.stdout.str()
+
+
+def test_two_checks_of_one_key_are_an_error(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_models=ONE + "    gradhealth.assert_matches_baseline(net(), **BATCH)\n"
+    )
+    result = run(pytester)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E *ProbeError: two checks of this test have the key 'test_net' in its baseline; give"
+            " each a name of its own: assert_matches_baseline(..., name='decoder')"
+        ]
+    )
+
+
+def test_only_what_passes_is_written(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
+    pytester.makepyfile(
+        test_models=TWO
+        + """
+    assert False
+
+import pytest
+
+@pytest.mark.xfail
+def test_expected(gradhealth):
+    gradhealth.assert_matches_baseline(net(), **BATCH)
+    assert False
+
+@pytest.fixture
+def broken():
+    yield
+    raise ValueError
+
+def test_teardown(gradhealth, broken):
+    gradhealth.assert_matches_baseline(net(), **BATCH)
+
+def test_skipped(gradhealth):
+    gradhealth.assert_matches_baseline(net(), **BATCH)
+    pytest.skip()
+"""
+    )
+    result = run(pytester, "--gradhealth-update", *workers)
+    assert result.parseoutcomes() == {
+        "passed": 2,
+        "failed": 1,
+        "xfailed": 1,
+        "errors": 1,
+        "skipped": 1,
+    }
+    assert list(kept()) == ["test_net"]
+
+
+def test_a_run_that_stops_early_keeps_what_it_has(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=TWO + "def test_last(gradhealth): pass\n")
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=3)
+    before = kept()
+    damage(pytester)
+    result = run(pytester, "-x", "--gradhealth-fail-on=regression,stale")
+    result.assert_outcomes(failed=1)
+    assert "stale" not in result.stdout.str()
+    assert kept() == before
+
+
+def test_last_failed_judges_nothing_stale(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=TWO)
+    pytester.runpytest("--gradhealth-update").assert_outcomes(passed=2)
+    damage(pytester)
+    pytester.runpytest("--deselect", "test_models.py::test_deep").assert_outcomes(
+        failed=1, deselected=1
+    )
+    result = pytester.runpytest("--lf", "--gradhealth-fail-on=stale,regression")
+    assert "stale in" not in result.stdout.str()
+    assert sorted(kept()) == ["test_deep", "test_net"]
+
+
+def test_a_crashed_worker_loses_nothing(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("xdist")
+    pytester.makepyfile(test_models=TWO)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=2)
+    before = kept()
+    pytester.makepyfile(
+        test_models=TWO.replace("def test_net", "def test_renamed")
+        + "def test_crash(gradhealth):\n    import os\n    os._exit(1)\n"
+    )
+    result = run(pytester, "-n2", "--gradhealth-update", "--gradhealth-prune")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["nothing pruned: a worker crashed, so that nobody can tell what is stale"]
+    )
+    after = kept()
+    assert {key: after[key] for key in before} == before
+
+
+STALE = "stale in __gradhealth__/test_models.json: test_net; pytest --gradhealth-prune removes it"
+
+
+def rename(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=TWO.replace("def test_net", "def test_renamed"))
+
+
+def test_what_no_test_has_any_more_is_stale_until_pruned(
+    pytester: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(test_models=TWO)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=2)
+    rename(pytester)
+    result = run(pytester)
+    result.assert_outcomes(passed=2)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines([STALE])
+    result = run(pytester, "--gradhealth-fail-on=stale", *workers)
+    result.assert_outcomes(passed=2)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines([STALE, "the run fails by --gradhealth-fail-on"])
+    result = run(pytester, "--gradhealth-update", "--gradhealth-prune", *workers)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [f"wrote {FILE}: new: test_renamed", f"pruned from {FILE}: test_net"]
+    )
+    assert sorted(kept()) == ["test_deep", "test_renamed"]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("-k", "deep"), "tests were deselected"),
+        (("-k", "deep", "-n2"), "tests were deselected"),
+        (("-k", "test"), "tests were left out"),
+        (("-m", "not slow"), "tests were left out"),
+        (("test_models.py::test_deep",), "single tests were run"),
+        (("--no-gradhealth",), "gradient checks are switched off"),
+        (("test_models.py", "test_bad.py"), "a module could not be collected"),
+        (("test_models.py", "test_red.py"), "tests failed"),
+        (("test_models.py", "test_red.py", "-n2"), "tests failed"),
+    ],
+)
+def test_a_run_that_is_not_whole_prunes_nothing(
+    pytester: pytest.Pytester, options: tuple[str, ...], why: str
+) -> None:
+    pytester.makepyfile(test_models=TWO)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=2)
+    rename(pytester)
+    pytester.makepyfile(test_bad="import nothing_of_the_kind", test_red="def test_red(): assert 0")
+    before = Path(FILE).read_bytes()
+    if "test_bad.py" in options:
+        options = (*options, "--continue-on-collection-errors")
+    elif not any(option.endswith(".py") or "::" in option for option in options):
+        options = (*options, "test_models.py")
+    result = run(pytester, "--gradhealth-prune", *options)
+    result.stdout.fnmatch_lines([f"nothing pruned: {why}, so that nobody can tell what is stale"])
+    assert Path(FILE).read_bytes() == before
+
+
+def test_skipped_tests_and_other_modules_are_not_stale(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=TWO, test_other=ONE)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=3)
+    pytester.makepyfile(
+        test_models=TWO.replace("def test_deep", "import pytest\n@pytest.mark.skip\ndef test_deep")
+    )
+    result = run(pytester, "--gradhealth-prune", "test_models.py")
+    result.assert_outcomes(passed=1, skipped=1)
+    assert sorted(kept()) == ["test_deep", "test_net"]
+    assert list(kept("__gradhealth__/test_other.json")) == ["test_net"]
+
+
+def test_a_test_that_no_longer_checks_and_a_module_that_is_gone_are_stale(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_models=TWO, test_gone=ONE)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=3)
+    Path("test_gone.py").unlink()
+    pytester.makepyfile(test_models=ONE + "def test_deep(): pass\n")
+    result = run(pytester)
+    result.stdout.fnmatch_lines(
+        [
+            "stale in __gradhealth__/test_gone.json: test_net; *",
+            f"stale in {FILE}: test_deep; *",
+        ]
+    )
+    run(pytester, "--gradhealth-prune").assert_outcomes(passed=2)
+    assert [p.name for p in Path("__gradhealth__").iterdir()] == ["test_models.json"]
+    assert list(kept()) == ["test_net"]
+
+
+def test_a_change_for_the_better_is_told_and_passes(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=ONE)
+    damage(pytester)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=1)
+    pytester.makepyfile(nets=NETS)
+    result = run(pytester)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["better: test_net: x* of the gradient reaches 0 (Linear); it was x* (* decades better)"]
+    )
+
+
+def test_limits_can_be_set_anywhere(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=ONE)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=1)
+    damage(pytester)
+    run(pytester, "--gradhealth-max-path-change=9").assert_outcomes(passed=1)
+    result = run(pytester, "--gradhealth-max-path-change=9", "--gradhealth-max-step-change=0.1")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*limit 0.1, --gradhealth-max-step-change) [[]regression]*"])
+    pytester.makepyfile(test_models=ONE.replace("**BATCH", "**BATCH, max_path_change=9"))
+    run(pytester).assert_outcomes(passed=1)
+
+
+def test_reruns_are_no_second_check(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+import pytest
+from _pytest.runner import runtestprotocol
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    runtestprotocol(item, nextitem=nextitem, log=False)
+    item._initrequest()
+    for report in runtestprotocol(item, nextitem=nextitem, log=False):
+        item.ihook.pytest_runtest_logreport(report=report)
+    return True
+"""
+    )
+    pytester.makepyfile(test_models=ONE)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=1)
+    assert list(kept()) == ["test_net"]
+
+
+def test_a_file_that_is_none_fails_the_tests_and_is_left_alone(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=ONE)
+    Path("__gradhealth__").mkdir()
+    Path(FILE).write_text("<<<<<<< HEAD\n")
+    for options in ((), ("--gradhealth-update",), ("--gradhealth-prune",)):
+        result = run(pytester, *options)
+        assert result.ret == 1
+        result.stdout.fnmatch_lines([f"E *ProbeError: {FILE} is no baseline (JSONDecodeError*"])
+        assert "INTERNALERROR" not in result.stdout.str()
+        assert Path(FILE).read_text() == "<<<<<<< HEAD\n"
+
+
+def test_warnings_can_fail_a_run(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
+    pytester.makepyfile(
+        test_models="""
+from nets import BATCH, net
+
+def test_net(gradhealth):
+    assert gradhealth.probe(net(), **BATCH, warn_min_ratio=0.9).verdict == "warning"
+"""
+    )
+    run(pytester, *workers).assert_outcomes(passed=1)
+    result = run(pytester, "--gradhealth-fail-on=warning", *workers)
+    result.assert_outcomes(passed=1)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "gradients warn in: test_models.py::test_net",
+            "the run fails by --gradhealth-fail-on",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "ini", "message"),
+    [
+        (
+            ("--gradhealth-fail-on=slow",),
+            "",
+            "--gradhealth-fail-on: fail_on = 'slow' is not none, or some of regression, missing,"
+            " stale, warning",
+        ),
+        (
+            (),
+            "gradhealth_fail_on = none stale",
+            "gradhealth_fail_on in tox.ini: fail_on = 'none,stale' is not none, or some of"
+            " regression, missing, stale, warning",
+        ),
+        (
+            ("--gradhealth-baseline-dir=a/b",),
+            "",
+            "--gradhealth-baseline-dir: baseline_dir = 'a/b' is not the name of a folder, which is"
+            " made beside each test module",
+        ),
+    ],
+)
+def test_bad_options_stop_the_run(
+    pytester: pytest.Pytester, options: tuple[str, ...], ini: str, message: str
+) -> None:
+    pytester.makeini(f"[pytest]\n{ini}")
+    result = run(pytester, *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"ERROR: {message}" in result.stderr.str()
+
+
+@pytest.mark.parametrize("source", ["ini", "option"])
+def test_the_folder_has_the_name_one_wants(pytester: pytest.Pytester, source: str) -> None:
+    pytester.makepyfile(test_models=ONE)
+    options = ["--gradhealth-update"]
+    if source == "ini":
+        pytester.makeini("[pytest]\ngradhealth_baseline_dir = kept")
+    else:
+        options.append("--gradhealth-baseline-dir=kept")
+    run(pytester, *options).assert_outcomes(passed=1)
+    assert list(kept("kept/test_models.json")) == ["test_net"]
+
+
+def test_outside_of_a_test_there_is_no_baseline() -> None:
+    from pytest_gradhealth.context import entered
+
+    with entered(None), pytest.raises(ProbeError) as caught:  # type: ignore[arg-type]
+        assert_matches_baseline(nn.Linear(2, 2), torch.randn(4, 2))
+    assert str(caught.value) == (
+        "assert_matches_baseline needs a running pytest test, which its baseline is named after"
+    )
+
+
+def test_the_callers_words_come_first(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=ONE.replace("**BATCH", "**BATCH, msg='the encoder'"))
+    result = run(pytester, "--gradhealth-fail-on=missing")
+    result.stdout.fnmatch_lines(["E *MissingBaselineError: the encoder", "E *no baseline for*"])
