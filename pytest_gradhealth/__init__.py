@@ -59,7 +59,9 @@ if TYPE_CHECKING:
         Update,
     )
     from pytest_gradhealth.remedies import Patient, Remedy, built_in_remedies
+    from pytest_gradhealth.reporting.json_report import read_report
     from pytest_gradhealth.rules import Evidence, Rule, built_in_rules
+    from pytest_gradhealth.run import Probe, Run
     from pytest_gradhealth.treatment import suggest
 
 _HOMES = {
@@ -114,7 +116,9 @@ _HOMES = {
         "Update",
     ),
     "remedies": ("Patient", "Remedy", "built_in_remedies"),
+    "reporting.json_report": ("read_report",),
     "rules": ("Evidence", "Rule", "built_in_rules"),
+    "run": ("Probe", "Run"),
     "treatment": ("suggest",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -142,10 +146,12 @@ __all__ = [
     "NonFiniteGradientError",
     "PathPoint",
     "Patient",
+    "Probe",
     "ProbeError",
     "RegressionError",
     "Remedy",
     "Rule",
+    "Run",
     "SaturatedUnitsError",
     "SettingError",
     "TimeRecord",
@@ -170,6 +176,7 @@ __all__ = [
     "built_in_remedies",
     "built_in_rules",
     "probe",
+    "read_report",
     "suggest",
 ]
 

@@ -1,6 +1,6 @@
 """The probes of a run, gathered from the test reports, for the reports at its end."""
 
-from __future__ import annotations
+from __future__ import workflow_commands
 
 import os
 from collections.abc import Mapping, Sequence
@@ -74,9 +74,9 @@ class Collector:
             for text, markup in report_lines(self.probes, width=width, verbose=verbose):
                 terminalreporter.write_line(text, **markup)
         if annotates():
-            from pytest_gradhealth.reporting.github import annotations
+            from pytest_gradhealth.reporting.github import workflow_commands
 
-            for line in annotations(self.run()):
+            for line in workflow_commands(self.run()):
                 terminalreporter.write_line(line)
         for kind, path in run_options(self.config).files.items():
             terminalreporter.write_line(f"gradient health as {kind}: {_shown(path, self.config)}")

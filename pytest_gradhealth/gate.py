@@ -121,26 +121,19 @@ def _kept(config: pytest.Config, path: Path, shown: str) -> Mapping[str, Entry]:
     known = config.stash.setdefault(_KEPT, {})
     if path not in known:
         compared = path == run_options(config).compare
-        known[path] = _entries_of_run(path, shown) if compared else read(path, shown)
+        known[path] = _entries_of_run(path) if compared else read(path, shown)
     return known[path]
 
 
-def _entries_of_run(path: Path, shown: str) -> dict[str, Entry]:
+def _entries_of_run(path: Path) -> dict[str, Entry]:
     """The probes of another run's report, by test and place in it."""
     from pytest_gradhealth.baseline.entry import entry_of
-    from pytest_gradhealth.reporting.json_report import read_json
+    from pytest_gradhealth.reporting.json_report import read_report
 
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ProbeError(
-            f"--gradhealth-compare: {shown} cannot be read ({error}); write it in the other run"
-            " with --gradhealth-json"
-        ) from error
-    try:
-        run = read_json(text)
+        run = read_report(path)
     except ProbeError as error:
-        raise ProbeError(f"--gradhealth-compare: {shown}: {error}") from error
+        raise ProbeError(f"--gradhealth-compare: {error}") from error
     found: dict[str, Entry] = {}
     places: dict[str, int] = {}
     for probe in run.probes:

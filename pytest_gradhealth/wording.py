@@ -54,9 +54,13 @@ def listing(names: Sequence[str], most: int = 3) -> str:
 def printable(text: str) -> str:
     """The text with a question mark for everything that could move the cursor or break the line.
 
-    >>> printable("layer" + chr(27) + "[2J" + chr(10))
-    'layer?[2J?'
+    Also for what a CI system would take for a command at the start of a line.
+
+    >>> printable("layer" + chr(27) + "[2J" + chr(10)), printable("::error::layer")
+    ('layer?[2J?', '?:error::layer')
     """
+    if text.lstrip().startswith(("::", "##[")):
+        text = "?" + text.lstrip()[1:]
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

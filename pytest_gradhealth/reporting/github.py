@@ -1,0 +1,45 @@
+"""Annotations that GitHub shows at the lines of the tests: workflow commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pytest_gradhealth.reporting.summary import Item, fails, items, warns
+from pytest_gradhealth.run import Probe, Run
+
+#: Annotations of one kind that GitHub shows for a step.
+MOST = 10
+
+
+def workflow_commands(run: Run) -> Iterator[str]:
+    """Yield a command for each test that fails or warns for what was measured in it."""
+    yield from _commands("error", [probe for probe in run.probes if fails(probe)])
+    yield from _commands("warning", [probe for probe in run.probes if warns(probe)])
+
+
+def _commands(level: str, probes: Sequence[Probe]) -> Iterator[str]:
+    told = [(probe, list(items(probe))) for probe in probes]
+    for index, (probe, found) in enumerate(told[:MOST]):
+        message = "\n".join(f"{item.message} [{item.code}]" for item in found[:MOST])
+        if index == MOST - 1 and len(told) > MOST:
+            message += f"\nand {len(told) - MOST} more probes, which GitHub does not show"
+        yield _command(level, probe, found[0], message)
+
+
+def _command(level: str, probe: Probe, first: Item, message: str) -> str:
+    place = {"file": probe.file, "line": "" if probe.line is None else str(probe.line)}
+    title = f"gradient health: {first.code}"
+    properties = {**place, "title": title}
+    listed = ",".join(f"{name}={_property(value)}" for name, value in properties.items() if value)
+    return f"::{level} {listed}::{_data(message)}"
+
+
+def _data(text: str) -> str:
+    """Escaped as the runner expects: one line, and nothing in it that is decoded to another."""
+    plain = "".join(c if c.isprintable() or c == "\n" else "?" for c in text[:4000])
+    plain = plain.encode("utf-8", "replace").decode()
+    return plain.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

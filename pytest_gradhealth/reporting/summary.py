@@ -1,0 +1,93 @@
+"""What every format says of a run: what fails, what warns, and what was found in a line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pytest_gradhealth.records import Severity
+from pytest_gradhealth.run import Probe, Run
+from pytest_gradhealth.wording import count, factor, number
+
+#: The code of what is worse than a baseline, and of a baseline that is not there.
+REGRESSION, MISSING = "regression", "missing-baseline"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to tell of a probe: a finding, or what a baseline says.
+
+    `value` and `limit` are as they are shown.
+    """
+
+    severity: Severity
+    code: str
+    layer: str
+    message: str
+    value: str = ""
+    limit: str = ""
+
+
+def items(probe: Probe) -> Iterator[Item]:
+    """What fails and what warns, worst first; what baselines say comes first."""
+    for check in probe.checks:
+        for change in check.comparison.worse if check.status == "worse" else ():
+            yield Item(
+                "failure",
+                REGRESSION,
+                change.layer,
+                change.message,
+                "" if change.kind == "verdict" else factor(change.after),
+                "" if change.kind == "verdict" else f"before: {factor(change.before)}",
+            )
+        if check.status == "missing" and probe.message:
+            text = f"no baseline for {check.key} in {check.file}"
+            yield Item("failure", MISSING, "", text)
+    for finding in probe.diagnosis.findings:
+        if finding.severity != "info":
+            yield Item(
+                finding.severity,
+                finding.code,
+                finding.layer,
+                finding.message,
+                "" if finding.value is None else number(finding.value),
+                "" if finding.limit is None else number(finding.limit),
+            )
+
+
+def fails(probe: Probe) -> bool:
+    """Whether what was measured is a reason that the test has failed."""
+    return probe.outcome in ("failed", "error") and any(
+        item.severity == "failure" for item in items(probe)
+    )
+
+
+def warns(probe: Probe) -> bool:
+    """Whether there is something to look at in a test that has not failed, and was not to fail."""
+    return not fails(probe) and not probe.expected and any(True for _ in items(probe))
+
+
+def verdict_line(run: Run) -> str:
+    """One line on all probes: "2 of 7 probes fail, 1 warns"."""
+    failing, warning = sum(map(fails, run.probes)), sum(map(warns, run.probes))
+    total = len(run.probes)
+    if not total:
+        return "no test probed a model"
+    if not failing and not warning:
+        return "1 probe, healthy" if total == 1 else f"{total} probes, all healthy"
+    parts = [f"{failing} of {count(total, 'probe')} {'fails' if failing == 1 else 'fail'}"]
+    if warning:
+        parts.append(f"{warning} {'warns' if warning == 1 else 'warn'}")
+    return ", ".join(parts if failing else [f"{count(total, 'probe')}: {parts[1]}"])
+
+
+def ratio(probe: Probe) -> str:
+    """The ratio of the worst path, "-" without a path of two points."""
+    path = probe.diagnosis.worst_path
+    return factor(path.l2) if path is not None and path.links else "-"
+
+
+def counted(probes: Sequence[Probe]) -> Counter[str]:
+    """How many probes there are by verdict."""
+    return Counter(probe.diagnosis.verdict for probe in probes)
