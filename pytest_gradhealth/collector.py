@@ -1,6 +1,6 @@
 """The probes of a run, gathered from the test reports, for the reports at its end."""
 
-from __future__ import workflow_commands
+from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence

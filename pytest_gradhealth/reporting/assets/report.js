@@ -1,0 +1,157 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const charts = new Map();
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const short = (value) => Number(value.toPrecision(2)).toString();
+
+  const axis = (title, more) => ({
+    title: { display: true, text: title, color: css("--quiet") },
+    ticks: { color: css("--quiet"), ...more },
+    grid: { color: css("--line") },
+  });
+
+  const line = (label, values, colour, more) => ({
+    label, data: values.map((y, x) => ({ x, y })), borderColor: css(colour), backgroundColor: css(colour),
+    borderWidth: 1.5, pointRadius: values.length > 80 ? 0 : 2.5, pointHoverRadius: 5, pointHitRadius: 8,
+    tension: 0, spanGaps: false, ...more,
+  });
+
+  const options = (labels, count, describe) => ({
+    animation: false, maintainAspectRatio: false, parsing: false, normalized: true,
+    interaction: { mode: "index", intersect: false },
+    plugins: {
+      legend: { display: count > 1, labels: { color: css("--ink"), boxWidth: 14, boxHeight: 2 } },
+      tooltip: { callbacks: describe },
+    },
+    scales: {
+      x: { type: "linear", min: 0, max: Math.max(1, labels.length - 1), ...axis(labels.title, {
+        maxRotation: 60, autoSkip: true, precision: 0, callback: (index) => labels[index] ?? "",
+      }), afterBuildTicks: (scale) => {
+        const step = Math.max(1, Math.ceil(labels.length / Math.max(2, Math.floor(scale.chart.width / 56))));
+        scale.ticks = labels.flatMap((_, i) => i % step === 0 ? [{ value: i }] : []);
+      } },
+      y: { type: "logarithmic", ...axis("L2 norm", {
+        maxTicksLimit: 9, callback: (value) => Number.isInteger(Math.round(Math.log10(value) * 1e6) / 1e6) ? value.toExponential(0) : "",
+      }) },
+    },
+  });
+
+  const cut = (name) => name.length > 14 ? "…" + name.slice(-13) : name;
+
+  function drawPath(canvas, section) {
+    const paths = data[section.dataset.number].paths;
+    const select = section.querySelector("select.path");
+    const path = paths[select ? select.value : 0];
+    const labels = path.points.map((point) => cut(point.layer));
+    labels.title = "";
+    const norms = path.points.map((point) => point.norm);
+    const sets = [line(path.name, norms, "--accent", {
+      pointBackgroundColor: path.points.map((p) => css(p.found ? "--failure" : "--accent")),
+      pointRadius: path.points.map((p) => p.found ? 5 : path.points.length > 80 ? 0 : 2.5), borderWidth: 2,
+    })];
+    for (const other of path.lines) {
+      sets.push(line(other.name, other.values, `--${other.kind}`, { borderDash: other.kind === "baseline" ? [6, 4] : [], pointRadius: 0 }));
+    }
+    for (const box of section.querySelectorAll("input.extra:checked")) {
+      const name = box.value === "weight" ? "weight gradients" : "outputs";
+      sets.push(line(name, path.points.map((point) => point[box.value]), `--${box.value}`, { borderDash: [2, 3] }));
+    }
+    const describe = {
+      title: (items) => { const p = path.points[items[0].dataIndex]; return `${p.layer} (${p.type})`; },
+      afterTitle: (items) => `output ${path.points[items[0].dataIndex].shape}`,
+      label: (item) => `${item.dataset.label}: ${short(item.raw.y)}`,
+      afterBody: (items) => { const step = path.points[items[0].dataIndex].step; return step ? `step ${step} from the layer after it` : ""; },
+    };
+    section.querySelector(".gaps").hidden = !norms.includes(null);
+    replace(canvas, sets, options(labels, sets.length, describe));
+    canvas.points = path.points;
+  }
+
+  function drawTimes(canvas, section) {
+    const time = data[section.dataset.number].times[canvas.dataset.time];
+    const labels = time.values.map((_, back) => String(back));
+    labels.title = "steps back in time";
+    const sets = [line("gradient", time.values, "--accent", {
+      pointRadius: time.values.map((_, back) => back === time.dependency ? 5 : 0),
+      pointBackgroundColor: time.values.map((_, back) => css(back === time.dependency ? "--failure" : "--accent")),
+    })];
+    replace(canvas, sets, options(labels, 1, {
+      title: (items) => `${items[0].dataIndex} steps back`, label: (item) => short(item.raw.y),
+    }));
+  }
+
+  function replace(canvas, datasets, settings) {
+    charts.get(canvas)?.destroy();
+    charts.set(canvas, new Chart(canvas, { type: "line", data: { datasets }, options: settings }));
+  }
+
+  function draw(section) {
+    for (const canvas of section.querySelectorAll("canvas")) {
+      (canvas.classList.contains("times") ? drawTimes : drawPath)(canvas, section);
+    }
+  }
+
+  const sections = [...document.querySelectorAll(".probe")];
+  for (const section of sections) {
+    section.addEventListener("toggle", (event) => {
+      if (event.target === section && section.open && !charts.has(section.querySelector("canvas"))) draw(section);
+    });
+    section.addEventListener("change", (event) => {
+      if (event.target.matches("select.path, input.extra")) drawPath(section.querySelector("canvas.norms"), section);
+    });
+    section.addEventListener("keydown", (event) => {
+      const canvas = event.target, chart = charts.get(canvas);
+      if (!chart || !canvas.points || !["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) return;
+      event.preventDefault();
+      const last = canvas.points.length - 1, at = canvas.at ?? (event.key === "ArrowRight" ? -1 : last + 1);
+      const next = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: last }[event.key];
+      canvas.at = Math.min(last, Math.max(0, next));
+      const point = canvas.points[canvas.at];
+      const active = chart.data.datasets.flatMap((set, datasetIndex) => set.data[canvas.at]?.y == null ? [] : [{ datasetIndex, index: canvas.at }]);
+      const where = chart.getDatasetMeta(0).data[canvas.at];
+      chart.setActiveElements(active);
+      chart.tooltip.setActiveElements(active, where ? { x: where.x, y: where.y } : { x: 0, y: 0 });
+      chart.update();
+      section.querySelector(".spoken").textContent = `${point.layer} (${point.type}): gradient ${point.shown}${point.step ? `, step ${point.step}` : ""}`;
+    });
+  }
+
+  const filter = document.getElementById("filter");
+  function apply() {
+    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const verdicts = new Set([...document.querySelectorAll("input[name=verdict]:checked")].map((box) => box.value));
+    let shown = 0;
+    for (const section of sections) {
+      const text = section.querySelector("summary").textContent + " " + (section.querySelector(".findings")?.textContent ?? "") + section.querySelector(".facts").textContent;
+      const keep = verdicts.has(section.dataset.verdict) && words.every((word) => text.toLowerCase().includes(word));
+      section.hidden = !keep;
+      shown += keep;
+    }
+    document.getElementById("shown").textContent = `${shown} of ${sections.length} shown`;
+  }
+  if (filter) {
+    document.querySelector(".filter").addEventListener("input", apply);
+    document.querySelector(".filter").addEventListener("submit", (event) => event.preventDefault());
+    apply();
+  }
+
+  const redraw = () => sections.filter((section) => charts.has(section.querySelector("canvas"))).forEach(draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")].filter((item) => sections.length <= 60 || item.closest(".probe[open]"));
+    for (const item of opened) item.open = true;
+    sections.filter((section) => section.open && !section.hidden).forEach(draw);
+    for (const chart of charts.values()) chart.resize();
+  });
+  addEventListener("afterprint", () => { for (const item of opened) item.open = false; redraw(); });
+  const first = sections.filter((section) => section.open);
+  first.slice(0, 8).forEach(draw);
+  if (first.length > 8) {
+    const watcher = new IntersectionObserver((entries) => {
+      for (const entry of entries) if (entry.isIntersecting) { watcher.unobserve(entry.target); draw(entry.target); }
+    });
+    first.slice(8).forEach((section) => watcher.observe(section));
+  }
+})();

@@ -1,0 +1,166 @@
+"""The HTML report: one file with everything in it, and the same plot and table for notebooks."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+from pytest_gradhealth.messages import render
+from pytest_gradhealth.records import Diagnosis, OutputRecord
+from pytest_gradhealth.reporting.plots import branches, path_plots, text, time_plots
+from pytest_gradhealth.reporting.summary import counted, fails, items, ratio, verdict_line, warns
+from pytest_gradhealth.run import Probe, Run
+from pytest_gradhealth.wording import factor, number
+
+#: Rows of a table that are listed; a plot has all points.
+MOST_ROWS = 400
+#: Findings, and outputs of a block, that are listed.
+MOST_ITEMS = 100
+
+
+def html_report(run: Run) -> str:
+    """Return the report as one page that needs no network."""
+    from markupsafe import Markup
+
+    probes = [_section(index, probe) for index, probe in enumerate(run.probes)]
+    page: str = _template("report.html.j2").render(
+        line=verdict_line(run),
+        counts=counted(run.probes),
+        environment={text(k): text(v) for k, v in run.environment.items() if v},
+        notes=[text(note, 400) for note in run.notes],
+        probes=probes,
+        style=Markup(_asset("report.css")),
+        chart=Markup(_asset("chart.umd.min.js")),
+        script=Markup(_asset("report.js")),
+        data=_json_for_script([section["plots"] for section in probes]),
+    )
+    return page
+
+
+def html_fragment(diagnosis: Diagnosis) -> str:
+    """Return the plot and the table of one diagnosis, for a notebook's output cell.
+
+    It lives in a frame of its own, so that neither styles nor scripts meet those of the page.
+    """
+    from markupsafe import escape
+
+    page = html_report(Run((Probe("", "passed", diagnosis),)))
+    page = page.replace("<body>", '<body class="fragment">', 1)
+    return (
+        f'<iframe srcdoc="{escape(page)}" title="gradient health" style="width:100%;height:620px;'
+        'border:0" sandbox="allow-scripts"></iframe>'
+    )
+
+
+def _section(index: int, probe: Probe) -> dict[str, Any]:
+    diagnosis = probe.diagnosis
+    found = [item for item in items(probe) if item.severity != "info"]
+    plots = path_plots(probe)
+    return {
+        "number": index,
+        "test": text(probe.test or diagnosis.model, 300),
+        "model": text(diagnosis.model),
+        "verdict": _verdict(probe),
+        "outcome": probe.outcome,
+        "ratio": ratio(probe),
+        "device": text(diagnosis.device),
+        "optimizer": text(diagnosis.optimizer),
+        "milliseconds": f"{diagnosis.milliseconds:.0f}",
+        "seeds": ", ".join(map(str, diagnosis.seeds)),
+        "items": [
+            {"severity": item.severity, "code": text(item.code), "message": text(item.message, 400)}
+            for item in found[:MOST_ITEMS]
+        ],
+        "message": _message(probe),
+        "plots": {"paths": plots, "times": time_plots(diagnosis.profile.times)},
+        "tables": [_rows(plot) for plot in plots],
+        "branches": [
+            (text(block), [_output(o) for o in outputs[:MOST_ITEMS]], len(outputs))
+            for block, outputs in branches(diagnosis)
+        ],
+        "treatments": [
+            {
+                "remedy": text(t.remedy),
+                "outcome": t.outcome,
+                "value": "" if t.after is None or t.after.value is None else number(t.after.value),
+                "before": "" if t.before.value is None else number(t.before.value),
+                "reason": text(t.reason, 400),
+                "code": "\n".join(text(line, 200) for line in t.code.splitlines()),
+            }
+            for t in diagnosis.treatments
+        ],
+    }
+
+
+def _verdict(probe: Probe) -> str:
+    """What a probe counts as: what made its test fail is a failure, whatever the rules say."""
+    return "failure" if fails(probe) else probe.diagnosis.verdict
+
+
+def _message(probe: Probe) -> str:
+    """What the test failed with, or what the terminal would show of a diagnosis with findings."""
+    shown = probe.message
+    if not shown and (warns(probe) or probe.expected):
+        shown = render(probe.diagnosis)
+    return "\n".join(text(line, 300) for line in shown[:50_000].split("\n"))
+
+
+def _rows(plot: dict[str, Any]) -> dict[str, Any]:
+    """The points of a path with the lines beside it, first and last where there are too many."""
+    points, lines = plot["points"], plot["lines"]
+    rows = [
+        {**point, "others": [_shown(line["values"][index]) for line in lines]}
+        for index, point in enumerate(points)
+    ]
+    for row in rows:
+        row["activation"], row["weight"] = _shown(row["activation"]), _shown(row["weight"])
+    half = MOST_ROWS // 2
+    hidden = max(0, len(rows) - MOST_ROWS)
+    return {
+        "title": plot["title"],
+        "names": [line["name"] for line in lines],
+        "head": rows[:half] if hidden else rows,
+        "tail": rows[-half:] if hidden else [],
+        "hidden": hidden,
+    }
+
+
+def _shown(norm: float | None) -> str:
+    return "" if norm is None else number(norm)
+
+
+def _output(output: OutputRecord) -> dict[str, str]:
+    return {
+        "layer": text(output.name),
+        "type": text(output.type),
+        "shape": "x".join(map(str, output.shape)),
+        "norm": output.state if output.norm is None else number(output.norm),
+    }
+
+
+def _json_for_script(value: Any) -> Any:
+    """JSON that nothing in it can end the script element of."""
+    from markupsafe import Markup
+
+    plain = json.dumps(value, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        plain = plain.replace(character, f"\\u{ord(character):04x}")
+    return Markup(plain)
+
+
+@cache
+def _asset(name: str) -> str:
+    from importlib.resources import files
+
+    return (files(__package__) / "assets" / name).read_text(encoding="utf-8")
+
+
+def _template(name: str) -> Any:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["factor"] = factor
+    return environment.from_string(_asset(name))
