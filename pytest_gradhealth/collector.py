@@ -17,7 +17,7 @@ from pytest_gradhealth.reporting.files import render_file
 from pytest_gradhealth.reporting.terminal import report_lines
 from pytest_gradhealth.run import Probe, Run, TestOutcome
 from pytest_gradhealth.run_options import annotates, run_options, shows_report
-from pytest_gradhealth.session import CARRIED
+from pytest_gradhealth.session import CARRIED, MESSAGE
 
 
 class Collector:
@@ -90,17 +90,7 @@ class Collector:
             outcome = "error"
         if when == "setup" or outcome != "passed":
             self._outcomes[test] = cast("TestOutcome", outcome)
-            self._messages[test] = _message(report) if report.failed else ""
-
-
-def _message(report: pytest.TestReport) -> str:
-    """What a check of this package has failed a test with, "" where something else has."""
-    longrepr: Any = report.longrepr
-    crash = getattr(longrepr, "reprcrash", None)
-    if crash is None:
-        return longrepr if isinstance(longrepr, str) else ""
-    kind, _, text = str(crash.message).partition(": ")
-    return text if kind.startswith("pytest_gradhealth.") else ""
+            self._messages[test] = getattr(report, MESSAGE, "")
 
 
 def _shown(path: os.PathLike[str], config: pytest.Config) -> str:

@@ -126,6 +126,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         except ProbeError as error:
             text = str(error)
         if text:
+            context.failed_for = text
             pytest.fail(text, pytrace=False)
     return result
 
@@ -141,11 +142,13 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item,
+    item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Put a test's probes on its last report, if anyone will read them."""
+    """Put what failed on a test's reports, and its probes on the last if anyone will read them."""
     report = yield
     context = item.stash.get(CONTEXT, None)
+    if call.excinfo is not None and context is not None and report.when == "call":
+        context.note_failure(report, call.excinfo.value)
     if context is not None and report.when == "teardown":
         everything = reports(item.config) or "warning" in run_options(item.config).fail_on
         context.hand_over(report, everything=everything)

@@ -661,6 +661,12 @@ class Diagnosis:
 
         return render(self)
 
+    def _repr_html_(self) -> str:
+        """The plot and the table of the HTML report, for notebooks."""
+        from pytest_gradhealth.reporting.html import html_fragment
+
+        return html_fragment(self)
+
 
 def worst_path(profile: GradientProfile, findings: Sequence[Finding]) -> GradientPath | None:
     """Return the path of the first finding that names one, else the farthest from level."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: Attribute of a test report that carries the probes of its phase.
 CARRIED = "gradhealth_probes"
+#: Attribute of a test report that says what a check has failed the test with.
+MESSAGE = "gradhealth_message"
 CONTEXT = pytest.StashKey["TestContext"]()
 
 
@@ -106,6 +108,7 @@ class TestContext:
         self.item = item
         self.number = next(_numbers)
         self.recorded: list[Recorded] = []
+        self.failed_for = ""
 
     @cached_property
     def settings(self) -> Settings:
@@ -212,6 +215,15 @@ class TestContext:
     def keys(self) -> set[str]:
         """The keys of the checks so far."""
         return {check.key for record in self.recorded for check in record.checks}
+
+    def note_failure(self, report: pytest.TestReport, error: BaseException) -> None:
+        """Put on a report what a check of this package has failed the test with."""
+        from pytest_gradhealth.errors import GradientHealthError
+
+        text = str(error) if isinstance(error, GradientHealthError) else self.failed_for
+        if text:
+            setattr(report, MESSAGE, text.encode("utf-8", "replace").decode())
+        self.failed_for = ""
 
     def hand_over(self, report: pytest.TestReport, *, everything: bool) -> None:
         """Put what was recorded on the test's last report; nothing of it is left for a rerun.

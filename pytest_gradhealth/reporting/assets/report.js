@@ -6,7 +6,7 @@
   const short = (value) => Number(value.toPrecision(2)).toString();
 
   const axis = (title, more) => ({
-    title: { display: true, text: title, color: css("--quiet") },
+    title: { display: Boolean(title), text: title, color: css("--quiet") },
     ticks: { color: css("--quiet"), ...more },
     grid: { color: css("--line") },
   });
@@ -37,6 +37,7 @@
     },
   });
 
+  const extremes = (numbers) => numbers.reduce(([low, high], n) => [Math.min(low, n), Math.max(high, n)], [Infinity, -Infinity]);
   const cut = (name) => name.length > 14 ? "…" + name.slice(-13) : name;
 
   function drawPath(canvas, section) {
@@ -82,6 +83,12 @@
   }
 
   function replace(canvas, datasets, settings) {
+    const decades = datasets.flatMap((set) => set.data.flatMap((point) => point.y == null ? [] : [Math.log10(point.y)]));
+    if (decades.length) {  // whole decades, so that both ends have a label
+      const [low, high] = extremes(decades);
+      settings.scales.y.min = 10 ** Math.floor(low);
+      settings.scales.y.max = 10 ** Math.max(Math.ceil(high), Math.floor(low) + 1);
+    }
     charts.get(canvas)?.destroy();
     charts.set(canvas, new Chart(canvas, { type: "line", data: { datasets }, options: settings }));
   }

@@ -1,0 +1,215 @@
+"""The HTML report in a real headless Chromium: draws, answers mouse and keyboard, prints."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_gradhealth.reporting.html import html_report
+from tests.test_html import sample
+
+webdriver: Any = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"
+)
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1200,1000",
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(executable_path=DRIVER)
+    driver = webdriver.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("report") / "report.html"
+    file.write_text(html_report(sample()), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def page(browser: Any, report: Path) -> Iterator[Any]:
+    browser.get(report.as_uri())
+    yield browser
+    errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert errors == []
+
+
+def section(page: Any, test: str) -> Any:
+    return next(s for s in page.find_elements("css selector", ".probe") if test in s.text)
+
+
+def shown(page: Any) -> list[str]:
+    names = page.find_elements("css selector", ".probe:not([hidden]) h2")
+    return [name.text.rpartition("::")[2] for name in names]
+
+
+def drawn(page: Any, canvas: Any) -> bool:
+    """Whether anything is on a canvas."""
+    found: bool = page.execute_script(
+        "const c = arguments[0], d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        "return c.width > 0 && d.some((value) => value > 0)",
+        canvas,
+    )
+    return found
+
+
+def test_failures_are_open_and_drawn_and_the_others_once_opened(page: Any) -> None:
+    states = {
+        s.get_attribute("data-verdict"): s.get_attribute("open")
+        for s in page.find_elements("css selector", ".probe")
+    }
+    assert states == {"healthy": None, "failure": "true"}
+    assert drawn(page, section(page, "test_sick").find_element("css selector", "canvas"))
+    healthy = section(page, "test_healthy")
+    canvas = healthy.find_element("css selector", "canvas")
+    assert not drawn(page, canvas)
+    healthy.find_element("css selector", "summary").click()
+    assert drawn(page, canvas)
+    times = section(page, "test_time")
+    times.find_element("css selector", "summary").click()
+    assert drawn(page, times.find_element("css selector", "canvas.times"))
+
+
+TOOLTIP = """
+const chart = Chart.getChart(arguments[0]), tip = chart.tooltip;
+return tip.opacity ? [...tip.title, ...tip.afterTitle ?? [], ...tip.body.flatMap((b) => b.lines), ...tip.afterBody] : [];
+"""
+
+
+def test_hovering_tells_layer_shape_norm_and_step(page: Any) -> None:
+    canvas = section(page, "test_net").find_element("css selector", "canvas")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    webdriver.ActionChains(page).move_to_element(canvas).perform()
+    told = page.execute_script(TOOLTIP, canvas)
+    assert told[0] == "4 (Linear)"
+    assert "output 16x8" in told
+    assert any(line.startswith("seed 0: ") for line in told)
+    assert any(line.startswith("baseline: ") for line in told)
+    assert told[-1].startswith("step x")
+
+
+def test_the_keyboard_goes_from_layer_to_layer(page: Any) -> None:
+    one = section(page, "test_net")
+    canvas = one.find_element("css selector", "canvas")
+    for keys, layer in (
+        ("\ue014", "0 (Linear)"),
+        ("\ue014", "1 (Sigmoid)"),
+        ("\ue010", "8 (Linear)"),
+    ):
+        canvas.send_keys(keys)
+        spoken = one.find_element("css selector", ".spoken").get_attribute("textContent")
+        assert spoken.startswith(f"{layer}: gradient ")
+        assert page.execute_script(TOOLTIP, canvas)[0] == layer
+
+
+def test_extra_lines_come_on_demand(page: Any) -> None:
+    one = section(page, "test_net")
+    count = "return Chart.getChart(arguments[0]).data.datasets.map((set) => set.label)"
+    canvas = one.find_element("css selector", "canvas")
+    assert page.execute_script(count, canvas) == ["seed 0", "baseline"]
+    for box in one.find_elements("css selector", "input.extra"):
+        box.send_keys(" ")
+    assert page.execute_script(count, canvas) == [
+        "seed 0",
+        "baseline",
+        "outputs",
+        "weight gradients",
+    ]
+
+
+def test_filters_by_text_and_verdict(page: Any) -> None:
+    field = page.find_element("id", "filter")
+    output = page.find_element("id", "shown")
+    assert output.text == "4 of 4 shown"
+    field.send_keys("vanishes GH101")
+    assert shown(page) == ["test_sick"]
+    assert output.text == "1 of 4 shown"
+    field.clear()
+    field.send_keys(" ")
+    page.find_element("css selector", "input[value=failure]").click()
+    assert shown(page) == ["test_healthy", "test_time"]
+    field.send_keys("\ue007")
+    assert page.current_url.endswith("report.html"), "the form goes nowhere"
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_phones_and_dark_rooms(page: Any, width: int, scheme: str) -> None:
+    features = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", features)
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        page.refresh()
+        for summary in page.find_elements("css selector", "details:not([open]) > summary"):
+            page.execute_script("arguments[0].parentElement.open = true", summary)
+        widest = page.execute_script("return document.documentElement.scrollWidth")
+        assert widest <= width
+        ink, paper = page.execute_script(
+            "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
+        )
+        assert (luminance(ink) > luminance(paper)) is (scheme == "dark")
+        assert contrast(ink, paper) > 7
+        line = page.execute_script(
+            "return Chart.getChart(arguments[0]).data.datasets[0].borderColor",
+            page.find_element("css selector", "canvas"),
+        )
+        assert line == {"light": "#1f5fbf", "dark": "#7fb0ff"}[scheme]
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of an "rgb(r, g, b)" (WCAG 2)."""
+    channels = [int(c) / 255 for c in colour.strip("rgba()").split(",")[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_every_control_has_a_name_and_every_table_heads(page: Any) -> None:
+    nameless = page.execute_script(
+        "return [...document.querySelectorAll('input, select, canvas, [role=region]')].filter((e) =>"
+        " !e.ariaLabel && !(e.labels && e.labels.length && e.labels[0].textContent.trim()))"
+        ".map((e) => e.outerHTML)"
+    )
+    assert nameless == []
+    assert page.execute_script(
+        "return [...document.querySelectorAll('table')].every((t) => t.querySelector('thead th[scope=col]'))"
+    )
+
+
+def test_it_prints_with_everything_open(page: Any) -> None:
+    printed = page.execute_cdp_cmd("Page.printToPDF", {})
+    pdf = base64.b64decode(printed["data"])
+    assert pdf.startswith(b"%PDF")
+    assert len(pdf) > 20_000
