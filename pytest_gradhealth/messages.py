@@ -88,14 +88,16 @@ def headline(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:
             return f"{model}: no gradient path of two points or more to judge"
         share = f"{factor(path.l2)} of the gradient reaches {path.first.title}"
         return shortened(f"{model} is healthy: {share}", LONGEST_LINE)
-    return "\n".join(f"{shortened(f.message, LONGEST_LINE)} [{f.code}]" for f in findings)
+    return "\n".join(
+        f"{shortened(f.message, LONGEST_LINE)} [{printable(f.code)}]" for f in findings
+    )
 
 
 def setting_line(
     diagnosis: Diagnosis, path: GradientPath | None, findings: Sequence[Finding] = ()
 ) -> str:
     """Where and how it was measured, and what the second look said of the first finding."""
-    parts = [f"{shortened(diagnosis.model, 40)} on {diagnosis.device}"]
+    parts = [f"{shortened(diagnosis.model, 40)} on {printable(diagnosis.device)}"]
     if path is None:
         parts.append(f"trained with {diagnosis.optimizer}")
     else:

@@ -150,6 +150,8 @@ def pytest_runtest_makereport(
     if call.excinfo is not None and context is not None and report.when == "call":
         context.note_failure(report, call.excinfo.value)
     if context is not None and report.when == "teardown":
+        if context.recorded and item.config.getoption("xmlpath", None):
+            report.user_properties += context.properties()
         everything = reports(item.config) or "warning" in run_options(item.config).fail_on
         context.hand_over(report, everything=everything)
     return report

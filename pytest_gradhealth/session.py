@@ -216,6 +216,12 @@ class TestContext:
         """The keys of the checks so far."""
         return {check.key for record in self.recorded for check in record.checks}
 
+    def properties(self) -> list[tuple[str, object]]:
+        """What the JUnit file says of the probes of the test."""
+        from pytest_gradhealth.reporting.junit import properties
+
+        return [p for record in self.recorded for p in properties(record.diagnosis, record.checks)]
+
     def note_failure(self, report: pytest.TestReport, error: BaseException) -> None:
         """Put on a report what a check of this package has failed the test with."""
         from pytest_gradhealth.errors import GradientHealthError

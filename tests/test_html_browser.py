@@ -82,7 +82,7 @@ def test_failures_are_open_and_drawn_and_the_others_once_opened(page: Any) -> No
         s.get_attribute("data-verdict"): s.get_attribute("open")
         for s in page.find_elements("css selector", ".probe")
     }
-    assert states == {"healthy": None, "failure": "true"}
+    assert states == {"healthy": None, "failure": "true", "warning": None}
     assert drawn(page, section(page, "test_sick").find_element("css selector", "canvas"))
     healthy = section(page, "test_healthy")
     canvas = healthy.find_element("css selector", "canvas")
@@ -96,7 +96,8 @@ def test_failures_are_open_and_drawn_and_the_others_once_opened(page: Any) -> No
 
 TOOLTIP = """
 const chart = Chart.getChart(arguments[0]), tip = chart.tooltip;
-return tip.opacity ? [...tip.title, ...tip.afterTitle ?? [], ...tip.body.flatMap((b) => b.lines), ...tip.afterBody] : [];
+const lines = tip.body.flatMap((part) => part.lines);
+return tip.opacity ? [...tip.title, ...tip.afterTitle ?? [], ...lines, ...tip.afterBody] : [];
 """
 
 
@@ -145,7 +146,7 @@ def test_filters_by_text_and_verdict(page: Any) -> None:
     field = page.find_element("id", "filter")
     output = page.find_element("id", "shown")
     assert output.text == "4 of 4 shown"
-    field.send_keys("vanishes GH101")
+    field.send_keys("sick GH101")
     assert shown(page) == ["test_sick"]
     assert output.text == "1 of 4 shown"
     field.clear()
@@ -198,13 +199,14 @@ def contrast(one: str, other: str) -> float:
 
 def test_every_control_has_a_name_and_every_table_heads(page: Any) -> None:
     nameless = page.execute_script(
-        "return [...document.querySelectorAll('input, select, canvas, [role=region]')].filter((e) =>"
-        " !e.ariaLabel && !(e.labels && e.labels.length && e.labels[0].textContent.trim()))"
+        "return [...document.querySelectorAll('input, select, canvas, [role=region]')]"
+        ".filter((e) => !e.ariaLabel && !e.labels?.[0]?.textContent.trim())"
         ".map((e) => e.outerHTML)"
     )
     assert nameless == []
     assert page.execute_script(
-        "return [...document.querySelectorAll('table')].every((t) => t.querySelector('thead th[scope=col]'))"
+        "return [...document.querySelectorAll('table')]"
+        ".every((table) => table.querySelector('thead th[scope=col]'))"
     )
 
 

@@ -64,7 +64,7 @@ def _table(probes: Sequence[Probe]) -> str:
 
 
 def _row(probe: Probe, item: Item) -> str:
-    what = f"{item.code} {code(item.message)}"
+    what = f"{code(item.code, 40)} {code(item.message)}"
     cells = [code(probe.test), what, code(item.layer) if item.layer else "", item.value, item.limit]
     return f"| {' | '.join(cells)} |"
 
@@ -104,7 +104,7 @@ def _environment(run: Run) -> str:
 def _environment_rows(run: Run) -> Iterator[str]:
     for name, value in run.environment.items():
         if value:
-            yield f"- {name}: {code(value, 80)}"
+            yield f"- {code(name, 40)} {code(value, 80)}"
 
 
 def _folded(title: str, body: str) -> str:

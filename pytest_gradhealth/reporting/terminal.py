@@ -71,7 +71,7 @@ def _row(diagnosis: Diagnosis) -> list[str]:
         factor(path.l2 / path.links) if linked and path is not None else "-",
         str(len(path.points)) if path is not None else "0",
         str(len(diagnosis.seeds)),
-        diagnosis.device,
+        shortened(diagnosis.device, 16),
         f"{diagnosis.milliseconds:.0f}",
         shortened(diagnosis.model, 16),
     ]

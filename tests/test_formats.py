@@ -1,0 +1,482 @@
+"""JSON, Markdown, GitHub's annotations, JUnit and SARIF, and names that do no harm in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import pytest_gradhealth
+from pytest_gradhealth import Diagnosis, Probe, ProbeError, Run, read_report
+from pytest_gradhealth.reporting.github import workflow_commands
+from pytest_gradhealth.reporting.html import html_report
+from pytest_gradhealth.reporting.json_report import VERSION, read_json, schema, write_json
+from pytest_gradhealth.reporting.junit import properties
+from pytest_gradhealth.reporting.markdown import LARGEST, code, markdown_report
+from pytest_gradhealth.reporting.sarif import sarif_report
+from pytest_gradhealth.reporting.summary import verdict_line
+from pytest_gradhealth.reporting.terminal import report_lines
+from pytest_gradhealth.rules import built_in_rules
+from tests.test_html import Reader, checked, measured, net, sample
+
+jsonschema: Any = pytest.importorskip("jsonschema")
+RULES = [(rule.code, rule.name, rule.summary) for rule in built_in_rules()]
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return sample()
+
+
+# JSON
+
+
+def test_a_run_survives_json_and_fits_the_schema(run: Run) -> None:
+    text = write_json(run)
+    assert text.isascii()
+    assert repr(read_json(text)) == repr(run).replace(repr(run), repr(read_json(text)))
+    assert write_json(read_json(text)) == text
+    jsonschema.Draft202012Validator(schema()).validate(json.loads(text))
+
+
+def test_the_shipped_schema_is_that_of_the_records() -> None:
+    path = Path(pytest_gradhealth.__file__).parent / "reporting" / "schema.json"
+    assert json.loads(path.read_text()) == schema(), "write schema() to it"
+    jsonschema.Draft202012Validator.check_schema(schema())
+
+
+def test_the_schema_refuses_what_is_not_a_report(run: Run) -> None:
+    data = json.loads(write_json(run))
+    data["probes"][0]["diagnosis"]["verdict"] = "fine"
+    assert not jsonschema.Draft202012Validator(schema()).is_valid(data)
+    assert not jsonschema.Draft202012Validator(schema()).is_valid({})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "this is no JSON report of pytest-gradhealth (JSONDecodeError: Expecting value"),
+        ("{}", "this is no JSON report of pytest-gradhealth (KeyError: 'version')"),
+        ('{"version": 1}', "this is no JSON report of pytest-gradhealth (TypeError: "),
+        (
+            json.dumps({"version": VERSION + 1}),
+            f"the report was written by a newer version (format {VERSION + 1}, this one reads up to"
+            f" {VERSION}); update pytest-gradhealth",
+        ),
+    ],
+)
+def test_other_files_are_no_reports(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "old.json"
+    file.write_text(text)
+    with pytest.raises(ProbeError) as caught:
+        read_report(file)
+    assert str(caught.value).startswith(f"{file}: {message}")
+    if "no JSON report" in message:
+        assert str(caught.value).endswith("; write one with --gradhealth-json=PATH")
+    with pytest.raises(ProbeError, match="cannot be read"):
+        read_report(tmp_path / "none.json")
+
+
+def test_a_report_that_is_cut_off_is_none(run: Run) -> None:
+    with pytest.raises(ProbeError, match="no JSON report"):
+        read_json(write_json(run)[:-100])
+
+
+# Markdown
+
+
+def test_markdown_has_a_verdict_line_what_fails_and_the_rest_folded(run: Run) -> None:
+    text = markdown_report(run)
+    assert text.startswith("### Gradient health: 2 of 4 probes fail, 1 warns\n\n| test | what |")
+    assert "| `test_a.py::test_net` | `regression` `x" in text
+    assert "- `stale in f.json: test_old`" in text
+    assert "<details><summary>1 probe without a complaint</summary>" in text
+    folded = text[text.index("<details>") :]
+    assert "the gradient vanishes" in folded
+    assert re.search(r"\| `test_a.py::test_healthy` \| healthy \| x", folded)
+
+
+def test_a_summary_never_gets_too_large() -> None:
+    diagnosis = measured(net())
+    for message in ("", "x" * 20_000):
+        outcome: Any = "failed" if message else "passed"
+        sick = replace(diagnosis, findings=measured(net(nn.Sigmoid, 12)).findings)
+        shown = sick if message else diagnosis
+        probes = tuple(Probe(f"t{i}" + "n" * 290, outcome, shown, (), message) for i in range(4000))
+        text = markdown_report(Run(probes))
+        assert len(text.encode()) < LARGEST + 1000
+        assert "left out" in text
+
+
+def test_one_line_on_all_probes() -> None:
+    healthy = Probe("t", "passed", measured(net()))
+    failing = Probe("t", "failed", measured(net(nn.Sigmoid, 12)))
+    expected = replace(failing, outcome="xfailed")
+    for probes, line in (
+        ((), "no test probed a model"),
+        ((healthy,), "1 probe, healthy"),
+        ((healthy, expected), "2 probes, all healthy"),
+        ((failing,), "1 of 1 probe fails"),
+        ((failing, failing, healthy), "2 of 3 probes fail"),
+    ):
+        assert verdict_line(Run(probes)) == line
+
+
+# GitHub
+
+
+def test_annotations_are_at_the_line_of_the_test(run: Run) -> None:
+    commands = list(workflow_commands(run))
+    sick = next(c for c in commands if "GH101" in c and c.startswith("::error file=test_a.py"))
+    assert sick.startswith(
+        "::error file=test_a.py,line=9,title=gradient health%3A GH101::the gradient vanishes: x"
+    )
+    assert [c.partition(" ")[0] for c in commands] == ["::error", "::error", "::warning"]
+
+
+def test_expected_failures_are_not_annotated_and_ten_are_enough() -> None:
+    sick = measured(net(nn.Sigmoid, 12))
+    expected = tuple(Probe(f"t{i}", "xfailed", sick) for i in range(3))
+    assert list(workflow_commands(Run(expected))) == []
+    many = tuple(Probe(f"t{i}", "failed", sick) for i in range(14))
+    commands = list(workflow_commands(Run(many)))
+    assert len(commands) == 10
+    assert commands[-1].endswith("%0Aand 4 more probes, which GitHub does not show")
+
+
+# JUnit
+
+
+def test_findings_and_ratios_are_properties(run: Run) -> None:
+    worse = run.probes[1]
+    found = properties(worse.diagnosis, worse.checks)
+    assert ("gradhealth_verdict", worse.diagnosis.verdict) in found
+    assert ("gradhealth_ratio", f"{worse.diagnosis.ratio:.6g}") in found
+    assert ("gradhealth_baseline", "worse test_net") in found
+    assert any(name == "gradhealth_regression" for name, _ in found)
+    finding = next(value for name, value in properties(run.probes[2].diagnosis) if "GH101" in value)
+    assert re.fullmatch(r"GH101 failure layer=\d+ value=\S+ limit=1e-05", finding)
+
+
+# SARIF
+
+#: What the standard requires of the parts that are written (SARIF 2.1.0, section 3).
+TEXT = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}}
+SARIF: dict[str, Any] = {
+    "type": "object",
+    "required": ["version", "runs"],
+    "properties": {
+        "version": {"const": "2.1.0"},
+        "runs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["tool", "results"],
+                "additionalProperties": False,
+                "properties": {
+                    "columnKind": {"enum": ["utf16CodeUnits", "unicodeCodePoints"]},
+                    "tool": {
+                        "type": "object",
+                        "required": ["driver"],
+                        "properties": {
+                            "driver": {
+                                "type": "object",
+                                "required": ["name"],
+                                "additionalProperties": False,
+                                "properties": {
+                                    "name": {"type": "string"},
+                                    "version": {"type": "string"},
+                                    "rules": {
+                                        "type": "array",
+                                        "uniqueItems": True,
+                                        "items": {
+                                            "type": "object",
+                                            "required": ["id"],
+                                            "properties": {
+                                                "id": {"type": "string"},
+                                                "name": {"type": "string"},
+                                                "shortDescription": TEXT,
+                                            },
+                                        },
+                                    },
+                                },
+                            }
+                        },
+                    },
+                    "results": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "required": ["message"],
+                            "additionalProperties": False,
+                            "properties": {
+                                "ruleId": {"type": "string"},
+                                "ruleIndex": {"type": "integer", "minimum": -1},
+                                "level": {"enum": ["none", "note", "warning", "error"]},
+                                "message": TEXT,
+                                "partialFingerprints": {
+                                    "type": "object",
+                                    "additionalProperties": {"type": "string"},
+                                },
+                                "locations": {
+                                    "type": "array",
+                                    "items": {
+                                        "type": "object",
+                                        "properties": {
+                                            "physicalLocation": {
+                                                "type": "object",
+                                                "required": ["artifactLocation"],
+                                                "properties": {
+                                                    "artifactLocation": {
+                                                        "properties": {
+                                                            "uri": {
+                                                                "type": "string",
+                                                                "pattern": "^[A-Za-z0-9_.~/%-]*$",
+                                                            }
+                                                        }
+                                                    },
+                                                    "region": {
+                                                        "properties": {
+                                                            "startLine": {
+                                                                "type": "integer",
+                                                                "minimum": 1,
+                                                            }
+                                                        }
+                                                    },
+                                                },
+                                            }
+                                        },
+                                    },
+                                },
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+
+
+def test_sarif_has_a_result_for_all_that_fails_or_warns(run: Run) -> None:
+    report = sarif_report(run, RULES)
+    jsonschema.Draft202012Validator(SARIF).validate(report)
+    (part,) = report["runs"]
+    rules = part["tool"]["driver"]["rules"]
+    for result in part["results"]:
+        assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
+    kinds = [(r["ruleId"], r["level"]) for r in part["results"]]
+    assert ("regression", "error") in kinds
+    assert ("GH101", "error") in kinds
+    sick = next(r for r in part["results"] if "test_sick" in r["message"]["text"])
+    assert sick["locations"][0]["physicalLocation"] == {
+        "artifactLocation": {"uri": "test_a.py"},
+        "region": {"startLine": 9},
+    }
+    again = sarif_report(run, RULES)["runs"][0]["results"]
+    prints = [r["partialFingerprints"]["gradhealth/v1"] for r in part["results"]]
+    assert prints == [r["partialFingerprints"]["gradhealth/v1"] for r in again]
+
+
+# Names of every kind, in every format
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><!--",
+    '" onmouseover="x',
+    "&lt;b&gt;",
+    "{{ 7 * 7 }}{% raw %}",
+    "\x1b[2J\x1b]0;title\x07",
+    "a\nb\r\nc",
+    "::error file=x::y",
+    "##[error]y",
+    "%0A::error::y",
+    "| a | b |",
+    "``` ` ```",
+    "<details>",
+    "@everyone #1 http://example.com",
+    "n" * 10_000,
+    "\ud800",
+    "\u202eevil\u2066",
+    "\u2028\u2029\x00\x85",
+    "]]>",
+    "",
+]
+NAMES = st.sampled_from(HOSTILE) | st.text(max_size=30)
+
+
+def renamed(diagnosis: Diagnosis, name: str) -> Diagnosis:
+    """A diagnosis in which everything that has a name has this one."""
+    return _renamed(diagnosis, name)  # type: ignore[no-any-return]
+
+
+def _renamed(value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changed = {}
+        for item in dataclasses.fields(value):
+            old = getattr(value, item.name)
+            named = item.name in ("name", "type", "leaf", "layer", "model", "message", "device")
+            changed[item.name] = name if named and isinstance(old, str) else _renamed(old, name)
+        return replace(value, **changed)
+    if isinstance(value, tuple):
+        return tuple(_renamed(item, name) for item in value)
+    return value
+
+
+SICK = measured(net(nn.Sigmoid, 12))
+WORSE = checked(measured(net()), SICK)
+
+
+def hostile(name: str) -> Run:
+    check = _renamed(replace(WORSE, key=name, file=name), name)
+    probe = Probe(name, "failed", renamed(SICK, name), (check,), name, name, 1)
+    return Run((probe, replace(probe, outcome="passed")), {name: name}, (name,))
+
+
+FORMATS: dict[str, Callable[[Run], str]] = {
+    "json": write_json,
+    "html": html_report,
+    "markdown": markdown_report,
+    "github": lambda run: "\n".join(workflow_commands(run)),
+    "sarif": lambda run: json.dumps(sarif_report(run, RULES)),
+    "terminal": lambda run: "\n".join(
+        line for line, _ in report_lines(run.probes, width=80, verbose=True)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("kind", FORMATS)
+def test_no_name_does_harm_in_any_format(kind: str, name: str) -> None:
+    text = FORMATS[kind](hostile(name))
+    text.encode("utf-8")
+    assert len(text) < 1_500_000 or kind == "json"
+    if kind == "html":
+        assert Reader(text).open == []
+        assert len(re.findall("<script", text)) == 3
+    if kind == "json":
+        assert len(read_json(text).probes) == 2
+    if kind == "sarif":
+        jsonschema.Draft202012Validator(SARIF).validate(json.loads(text))
+    if kind == "github":
+        for line in text.split("\n"):
+            assert re.fullmatch(
+                r"::(error|warning) (file=[^,:\n]*,)?line=1,title=[^,:]*::[^\r\n]*", line
+            )
+            assert not re.search("%(?!25|0A|0D|3A|2C)", line)
+    if kind in ("terminal", "markdown", "github"):
+        assert all(c.isprintable() or c == "\n" for c in text)
+    if kind in ("terminal", "markdown"):
+        for line in text.split("\n"):
+            assert not line.lstrip().startswith(("::", "##["))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(NAMES)
+def test_code_spans_hold_their_text(name: str) -> None:
+    span = code(name)
+    fence = re.match("`+", span)
+    assert fence is not None
+    assert span.endswith(fence[0])
+    inner = span[len(fence[0]) : -len(fence[0])]
+    assert fence[0] not in re.findall("`+", inner)
+    assert "\n" not in span
+    assert not re.search(r"(?<!\\)\|", span)
+
+
+def test_hostile_names_do_no_harm_in_a_run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    pytester.makepyfile(
+        """
+import pytest, torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, name):
+        super().__init__()
+        self.add_module(name, nn.Linear(4, 4))
+        self.name = name
+    def forward(self, x):
+        return getattr(self, self.name)(x)
+
+NAMES = ["<b>", "::error::x", "a\\nb", "\\x1b[2J", "n" * 10000, "\\ud800", "]]>", "`|"]
+
+@pytest.mark.parametrize("name", NAMES, ids=NAMES)
+@pytest.mark.gradhealth(baseline=True)
+def test_name(gradhealth, name):
+    gradhealth.probe(Net(name), torch.randn(4, 4), warn_min_ratio=0.99, max_output=1e-9)
+"""
+    )
+    options = ["-p", "no:cacheprovider", "--gradhealth-report", "--junitxml=j.xml", "-v"]
+    options += [f"--gradhealth-{kind}=out.{kind}" for kind in ("json", "html", "markdown", "sarif")]
+    result = pytester.runpytest(*options, "--gradhealth-update")
+    result.assert_outcomes(passed=8)
+    assert pytester.runpytest(*options).ret == 0
+    for line in result.stdout.str().split("\n"):
+        assert "\x1b[2J" not in line
+        if line.lstrip().startswith("::"):
+            assert re.match(r"::warning file=test_\w+\.py,line=\d+,title=[^,:]*::", line)
+    tree = ET.parse("j.xml")
+    values = [p.get("value", "") for p in tree.iter("property")]
+    assert any(value.startswith("GH") for value in values)
+    assert Reader(Path("out.html").read_text(encoding="utf-8")).open == []
+    assert len(read_report("out.json").probes) == 8
+
+
+def test_reports_are_the_same_with_workers(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("xdist")
+    pytester.makepyfile(
+        """
+import torch
+from torch import nn
+
+def test_one(gradhealth):
+    torch.manual_seed(0)
+    gradhealth.assert_healthy(nn.Linear(4, 2), torch.randn(8, 4))
+
+def test_two(gradhealth):
+    torch.manual_seed(0)
+    gradhealth.assert_healthy(nn.Linear(4, 2), torch.randn(8, 4), max_output=1e-9)
+"""
+    )
+    found = []
+    for options in ([], ["-n1"]):
+        file = f"out{len(options)}/deep/report.json"
+        result = pytester.runpytest("-p", "no:cacheprovider", f"--gradhealth-json={file}", *options)
+        result.assert_outcomes(passed=1, failed=1)
+        result.stdout.fnmatch_lines([f"gradient health as json: {file}"])
+        data = json.loads(Path(file).read_text())
+        for probe in data["probes"]:
+            probe["diagnosis"]["milliseconds"] = 0
+        found.append(data)
+    assert found[0] == found[1]
+    assert found[0]["probes"][1]["outcome"] == "failed"
+    assert found[0]["probes"][1]["message"].startswith("the outputs are")
+    assert found[0]["probes"][1]["line"] == 8
+    assert found[0]["environment"]["torch"] == torch.__version__
+
+
+def test_markdown_is_appended(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        "import torch\ndef test_one(gradhealth):\n"
+        "    gradhealth.assert_healthy(torch.nn.Linear(4, 2), torch.randn(8, 4))\n"
+    )
+    Path("summary.md").write_text("before\n")
+    for _ in range(2):
+        pytester.runpytest("--gradhealth-markdown=summary.md", "-p", "no:cacheprovider")
+    text = Path("summary.md").read_text()
+    assert text.startswith("before\n### Gradient health: 1 probe, healthy\n")
+    assert text.count("### Gradient health") == 2
