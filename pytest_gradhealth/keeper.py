@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.ranks import rank
 from pytest_gradhealth.run_options import run_options
 from pytest_gradhealth.session import CARRIED
@@ -89,12 +88,10 @@ class Keeper:
         try:
             return (yield)
         finally:
-            if not rank() and not self.config.getoption("collectonly", False):
-                try:
-                    session.testsfailed += self._conclude(session)
-                except ProbeError as error:  # a file that cannot be read
-                    self.notes.append(str(error))
-                    session.testsfailed += 1
+            options = run_options(self.config)
+            used = self._checks or self._warned or options.update or options.prune
+            if used and not rank() and not self.config.getoption("collectonly", False):
+                session.testsfailed += self._concluded(session)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what there is to say about baselines."""
@@ -102,6 +99,16 @@ class Keeper:
             terminalreporter.section("gradient baselines")
             for note in self.notes:
                 terminalreporter.write_line(note)
+
+    def _concluded(self, session: pytest.Session) -> int:
+        """The failures that the end adds to the run; a file that cannot be read is one."""
+        from pytest_gradhealth.errors import ProbeError
+
+        try:
+            return self._conclude(session)
+        except ProbeError as error:
+            self.notes.append(str(error))
+            return 1
 
     def _conclude(self, session: pytest.Session) -> int:
         """Do what the options say and return how many failures that adds to the run."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_gradhealth.context import entered
-from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.options import OPTIONS
 from pytest_gradhealth.run_options import add_options, reports, run_options
 from pytest_gradhealth.session import (
@@ -118,6 +117,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     result = yield
     context = item.stash.get(CONTEXT, None)
     if context is not None and context.recorded:
+        from pytest_gradhealth.errors import ProbeError
         from pytest_gradhealth.gate import compare_all
 
         text = ""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from pytest_gradhealth.errors import SettingError
 from pytest_gradhealth.options import OPTIONS, Option
-from pytest_gradhealth.records import Limit
+
+if TYPE_CHECKING:
+    from pytest_gradhealth.records import Limit
 
 BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 
@@ -33,6 +35,7 @@ class SettingValues(TypedDict, total=False):
     max_dead: float | None
     max_saturated: float | None
     max_underflow: float | None
+    baseline: bool | None
     max_path_change: float | None
     max_step_change: float | None
     remedy_budget: float | None
@@ -88,6 +91,8 @@ class Settings:
 
     def limit(self, name: str) -> Limit:
         """A setting that has a default of its own, as a limit."""
+        from pytest_gradhealth.records import Limit
+
         return Limit(getattr(self, name), self.source(name))
 
     def source(self, name: str) -> str:

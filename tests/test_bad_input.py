@@ -684,7 +684,7 @@ def test_names_of_no_setting() -> None:
     known = (
         "device, seeds, confirm_steps, min_ratio, max_ratio, warn_min_ratio, warn_max_ratio,"
         " max_update, max_penalty, max_output, min_spread, max_dead, max_saturated,"
-        " max_underflow, remedy_budget, select, ignore"
+        " max_underflow, baseline, max_path_change, max_step_change, remedy_budget, select, ignore"
     )
     with pytest.raises(SettingError) as caught:
         Settings().merged({"ratio": 1}, "the marker")

@@ -50,6 +50,9 @@ VALUES: dict[str, tuple[str, str, Any, Any, tuple[Any, Any, Any]]] = {
     "max_dead": ("0.5", "0.6", 0.7, 0.8, (0.5, 0.6, 0.7)),
     "max_saturated": ("0.5", "0.6", 0.7, 0.8, (0.5, 0.6, 0.7)),
     "max_underflow": ("0.5", "0.6", 0.7, 0.8, (0.5, 0.6, 0.7)),
+    "baseline": ("true", "", False, True, (True, True, False)),
+    "max_path_change": ("1", "2", 3, 4, (1.0, 2.0, 3.0)),
+    "max_step_change": ("1", "2", 3, 4, (1.0, 2.0, 3.0)),
     "remedy_budget": ("0", "1", 2, 3, (0.0, 1.0, 2.0)),
     "select": ("GH1 GH2", "GH1,GH3", ["GH1"], "GH", (("GH1", "GH2"), ("GH1", "GH3"), ("GH1",))),
     "ignore": ("GH301", "GH4", "GH2,GH4", ("GH4",), (("GH301",), ("GH4",), ("GH2", "GH4"))),
@@ -110,6 +113,11 @@ def test_one_word_makes_all_names_of_a_setting(option: Any) -> None:
 # Precedence
 
 
+def given(option: Any) -> str:
+    """An option as it is typed; switches take no value."""
+    return option.flag if option.is_switch else f"{option.flag}={VALUES[option.name][1]}"
+
+
 def dump(pytester: pytest.Pytester, decorator: str = "") -> None:
     """A test that writes down the settings it runs with."""
     pytester.makepyfile(
@@ -141,7 +149,7 @@ def test_marker_over_option_over_ini_over_default(
     level = levels.index(highest)
     if level >= 1:
         write_ini(pytester, *(f"gradhealth_{name} = {VALUES[name][0]}" for name in NAMES))
-    options = [f"{o.flag}={VALUES[o.name][1]}" for o in OPTIONS] if level >= 2 else []
+    options = [given(o) for o in OPTIONS] if level >= 2 else []
     marked = {name: VALUES[name][2] for name in NAMES}
     dump(pytester, f"@pytest.mark.gradhealth(**{marked!r})" if level >= 3 else "")
     run(pytester, *options).assert_outcomes(passed=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_gradhealth.options import OPTIONS
+from pytest_gradhealth.options import OPTIONS, Option
 from pytest_gradhealth.remedies import built_in_remedies
 from pytest_gradhealth.rules import built_in_rules
 
@@ -32,9 +32,10 @@ def test_the_contributing_guide_names_the_same_test_command() -> None:
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
-def test_every_option_has_its_row(option: object) -> None:
+def test_every_option_has_its_row(option: Option) -> None:
+    flag = option.flag if option.is_switch else f"{option.flag}="
     assert any(
-        f"`{option.key}`" in row and f"{option.flag}=" in row and f"`{option.name}=" in row  # type: ignore[attr-defined]
+        f"`{option.key}`" in row and flag in row and f"`{option.name}=" in row
         for row in README.splitlines()
         if row.startswith("| `")
     )
