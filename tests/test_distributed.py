@@ -202,6 +202,10 @@ def test_cured(gradhealth):
     assert all(len(treatments) > 5 for treatments in found)
 
 
+def test_baseline(gradhealth):
+    gradhealth.assert_matches_baseline(DDP(net()), *batch(), loss=cross_entropy)
+
+
 def test_plain_model_on_one_rank():
     if dist.get_rank() == 0:
         assert probe(net(), *batch(), loss=cross_entropy).verdict == "healthy"
@@ -569,7 +573,8 @@ def torchrun(folder: Path, source: str, *arguments: str, conftest: str = CONFTES
 
 @pytest.fixture(scope="module")
 def ddp(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return torchrun(tmp_path_factory.mktemp("ddp"), DDP, "--gradhealth-report")
+    options = ["--gradhealth-report", "--gradhealth-update"]
+    return torchrun(tmp_path_factory.mktemp("ddp"), DDP, *options)
 
 
 @pytest.fixture(scope="module")
@@ -744,6 +749,12 @@ def test_a_rank_that_fails_alone_in_a_sharded_model_ends_the_run(sharded: Run) -
 
 def test_the_report_is_written_on_rank_0_only(ddp: Run) -> None:
     assert ddp.output.count(" gradient health ") == 1
+
+
+def test_the_baseline_is_written_on_rank_0_only(ddp: Run) -> None:
+    passed(ddp, "test_baseline")
+    line = "wrote __gradhealth__/test_shared.json: new: test_baseline"
+    assert ddp.output.count(line) == 1
 
 
 PLAIN = """

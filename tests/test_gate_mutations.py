@@ -86,7 +86,9 @@ class Layer(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
         self.skip = True
 
     def forward(self, x: Tensor) -> Tensor:
@@ -271,10 +273,12 @@ DAMAGE: Mapping[str, Damage] = {
     "a detach behind the stem": Damage("resnet", inserted("norm", Detach)),
     "a detach before the head": Damage("resnet", inserted("blocks", Detach)),
     "weights of convolutions times 100, no norms": Damage(
-        "resnet", lambda m: (swapped(nn.BatchNorm2d, nn.Identity)(m), scaled(100.0, nn.Conv2d)(m))[0]
+        "resnet",
+        lambda m: (swapped(nn.BatchNorm2d, nn.Identity)(m), scaled(100.0, nn.Conv2d)(m))[0],
     ),
     "residual blocks that double": Damage(
-        "resnet", lambda m: [inserted(f"blocks.{i}", lambda: Scale(4.0))(m) for i in range(4)] and None
+        "resnet",
+        lambda m: [inserted(f"blocks.{i}", lambda: Scale(4.0))(m) for i in range(4)] and None,
     ),
     "transformer without skips": Damage("transformer", without_skips),
     "transformer weights times 0.1, no skips": Damage(
