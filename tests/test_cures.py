@@ -32,7 +32,7 @@ pytest.importorskip("torchvision")
 from examples.digits import load_digits
 
 IMAGES, LABELS = (part[:50] for part in load_digits())
-SEEDS = range(5)
+SEEDS = range(3)
 
 
 def tiny_tanh() -> nn.Module:
