@@ -33,6 +33,7 @@ ENTRIES = st.builds(
     Entry,
     st.sampled_from(["healthy", "warning", "failure"]),
     st.lists(PATHS, max_size=3).map(tuple),
+    st.none() | DECADES,
     st.dictionaries(NAMES, st.floats(0.1, 10)),
     st.dictionaries(NAMES, NAMES),
 )
@@ -128,7 +129,7 @@ def test_the_scale_of_the_loss_changes_nothing(one: Entry, shift: float) -> None
         KeptPath(p.ratio, tuple(KeptPoint(q.layer, q.type, q.norm + shift) for q in p.points))
         for p in one.paths
     )
-    other = Entry(one.verdict, paths, one.limits, one.environment)
+    other = Entry(one.verdict, paths, one.output)
     assert not compare(one, other, PATH, STEP).changes
 
 
@@ -144,7 +145,7 @@ def test_renaming_every_layer_changes_nothing(one: Entry, order: random.Random) 
     )
     if len({p.first.layer for p in one.paths}) < len(one.paths):
         return  # names that one model cannot have
-    assert not compare(one, Entry(one.verdict, paths), PATH, STEP).changes
+    assert not compare(one, Entry(one.verdict, paths, one.output), PATH, STEP).changes
 
 
 def test_a_path_is_worse_by_more_than_its_limit_only() -> None:
@@ -217,6 +218,18 @@ def test_a_verdict_is_worse_once_it_is_a_failure(before: str, after: str, worse:
     found = compare(entry(PLAIN, verdict=before), entry(PLAIN, verdict=after), PATH, STEP)
     assert bool(found.worse) is worse
     assert bool(found.changes) is (before != after)
+
+
+def test_outputs_that_have_grown_are_worse() -> None:
+    def sized(decades: float | None) -> Entry:
+        return Entry("healthy", (PLAIN,), decades)
+
+    (change,) = compare(sized(0.5), sized(3.0), PATH, STEP).worse
+    assert change.message == (
+        "the model's outputs have grown by x3.2e+02, to an RMS of 1e+03 (limit 1 decades, the call)"
+    )
+    for before, after in ((0.5, 1.4), (3.0, 0.5), (None, 3.0), (3.0, None), (-math.inf, -math.inf)):
+        assert not compare(sized(before), sized(after), PATH, STEP).changes
 
 
 def test_gates_of_zero_are_as_they_were() -> None:
@@ -351,8 +364,8 @@ def test_the_message_names_layer_before_after_and_command() -> None:
 MESSAGE = """\
 x0.0005 of the gradient reaches 0 (Linear); it was x0.035 (1.8 decades worse; limit 0.5, default) [regression]
 from 7 (Sigmoid) to 6 (Linear) the gradient changes by x0.25; it was x0.81 (0.52 decades worse; limit 0.35, @pytest.mark.gradhealth on test_net) [regression]
-from 3 (Sigmoid) to 2 (Linear) the gradient changes by x0.25; it was x0.72 (0.47 decades worse; limit 0.35, @pytest.mark.gradhealth on test_net) [regression]
-and 2 more changes
+the model's outputs have grown by x3.2, to an RMS of 0.52 (limit 0.35 decades, @pytest.mark.gradhealth on test_net) [regression]
+and 3 more changes
 
 Sequential against test_net in tests/__gradhealth__/test_models.json
 measured with torch 2.6.0 (now 2.15.0)

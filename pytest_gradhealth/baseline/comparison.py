@@ -13,7 +13,7 @@ from pytest_gradhealth.baseline.entry import Entry, KeptPath
 from pytest_gradhealth.records import Limit
 from pytest_gradhealth.wording import count, factor, number
 
-ChangeKind = Literal["verdict", "path", "step", "lost", "new"]
+ChangeKind = Literal["verdict", "path", "step", "output", "lost", "new"]
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,15 @@ def compare(before: Entry, after: Entry, max_path: Limit, max_step: Limit) -> Co
     """Compare what was measured with a baseline.
 
     Worse is a path ratio that is farther from 1 by more than `max_path` decades, a step from layer
-    to layer by more than `max_step`, a path that is gone, or a verdict that has become "failure".
-    As much in the other direction is better, and reported.
+    to layer by more than `max_step`, outputs that have grown by more than that, a path that is
+    gone, or a verdict that has become "failure". As much in the other direction is better, and
+    reported.
     """
     changes: list[Change] = []
     paths: list[PathComparison] = []
     if before.verdict != after.verdict:
         changes.append(_verdict(before, after))
+    changes += _output_changes(before.output, after.output, max_step)
     for old, new in path_pairs(before.paths, after.paths):
         if old is None or new is None:
             changes.append(_lost_or_new(old, new))
@@ -129,6 +131,18 @@ def _lost_or_new(old: KeptPath | None, new: KeptPath | None) -> Change:
     assert new is not None
     message = f"a gradient path starts at {new.first.title}, which is new"
     return Change("new", False, new.first.layer, message, after=new.ratio)
+
+
+def _output_changes(before: float | None, after: float | None, limit: Limit) -> Iterator[Change]:
+    """Outputs that have grown: what makes them large makes every gradient large or flat."""
+    if before is None or after is None or not after - before > limit.value:
+        return
+    message = (
+        f"the model's outputs have grown by {factor(after - before)}, to an RMS of"
+        f" {number(10.0**after if after < 300 else math.inf)}"
+        f" (limit {number(limit.value)} decades, {limit.source})"
+    )
+    yield Change("output", True, "", message, before, after)
 
 
 def _path_changes(path: PathComparison, limit: Limit) -> Iterator[Change]:

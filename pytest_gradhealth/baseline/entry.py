@@ -43,12 +43,13 @@ class KeptPath:
 class Entry:
     """What a baseline keeps of one check.
 
-    `paths` are those that were judged; `limits` and `environment` are information, which no
-    comparison reads.
+    `paths` are those that were judged; `output` is the RMS of the model's outputs in decades, None
+    without any to compare. `limits` and `environment` are information, which no comparison reads.
     """
 
     verdict: Verdict
     paths: tuple[KeptPath, ...]
+    output: float | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -66,6 +67,7 @@ def entry_of(diagnosis: Diagnosis, environment: Mapping[str, str]) -> Entry:
     return Entry(
         verdict=diagnosis.verdict,
         paths=tuple(_paths(diagnosis)),
+        output=None if (size := diagnosis.profile.magnitude) is None else _decades(size),
         limits={name: limit.value for name, limit in sorted(diagnosis.limits.items())},
         environment={"device": diagnosis.device, "optimizer": diagnosis.optimizer, **environment},
     )
