@@ -6,20 +6,40 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 
 
-def pytest_output(*arguments: str) -> str:
+#: A project with a baseline, and the line that somebody takes something out of.
+PROJECT = """
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from examples.classifiers import DeepClassifier
+from examples.digits import BATCH, load_digits
+
+images, labels = (part[:BATCH] for part in load_digits())
+
+
+def classifier():
+    return DeepClassifier(nn.ReLU, kaiming=True)
+
+
+"""
+
+
+def pytest_output(*arguments: str, cwd: Path = ROOT) -> str:
     """Return what pytest prints on a terminal of 100 columns, without colours."""
-    environment = {**os.environ, "COLUMNS": "100", "PY_COLORS": "0"}
-    for name in ("CI", "BUILD_NUMBER", "PYTEST_ADDOPTS"):
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    environment = {**os.environ, "COLUMNS": "100", "PY_COLORS": "0", "PYTHONPATH": path}
+    for name in ("CI", "GITHUB_ACTIONS", "BUILD_NUMBER", "PYTEST_ADDOPTS"):
         environment.pop(name, None)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     run = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
     return run.stdout
 
@@ -35,9 +55,30 @@ def report() -> str:
 def failure() -> str:
     """The message of the example that is expected to fail."""
     test = "examples/test_mnist_classifier.py::test_deep_sigmoid"
-    lines = pytest_output(test, "--runxfail").splitlines()
-    message = [line[1:].removeprefix("       ").rstrip() for line in lines if line[:2] == "E "]
-    return "\n".join(message)
+    return _message(pytest_output(test, "--runxfail"))
+
+
+def regression() -> str:
+    """The message of the README's own test of a baseline, once the initialisation is gone."""
+    code = re.search(
+        r"def test_classifier\(gradhealth\):\n    torch\.manual_seed.*?\n(?=```)",
+        README.read_text(),
+        re.DOTALL,
+    )
+    assert code is not None, "the README has no test of a baseline"
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder)
+        (project / "pytest.ini").write_text("[pytest]\n")
+        module = project / "test_models.py"
+        module.write_text(PROJECT + code[0])
+        pytest_output("--gradhealth-update", cwd=project)
+        module.write_text((PROJECT + code[0]).replace(", kaiming=True", ""))
+        return _message(pytest_output(cwd=project))
+
+
+def _message(output: str) -> str:
+    lines = [line for line in output.splitlines() if line[:2] == "E "]
+    return "\n".join(line[1:].removeprefix("       ").rstrip() for line in lines)
 
 
 def with_blocks(text: str, **blocks: str) -> str:
@@ -57,4 +98,5 @@ def block(text: str, name: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_blocks(README.read_text(), report=report(), failure=failure()))
+    blocks = {"report": report(), "failure": failure(), "regression": regression()}
+    README.write_text(with_blocks(README.read_text(), **blocks))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +42,27 @@ def test_every_option_has_its_row(option: Option) -> None:
         for row in README.splitlines()
         if row.startswith("| `")
     )
+
+
+def test_every_option_of_a_run_has_its_row() -> None:
+    config = pytest.Config.fromdictargs({}, [])
+    options = run_flags(config)
+    assert "--gradhealth-json" in options
+    assert "--gradhealth-fail-on" in options
+    rows = [row for row in README.splitlines() if row.startswith("| `--")]
+    for flag, key in options.items():
+        (row,) = [row for row in rows if re.match(rf"\| `{flag}[=`].*\|.*\|.*\|", row)] or [""]
+        assert row, flag
+        assert (f"`{key}`" in row) == (key in config._parser._inidict), flag
+
+
+def run_flags(config: pytest.Config) -> dict[str, str]:
+    """The options that are no settings of a test, with the ini keys that they could have."""
+    settings = {option.flag for option in OPTIONS}
+    groups: Any = config._parser._groups
+    flags = [flag for group in groups for option in group.options for flag in option.names()]
+    ours = [flag for flag in flags if "gradhealth" in flag and flag not in settings]
+    return {flag: flag.lstrip("-").replace("-", "_") for flag in ours}
 
 
 def test_every_rule_has_its_row() -> None:
@@ -121,6 +145,51 @@ def test_the_failure_in_the_readme_is_what_the_example_prints() -> None:
     from examples import readme
 
     assert resembles(readme.block(README, "failure"), readme.failure())
+
+
+def test_the_regression_in_the_readme_is_what_its_test_prints() -> None:
+    pytest.importorskip("torchvision")
+    from examples import readme
+
+    assert resembles(readme.block(README, "regression"), readme.regression())
+
+
+@pytest.mark.parametrize("place", ["github", "gitlab"])
+def test_the_job_in_the_readme_works(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    yaml: Any = pytest.importorskip("yaml")
+    found = re.search(rf"<!-- {place} -->\n```yaml\n(.*?)```", README, re.DOTALL)
+    assert found is not None
+    job = yaml.safe_load(found[1])
+    if place == "github":
+        steps = job["jobs"]["gradients"]["steps"]
+        commands = [step["run"] for step in steps if "run" in step]
+    else:
+        commands = job["gradients"]["script"]
+    (command,) = [command for command in commands if command.startswith("pytest")]
+    pytester.makepyfile(
+        """
+        import torch
+
+        def test_it(gradhealth):
+            torch.manual_seed(0)
+            gradhealth.assert_matches_baseline(torch.nn.Linear(4, 2), torch.ones(8, 4))
+        """
+    )
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "summary.md"))
+    ran = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -m {command}'],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == pytest.ExitCode.TESTS_FAILED, ran.stderr
+    assert "MissingBaselineError" in ran.stdout
+    assert Path("gradients.html").exists()
+    assert Path("summary.md").exists() == (place == "github")
+    assert Path("junit.xml").exists() == (place == "gitlab")
 
 
 def test_the_rule_in_the_readme_works(pytester: pytest.Pytester) -> None:
