@@ -14,6 +14,7 @@ from pytest_gradhealth.plain import from_plain
 from pytest_gradhealth.ranks import rank
 from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.reporting.files import render_file
+from pytest_gradhealth.reporting.sparkline import shown_by
 from pytest_gradhealth.reporting.terminal import report_lines
 from pytest_gradhealth.run import Probe, Run, TestOutcome
 from pytest_gradhealth.run_options import annotates, run_options, shows_report
@@ -71,7 +72,9 @@ class Collector:
             verbose = self.config.getoption("verbose", 0) > 0
             terminalreporter.section("gradient health")
             width = terminalreporter._tw.fullwidth
-            for text, markup in report_lines(self.probes, width=width, verbose=verbose):
+            levels = shown_by(terminalreporter._tw._file)
+            lines = report_lines(self.probes, width=width, verbose=verbose, levels=levels)
+            for text, markup in lines:
                 terminalreporter.write_line(text, **markup)
         if annotates():
             from pytest_gradhealth.reporting.github import workflow_commands

@@ -56,6 +56,7 @@ NEITHER_TORCH_NOR_PYTEST = [
     "reporting.markdown",
     "reporting.plots",
     "reporting.sarif",
+    "reporting.sparkline",
     "reporting.summary",
     "reporting.terminal",
     "rules",

@@ -68,7 +68,10 @@ def test_a(gradhealth):
     gradhealth.assert_no_vanishing(sick(), x)
 """
 
-COLUMNS = ["verdict", "ratio", "rate", "layers", "seeds", "device", "ms", "model", "test"]
+COLUMNS = [
+    *("verdict", "ratio", "rate", "profile", "layers", "seeds"),
+    *("device", "ms", "model", "test"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_gradhealth.messages import headline, setting_line, treatment_blocks
 from pytest_gradhealth.records import RANK, Diagnosis, Verdict, worst_path
+from pytest_gradhealth.reporting.sparkline import BLOCKS, sparkline
 from pytest_gradhealth.tables import path_table
 from pytest_gradhealth.wording import count, factor, printable, shortened
 
@@ -16,17 +17,25 @@ if TYPE_CHECKING:
 
 #: A line and how pytest's terminal writer should mark it up.
 Line = tuple[str, dict[str, bool]]
+#: Columns that are always shown, and those that are where there is room, in this order.
+_NEEDED = ("verdict", "ratio", "layers")
+_WELCOME = ("rate", "ms", "model", "profile", "device", "seeds")
+_NUMBERS = frozenset({"ratio", "rate", "layers", "seeds", "ms"})
+#: Characters of a test's name that are shown at least.
+_LEAST = 24
 _COLOUR = {"failure": "red", "warning": "yellow", "healthy": "green"}
 
 
-def report_lines(entries: Sequence[Probe], *, width: int, verbose: bool) -> Iterator[Line]:
+def report_lines(
+    entries: Sequence[Probe], *, width: int, verbose: bool, levels: str = BLOCKS
+) -> Iterator[Line]:
     """Yield the lines of the report: all probes in a table, and the profile of those that failed
-    or warned (of all with `verbose`).
+    or warned (of all with `verbose`). `levels` are the characters of sparklines, low to high.
     """
     if not entries:
         yield "no test probed a model", {}
         return
-    yield from _overview(entries, width)
+    yield from _overview(entries, width, levels)
     yield "", {}
     yield "ratio: L2 norm of the gradient at the first layer over the last; rate: per step", {}
     yield _summary(entries), {}
@@ -35,21 +44,21 @@ def report_lines(entries: Sequence[Probe], *, width: int, verbose: bool) -> Iter
             yield from _profile(entry, width, verbose)
 
 
-def _overview(entries: Sequence[Probe], width: int) -> Iterator[Line]:
+def _overview(entries: Sequence[Probe], width: int, levels: str) -> Iterator[Line]:
     from tabulate import tabulate
 
-    rows = [_row(entry.diagnosis) for entry in entries]
-    names = ["verdict", "ratio", "rate", "layers", "seeds", "device", "ms", "model", "test"]
-    # Times of up to six digits take the same room, so that a rerun differs in nothing else.
-    widths = [max(len(row[i]) for row in [names, *rows]) for i in range(len(names) - 1)]
-    taken = sum(widths) + 2 * len(widths) + 6 - min(6, widths[names.index("ms")])
-    room = max(24, width - taken)
+    rows = [_row(entry.diagnosis, levels) for entry in entries]
+    names = _fitting(rows, width)
+    room = max(_LEAST, width - sum(_taken(rows, name) for name in names))
     table = tabulate(
-        [[*row, _tail(entry.test, room)] for row, entry in zip(rows, entries, strict=True)],
-        headers=names,
+        [
+            [*(row[name] for name in names), _tail(entry.test, room)]
+            for row, entry in zip(rows, entries, strict=True)
+        ],
+        headers=[*names, "test"],
         tablefmt="plain",
         disable_numparse=True,
-        colalign=("left", *["right"] * 4, "left", "right", "left", "left"),
+        colalign=[*("right" if name in _NUMBERS else "left" for name in names), "left"],
     )
     header, *lines = table.splitlines()
     yield header.rstrip(), {"bold": True}
@@ -57,24 +66,44 @@ def _overview(entries: Sequence[Probe], width: int) -> Iterator[Line]:
         yield line.rstrip(), {_COLOUR[entry.diagnosis.verdict]: True}
 
 
+def _fitting(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:
+    """The columns beside that of the tests: the needed ones, and what else there is room for."""
+    chosen, taken = set(_NEEDED), sum(_taken(rows, name) for name in _NEEDED)
+    for name in _WELCOME:
+        taken += _taken(rows, name)
+        if taken + _LEAST > width:
+            break
+        chosen.add(name)
+    return [name for name in rows[0] if name in chosen]
+
+
+def _taken(rows: Sequence[Mapping[str, str]], name: str) -> int:
+    """Characters that tabulate gives a column: two around its header, and two before the next.
+
+    Times of up to six digits take the same room, so that a rerun differs in nothing else.
+    """
+    return 2 + max(len(name) + 2, 6 * (name == "ms"), *(len(row[name]) for row in rows))
+
+
 def _tail(text: str, most: int) -> str:
     text = printable(text)
     return text if len(text) <= most else ".." + text[2 - most :]
 
 
-def _row(diagnosis: Diagnosis) -> list[str]:
+def _row(diagnosis: Diagnosis, levels: str) -> dict[str, str]:
     path = diagnosis.worst_path
     linked = path is not None and path.links > 0
-    return [
-        diagnosis.verdict,
-        factor(path.l2) if linked and path is not None else "-",
-        factor(path.l2 / path.links) if linked and path is not None else "-",
-        str(len(path.points)) if path is not None else "0",
-        str(len(diagnosis.seeds)),
-        shortened(diagnosis.device, 16),
-        f"{diagnosis.milliseconds:.0f}",
-        shortened(diagnosis.model, 16),
-    ]
+    return {
+        "verdict": diagnosis.verdict,
+        "ratio": factor(path.l2) if linked and path is not None else "-",
+        "rate": factor(path.l2 / path.links) if linked and path is not None else "-",
+        "profile": sparkline(path, levels) or "-",
+        "layers": str(len(path.points)) if path is not None else "0",
+        "seeds": str(len(diagnosis.seeds)),
+        "device": shortened(diagnosis.device, 16),
+        "ms": f"{diagnosis.milliseconds:.0f}",
+        "model": shortened(diagnosis.model, 16),
+    }
 
 
 def _summary(entries: Sequence[Probe]) -> str:
