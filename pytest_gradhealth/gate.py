@@ -55,16 +55,23 @@ def compare_all(context: TestContext) -> Iterator[str]:
         if compared is not None:
             key = context.item.nodeid + number
             check = _checked(context, record.diagnosis, settings, compared, key)
-            yield failure(context, check, record.diagnosis)
+            yield failure(context, check, record.diagnosis, of_run=True)
 
 
-def failure(context: TestContext, check: Check, diagnosis: Diagnosis) -> str:
-    """Return what a check fails a test with, "" if it does not."""
+def failure(
+    context: TestContext, check: Check, diagnosis: Diagnosis, *, of_run: bool = False
+) -> str:
+    """Return what a check fails a test with, "" if it does not.
+
+    `of_run` says that it was compared with another run instead of a committed file.
+    """
     from pytest_gradhealth.baseline.messages import missing, regression
 
     fail_on = run_options(context.item.config).fail_on
     if check.status == "worse" and "regression" in fail_on:
-        return regression(check, diagnosis, rerun=context.rerun, verbose=context.verbose)
+        return regression(
+            check, diagnosis, rerun=context.rerun, of_run=of_run, verbose=context.verbose
+        )
     if check.status == "missing" and "missing" in fail_on:
         return missing(check, rerun=context.rerun)
     return ""

@@ -142,7 +142,9 @@ class Keeper:
                 by_status[check.status].append(check.key)
                 if check.status == "better" and self._outcomes.get(test) == "passed":
                     for change in check.comparison.better:
-                        self.notes.append(f"better: {check.key}: {change.message}")
+                        # A warning that is new, or another path, is neither better nor worse.
+                        word = "better" if change.kind in ("path", "step") else "changed"
+                        self.notes.append(f"{word}: {check.key}: {change.message}")
         if by_status["missing"]:
             self.notes.append(
                 _counted("without a baseline", by_status["missing"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis  # noqa: F401  # its plugin imports it in every inner run, which takes seconds
 import pytest
 import torch
 import torch._dynamo  # optimizers import it; a second import by an inner run would crash too

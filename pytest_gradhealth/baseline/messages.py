@@ -21,11 +21,17 @@ LONGEST_LINE = 400
 
 
 def regression(
-    check: Check, diagnosis: Diagnosis, *, rerun: str = "", verbose: bool = False
+    check: Check,
+    diagnosis: Diagnosis,
+    *,
+    rerun: str = "",
+    of_run: bool = False,
+    verbose: bool = False,
 ) -> str:
     """Return the message for a model that is worse than its baseline.
 
-    `rerun` is the command that runs the test alone.
+    `rerun` is the command that runs the test alone. `of_run` says that the baseline is the report
+    of another run, which no update of this one changes.
     """
     changes = check.comparison.worse
     lines = [f"{shortened(c.message, LONGEST_LINE)} [regression]" for c in changes[:MOST_CHANGES]]
@@ -38,8 +44,8 @@ def regression(
     path = _worst(check)
     if path is not None:
         blocks.append(comparison_table(path, verbose=verbose))
-    blocks.append(_accept(check, rerun))
-    return "\n\n".join(blocks)
+    blocks.append(_next(check, rerun) if of_run else _accept(check, rerun))
+    return "\n\n".join(block for block in blocks if block)
 
 
 def missing(check: Check, *, rerun: str) -> str:
@@ -138,11 +144,20 @@ def _worst(check: Check) -> PathComparison | None:
 
 
 def _accept(check: Check, rerun: str) -> str:
-    if not check.file.endswith(".json") or not rerun:
+    if not rerun:
         return ""
     return (
         f"accept: {printable(rerun)} --gradhealth-update\n"
         f"        (if this is meant to be; commit the change of {printable(check.file)})"
+    )
+
+
+def _next(check: Check, rerun: str) -> str:
+    if not rerun:
+        return ""
+    return (
+        f"next:   {printable(rerun)} --gradhealth-compare={printable(check.file)} -v\n"
+        "        (shows all layers)"
     )
 
 
