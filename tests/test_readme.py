@@ -122,8 +122,8 @@ def has_same_trials(shown: str, real: str) -> bool:
 
 
 def test_resemblance_can_fail() -> None:
-    shown = "failure  x3.1e-09  cpu  12  Net\n1 passed in 1.2s"
-    assert resembles(shown, "failure x3e-09 cpu 99 Net\n1 passed in 3.4s")
+    shown = "failure  x3.1e-09  3  12  Net  ..a.py\n1 passed in 1.2s"
+    assert resembles(shown, "failure x3e-09 3 99  Net  ..a.py\n1 passed in 3.4s")
     assert not resembles(shown, shown.replace("e-09", "e-08"))
     assert not resembles(shown, shown.replace("failure", "healthy"))
     assert not resembles(shown, shown.replace("1 passed", "2 passed"))
