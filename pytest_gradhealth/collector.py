@@ -47,6 +47,7 @@ class Collector:
                     self._messages.get(report.nodeid, ""),
                     file.replace(os.sep, "/"),
                     None if line is None else line + 1,
+                    data["of_fixture"],
                 )
             )
 

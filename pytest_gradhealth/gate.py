@@ -45,7 +45,8 @@ def compare_all(context: TestContext) -> Iterator[str]:
     With `baseline` on, with the test's baselines; with another run's report, with what that says.
     """
     compared = run_options(context.item.config).compare
-    for place, record in enumerate(list(context.recorded)):
+    own = [record for record in context.recorded if not record.of_fixture]
+    for place, record in enumerate(own):
         number = f"#{place + 1}" if place else ""
         settings = getattr(record.diagnosis.origin, "settings", context.settings)
         if settings.baseline and not record.checks:
@@ -144,6 +145,8 @@ def _entries_of_run(path: Path) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     places: dict[str, int] = {}
     for probe in run.probes:
+        if probe.of_fixture:
+            continue
         places[probe.test] = place = places.get(probe.test, 0) + 1
         key = probe.test + (f"#{place}" if place > 1 else "")
         found[key] = entry_of(probe.diagnosis, run.environment)

@@ -114,9 +114,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Compare what a test has probed with its baselines, once it has passed by itself."""
-    result = yield
     context = item.stash.get(CONTEXT, None)
-    if context is not None and context.recorded:
+    before = 0 if context is None else len(context.recorded)
+    try:
+        result = yield
+    finally:
+        for record in () if context is None else context.recorded[before:]:
+            record.of_fixture = False
+    if context is not None and len(context.recorded) > before:
         from pytest_gradhealth.errors import ProbeError
         from pytest_gradhealth.gate import compare_all
 

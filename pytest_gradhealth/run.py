@@ -17,7 +17,8 @@ class Probe:
     """One probe: the test that made it, how that ended, and what was measured.
 
     `test` is pytest's node id, `file` and `line` (from 1) where the test is, from pytest's rootdir.
-    `message` is what the test failed with, where a check of this package failed it.
+    `message` is what the test failed with, where a check of this package failed it. `of_fixture`
+    says that a fixture has made the probe and not the body of the test.
     """
 
     test: str
@@ -27,6 +28,7 @@ class Probe:
     message: str = ""
     file: str = ""
     line: int | None = None
+    of_fixture: bool = False
 
     @property
     def expected(self) -> bool:

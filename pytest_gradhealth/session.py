@@ -35,10 +35,14 @@ CONTEXT = pytest.StashKey["TestContext"]()
 
 @dataclass
 class Recorded:
-    """A probe of a test and the checks of it against baselines."""
+    """A probe of a test and the checks of it against baselines.
+
+    What fixtures probe belongs to whichever test comes first, and is compared with nothing.
+    """
 
     diagnosis: Diagnosis
     checks: list[Check] = field(default_factory=list)
+    of_fixture: bool = True
 
 
 #: Tests are numbered as this process comes to them.
@@ -95,6 +99,7 @@ def carried(record: Recorded) -> dict[str, Any]:
     return {
         "diagnosis": record.diagnosis.to_dict(),
         "checks": to_plain(record.checks),
+        "of_fixture": record.of_fixture,
         "environment": environment(),
     }
 

@@ -466,6 +466,7 @@ def test_two(gradhealth):
     assert found[0]["probes"][1]["outcome"] == "failed"
     assert found[0]["probes"][1]["message"].startswith("the outputs are")
     assert found[0]["probes"][1]["line"] == 8
+    assert not any(probe["of_fixture"] for probe in found[0]["probes"])
     assert found[0]["environment"]["torch"] == torch.__version__
 
 

@@ -528,3 +528,33 @@ def test_the_callers_words_come_first(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_models=ONE.replace("**BATCH", "**BATCH, msg='the encoder'"))
     result = run(pytester, "--gradhealth-fail-on=missing")
     result.stdout.fnmatch_lines(["E *MissingBaselineError: the encoder", "E *no baseline for*"])
+
+
+def test_what_fixtures_probe_belongs_to_no_test(pytester: pytest.Pytester) -> None:
+    """It would be the first test's that uses them, another one with every selection."""
+    pytester.makepyfile(
+        test_models="""
+import pytest
+from nets import BATCH, net
+from pytest_gradhealth import assert_no_vanishing
+
+@pytest.fixture(scope="module")
+def checked():
+    return assert_no_vanishing(net(), **BATCH)
+
+def test_one(checked): pass
+
+def test_two(checked, gradhealth):
+    gradhealth.probe(net(layers=6), **BATCH)
+"""
+    )
+    run(pytester, "--gradhealth-baseline", "--gradhealth-update").assert_outcomes(passed=2)
+    assert list(kept()) == ["test_two"]
+    fail = "--gradhealth-fail-on=missing,regression,stale"
+    for selected in ("test_one", "test_two", "test"):
+        result = run(pytester, "--gradhealth-baseline", fail, "-k", selected)
+        assert result.ret == 0, selected
+    run(pytester, "--gradhealth-json=old.json").assert_outcomes(passed=2)
+    damage(pytester)
+    result = run(pytester, "--gradhealth-compare=old.json")
+    result.assert_outcomes(passed=1, failed=1)
