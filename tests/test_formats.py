@@ -16,9 +16,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 import pytest_gradhealth
 from pytest_gradhealth import Diagnosis, Probe, ProbeError, Run, read_report
+from pytest_gradhealth import probe as probe_model
 from pytest_gradhealth.reporting.github import workflow_commands
 from pytest_gradhealth.reporting.html import html_report
 from pytest_gradhealth.reporting.json_report import VERSION, read_json, schema, write_json
@@ -28,7 +30,7 @@ from pytest_gradhealth.reporting.sarif import sarif_report
 from pytest_gradhealth.reporting.summary import verdict_line
 from pytest_gradhealth.reporting.terminal import report_lines
 from pytest_gradhealth.rules import built_in_rules
-from tests.test_html import Reader, checked, measured, net, sample
+from tests.test_html import Reader, X, Y, checked, measured, net, sample
 
 jsonschema: Any = pytest.importorskip("jsonschema")
 RULES = [(rule.code, rule.name, rule.summary) for rule in built_in_rules()]
@@ -37,6 +39,28 @@ RULES = [(rule.code, rule.name, rule.summary) for rule in built_in_rules()]
 @pytest.fixture(scope="module")
 def run() -> Run:
     return sample()
+
+
+def renamed(diagnosis: Diagnosis, name: str) -> Diagnosis:
+    """A diagnosis in which everything that has a name has this one."""
+    return _renamed(diagnosis, name)  # type: ignore[no-any-return]
+
+
+def _renamed(value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changed = {}
+        for item in dataclasses.fields(value):
+            old = getattr(value, item.name)
+            named = item.name in ("name", "type", "leaf", "layer", "model", "message", "device")
+            changed[item.name] = name if named and isinstance(old, str) else _renamed(old, name)
+        return replace(value, **changed)
+    if isinstance(value, tuple):
+        return tuple(_renamed(item, name) for item in value)
+    return value
+
+
+SICK = measured(net(nn.Sigmoid, 12))
+WARNS = probe_model(net(), X, Y, loss=cross_entropy, warn_min_ratio=0.9)
 
 
 # JSON
@@ -107,16 +131,52 @@ def test_markdown_has_a_verdict_line_what_fails_and_the_rest_folded(run: Run) ->
     assert re.search(r"\| `test_a.py::test_healthy` \| healthy \| x", folded)
 
 
-def test_a_summary_never_gets_too_large() -> None:
-    diagnosis = measured(net())
-    for message in ("", "x" * 20_000):
-        outcome: Any = "failed" if message else "passed"
-        sick = replace(diagnosis, findings=measured(net(nn.Sigmoid, 12)).findings)
-        shown = sick if message else diagnosis
-        probes = tuple(Probe(f"t{i}" + "n" * 290, outcome, shown, (), message) for i in range(4000))
-        text = markdown_report(Run(probes))
-        assert len(text.encode()) < LARGEST + 1000
-        assert "left out" in text
+WIDE = "\U0001d54f"  # four bytes in UTF-8
+LONG_NAME = "n" * 290
+
+
+def many(kind: str, n: int, name: str = LONG_NAME) -> tuple[Probe, ...]:
+    """Probes of one kind, all with names as long as those of a large project get at most."""
+    shown = {"healthy": measured(net()), "warning": WARNS, "failing": SICK}[kind]
+    named = renamed(shown, name)
+    outcome: Any = "failed" if kind == "failing" else "passed"
+    message = 50 * f"{200 * 'x'}\n" if kind == "failing" else ""
+    return tuple(Probe(f"t{i}{name}", outcome, named, (), message) for i in range(n))
+
+
+@pytest.mark.parametrize("name", ["n", LONG_NAME, WIDE * 290, "|`" * 145], ids=range(4))
+@pytest.mark.parametrize(
+    "kinds", [("healthy",), ("warning",), ("failing",), ("healthy", "failing")]
+)
+def test_a_summary_never_gets_too_large(kinds: tuple[str, ...], name: str) -> None:
+    probes = tuple(probe for kind in kinds for probe in many(kind, 2500, name))
+    notes = tuple(f"{i}{name}" for i in range(2500))
+    text = markdown_report(Run(probes, {f"{i}{name}": name for i in range(2500)}, notes))
+    assert len(text.encode()) <= LARGEST
+    assert re.search(r"^\d+ more rows left out$", text, re.MULTILINE)
+    assert text.count("<details>") == text.count("</details>")
+    assert "<summary>environment</summary>" in text
+    assert f"- `{'`' if '`' in name else ''}" in text
+    if "healthy" in kinds:
+        folded = text[text.index("2500 probes without a complaint") :]
+        assert folded.count("| healthy |") > 10
+    if "failing" in kinds:
+        assert re.search(r"^\d+ messages left out: a summary may not be larger\.$", text, re.M)
+
+
+def test_rows_are_cut_to_what_fits_and_counted() -> None:
+    text = markdown_report(Run(many("healthy", 2500)))
+    shown = text.count("| healthy |")
+    assert 1000 < shown <= 2000
+    assert f"\n\n{2500 - shown} more rows left out\n" in text
+    text = markdown_report(Run(many("failing", 201, "n")))
+    assert text.count("| `t") == 200
+    more = 201 * sum(finding.severity != "info" for finding in SICK.findings) - 200
+    assert f"\n\n{more} more row{'s' * (more > 1)} left out\n" in text
+
+
+def test_a_small_run_is_shown_whole(run: Run) -> None:
+    assert "left out" not in markdown_report(run)
 
 
 def test_one_line_on_all_probes() -> None:
@@ -316,25 +376,6 @@ HOSTILE = [
 NAMES = st.sampled_from(HOSTILE) | st.text(max_size=30)
 
 
-def renamed(diagnosis: Diagnosis, name: str) -> Diagnosis:
-    """A diagnosis in which everything that has a name has this one."""
-    return _renamed(diagnosis, name)  # type: ignore[no-any-return]
-
-
-def _renamed(value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        changed = {}
-        for item in dataclasses.fields(value):
-            old = getattr(value, item.name)
-            named = item.name in ("name", "type", "leaf", "layer", "model", "message", "device")
-            changed[item.name] = name if named and isinstance(old, str) else _renamed(old, name)
-        return replace(value, **changed)
-    if isinstance(value, tuple):
-        return tuple(_renamed(item, name) for item in value)
-    return value
-
-
-SICK = measured(net(nn.Sigmoid, 12))
 WORSE = checked(measured(net()), SICK)
 
 

@@ -13,33 +13,72 @@ from pytest_gradhealth.wording import count, shortened
 LARGEST = 1_000_000
 #: Characters of a name or message that are shown.
 _LONGEST = 300
+_HEAD = ("| test | what | layer | value | limit |", "| --- | --- | --- | --- | --- |")
 
 
 def markdown_report(run: Run) -> str:
     """Return a verdict line, a table of what fails and warns, and everything else folded.
 
-    Healthy probes are left out where the report would get larger than a summary may be.
+    The text is never larger than LARGEST: rows are cut with a count of those left out, and so are
+    messages.
     """
     failing = [probe for probe in run.probes if fails(probe)]
     warning = [probe for probe in run.probes if warns(probe)]
     others = [probe for probe in run.probes if not fails(probe) and not warns(probe)]
-    blocks = [f"### Gradient health: {verdict_line(run)}"]
-    blocks += [_table(probes) for probes in (failing, warning) if probes]
-    blocks += [f"- {code(note)}" for note in run.notes]
-    size = sum(len(block.encode("utf-8", "replace")) + 2 for block in blocks)
-    folded = [_message(probe) for probe in failing if probe.message]
-    folded += [_healthy(others)] if others else []
-    folded.append(_environment(run))
+    environment = _environment(run)
+    page = _Page(LARGEST - _size(environment))
+    page.add(f"### Gradient health: {verdict_line(run)}")
+    for probes in (failing, warning):
+        rows = [_row(probe, item) for probe in probes for item in items(probe)]
+        # Each part leaves the other half of the room to those that follow.
+        page.add(_cut(_HEAD, rows, page.room // 2, most=200) if rows else "")
+    notes = [f"- {code(note)}" for note in run.notes]
+    page.add(_cut((), notes, page.room // 2, most=200) if notes else "")
+    kept_for_others = page.room // 10 if others else 0
     left_out = 0
-    for block in folded:
-        size += len(block.encode("utf-8", "replace")) + 2
-        if size > LARGEST:
-            left_out += 1
-        else:
-            blocks.append(block)
+    for probe in failing:
+        if probe.message:
+            left_out += not page.add(_message(probe), leaving=kept_for_others + 100)
     if left_out:
-        blocks.append(f"{count(left_out, 'section')} left out: a summary may not be larger.")
-    return "\n\n".join(block for block in blocks if block) + "\n"
+        page.add(f"{count(left_out, 'message')} left out: a summary may not be larger.")
+    if others:
+        page.add(_healthy(others, page.room))
+    return "\n\n".join([*page.blocks, *filter(None, [environment])]) + "\n"
+
+
+class _Page:
+    """Blocks of Markdown, and the bytes that are left for more."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room - 4
+        self.blocks: list[str] = []
+
+    def add(self, block: str, leaving: int = 0) -> bool:
+        """Add a block, if there is one and room for it; return whether there was room."""
+        size = _size(block) + 2
+        if size > self.room - leaving:
+            return False
+        if block:
+            self.room -= size
+            self.blocks.append(block)
+        return True
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
+
+
+def _cut(head: Sequence[str], rows: Sequence[str], room: int, most: int) -> str:
+    """A table, or a list without a head: the rows that there is room for, and how many more."""
+    room -= sum(_size(line) + 1 for line in head) + len("\n\n1000000 more rows left out")
+    kept: list[str] = []
+    for row in rows[:most]:
+        room -= _size(row) + 1
+        if room < 0:
+            break
+        kept.append(row)
+    left = len(rows) - len(kept)
+    return "\n".join([*head, *kept, *[f"\n{count(left, 'more row')} left out"] * bool(left)])
 
 
 def code(text: str, longest: int = _LONGEST) -> str:
@@ -52,15 +91,6 @@ def code(text: str, longest: int = _LONGEST) -> str:
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     room = " " if "`" in text or not text.strip() else ""
     return fence + room + text.replace("|", "\\|") + room + fence
-
-
-def _table(probes: Sequence[Probe]) -> str:
-    rows = [(probe, item) for probe in probes for item in items(probe)]
-    lines = ["| test | what | layer | value | limit |", "| --- | --- | --- | --- | --- |"]
-    lines += [_row(probe, item) for probe, item in rows[:200]]
-    if len(rows) > 200:
-        lines.append(f"\n{len(rows) - 200} more rows left out")
-    return "\n".join(lines)
 
 
 def _row(probe: Probe, item: Item) -> str:
@@ -80,16 +110,16 @@ def _message(probe: Probe) -> str:
     return _folded(_html(probe.test), f"{fence}text\n{body}\n{fence}")
 
 
-def _healthy(probes: Sequence[Probe]) -> str:
-    lines = ["| test | verdict | ratio | model | device |", "| --- | --- | --- | --- | --- |"]
-    lines += [
+def _healthy(probes: Sequence[Probe], room: int) -> str:
+    title = f"{count(len(probes), 'probe')} without a complaint"
+    head = ["| test | verdict | ratio | model | device |", "| --- | --- | --- | --- | --- |"]
+    rows = [
         f"| {code(probe.test)} | {_verdict(probe)} | {ratio(probe)} |"
         f" {code(probe.diagnosis.model, 40)} | {code(probe.diagnosis.device, 40)} |"
         for probe in probes[:2000]
     ]
-    if len(probes) > 2000:
-        lines.append(f"\n{len(probes) - 2000} more rows left out")
-    return _folded(f"{count(len(probes), 'probe')} without a complaint", "\n".join(lines))
+    rows += [""] * (len(probes) - len(rows))
+    return _folded(title, _cut(head, rows, room - _size(_folded(title, "")) - 2, most=2000))
 
 
 def _verdict(probe: Probe) -> str:
@@ -98,7 +128,7 @@ def _verdict(probe: Probe) -> str:
 
 def _environment(run: Run) -> str:
     rows = list(_environment_rows(run))
-    return _folded("environment", "\n".join(rows)) if rows else ""
+    return _folded("environment", _cut((), rows, LARGEST // 10, most=50)) if rows else ""
 
 
 def _environment_rows(run: Run) -> Iterator[str]:
