@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch.nn.functional import cross_entropy
 import pytest_gradhealth
 from pytest_gradhealth import Diagnosis, Probe, ProbeError, Run, read_report
 from pytest_gradhealth import probe as probe_model
+from pytest_gradhealth.plain import LIVE
 from pytest_gradhealth.reporting.github import workflow_commands
 from pytest_gradhealth.reporting.html import html_report
 from pytest_gradhealth.reporting.json_report import VERSION, read_json, schema, write_json
@@ -385,12 +387,23 @@ def hostile(name: str) -> Run:
     return Run((probe, replace(probe, outcome="passed")), {name: name}, (name,))
 
 
+def as_junit(run: Run) -> str:
+    """The properties of all probes, as pytest writes them."""
+    suite = ET.Element("testsuite")
+    for probe in run.probes:
+        case = ET.SubElement(ET.SubElement(suite, "testcase"), "properties")
+        for name, value in properties(probe.diagnosis, probe.checks):
+            ET.SubElement(case, "property", name=name, value=value)
+    return ET.tostring(suite, encoding="unicode")
+
+
 FORMATS: dict[str, Callable[[Run], str]] = {
     "json": write_json,
     "html": html_report,
     "markdown": markdown_report,
     "github": lambda run: "\n".join(workflow_commands(run)),
     "sarif": lambda run: json.dumps(sarif_report(run, RULES)),
+    "junit": as_junit,
     "terminal": lambda run: "\n".join(
         line for line, _ in report_lines(run.probes, width=80, verbose=True)
     ),
@@ -410,6 +423,10 @@ def test_no_name_does_harm_in_any_format(kind: str, name: str) -> None:
         assert len(read_json(text).probes) == 2
     if kind == "sarif":
         jsonschema.Draft202012Validator(SARIF).validate(json.loads(text))
+    if kind == "junit":
+        found = {p.get("name"): p.get("value", "") for p in ET.fromstring(text).iter("property")}
+        assert {"gradhealth_model", "gradhealth_verdict", "gradhealth_regression"} <= {*found}
+        assert all(value.isprintable() and len(value) <= 1000 for value in found.values())
     if kind == "github":
         for line in text.split("\n"):
             assert re.fullmatch(
@@ -421,6 +438,64 @@ def test_no_name_does_harm_in_any_format(kind: str, name: str) -> None:
     if kind in ("terminal", "markdown"):
         for line in text.split("\n"):
             assert not line.lstrip().startswith(("::", "##["))
+
+
+def with_numbers(value: Any, number: float) -> Any:
+    """The same records with one number in all places that hold fractions."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kept = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+        return replace(value, **{name: with_numbers(item, number) for name, item in kept.items()})
+    if isinstance(value, tuple):
+        return tuple(with_numbers(item, number) for item in value)
+    return number if isinstance(value, float) else value
+
+
+def report_of(name: str, number: float, outcome: Any) -> Run:
+    run = hostile(name)
+    diagnosis = with_numbers(run.probes[0].diagnosis, number)
+    check = with_numbers(run.probes[0].checks[0], number)
+    probe = replace(run.probes[0], diagnosis=diagnosis, checks=(check,), outcome=outcome)
+    return replace(run, probes=(probe, probe))
+
+
+NUMBERS = st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0, 5e-324]) | st.floats()
+OUTCOMES = st.sampled_from(["passed", "failed", "skipped", "xfailed", "xpassed", "error"])
+VALID = jsonschema.Draft202012Validator(schema())
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two trees of records are equal; NaN equals itself, live objects do not count."""
+    if dataclasses.is_dataclass(one) and not isinstance(one, type):
+        kept = [item.name for item in dataclasses.fields(one) if not item.metadata.get(LIVE)]
+        return all(same(getattr(one, name), getattr(other, name)) for name in kept)
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, Mapping):
+        return [*one] == [*other] and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, float):
+        return repr(one) == repr(float(other))
+    return bool(one == other)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.builds(report_of, NAMES, NUMBERS, OUTCOMES))
+def test_any_report_survives_json(run: Run) -> None:
+    text = write_json(run)
+    data = json.loads(text, parse_constant=lambda constant: pytest.fail(constant))
+    assert VALID.is_valid(data)
+    again = read_json(text)
+    assert write_json(again) == text
+    name = run.probes[0].test
+    if name.encode("utf-8", "replace").decode() == name:  # half a surrogate pair is spelled out
+        assert same(run, again)
+
+
+def test_records_that_differ_are_not_the_same() -> None:
+    run = report_of("a", math.nan, "passed")
+    assert same(run, run)
+    assert not same(run, report_of("b", math.nan, "passed"))
+    assert not same(run, report_of("a", 0.0, "passed"))
+    assert not same(report_of("a", 0.0, "passed"), report_of("a", -0.0, "passed"))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
