@@ -133,6 +133,19 @@ def _kept(config: pytest.Config, path: Path, shown: str) -> Mapping[str, Entry]:
     return known[path]
 
 
+def read_compared(config: pytest.Config) -> None:
+    """Read the report of the other run, so that one that cannot be read stops this one.
+
+    Raises UsageError.
+    """
+    path = run_options(config).compare
+    if path is not None:
+        try:
+            _kept(config, path, "")
+        except ProbeError as error:
+            raise pytest.UsageError(str(error)) from error
+
+
 def _entries_of_run(path: Path) -> dict[str, Entry]:
     """The probes of another run's report, by test and place in it."""
     from pytest_gradhealth.baseline.entry import entry_of

@@ -13,13 +13,16 @@ import pytest
 
 from pytest_gradhealth.ranks import rank
 from pytest_gradhealth.run_options import run_options
-from pytest_gradhealth.session import CARRIED
+from pytest_gradhealth.session import CARRIED, LEFT_OUT
 
 if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check
 
 #: Options that leave tests out, by their names in pytest's configuration.
 _NARROWING = ("keyword", "markexpr", "lf", "failedfirst_only", "stepwise", "deselect")
+
+#: Checks that fail no test, and of which there is something to say.
+_TOLD = ("better", "changed")
 
 
 class Keeper:
@@ -44,19 +47,14 @@ class Keeper:
         del node
         self._collected.update(ids)
 
-    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """A run that leaves tests out judges nothing stale."""
-        if items:
-            self._incomplete = "tests were deselected"
-
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """The same for a worker that crashed, or that left tests out."""
+        """A run in which a worker crashed, or left tests out, judges nothing stale."""
         output = getattr(node, "workeroutput", {})
         if error or not output:
             self._incomplete = "a worker crashed"
-        elif output.get("gradhealth_deselected"):
-            self._incomplete = "tests were deselected"
+        elif output.get("gradhealth_left_out"):
+            self.config.stash[LEFT_OUT] = True
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """The same where a module could not be collected."""
@@ -140,10 +138,9 @@ class Keeper:
         for test, checks in sorted(self._checks.items()):
             for check in checks:
                 by_status[check.status].append(check.key)
-                if check.status == "better" and self._outcomes.get(test) == "passed":
-                    for change in check.comparison.better:
-                        # A warning that is new, or another path, is neither better nor worse.
-                        word = "better" if change.kind in ("path", "step") else "changed"
+                if check.status in _TOLD and self._outcomes.get(test) == "passed":
+                    for change in check.comparison.changes:
+                        word = "better" if change.better else "changed"
                         self.notes.append(f"{word}: {check.key}: {change.message}")
         if by_status["missing"]:
             self.notes.append(
@@ -221,7 +218,8 @@ class Keeper:
         config = self.config
         if self._incomplete:
             return self._incomplete
-        if any(config.getoption(name, None) for name in _NARROWING):
+        narrowed = any(config.getoption(name, None) for name in _NARROWING)
+        if narrowed or config.stash.get(LEFT_OUT, False):
             return "tests were left out"
         if any("::" in str(argument) for argument in config.args):
             return "single tests were run"

@@ -13,6 +13,7 @@ from pytest_gradhealth.options import OPTIONS
 from pytest_gradhealth.run_options import add_options, reports, run_options
 from pytest_gradhealth.session import (
     CONTEXT,
+    LEFT_OUT,
     TestContext,
     base_settings,
     cli_values,
@@ -74,7 +75,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
     if cli_values(config)[0] or ini_values(config)[0]:
         base_settings(config)
-    run_options(config)
+    if run_options(config).compare is not None:
+        from pytest_gradhealth.gate import read_compared
+
+        read_compared(config)
     if not hasattr(config, "workerinput"):
         from pytest_gradhealth.keeper import Keeper
 
@@ -162,11 +166,18 @@ def pytest_runtest_makereport(
     return report
 
 
-def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    """Let the controller know what this worker leaves out."""
-    for item in items[:1]:
-        if hasattr(item.config, "workeroutput"):
-            item.config.workeroutput["gradhealth_deselected"] = True
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, object, object]:
+    """Note whether tests are left out, by whatever option or plugin, said or unsaid."""
+    before = len(items)
+    result = yield
+    if len(items) < before:
+        config.stash[LEFT_OUT] = True
+        if hasattr(config, "workeroutput"):
+            config.workeroutput["gradhealth_left_out"] = True
+    return result
 
 
 def pytest_gradhealth_rules() -> Sequence[Rule]:

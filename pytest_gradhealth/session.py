@@ -31,6 +31,8 @@ CARRIED = "gradhealth_probes"
 #: Attribute of a test report that says what a check has failed the test with.
 MESSAGE = "gradhealth_message"
 CONTEXT = pytest.StashKey["TestContext"]()
+#: Whether tests that were collected are not run.
+LEFT_OUT = pytest.StashKey[bool]()
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -21,7 +22,7 @@ from pytest_gradhealth.baseline.comparison import Comparison, compare, is_same
 from pytest_gradhealth.baseline.entry import Entry, KeptPath, KeptPoint, entry_of
 from pytest_gradhealth.baseline.messages import missing, regression
 from pytest_gradhealth.baseline.store import VERSION, file_for, read, write
-from pytest_gradhealth.records import Limit
+from pytest_gradhealth.records import Limit, Verdict
 
 PATH, STEP = Limit(0.5, "default"), Limit(1.0, "the call")
 NAMES = st.text(max_size=12)
@@ -197,7 +198,8 @@ def test_a_path_that_is_gone_is_worse_and_one_that_is_new_is_not() -> None:
     ]
     new = compare(entry(PLAIN), entry(PLAIN, other), PATH, STEP)
     assert not new.worse
-    assert [c.message for c in new.better] == [
+    assert not new.better
+    assert [c.message for c in new.changes] == [
         "a gradient path starts at embed (Embedding), which is new"
     ]
     renamed = path(("tokens", "Embedding", -1.0), ("2", "Linear", -0.4))
@@ -337,8 +339,48 @@ def test_an_update_keeps_what_has_changed_beyond_noise() -> None:
         "written",
     ]
     assert status(other, update=False) == "same"
+    assert status(better, update=False) == "better"
+    assert status(path(("0", "Linear", -9.0), ("2", "Linear", -0.4)), update=False) == "worse"
     assert status(better, "b") == "written"
     assert status(better, "b", update=False) == "missing"
+
+
+def test_an_update_keeps_whatever_would_fail_without_it() -> None:
+    kept = {"a": dataclasses.replace(entry(PLAIN), output=0.0)}
+
+    def status(after: Entry, limit: float = 1.0, *, update: bool = True) -> str:
+        change = Limit(limit, "default")
+        return check_entry(
+            after, kept, file="f", key="a", max_path=change, max_step=change, update=update
+        ).status
+
+    louder = dataclasses.replace(entry(PLAIN), output=2.0)
+    noisy = entry(path(("0", "Linear", -1.04), ("1", "ReLU", -0.79), ("2", "Linear", -0.4)))
+    noisy = dataclasses.replace(noisy, output=0.0)
+    assert status(louder, update=False) == "worse"
+    assert status(louder) == "written"
+    assert status(noisy, 0.01, update=False) == "worse"
+    assert status(noisy, 0.01) == "written"
+    assert status(noisy) == "same"
+    assert status(dataclasses.replace(louder, output=None)) == "written"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "status"),
+    [
+        ("failure", "warning", "better"),
+        ("warning", "healthy", "better"),
+        ("healthy", "warning", "changed"),
+        ("warning", "failure", "worse"),
+    ],
+)
+def test_a_verdict_that_changes_is_better_worse_or_neither(
+    before: Verdict, after: Verdict, status: str
+) -> None:
+    kept = {"a": dataclasses.replace(entry(PLAIN), verdict=before)}
+    now = dataclasses.replace(entry(PLAIN), verdict=after)
+    check = check_entry(now, kept, file="f", key="a", max_path=PATH, max_step=STEP)
+    assert check.status == status
 
 
 def test_the_message_names_layer_before_after_and_command() -> None:

@@ -333,8 +333,7 @@ def test_what_no_test_has_any_more_is_stale_until_pruned(
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (("-k", "deep"), "tests were deselected"),
-        (("-k", "deep", "-n2"), "tests were deselected"),
+        (("-k", "deep"), "tests were left out"),
         (("-k", "test"), "tests were left out"),
         (("-m", "not slow"), "tests were left out"),
         (("test_models.py::test_deep",), "single tests were run"),
@@ -359,6 +358,20 @@ def test_a_run_that_is_not_whole_prunes_nothing(
     result = run(pytester, "--gradhealth-prune", *options)
     result.stdout.fnmatch_lines([f"nothing pruned: {why}, so that nobody can tell what is stale"])
     assert Path(FILE).read_bytes() == before
+
+
+def test_tests_that_a_plugin_takes_without_a_word_are_not_stale(
+    pytester: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(test_models=TWO)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=2)
+    pytester.makeconftest("def pytest_collection_modifyitems(items): del items[0]")
+    result = run(pytester, "--gradhealth-prune", *workers)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["nothing pruned: tests were left out, so that nobody can tell what is stale"]
+    )
+    assert sorted(kept()) == ["test_deep", "test_net"]
 
 
 def test_skipped_tests_and_other_modules_are_not_stale(pytester: pytest.Pytester) -> None:

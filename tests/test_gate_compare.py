@@ -116,7 +116,7 @@ def test_what_fails_and_its_limits_can_be_set(pytester: pytest.Pytester) -> None
         [
             "the verdict was healthy and is a failure [[]regression]",
             "  the gradient vanishes: *",
-            "changed: test_models.py::test_net[[]4[]]: the verdict was healthy and is a warning",
+            "better: test_models.py::test_net[[]4[]]: the verdict was healthy and is a warning",
         ]
     )
 
@@ -138,9 +138,19 @@ def test_what_got_better_is_told(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(
         [
-            "changed: test_models.py::test_net[[]4[]]: the verdict was a warning and is healthy",
+            "better: test_models.py::test_net[[]4[]]: the verdict was a warning and is healthy",
             "better: test_models.py::test_net[[]4[]]: x* of the gradient reaches 0 (Linear); *",
         ]
+    )
+
+
+def test_what_is_neither_better_nor_worse_is_told_as_changed(pytester: pytest.Pytester) -> None:
+    on_main(pytester)
+    pytester.makeini("[pytest]\ngradhealth_warn_min_ratio = 0.9")
+    result = on_branch(pytester)
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(
+        ["changed: test_models.py::test_net[[]2[]]: the verdict was healthy and is a warning"]
     )
 
 
@@ -177,6 +187,13 @@ def cut(text: str) -> str:
     return text[: len(text) // 2]
 
 
+def stopped(result: pytest.RunResult, message: str) -> None:
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: --gradhealth-compare: *{message}"])
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+
+
 def newer(text: str) -> str:
     return json.dumps(json.loads(text) | {"version": 99})
 
@@ -200,32 +217,20 @@ def newer(text: str) -> str:
     ],
     ids=["cut off", "empty", "other JSON", "a baseline", "binary", "newer"],
 )
-def test_a_file_that_is_no_report_fails_the_tests_that_probe(
+def test_a_file_that_is_no_report_stops_the_run_before_it_starts(
     pytester: pytest.Pytester, spoil: Callable[[str], str], message: str
 ) -> None:
     on_main(pytester)
     Path(OLD).write_text(spoil(Path(OLD).read_text()))
-    pytester.makepyfile(test_other="def test_other(): pass")
-    result = on_branch(pytester)
-    result.assert_outcomes(failed=3, passed=1)
-    assert result.ret == 1
-    result.stdout.fnmatch_lines([f"--gradhealth-compare: *{OLD}: {message}"])
-    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
-    assert "Traceback" not in result.stdout.str()
+    stopped(on_branch(pytester), f"{OLD}: {message}")
 
 
 def test_a_folder_is_no_report(pytester: pytest.Pytester) -> None:
     Path(OLD).mkdir(parents=True)
-    result = on_branch(pytester)
-    result.assert_outcomes(failed=3)
-    result.stdout.fnmatch_lines([f"--gradhealth-compare: *{OLD} cannot be read (*"])
+    stopped(on_branch(pytester), f"{OLD} cannot be read (*")
 
 
-def test_a_file_that_is_absent_fails_the_tests_that_probe(
+def test_a_file_that_is_absent_stops_the_run_before_it_starts(
     pytester: pytest.Pytester, workers: tuple[str, ...]
 ) -> None:
-    result = on_branch(pytester, *workers)
-    result.assert_outcomes(failed=3)
-    assert result.ret == 1
-    result.stdout.fnmatch_lines([f"--gradhealth-compare: *{OLD} cannot be read (*"])
-    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+    stopped(on_branch(pytester, *workers), f"{OLD} cannot be read (*")

@@ -10,7 +10,7 @@ from pytest_gradhealth.baseline.comparison import Comparison, compare, is_same
 from pytest_gradhealth.baseline.entry import Entry
 from pytest_gradhealth.records import Limit
 
-CheckStatus = Literal["same", "better", "worse", "missing", "new", "written"]
+CheckStatus = Literal["same", "changed", "better", "worse", "missing", "new", "written"]
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Check:
     """A probe beside its baseline.
 
     `file` is where the baseline is, from pytest's rootdir, and `key` its name in there. `before` is
-    None where there is none: "missing", or "new" where another run is compared with. "written" is
-    what an update is to keep of this run.
+    None where there is none: "missing", or "new" where another run is compared with. "changed" is
+    neither better nor worse; "written" is what an update is to keep of this run.
     """
 
     file: str
@@ -51,9 +51,11 @@ def check_entry(
         return Check(file, key, status, entry)
     comparison = compare(before, entry, max_path, max_step)
     if update:
-        status = "same" if is_same(before, entry) else "written"
+        status = "same" if is_same(before, entry) and not comparison.changes else "written"
     elif comparison.worse:
         status = "worse"
+    elif comparison.better:
+        status = "better"
     else:
-        status = "better" if comparison.better else "same"
+        status = "changed" if comparison.changes else "same"
     return Check(file, key, status, entry, before, comparison)

@@ -18,7 +18,7 @@ ChangeKind = Literal["verdict", "path", "step", "output", "lost", "new"]
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that is not as it was; `worse` where that fails a test.
+    """One thing that is not as it was: `worse` where that fails a test, `better`, or neither.
 
     `layer` is the first layer of the path, or where the step is; `before` and `after` are decades.
     """
@@ -29,6 +29,7 @@ class Change:
     message: str
     before: float = math.nan
     after: float = math.nan
+    better: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class Comparison:
 
     @property
     def better(self) -> tuple[Change, ...]:
-        """The changes for the better, and those that are neither."""
-        return tuple(change for change in self.changes if not change.worse)
+        """The changes for the better; a warning or a path that is new is neither."""
+        return tuple(change for change in self.changes if change.better)
 
 
 def compare(before: Entry, after: Entry, max_path: Limit, max_step: Limit) -> Comparison:
@@ -101,12 +102,18 @@ def is_same(before: Entry, after: Entry) -> bool:
     """Whether a new entry says nothing that the old one does not, but for noise and environment."""
     if before.verdict != after.verdict or len(before.paths) != len(after.paths):
         return False
+    if not _near(_output(before), _output(after)):
+        return False
     return all(
         [(p.layer, p.type) for p in old.points] == [(p.layer, p.type) for p in new.points]
         and _near(old.ratio, new.ratio)
         and all(_near(a.norm, b.norm) for a, b in zip(old.points, new.points, strict=True))
         for old, new in zip(before.paths, after.paths, strict=True)
     )
+
+
+def _output(entry: Entry) -> float:
+    return math.nan if entry.output is None else entry.output
 
 
 #: Decades that a norm may move without a baseline being written anew.
@@ -118,10 +125,10 @@ def _near(one: float, other: float) -> bool:
 
 
 def _verdict(before: Entry, after: Entry) -> Change:
-    worse = after.verdict == "failure"
     names = {"healthy": "healthy", "warning": "a warning", "failure": "a failure"}
+    better = [*names].index(after.verdict) < [*names].index(before.verdict)
     message = f"the verdict was {names[before.verdict]} and is {names[after.verdict]}"
-    return Change("verdict", worse, "", message)
+    return Change("verdict", after.verdict == "failure", "", message, better=better)
 
 
 def _lost_or_new(old: KeptPath | None, new: KeptPath | None) -> Change:
@@ -157,7 +164,7 @@ def _path_changes(path: PathComparison, limit: Limit) -> Iterator[Change]:
         f"{factor(new.ratio)} of the gradient reaches {first}; it was {factor(old.ratio)}"
         f"{_by(grown, limit)}"
     )
-    yield Change("path", grown > 0, new.first.layer, message, old.ratio, new.ratio)
+    yield Change("path", grown > 0, new.first.layer, message, old.ratio, new.ratio, grown < 0)
 
 
 def _step_changes(path: PathComparison, limit: Limit) -> Iterator[Change]:
@@ -174,7 +181,7 @@ def _step_changes(path: PathComparison, limit: Limit) -> Iterator[Change]:
             f"from {source.title} to {layer.title}{way} the gradient changes by {factor(now)};"
             f" it was {factor(was)}{_by(grown, limit)}"
         )
-        yield Change("step", grown > 0, layer.layer, message, was, now)
+        yield Change("step", grown > 0, layer.layer, message, was, now, grown < 0)
 
 
 def _by(grown: float, limit: Limit) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from pytest_gradhealth.messages import render
 from pytest_gradhealth.records import Diagnosis, OutputRecord
 from pytest_gradhealth.reporting.plots import branches, path_plots, text, time_plots
-from pytest_gradhealth.reporting.summary import counted, fails, items, ratio, verdict_line, warns
+from pytest_gradhealth.reporting.summary import fails, items, ratio, verdict_line, warns
 from pytest_gradhealth.run import Probe, Run
 from pytest_gradhealth.wording import factor, number
 
@@ -26,7 +26,6 @@ def html_report(run: Run) -> str:
     probes = [_section(index, probe) for index, probe in enumerate(run.probes)]
     page: str = _template("report.html.j2").render(
         line=verdict_line(run),
-        counts=counted(run.probes),
         environment={text(k): text(v) for k, v in run.environment.items() if v},
         notes=[text(note, 400) for note in run.notes],
         probes=probes,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_gradhealth.records import Severity
@@ -86,8 +85,3 @@ def ratio(probe: Probe) -> str:
     """The ratio of the worst path, "-" without a path of two points."""
     path = probe.diagnosis.worst_path
     return factor(path.l2) if path is not None and path.links else "-"
-
-
-def counted(probes: Sequence[Probe]) -> Counter[str]:
-    """How many probes there are by verdict."""
-    return Counter(probe.diagnosis.verdict for probe in probes)
