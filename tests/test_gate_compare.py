@@ -116,7 +116,7 @@ def test_what_fails_and_its_limits_can_be_set(pytester: pytest.Pytester) -> None
         [
             "the verdict was healthy and is a failure [[]regression]",
             "  the gradient vanishes: *",
-            "better: test_models.py::test_net[[]4[]]: the verdict was healthy and is a warning",
+            "changed: test_models.py::test_net[[]4[]]: the verdict was healthy and is a warning",
         ]
     )
 
