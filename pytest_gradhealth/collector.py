@@ -92,6 +92,8 @@ class Collector:
             outcome = "xfailed" if report.skipped else "xpassed"
         elif report.failed and when != "call":
             outcome = "error"
+        if when == "setup" and test in self._outcomes:  # it is run again
+            self.probes = [probe for probe in self.probes if probe.test != test]
         if when == "setup" or outcome != "passed":
             self._outcomes[test] = cast("TestOutcome", outcome)
             self._messages[test] = getattr(report, MESSAGE, "")

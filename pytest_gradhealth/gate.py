@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.run_options import run_options
+from pytest_gradhealth.session import name_of, nodeid_of
 
 if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check
@@ -30,7 +32,7 @@ def check_baseline(
 
     Raises ProbeError for a second check of one name, and for a file that cannot be read.
     """
-    key = test_name(context.item) + (f" ({name})" if name else "")
+    key = name_of(context.item) + (f" ({name})" if name else "")
     if key in context.keys:
         raise ProbeError(
             f"two checks of this test have the key {key!r} in its baseline; give each a name of its"
@@ -50,11 +52,11 @@ def compare_all(context: TestContext) -> Iterator[str]:
         number = f"#{place + 1}" if place else ""
         settings = getattr(record.diagnosis.origin, "settings", context.settings)
         if settings.baseline and not record.checks:
-            key = test_name(context.item) + number
+            key = name_of(context.item) + number
             check = _against_baseline(context, record.diagnosis, settings, key)
             yield failure(context, check, record.diagnosis)
         if compared is not None:
-            key = context.item.nodeid + number
+            key = nodeid_of(context.item) + number
             check = _checked(context, record.diagnosis, settings, compared, key)
             yield failure(context, check, record.diagnosis, of_run=True)
 
@@ -70,12 +72,19 @@ def failure(
 
     fail_on = run_options(context.item.config).fail_on
     if check.status == "worse" and "regression" in fail_on:
+        compared = _typed(context.item.config) if of_run else ""
         return regression(
-            check, diagnosis, rerun=context.rerun, of_run=of_run, verbose=context.verbose
+            check, diagnosis, rerun=context.rerun, compared=compared, verbose=context.verbose
         )
     if check.status == "missing" and "missing" in fail_on:
         return missing(check, rerun=context.rerun)
     return ""
+
+
+def _typed(config: pytest.Config) -> str:
+    """The option that compares with the other run, from where pytest was started."""
+    path = os.path.relpath(run_options(config).compare or "", config.invocation_params.dir)
+    return f"--gradhealth-compare={shlex.quote(path.replace(os.sep, '/'))}"
 
 
 def _against_baseline(
@@ -85,14 +94,6 @@ def _against_baseline(
 
     path = file_for(context.item.path, run_options(context.item.config).folder)
     return _checked(context, diagnosis, settings, path, key)
-
-
-def test_name(item: pytest.Item) -> str:
-    """The name of a test in its module: "TestNet::test_gradients[small]"."""
-    return item.nodeid.partition("::")[2] or item.name
-
-
-test_name.__test__ = False  # type: ignore[attr-defined]
 
 
 def _checked(
@@ -109,11 +110,14 @@ def _checked(
     config, options = context.item.config, run_options(context.item.config)
     compared = path == options.compare
     shown = Path(os.path.relpath(path, config.rootpath)).as_posix()
+    second = diagnosis.confirmation
     check = check_entry(
         entry_of(diagnosis, environment()),
         _kept(config, path, shown),
         file=shown,
         key=key,
+        later=None if second is None else entry_of(diagnosis, environment(), second),
+        layers={(output.name, output.type) for output in diagnosis.profile.outputs},
         max_path=settings.limit("max_path_change"),
         max_step=settings.limit("max_step_change"),
         update=options.update and not compared,

@@ -5,24 +5,27 @@ Works where the reports of all tests arrive, which is the controller under pytes
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_gradhealth.ranks import rank
-from pytest_gradhealth.run_options import run_options
-from pytest_gradhealth.session import CARRIED, LEFT_OUT
+from pytest_gradhealth.run_options import from_command_line, run_options
+from pytest_gradhealth.session import CARRIED, LEFT_OUT, UNCHECKED
 
 if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check
+    from pytest_gradhealth.baseline.comparison import Change
 
 #: Options that leave tests out, by their names in pytest's configuration.
 _NARROWING = ("keyword", "markexpr", "lf", "failedfirst_only", "stepwise", "deselect")
 
 #: Checks that fail no test, and of which there is something to say.
-_TOLD = ("better", "changed")
+_TOLD = ("better", "changed", "worse")
 
 
 class Keeper:
@@ -34,12 +37,15 @@ class Keeper:
         self._checks: dict[str, list[Check]] = defaultdict(list)
         self._outcomes: dict[str, str] = {}
         self._collected: set[str] = set()
+        self._modules: dict[str, str] = {}
+        self._unchecked: set[str] = set()
         self._warned: list[str] = []
         self._incomplete = ""
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note the tests of a run without workers."""
         self._collected.update(item.nodeid for item in session.items)
+        self._modules.update(modules_of(session.items))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
@@ -53,8 +59,10 @@ class Keeper:
         output = getattr(node, "workeroutput", {})
         if error or not output:
             self._incomplete = "a worker crashed"
-        elif output.get("gradhealth_left_out"):
-            self.config.stash[LEFT_OUT] = True
+        else:
+            self._modules.update(output.get("gradhealth_modules", {}))
+            if output.get("gradhealth_left_out"):
+                self.config.stash[LEFT_OUT] = True
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """The same where a module could not be collected."""
@@ -63,11 +71,9 @@ class Keeper:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Read the checks off a test's last report, and how it ended off all of them."""
-        before = self._outcomes.get(report.nodeid, "passed")
-        if report.when == "setup":
-            before = "passed"  # of a rerun, the last attempt counts
-        ended = "xfailed" if hasattr(report, "wasxfail") else report.outcome
-        self._outcomes[report.nodeid] = before if ended == "passed" else ended
+        self._note_outcome(report)
+        if getattr(report, UNCHECKED, False):
+            self._unchecked.add(report.nodeid)
         carried: Sequence[Mapping[str, Any]] = getattr(report, CARRIED, ())
         if not carried:
             return
@@ -85,7 +91,12 @@ class Keeper:
         """Write and prune once all tests have run, and count what fails the run beside them."""
         try:
             return (yield)
+        except BaseException:
+            self._incomplete = "the run was interrupted"
+            raise
         finally:
+            if session.shouldstop or session.shouldfail:
+                self._incomplete = self._incomplete or "the run was stopped"
             options = run_options(self.config)
             used = self._checks or self._warned or options.update or options.prune
             if used and not rank() and not self.config.getoption("collectonly", False):
@@ -111,9 +122,7 @@ class Keeper:
     def _conclude(self, session: pytest.Session) -> int:
         """Do what the options say and return how many failures that adds to the run."""
         options = run_options(self.config)
-        failed = 0
-        if options.update:
-            self._write()
+        failed = self._write() if options.update else 0
         self._tell()
         stale = dict(self._stale()) if self._checks or options.prune else {}
         if options.prune:
@@ -121,7 +130,7 @@ class Keeper:
         for file, keys in stale.items():
             self.notes.append(
                 _counted(f"stale in {file}", keys)
-                + f"; pytest --gradhealth-prune removes {_them(keys)}"
+                + f"; {self._command('--gradhealth-prune')} removes {_them(keys)}"
             )
         if stale and "stale" in options.fail_on:
             failed += 1
@@ -137,20 +146,24 @@ class Keeper:
         by_status: dict[str, list[str]] = defaultdict(list)
         for test, checks in sorted(self._checks.items()):
             for check in checks:
-                by_status[check.status].append(check.key)
+                if self._outcomes.get(test) != "xpassed":  # whose baselines no update writes
+                    by_status[check.status].append(check.key)
                 if check.status in _TOLD and self._outcomes.get(test) == "passed":
                     for change in check.comparison.changes:
-                        word = "better" if change.better else "changed"
-                        self.notes.append(f"{word}: {check.key}: {change.message}")
+                        self.notes.append(f"{_word(change)}: {check.key}: {change.message}")
         if by_status["missing"]:
             self.notes.append(
                 _counted("without a baseline", by_status["missing"])
-                + f"; pytest --gradhealth-update writes {_them(by_status['missing'])}"
+                + f"; {self._command('--gradhealth-update')} writes {_them(by_status['missing'])}"
             )
 
-    def _write(self) -> None:
-        """Keep what the tests that passed have measured, and nothing of those that did not."""
+    def _write(self) -> int:
+        """Keep what the tests that passed have measured, and nothing of those that did not.
+
+        Return how many files could not be written.
+        """
         from pytest_gradhealth.baseline.store import read, write
+        from pytest_gradhealth.errors import ProbeError
 
         fresh: dict[str, dict[str, Any]] = defaultdict(dict)
         for test, checks in self._checks.items():
@@ -158,16 +171,22 @@ class Keeper:
                 for check in checks:
                     if check.status == "written":
                         fresh[check.file][check.key] = check
+        failed = 0
         for file, found in sorted(fresh.items()):
             path = self.config.rootpath / file
-            entries = read(path, file)
+            try:
+                entries = read(path, file)
+                write(path, file, entries | {key: check.entry for key, check in found.items()})
+            except ProbeError as error:
+                self.notes.append(str(error))
+                failed += 1
+                continue
             new = sorted(key for key in found if key not in entries)
-            write(path, entries | {key: check.entry for key, check in found.items()})
             changed = sorted(key for key in found if key in entries)
-            parts = [_counted("new", new)] * bool(new) + [_counted("changed", changed)] * bool(
-                changed
-            )
+            parts = [_counted("new", new)] * bool(new)
+            parts += [_counted("changed", changed)] * bool(changed)
             self.notes.append(f"wrote {file}: {'; '.join(parts)}")
+        return failed
 
     def _prune(self, stale: dict[str, list[str]], *, green: bool) -> dict[str, list[str]]:
         """Remove what is stale after a complete run without failures; return what is left."""
@@ -180,7 +199,7 @@ class Keeper:
         for file, keys in stale.items():
             path = self.config.rootpath / file
             entries = read(path, file)
-            write(path, {key: entry for key, entry in entries.items() if key not in keys})
+            write(path, file, {key: entry for key, entry in entries.items() if key not in keys})
             self.notes.append(_counted(f"pruned from {file}", keys))
         return {}
 
@@ -192,10 +211,9 @@ class Keeper:
 
         root, folder = self.config.rootpath, run_options(self.config).folder
         checked = {(check.file, check.key) for checks in self._checks.values() for check in checks}
-        modules = sorted({nodeid.partition("::")[0] for nodeid in self._collected})
-        files = {file_for(root / module, folder): module for module in modules}
+        files = {file_for(Path(path), folder): module for module, path in self._modules.items()}
         for path in sorted({p for file in files for p in file.parent.glob("*.json")}):
-            file = path.relative_to(root).as_posix()
+            file = Path(os.path.relpath(path, root)).as_posix()
             module = files.get(path, "")
             if not module and any(path.parent.parent.glob(f"{path.stem}.*")):
                 continue  # its module was not collected
@@ -209,9 +227,38 @@ class Keeper:
 
     def _is_gone(self, module: str, key: str) -> bool:
         """Whether no test has this key any more: none of its name, or one that no longer checks."""
-        names = {key, key.rpartition("#")[0], key.rpartition(" (")[0]}
-        tests = [f"{module}::{name}" for name in names if f"{module}::{name}" in self._collected]
-        return all(self._outcomes.get(test) == "passed" for test in tests)
+        return all(
+            self._outcomes.get(test) == "passed" and test not in self._unchecked
+            for test in self._collected
+            if test.partition("::")[0] == module and _is_of(key, test, self._grouped)
+        )
+
+    @property
+    def _grouped(self) -> bool:
+        """Whether pytest-xdist adds groups to the names of tests."""
+        return bool(self.config.getoption("dist", None) == "loadgroup")
+
+    def _command(self, option: str) -> str:
+        return f"pytest {option}{from_command_line(self.config)}"
+
+    def _note_outcome(self, report: pytest.TestReport) -> None:
+        """Passed is what has passed to its end; of a test that is run again, the last run counts.
+
+        A subtest only counts where it fails.
+        """
+        test, before = report.nodeid, self._outcomes.get(report.nodeid)
+        ended = "xfailed" if hasattr(report, "wasxfail") else str(report.outcome)
+        if ended == "xfailed" and not report.skipped:
+            ended = "xpassed"
+        if "subtest" in type(report).__name__.lower():
+            if ended == "failed":
+                self._outcomes[test] = ended
+        elif report.when == "setup":
+            self._outcomes[test] = "begun" if ended == "passed" else ended
+        elif report.when == "call" and before == "begun":
+            self._outcomes[test] = "called" if ended == "passed" else ended
+        elif ended != "passed" or (report.when == "teardown" and before == "called"):
+            self._outcomes[test] = ended
 
     def _partial(self) -> str:
         """Why this run does not show what is stale, "" if it does."""
@@ -226,6 +273,27 @@ class Keeper:
         if config.getoption("gradhealth_off"):
             return "gradient checks are switched off"
         return ""
+
+
+def modules_of(items: Iterable[pytest.Item]) -> dict[str, str]:
+    """Where the modules of tests are, by the part of the tests' names that stands for them."""
+    return {item.nodeid.partition("::")[0]: str(item.path) for item in items}
+
+
+def _is_of(key: str, test: str, grouped: bool) -> bool:
+    """Whether a key is that of a check of a test."""
+    name = test.partition("::")[2]
+    for own in {name, name.rpartition("@")[0] if grouped else name}:
+        number = key.removeprefix(f"{own}#")
+        if key == own or (number != key and number.isdigit()):
+            return True
+        if key.startswith(f"{own} (") and key.endswith(")"):
+            return True
+    return False
+
+
+def _word(change: Change) -> str:
+    return "worse" if change.worse else "better" if change.better else "changed"
 
 
 def _them(keys: Sequence[str]) -> str:

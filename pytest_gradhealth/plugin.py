@@ -180,6 +180,14 @@ def pytest_collection_modifyitems(
     return result
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let the controller know where the modules of this worker's tests are."""
+    if hasattr(session.config, "workeroutput"):
+        from pytest_gradhealth.keeper import modules_of
+
+        session.config.workeroutput["gradhealth_modules"] = modules_of(session.items)
+
+
 def pytest_gradhealth_rules() -> Sequence[Rule]:
     """The package's own rules, registered like anyone's."""
     from pytest_gradhealth.rules import built_in_rules

@@ -106,6 +106,15 @@ def run_options(config: pytest.Config) -> RunOptions:
     return options
 
 
+def from_command_line(config: pytest.Config) -> str:
+    """What the command line says of baselines, for a command that is to be typed."""
+    import shlex
+
+    folder = config.getoption("gradhealth_baseline_dir")
+    told = " --gradhealth-baseline" if config.getoption("gradhealth_baseline") else ""
+    return told + (f" --gradhealth-baseline-dir={shlex.quote(folder)}" if folder else "")
+
+
 def in_ci() -> bool:
     """Whether this is a run of continuous integration, as its environment says."""
     return os.environ.get("CI", "").lower() not in ("", "0", "false")

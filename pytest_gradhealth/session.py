@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from pytest_gradhealth.options import OPTIONS
+from pytest_gradhealth.run_options import from_command_line
 
 if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: Attribute of a test report that carries the probes of its phase.
 CARRIED = "gradhealth_probes"
+#: Attribute of the report of a test that has probed and compared nothing with baselines.
+UNCHECKED = "gradhealth_unchecked"
 #: Attribute of a test report that says what a check has failed the test with.
 MESSAGE = "gradhealth_message"
 CONTEXT = pytest.StashKey["TestContext"]()
@@ -104,6 +107,20 @@ def carried(record: Recorded) -> dict[str, Any]:
         "of_fixture": record.of_fixture,
         "environment": environment(),
     }
+
+
+def nodeid_of(item: pytest.Item) -> str:
+    """The node id of a test, without the group that pytest-xdist adds to it before pytest 9."""
+    mark = item.get_closest_marker("xdist_group")
+    if mark is None:
+        return item.nodeid
+    group = mark.kwargs.get("name", mark.args[0] if mark.args else "default")
+    return item.nodeid.removesuffix(f"@{group}")
+
+
+def name_of(item: pytest.Item) -> str:
+    """The name of a test in its module: "TestNet::test_gradients[small]"."""
+    return nodeid_of(item).partition("::")[2] or item.name
 
 
 class TestContext:
@@ -195,15 +212,17 @@ class TestContext:
         import shlex
 
         path = os.path.relpath(self.item.path, self.item.config.invocation_params.dir)
-        _, separator, name = self.item.nodeid.partition("::")
-        return f"pytest {shlex.quote(path.replace(os.sep, '/') + separator + name)}"
+        _, separator, name = nodeid_of(self.item).partition("::")
+        test = path.replace(os.sep, "/") + separator + name
+        return f"pytest {shlex.quote(test)}{from_command_line(self.item.config)}"
 
     @property
     def base_seed(self) -> int:
-        """The first seed: the same for a test in any order and any process."""
+        """The first seed: the same for a test in any order, any process and from any folder."""
         import zlib
 
-        return zlib.crc32(self.item.nodeid.encode()) % 100_000
+        name = f"{self.item.path.name}::{name_of(self.item)}"
+        return zlib.crc32(name.encode("utf-8", "surrogatepass")) % 100_000
 
     def begin(self) -> None:
         """Skip the test when checks are switched off."""
@@ -243,6 +262,8 @@ class TestContext:
 
         If not everything is wanted, only what was checked against baselines and what warns.
         """
+        if self.recorded and not any(record.checks for record in self.recorded):
+            setattr(report, UNCHECKED, True)
         records = [r for r in self.recorded if everything or r.checks]
         if records:
             setattr(report, CARRIED, [carried(record) for record in records])

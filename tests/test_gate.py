@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -360,6 +361,163 @@ def test_a_run_that_is_not_whole_prunes_nothing(
     assert Path(FILE).read_bytes() == before
 
 
+INTERRUPTED = """
+import os, pytest
+from nets import BATCH, net
+
+def test_net(gradhealth):
+    if os.environ.get("INTERRUPT") == "key":
+        raise KeyboardInterrupt
+    if os.environ.get("INTERRUPT") == "exit":
+        pytest.exit("enough")
+    gradhealth.assert_matches_baseline(net(), **BATCH)
+
+def test_deep(gradhealth):
+    gradhealth.assert_matches_baseline(net(layers=6), **BATCH)
+"""
+
+
+@pytest.mark.parametrize("how", ["key", "exit"])
+def test_an_interrupted_run_prunes_nothing(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    pytester.makepyfile(test_models=INTERRUPTED)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=2)
+    before = Path(FILE).read_bytes()
+    monkeypatch.setenv("INTERRUPT", how)
+    pytester.runpytest_subprocess("--gradhealth-update", "--gradhealth-prune")
+    assert Path(FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--setup-plan", "--setup-only", "--collect-only"])
+def test_a_run_without_calls_prunes_nothing(pytester: pytest.Pytester, option: str) -> None:
+    pytester.makepyfile(test_models=TWO)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=2)
+    run(pytester, "--gradhealth-prune", option)
+    assert sorted(kept()) == ["test_deep", "test_net"]
+
+
+def test_what_the_command_line_says_of_baselines_is_in_the_commands(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_models=TWO.replace("assert_matches_baseline", "assert_no_exploding"))
+    given = ("--gradhealth-baseline", "--gradhealth-baseline-dir=my kept")
+    run(pytester, *given, "--gradhealth-update").assert_outcomes(passed=2)
+    file = "my kept/test_models.json"
+    assert sorted(kept(file)) == ["test_deep", "test_net"]
+    # Without them, nothing is compared, which does not make it stale.
+    run(pytester, "--gradhealth-prune", given[1]).assert_outcomes(passed=2)
+    assert sorted(kept(file)) == ["test_deep", "test_net"]
+    damage(pytester)
+    result = run(pytester, *given)
+    result.assert_outcomes(failed=2)
+    asked = "--gradhealth-baseline --gradhealth-baseline-dir='my kept'"
+    result.stdout.fnmatch_lines(
+        [f"accept: pytest test_models.py::test_net {asked} --gradhealth-update"]
+    )
+    pytester.makepyfile(
+        nets=NETS, test_models=ONE.replace("assert_matches_baseline", "assert_no_exploding")
+    )
+    result = run(pytester, *given)
+    result.stdout.fnmatch_lines(
+        [f"stale in {file}: test_deep; pytest --gradhealth-prune {asked} removes it"]
+    )
+
+
+def test_tests_outside_the_root_have_baselines_beside_them(pytester: pytest.Pytester) -> None:
+    for folder in ("project", "other"):
+        for name, text in (("nets", NETS), ("test_models", TWO)):
+            path = pytester.mkdir(folder) if not Path(folder).is_dir() else Path(folder).resolve()
+            (path / f"{name}.py").write_text(text)
+    root = Path("project").resolve()
+    (root / "pytest.ini").write_text("[pytest]\n")
+    run(pytester, "project", "--gradhealth-update").assert_outcomes(passed=2)
+    (Path("other") / "test_models.py").write_text(ONE)
+    result = pytester.runpytest_subprocess(
+        "-c", "project/pytest.ini", "--rootdir=project", "other", "--gradhealth-update",
+        "--gradhealth-prune",
+    )  # fmt: skip
+    result.assert_outcomes(passed=1)
+    assert sorted(kept(f"project/{FILE}")) == ["test_deep", "test_net"]
+    assert sorted(kept(f"other/{FILE}")) == ["test_net"]
+
+
+@pytest.mark.parametrize("name", ["decoder (deep)", "layer #2", "plain"])
+def test_any_name_of_a_check_belongs_to_its_test(pytester: pytest.Pytester, name: str) -> None:
+    named = ONE.replace("**BATCH", f"**BATCH, name={name!r}")
+    pytester.makepyfile(test_models=named)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=1)
+    skipped = named.replace("def test_net", "import pytest\n@pytest.mark.skip\ndef test_net")
+    pytester.makepyfile(test_models=skipped)
+    run(pytester, "--gradhealth-prune").assert_outcomes(skipped=1)
+    assert list(kept()) == [f"test_net ({name})"]
+
+
+def test_a_file_that_cannot_be_written_is_said_and_the_others_are_written(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile(test_models=ONE, test_others=ONE)
+    make = tempfile.mkstemp
+
+    def refuse(*, prefix: str, dir: Path, suffix: str) -> tuple[int, str]:  # noqa: A002
+        if "models" in prefix:
+            raise PermissionError(13, "Permission denied")
+        return make(prefix=prefix, dir=dir, suffix=suffix)
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    result = run(pytester, "--gradhealth-update")
+    result.assert_outcomes(passed=2)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            f"{FILE} cannot be written ([[]Errno 13] Permission denied)",
+            "wrote __gradhealth__/test_others.json: new: test_net",
+        ]
+    )
+
+
+def test_a_regression_that_is_not_to_fail_is_told(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=ONE)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=1)
+    damage(pytester)
+    result = run(pytester, "--gradhealth-fail-on=missing")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["worse: test_net: x* of the gradient reaches 0 (Linear); *"])
+
+
+def test_a_test_that_was_to_fail_and_passes_is_not_without_a_baseline(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        test_models=ONE.replace("def test_net", "import pytest\n@pytest.mark.xfail\ndef test_net")
+    )
+    result = run(pytester)
+    result.assert_outcomes(xpassed=1)
+    assert "without a baseline" not in result.stdout.str()
+
+
+SUBTESTS = """
+import pytest
+from nets import BATCH, net
+
+def test_net(gradhealth, subtests):
+    with subtests.test("skipped"):
+        pytest.skip("not here")
+    with subtests.test("checked"):
+        gradhealth.assert_matches_baseline(net(), **BATCH)
+"""
+
+
+def test_a_subtest_that_is_skipped_does_not_keep_a_baseline_from_being_written(
+    pytester: pytest.Pytester,
+) -> None:
+    if not hasattr(pytest, "Subtests"):
+        pytest.skip("subtests came with pytest 9")
+    pytester.makepyfile(test_models=SUBTESTS)
+    run(pytester, "--gradhealth-update")
+    assert list(kept()) == ["test_net"]
+
+
 def test_tests_that_a_plugin_takes_without_a_word_are_not_stale(
     pytester: pytest.Pytester, workers: tuple[str, ...]
 ) -> None:
@@ -420,7 +578,8 @@ def test_a_change_for_the_better_is_told_and_passes(pytester: pytest.Pytester) -
 def test_limits_can_be_set_anywhere(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_models=ONE)
     run(pytester, "--gradhealth-update").assert_outcomes(passed=1)
-    damage(pytester)
+    smaller = "    nn.init.normal_(parts[2].weight, std=0.05)\n    return nn.Sequential"
+    pytester.makepyfile(nets=NETS.replace("    return nn.Sequential", smaller))
     run(pytester, "--gradhealth-max-path-change=9").assert_outcomes(passed=1)
     result = run(pytester, "--gradhealth-max-path-change=9", "--gradhealth-max-step-change=0.1")
     result.assert_outcomes(failed=1)

@@ -155,7 +155,8 @@ def baseline(name: str) -> Entry:
 
 
 def against_baseline(name: str, diagnosis: Diagnosis) -> Comparison:
-    return compare(baseline(name), entry_of(diagnosis, {}), PATH, STEP)
+    layers = {(output.name, output.type) for output in diagnosis.profile.outputs}
+    return compare(baseline(name), entry_of(diagnosis, {}), PATH, STEP, layers)
 
 
 # Damage
@@ -184,6 +185,14 @@ def without_skips(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, (Block, Layer)):
             module.skip = False
+
+
+def frozen(*names: str) -> Change:
+    def change(model: nn.Module) -> None:
+        for name in names:
+            model.get_submodule(name).requires_grad_(False)
+
+    return change
 
 
 class Detach(nn.Module):
@@ -288,14 +297,27 @@ DAMAGE: Mapping[str, Damage] = {
         scaled(10.0, nn.Conv2d),
         harmless="more gradient reaches them, and the outputs grow by less than a decade",
     ),
-    "linear weights times 10": Damage("lenet", scaled(10.0, nn.Linear)),
+    "linear weights times 10": Damage(
+        "lenet",
+        scaled(10.0, nn.Linear),
+        harmless="more gradient reaches the first layer, and the outputs stay below an RMS of 10",
+    ),
+    "the first layer frozen": Damage("lenet", frozen("features.0")),
+    "all but the head frozen": Damage("resnet", frozen("stem", "norm", "blocks")),
+    "the embedding frozen": Damage("transformer", frozen("embed")),
     "a detach in the middle": Damage("lenet", inserted("features.3", Detach)),
     "a rounding in the middle": Damage("lenet", inserted("features.3", Round)),
     "outputs scaled down": Damage("lenet", inserted("classifier.1", lambda: Scale(0.01))),
     "a layer times 8": Damage("lenet", deepened),
     "a layer of zeros": Damage("lenet", filled(0.0, "classifier.3.weight")),
     "a bias that kills all units": Damage("lenet", filled(-100.0, "classifier.1.bias")),
-    "a softmax before the loss": Damage("lenet", inserted("classifier.5", lambda: nn.Softmax(1))),
+    "a softmax before the loss": Damage(
+        "lenet",
+        inserted("classifier.5", lambda: nn.Softmax(1)),
+        harmless="all gradients shrink by one factor, which Adam takes out; in a model that leaves"
+        " the softmax to its loss, or takes it over, the same is no damage. The verdict becomes a"
+        " warning, which is told",
+    ),
     "skips removed, sigmoid": Damage("resnet", both(without_skips, swapped(nn.ReLU, nn.Sigmoid))),
     "norms and skips removed": Damage(
         "resnet", both(without_skips, swapped(nn.BatchNorm2d, nn.Identity))

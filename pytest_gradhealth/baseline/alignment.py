@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from pytest_gradhealth.baseline.entry import KeptPath, KeptPoint
+
+#: Pairs of layers, or of paths, up to which the best pairing is looked for.
+MOST = 2**17
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,12 @@ def aligned(before: Sequence[KeptPoint], after: Sequence[KeptPoint]) -> list[Pai
 def path_pairs(
     before: Sequence[KeptPath], after: Sequence[KeptPath]
 ) -> list[tuple[KeptPath | None, KeptPath | None]]:
-    """Pair the paths of two entries by their first layer, then what is left over in order."""
+    """Pair the paths of two entries by their first layer, then those that are most alike.
+
+    Models are renamed, wrapped and called in another order: alike are paths with the same end of
+    the first layer's name ("emb.tok" and "tok"), then those with the same types of layers, then
+    those with the nearest ratio.
+    """
     pairs: list[tuple[KeptPath | None, KeptPath | None]] = []
     old, new = [], list(after)
     for path in before:
@@ -52,14 +61,36 @@ def path_pairs(
         else:
             new.remove(found)
             pairs.append((path, found))
+    while old and new and len(old) * len(new) <= MOST:
+        i, j = min(itertools.product(range(len(old)), range(len(new))), key=_unlikeness(old, new))
+        pairs.append((old.pop(i), new.pop(j)))
     return pairs + list(itertools.zip_longest(old, new))
+
+
+def _unlikeness(
+    old: Sequence[KeptPath], new: Sequence[KeptPath]
+) -> Callable[[tuple[int, int]], tuple[float, ...]]:
+    types = {id(path): [point.type for point in path.points] for path in (*old, *new)}
+    names = {id(path): path.first.layer.split(".")[::-1] for path in (*old, *new)}
+
+    def unlikeness(places: tuple[int, int]) -> tuple[float, ...]:
+        one, other = old[places[0]], new[places[1]]
+        tails = zip(names[id(one)], names[id(other)], strict=False)
+        common = len([*itertools.takewhile(lambda parts: parts[0] == parts[1], tails)])
+        apart = abs(one.ratio - other.ratio) if one.ratio != other.ratio else 0.0
+        same = types[id(one)] == types[id(other)]
+        return -common, not same, math.inf if math.isnan(apart) else apart
+
+    return unlikeness
 
 
 def _by_type(
     before: Sequence[KeptPoint], after: Sequence[KeptPoint], old: range, new: range
 ) -> Iterator[Pair]:
     types = [before[i].type for i in old], [after[j].type for j in new]
-    for mine, theirs, same in _blocks(*types):
+    # Few types in long repetitions are what takes difflib cubic time.
+    blocks = _blocks if len(old) * len(new) <= MOST else _ends
+    for mine, theirs, same in blocks(*types):
         left = [old[i] for i in mine]
         right = [new[j] for j in theirs]
         if same or len(left) == len(right):
@@ -67,6 +98,18 @@ def _by_type(
         else:
             yield from (Pair(i, None) for i in left)
             yield from (Pair(None, j) for j in right)
+
+
+def _ends(before: Sequence[str], after: Sequence[str]) -> Iterator[tuple[range, range, bool]]:
+    """What two sequences have in common at both ends, and what lies in between."""
+    shorter = min(len(before), len(after))
+    head = next((k for k in range(shorter) if before[k] != after[k]), shorter)
+    room = range(shorter - head)
+    tail = next((k for k in room if before[-1 - k] != after[-1 - k]), len(room))
+    i, j = len(before) - tail, len(after) - tail
+    yield range(head), range(head), True
+    yield range(head, i), range(head, j), False
+    yield range(i, len(before)), range(j, len(after)), True
 
 
 def _blocks(before: Sequence[str], after: Sequence[str]) -> Iterator[tuple[range, range, bool]]:

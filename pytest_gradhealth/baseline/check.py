@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from pytest_gradhealth.baseline.comparison import Comparison, compare, is_same
+from pytest_gradhealth.baseline.comparison import Comparison, Layers, compare, is_same
 from pytest_gradhealth.baseline.entry import Entry
 from pytest_gradhealth.records import Limit
 
@@ -38,18 +39,27 @@ def check_entry(
     key: str,
     max_path: Limit,
     max_step: Limit,
+    later: Entry | None = None,
+    layers: Layers | None = None,
     update: bool = False,
     optional: bool = False,
 ) -> Check:
     """Compare an entry with what is kept under its key.
 
-    With `update` it is to be kept itself; what is `optional` may have nothing to be compared with.
+    What looks worse, and does not after the steps of a second look (`later`), is not worse; nor is
+    a path that is silent at first and was found to learn: a last layer that starts at zero.
+    `layers` are those of the model. With `update` the entry is to be kept itself; what is
+    `optional` may have nothing to be compared with.
     """
     before = kept.get(key)
     if before is None:
         status: CheckStatus = "written" if update else "new" if optional else "missing"
         return Check(file, key, status, entry)
-    comparison = compare(before, entry, max_path, max_step)
+    comparison = compare(before, entry, max_path, max_step, layers)
+    if comparison.worse and later is not None:
+        comparison = _forgiving(comparison, entry)
+        second = compare(before, later, max_path, max_step, layers)
+        comparison = comparison if second.worse else second
     if update:
         status = "same" if is_same(before, entry) and not comparison.changes else "written"
     elif comparison.worse:
@@ -59,3 +69,15 @@ def check_entry(
     else:
         status = "changed" if comparison.changes else "same"
     return Check(file, key, status, entry, before, comparison)
+
+
+def _forgiving(comparison: Comparison, entry: Entry) -> Comparison:
+    """The same, but silence is neither better nor worse where the rules have found it harmless."""
+    if entry.verdict == "failure":
+        return comparison
+    changes = [
+        replace(change, worse=change.worse and change.after != -math.inf)
+        for change in comparison.changes
+    ]
+    changes.sort(key=lambda change: not change.worse)
+    return replace(comparison, changes=tuple(changes))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pytest_gradhealth.baseline.alignment import Pair, aligned, path_pairs
 from pytest_gradhealth.baseline.entry import Entry, KeptPath
 from pytest_gradhealth.records import Limit
-from pytest_gradhealth.wording import count, factor, number
+from pytest_gradhealth.wording import factor, number
 
-ChangeKind = Literal["verdict", "path", "step", "output", "lost", "new"]
+ChangeKind = Literal["verdict", "path", "step", "output", "lost", "gone", "new"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,15 @@ class PathComparison:
     after: KeptPath
     pairs: tuple[Pair, ...]
 
+    def ratios(self) -> tuple[float, float]:
+        """First layer over the last that both have, before and after, in decades."""
+        both = [p for p in self.pairs if p.before is not None and p.after is not None]
+        if not both:
+            return self.before.ratio, self.after.ratio
+        return _ratio_to(self.before, both[-1].before), _ratio_to(self.after, both[-1].after)
+
     def steps(self) -> Iterator[tuple[Pair, Pair, float, float]]:
-        """The decades from each layer that both have to the next one: there, here, and how much.
+        """The decades from each layer that both have to the next one: far, near, before and after.
 
         Layers that only one of them has lie in between, and count with the step.
         """
@@ -53,6 +60,17 @@ class PathComparison:
                 _gain(self.before, far.before, near.before),
                 _gain(self.after, far.after, near.after),
             )
+
+    def is_same(self, far: Pair, near: Pair) -> bool:
+        """Whether a step is between layers of the same types, with none that is new or gone."""
+        old, new = (
+            [point.type for point in path.points[first : (last or 0) + 1]]
+            for path, first, last in (
+                (self.before, far.before, near.before),
+                (self.after, far.after, near.after),
+            )
+        )
+        return old == new
 
 
 @dataclass(frozen=True)
@@ -73,13 +91,26 @@ class Comparison:
         return tuple(change for change in self.changes if change.better)
 
 
-def compare(before: Entry, after: Entry, max_path: Limit, max_step: Limit) -> Comparison:
+#: The layers of a model: name and type.
+Layers = Collection[tuple[str, str]]
+
+
+def compare(
+    before: Entry,
+    after: Entry,
+    max_path: Limit,
+    max_step: Limit,
+    layers: Layers | None = None,
+) -> Comparison:
     """Compare what was measured with a baseline.
 
     Worse is a path ratio that is farther from 1 by more than `max_path` decades, a step from layer
-    to layer by more than `max_step`, outputs that have grown by more than that, a path that is
-    gone, or a verdict that has become "failure". As much in the other direction is better, and
-    reported.
+    to layer by more than `max_step`, large outputs that have grown by more than that, a first layer
+    that is still there (one of `layers`, those of the model) and gets no gradient any more, or a
+    verdict that has become "failure". As much in the other direction is better, and reported.
+
+    Ratios are taken from the last layer that both have, since what is behind it may as well be a
+    part of the loss; steps where both have the same types of layers and nothing in between.
     """
     changes: list[Change] = []
     paths: list[PathComparison] = []
@@ -87,8 +118,12 @@ def compare(before: Entry, after: Entry, max_path: Limit, max_step: Limit) -> Co
         changes.append(_verdict(before, after))
     changes += _output_changes(before.output, after.output, max_step)
     for old, new in path_pairs(before.paths, after.paths):
+        if old is not None and _is_lost(old, new, after, layers):
+            changes.append(_lost(old))
+            new = None
+        elif old is None or new is None:
+            changes.append(_gone_or_new(old, new))
         if old is None or new is None:
-            changes.append(_lost_or_new(old, new))
             continue
         path = PathComparison(old, new, tuple(aligned(old.points, new.points)))
         paths.append(path)
@@ -131,18 +166,35 @@ def _verdict(before: Entry, after: Entry) -> Change:
     return Change("verdict", after.verdict == "failure", "", message, better=better)
 
 
-def _lost_or_new(old: KeptPath | None, new: KeptPath | None) -> Change:
+def _is_lost(old: KeptPath, new: KeptPath | None, after: Entry, layers: Layers | None) -> bool:
+    """Whether the first layer of a path is on none any more, though the model still has it."""
+    first = old.first
+    there = new is None if layers is None else (first.layer, first.type) in layers
+    return there and not any(
+        first.layer == point.layer for path in after.paths for point in path.points
+    )
+
+
+def _lost(old: KeptPath) -> Change:
+    message = f"no gradient reaches {old.first.title} any more: is it frozen, or cut off?"
+    return Change("lost", True, old.first.layer, message, old.ratio)
+
+
+def _gone_or_new(old: KeptPath | None, new: KeptPath | None) -> Change:
     if new is None and old is not None:
-        message = f"no gradient path starts at {old.first.title} any more"
-        return Change("lost", True, old.first.layer, message, old.ratio)
+        message = f"the gradient path that starts at {old.first.title} is gone with that layer"
+        return Change("gone", False, old.first.layer, message, old.ratio)
     assert new is not None
     message = f"a gradient path starts at {new.first.title}, which is new"
     return Change("new", False, new.first.layer, message, after=new.ratio)
 
 
 def _output_changes(before: float | None, after: float | None, limit: Limit) -> Iterator[Change]:
-    """Outputs that have grown: what makes them large makes every gradient large or flat."""
-    if before is None or after is None or not after - before > limit.value:
+    """Outputs that have grown large: what makes them so makes every gradient large or flat.
+
+    From an RMS of 1, below which outputs (those of a head that starts at zero) may grow at will.
+    """
+    if before is None or after is None or not after - max(before, 0.0) > limit.value:
         return
     message = (
         f"the model's outputs have grown by {factor(after - before)}, to an RMS of"
@@ -154,31 +206,29 @@ def _output_changes(before: float | None, after: float | None, limit: Limit) -> 
 
 def _path_changes(path: PathComparison, limit: Limit) -> Iterator[Change]:
     old, new = path.before, path.after
-    grown = _distance(new.ratio) - _distance(old.ratio)
+    was, now = path.ratios()
+    grown = _distance(now) - _distance(was)
     if not abs(grown) > limit.value:
         return
     first = new.first.title
     if old.first.layer != new.first.layer:
         first += f", {old.first.title} in the baseline"
     message = (
-        f"{factor(new.ratio)} of the gradient reaches {first}; it was {factor(old.ratio)}"
-        f"{_by(grown, limit)}"
+        f"{factor(now)} of the gradient reaches {first}; it was {factor(was)}{_by(grown, limit)}"
     )
-    yield Change("path", grown > 0, new.first.layer, message, old.ratio, new.ratio, grown < 0)
+    yield Change("path", grown > 0, new.first.layer, message, was, now, grown < 0)
 
 
 def _step_changes(path: PathComparison, limit: Limit) -> Iterator[Change]:
     for far, near, was, now in path.steps():
         grown = _distance(now) - _distance(was)
-        if not abs(grown) > limit.value:
+        if not abs(grown) > limit.value or not path.is_same(far, near):
             continue
         assert far.after is not None
         assert near.after is not None
         layer, source = path.after.points[far.after], path.after.points[near.after]
-        between = near.after - far.after - 1
-        way = f" over {count(between, 'layer')} in between" if between else ""
         message = (
-            f"from {source.title} to {layer.title}{way} the gradient changes by {factor(now)};"
+            f"from {source.title} to {layer.title} the gradient changes by {factor(now)};"
             f" it was {factor(was)}{_by(grown, limit)}"
         )
         yield Change("step", grown > 0, layer.layer, message, was, now, grown < 0)
@@ -196,6 +246,13 @@ def _gain(path: KeptPath, far: int | None, near: int | None) -> float:
     assert near is not None
     here, there = path.points[far].norm, path.points[near].norm
     return 0.0 if here == there else here - there
+
+
+def _ratio_to(path: KeptPath, place: int | None) -> float:
+    """The ratio of a path if it ended at one of its points."""
+    assert place is not None
+    more = path.points[place].norm - path.points[-1].norm
+    return path.ratio - more if math.isfinite(more) else path.ratio
 
 
 def _distance(ratio: float) -> float:

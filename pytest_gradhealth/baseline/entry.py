@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pytest_gradhealth.records import Diagnosis, GradientPath, Verdict
+from pytest_gradhealth.records import Diagnosis, GradientPath, GradientProfile, Verdict
 
 #: Decimals of a decade that are kept: a hundredth is 2 %.
 DECIMALS = 2
@@ -54,8 +54,10 @@ class Entry:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def entry_of(diagnosis: Diagnosis, environment: Mapping[str, str]) -> Entry:
-    """Reduce a diagnosis to what a baseline keeps: the first look under the decisive seed.
+def entry_of(
+    diagnosis: Diagnosis, environment: Mapping[str, str], look: GradientProfile | None = None
+) -> Entry:
+    """Reduce a diagnosis to what a baseline keeps: by default the first look under its seed.
 
     >>> from pytest_gradhealth.records import GradientPath, GradientProfile, PathPoint
     >>> first = PathPoint("0", "Linear", (8, 4), norm=0.01, numel=32)
@@ -66,15 +68,15 @@ def entry_of(diagnosis: Diagnosis, environment: Mapping[str, str]) -> Entry:
     """
     return Entry(
         verdict=diagnosis.verdict,
-        paths=tuple(_paths(diagnosis)),
-        output=None if (size := diagnosis.profile.magnitude) is None else _decades(size),
+        paths=tuple(_paths(look or diagnosis.profile)),
+        output=None if (size := (look or diagnosis.profile).magnitude) is None else _decades(size),
         limits={name: limit.value for name, limit in sorted(diagnosis.limits.items())},
         environment={"device": diagnosis.device, "optimizer": diagnosis.optimizer, **environment},
     )
 
 
-def _paths(diagnosis: Diagnosis) -> Iterator[KeptPath]:
-    for path in diagnosis.profile.judged_paths:
+def _paths(look: GradientProfile) -> Iterator[KeptPath]:
+    for path in look.judged_paths:
         points = tuple(KeptPoint(p.label, p.type, _decades(p.norm)) for p in path.points)
         yield KeptPath(_rounded(_ratio(path)), points)
 

@@ -25,13 +25,13 @@ def regression(
     diagnosis: Diagnosis,
     *,
     rerun: str = "",
-    of_run: bool = False,
+    compared: str = "",
     verbose: bool = False,
 ) -> str:
     """Return the message for a model that is worse than its baseline.
 
-    `rerun` is the command that runs the test alone. `of_run` says that the baseline is the report
-    of another run, which no update of this one changes.
+    `rerun` is the command that runs the test alone. `compared` is the option that compares with the
+    report of another run, if that is the baseline: no update of this one changes it.
     """
     changes = check.comparison.worse
     lines = [f"{shortened(c.message, LONGEST_LINE)} [regression]" for c in changes[:MOST_CHANGES]]
@@ -44,7 +44,7 @@ def regression(
     path = _worst(check)
     if path is not None:
         blocks.append(comparison_table(path, verbose=verbose))
-    blocks.append(_next(check, rerun) if of_run else _accept(check, rerun))
+    blocks.append(_next(compared, rerun) if compared else _accept(check, rerun))
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -152,13 +152,10 @@ def _accept(check: Check, rerun: str) -> str:
     )
 
 
-def _next(check: Check, rerun: str) -> str:
+def _next(compared: str, rerun: str) -> str:
     if not rerun:
         return ""
-    return (
-        f"next:   {printable(rerun)} --gradhealth-compare={printable(check.file)} -v\n"
-        "        (shows all layers)"
-    )
+    return f"next:   {printable(rerun)} {printable(compared)} -v\n        (shows all layers)"
 
 
 def listed(keys: Sequence[str]) -> str:

@@ -33,20 +33,25 @@ def read(path: Path, shown: str) -> dict[str, Entry]:
     Raises ProbeError, calling the file `shown`, for one that cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ProbeError(f"{shown} cannot be read ({error})") from error
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=_without_repeats)
         version = data["version"]
+        if type(version) is not int or version < 1:
+            raise ValueError(f"version is {version!r}")
         if version > VERSION:
             raise ProbeError(
                 f"{shown} was written by a newer version (format {version}, this one reads up to"
                 f" {VERSION}); update pytest-gradhealth"
             )
-        return {key: from_plain(Entry, entry) for key, entry in data["entries"].items()}
+        entries = {key: from_plain(Entry, entry) for key, entry in data["entries"].items()}
+        for key, entry in entries.items():
+            _check(key, entry)
+        return entries
     except ProbeError:
         raise
     except Exception as error:
@@ -56,8 +61,39 @@ def read(path: Path, shown: str) -> dict[str, Entry]:
         ) from error
 
 
-def write(path: Path, entries: Mapping[str, Entry]) -> None:
-    """Write all entries of a file, sorted by key; without any, remove it and its empty folder."""
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object with every key once; a merge that has kept both sides has some twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key in found if sum(name == key for name, _ in pairs) > 1)
+        raise ValueError(f"{twice!r} is in it twice")
+    return found
+
+
+def _check(key: str, entry: Entry) -> None:
+    """Raise ValueError for what no measurement can have written."""
+    points = [point for path in entry.paths for point in path.points]
+    texts = [text for point in points for text in (point.layer, point.type)]
+    if (
+        entry.verdict not in ("healthy", "warning", "failure")
+        or not all(path.points for path in entry.paths)
+        or not all(isinstance(text, str) for text in texts)
+    ):
+        raise ValueError(f"the entry {key!r} is incomplete")
+
+
+def write(path: Path, shown: str, entries: Mapping[str, Entry]) -> None:
+    """Write all entries of a file, sorted by key; without any, remove it and its empty folder.
+
+    Raises ProbeError, calling the file `shown`, where that is not possible.
+    """
+    try:
+        _write(path.resolve(), entries)
+    except OSError as error:
+        raise ProbeError(f"{shown} cannot be written ({error})") from error
+
+
+def _write(path: Path, entries: Mapping[str, Entry]) -> None:
     if not entries:
         path.unlink(missing_ok=True)
         with suppress(OSError):
