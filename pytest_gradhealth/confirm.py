@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pytest_gradhealth.capture import Look, Subject, named_parameters
+from pytest_gradhealth.capture import Look, Subject
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.guard import unguarded
 from pytest_gradhealth.isolation import held_tensors, isolated
 from pytest_gradhealth.optimizers import OptimizerLike, build, copy_into
 from pytest_gradhealth.packed import whole
+from pytest_gradhealth.parameters import named_parameters
 from pytest_gradhealth.through_time import look_through_time
 from pytest_gradhealth.training import train
 from pytest_gradhealth.wrappers import is_fsdp
@@ -39,8 +41,9 @@ def copied(
     loss = subject.loss if isinstance(subject.loss, nn.Module) else None
     instance = optimizer if isinstance(optimizer, Optimizer) else None
     try:
-        memo: dict[int, Any] = {id(t): t.detach().clone() for t in _computed(subject.modules)}
-        model, loss = copy.deepcopy((subject.model, loss), memo)
+        with unguarded():
+            memo: dict[int, Any] = {id(t): t.detach().clone() for t in _computed(subject.modules)}
+            model, loss = copy.deepcopy((subject.model, loss), memo)
         _rebind_compiled(subject.modules, memo)
         if instance is not None:
             instance = copy_into(instance, memo)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import operator
 import random
 import sys
 import types
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pytest_gradhealth.guard import WriteGuard
 from pytest_gradhealth.packed import own_part
 from pytest_gradhealth.wrappers import is_fsdp
 
@@ -41,10 +43,13 @@ def isolated(modules: Iterable[nn.Module], device: torch.device) -> Iterator[Non
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.callback(_restore_modes())
         stack.callback(_restore_random_state(device))
+        guard = WriteGuard()
         for module in modules:
             _reshard(module)
-            stack.callback(_restore_module(module))
+            stack.callback(_restore_module(module, guard))
             stack.callback(_reshard, module)
+        if guard.watches:
+            stack.enter_context(guard)
         yield
 
 
@@ -151,9 +156,9 @@ def _accelerator_states(device: torch.device) -> list[tuple[Any, Any, Tensor]]:
     return [(module, i, module.get_rng_state(i)) for i in range(torch.accelerator.device_count())]
 
 
-def _restore_module(root: nn.Module) -> Undo:
+def _restore_module(root: nn.Module, guard: WriteGuard) -> Undo:
     contents = _Contents(root)
-    undo_tensors = [_restore_tensor(tensor) for tensor in contents.tensors.values()]
+    undo_tensors = [_restore_tensor(tensor, guard) for tensor in contents.tensors.values()]
 
     def undo() -> None:
         contents.put_back()
@@ -172,6 +177,7 @@ class _Contents:
     def __init__(self, root: nn.Module) -> None:
         self.tensors: dict[int, Tensor] = {}
         self._containers: list[tuple[Any, Any]] = []
+        self._empty: list[Any] = []
         self._others: list[Callable[[], object]] = []
         seen: set[int] = set()
         waiting: list[Any] = [root]
@@ -179,16 +185,22 @@ class _Contents:
             value = waiting.pop()
             if id(value) not in seen:
                 seen.add(id(value))
-                waiting += self._keep(value)
+                waiting += [item for item in self._keep(value) if type(item) not in _ATOMS]
 
     def _keep(self, value: Any) -> Iterable[Any]:
         """Note one value and return what is in it."""
         if isinstance(value, Tensor):
             self.tensors[id(value)] = value
         elif isinstance(value, nn.Module):
-            return [value.__dict__]
+            return self._keep_dict(value.__dict__)
+        elif isinstance(value, dict):
+            return self._keep_dict(value)
         elif isinstance(value, tuple):
             return value
+        elif isinstance(value, (list, set, deque)):
+            base = next(kind for kind in (list, set, deque) if isinstance(value, kind))
+            self._containers.append((value, base(value)))
+            return value if len(value) <= self.longest else ()
         elif isinstance(value, torch.Generator):
             self._others.append(partial(value.set_state, value.get_state()))
         elif isinstance(value, random.Random):
@@ -200,21 +212,24 @@ class _Contents:
             self._others.append(partial(value.set_state, value.get_state()))
         elif _is_array(value):
             self._others.append(partial(value.__setitem__, ..., value.copy()))
-        elif isinstance(value, dict):
-            self._containers.append((value, dict(value)))
-            return value.values() if len(value) <= self.longest else ()
-        elif isinstance(value, (list, set, deque)):
-            base = next(kind for kind in (list, set, deque) if isinstance(value, kind))
-            self._containers.append((value, base(value)))
-            return value if len(value) <= self.longest else ()
         elif _is_plain_object(value):
-            return [value.__dict__]
+            return self._keep_dict(value.__dict__)
         return ()
+
+    def _keep_dict(self, value: dict[Any, Any]) -> Iterable[Any]:
+        if not value:
+            self._empty.append(value)
+            return ()
+        self._containers.append((value, dict(value)))
+        return value.values() if len(value) <= self.longest else ()
 
     def put_back(self) -> None:
         """Make everything hold what it held; containers that still do are not touched."""
         for undo in self._others:
             undo()
+        for container in self._empty:
+            if container:
+                container.clear()
         for container, content in self._containers:
             if isinstance(container, dict):
                 if not _is_same_dict(container, content):
@@ -228,6 +243,15 @@ class _Contents:
             elif not _is_same_sequence(container, content):
                 container.clear()
                 container.extend(content)
+
+
+#: What holds nothing that could change.
+_ATOMS = frozenset(
+    {
+        *(bool, int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device),
+        *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType),
+    }
+)
 
 
 def _is_plain_object(value: object) -> bool:
@@ -263,23 +287,21 @@ def _is_array(value: object) -> bool:
 
 
 def _is_same_dict(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
-    pairs = zip(one.items(), other.items(), strict=True)
-    return len(one) == len(other) and all(
-        mine is theirs and a is b for (mine, a), (theirs, b) in pairs
-    )
+    return _is_same_sequence(one, other) and _is_same_sequence(one.values(), other.values())
 
 
-def _is_same_sequence(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
+def _is_same_sequence(one: Collection[Any], other: Collection[Any]) -> bool:
+    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
-def _restore_tensor(tensor: Tensor) -> Undo:
+def _restore_tensor(tensor: Tensor, guard: WriteGuard) -> Undo:
     """Undo what happens to a tensor: value, memory, gradient, flags and hooks.
 
     Values are written through `.data`, which leaves no trace in the version counter: a graph that
     the caller built before can still be back-propagated.
     """
-    data, value = tensor.data, tensor.detach().clone()
+    data = tensor.data
+    value = None if guard.watch(tensor) else tensor.detach().clone()
     leaf, requires_grad = tensor.is_leaf, tensor.requires_grad
     gradient = tensor.grad if leaf else None
     hooks, registered = tensor._backward_hooks, dict(tensor._backward_hooks or {})
@@ -288,16 +310,18 @@ def _restore_tensor(tensor: Tensor) -> Undo:
         tensor.grad = None
 
     def undo() -> None:
+        before = guard.copy_of(tensor) if value is None else value
         with torch.no_grad():
             if leaf and not tensor.is_leaf and not tensor._is_view():
                 tensor.detach_()
             if data.layout != torch.strided:
-                tensor.data = value
+                assert before is not None
+                tensor.data = before
             else:
                 if not _is_same_memory(tensor, data):
                     tensor.data = data
-                if not _overlaps_itself(data):
-                    data.copy_(value)
+                if before is not None and not _overlaps_itself(data):
+                    data.copy_(before)
         if tensor.is_leaf and tensor.requires_grad != requires_grad:
             tensor.requires_grad_(requires_grad)
         if tensor.is_leaf and tensor.grad is not gradient:

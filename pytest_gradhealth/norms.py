@@ -16,6 +16,8 @@ _SAFE_FLOAT32 = (1e-15, 1e18)
 _SAFE_FLOAT64 = (1e-150, 1e150)
 #: A naive float32 sum of more squares than this loses digits: it is cut into rows of this length.
 _ROW = 256
+#: Up to so many elements, a sum in float64 costs less than to see whether it takes one.
+_FEW = 2**13
 
 
 def l2_norm(tensor: Tensor) -> Tensor:
@@ -26,6 +28,8 @@ def l2_norm(tensor: Tensor) -> Tensor:
     infinite. On the CPU the number is looked at to choose the cheapest right way; on an accelerator
     nothing waits for the device.
     """
+    if _is_plain(tensor) and tensor.is_cpu and 0 < tensor.numel() <= _FEW:
+        return _norm(tensor.detach(), dtype=torch.float64)
     if is_dtensor(tensor):
         return whole(_norm(tensor.detach(), dtype=torch.float64))
     values = _values(tensor)
@@ -53,11 +57,18 @@ def to_numbers(scalars: Sequence[Tensor]) -> list[float]:
     return numbers
 
 
-def cosine(weight: Tensor, gradient: Tensor) -> Tensor:
-    """Return the cosine of the angle between two tensors of one shape, NaN if one is zero."""
-    dense = gradient if gradient.layout == torch.strided else gradient.to_dense()
-    product: Tensor = torch.vdot(_unit(weight), _unit(dense)).real
-    return product
+def cosine(weight: Tensor, gradient: Tensor, norms: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Return the cosine of the angle between two tensors of one shape, NaN if one is zero.
+
+    `norms` are theirs, if they are known: on the CPU that saves another two passes over them.
+    """
+    with torch.no_grad():
+        low, high = _SAFE_FLOAT32
+        plain = weight.is_cpu and _is_plain(weight) and _is_plain(gradient)
+        if plain and norms and all(low < norm.item() < high for norm in norms):
+            return torch.dot(weight.reshape(-1), gradient.reshape(-1)) / (norms[0] * norms[1])
+        dense = gradient if gradient.layout == torch.strided else gradient.to_dense()
+        return torch.vdot(_unit(weight), _unit(dense)).real
 
 
 def rms(tensor: Tensor) -> Tensor:
@@ -86,6 +97,19 @@ _ROUNDING = 1e-5
 def has_equal_rows(values: Tensor) -> bool:
     """Return whether all rows of a tensor are the same, but for rounding, and not zero."""
     return bool(spread(values) < _ROUNDING)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is dense float32 without anything special, as most are."""
+    return (
+        tensor.dtype is torch.float32
+        and tensor.layout is torch.strided
+        and type(tensor) in _PLAIN
+        and not tensor.is_nested
+    )
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def _norm(values: Tensor, dim: int | None = None, dtype: torch.dtype | None = None) -> Tensor:
@@ -123,12 +147,11 @@ def _cpu_norm(values: Tensor) -> Tensor:
 
 def _rowwise_norm(values: Tensor) -> Tensor:
     flat = values.reshape(-1)
-    rows = flat.numel() // _ROW
-    if rows < 2:
-        return _norm(flat).double()
+    rows, rest = divmod(flat.numel(), _ROW)
     norms = _norm(flat[: rows * _ROW].view(rows, _ROW), dim=1)
-    rest = _norm(flat[rows * _ROW :])
-    return _norm(torch.cat([norms, rest[None]]).double())
+    if rest:
+        norms = torch.cat([norms, _norm(flat[rows * _ROW :])[None]])
+    return _norm(norms.double())
 
 
 def _widened_norm(values: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from pytest_gradhealth.graph import Edge, edge_of
+from pytest_gradhealth.guard import unguarded
 from pytest_gradhealth.norms import l2_norm, spread
 from pytest_gradhealth.packed import outside_transforms, shape_of, unwrapped
 from pytest_gradhealth.parts import Owners
@@ -62,7 +63,8 @@ class Mark:
 
     def measure(self, gradient: Tensor) -> None:
         """Tensor hook: keep the gradient's norm, or what else is read of it."""
-        self.gradient = self.reading(gradient)
+        with unguarded():
+            self.gradient = self.reading(gradient)
 
 
 @dataclass
@@ -147,7 +149,8 @@ class Recorder:
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
             if self.active:
-                self._record(name, module, inputs, outputs)
+                with unguarded():
+                    self._record(name, module, inputs, outputs)
 
         return hook
 
