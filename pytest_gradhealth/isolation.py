@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_gradhealth.guard import WriteGuard
+from pytest_gradhealth.guard import WriteGuard, unguarded
 from pytest_gradhealth.packed import own_part
 from pytest_gradhealth.wrappers import is_fsdp
 
@@ -72,18 +72,20 @@ def gradients_set_aside(tensors: Iterable[Tensor]) -> Iterator[None]:
     """
     kept: list[tuple[Tensor, Tensor | None, Any]] = []
     try:
-        for tensor in tensors:
-            hooks = tensor._post_accumulate_grad_hooks
-            kept.append((tensor, tensor.grad, hooks))
-            tensor.grad = None
-            if hooks:
-                tensor._post_accumulate_grad_hooks = OrderedDict()
+        with unguarded():
+            for tensor in tensors:
+                hooks = tensor._post_accumulate_grad_hooks
+                kept.append((tensor, tensor.grad, hooks))
+                tensor.grad = None
+                if hooks:
+                    tensor._post_accumulate_grad_hooks = OrderedDict()
         yield
     finally:
-        for tensor, gradient, hooks in kept:
-            tensor.grad = gradient
-            if hooks:
-                tensor._post_accumulate_grad_hooks = hooks
+        with unguarded():
+            for tensor, gradient, hooks in kept:
+                tensor.grad = gradient
+                if hooks:
+                    tensor._post_accumulate_grad_hooks = hooks
 
 
 def seed_everything(seed: int, device: torch.device) -> None:

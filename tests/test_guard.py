@@ -1,0 +1,282 @@
+"""Large parameters are copied when something is about to write to them, and not before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear
+from torch.utils.checkpoint import checkpoint
+
+from pytest_gradhealth import probe
+from pytest_gradhealth.guard import LARGE, WriteGuard
+from pytest_gradhealth.isolation import isolated
+
+WIDTH = 256
+BATCH = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(0))
+TARGETS = torch.arange(4)
+
+
+def in_no_grad(weight: nn.Parameter) -> None:
+    with torch.no_grad():
+        weight.mul_(2)
+
+
+def by_a_view(weight: nn.Parameter) -> None:
+    with torch.no_grad():
+        row = weight[0]
+        row.zero_()
+
+
+def by_a_view_and_data(weight: nn.Parameter) -> None:
+    weight.view(-1).data.fill_(3)
+
+
+def by_item(weight: nn.Parameter) -> None:
+    with torch.no_grad():
+        weight[1, 2] = 5.0
+
+
+def by_operator(weight: nn.Parameter) -> None:
+    with torch.no_grad():
+        weight.__iadd__(1)
+
+
+def by_out(weight: nn.Parameter) -> None:
+    with torch.no_grad():
+        torch.mul(weight, 2, out=weight)
+
+
+def by_optimizer(weight: nn.Parameter) -> None:
+    weight.grad = torch.ones_like(weight)
+    torch.optim.AdamW([weight], lr=0.1).step()
+
+
+def by_storage(weight: nn.Parameter) -> None:
+    weight.untyped_storage().copy_(torch.zeros_like(weight).untyped_storage())
+
+
+def in_inference(weight: nn.Parameter) -> None:
+    with torch.inference_mode():
+        weight.neg_()
+
+
+WRITES: dict[str, Callable[[nn.Parameter], Any]] = {
+    "no_grad": in_no_grad,
+    "a view": by_a_view,
+    "a view's data": by_a_view_and_data,
+    "an item": by_item,
+    "an operator": by_operator,
+    "out=": by_out,
+    "an optimizer": by_optimizer,
+    "the storage": by_storage,
+    "inference mode": in_inference,
+    "data": lambda w: w.data.mul_(2),
+    "other data": lambda w: setattr(w, "data", torch.zeros(2, 2)),
+    "detach": lambda w: w.detach().add_(1),
+    "numpy": lambda w: w.detach().numpy().fill(7),
+    "foreach": lambda w: torch._foreach_mul_([w.data], 2),
+    "init": nn.init.ones_,
+    "an operation of aten": lambda w: torch.ops.aten.add_.Tensor(w.detach(), 1),
+    "dlpack": lambda w: torch.utils.dlpack.from_dlpack(w.detach()).zero_(),
+}
+
+
+class Writer(nn.Module):
+    def __init__(self, write: Callable[[nn.Parameter], Any], frozen: bool = False) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDTH, WIDTH)
+        self.other = nn.Linear(WIDTH, WIDTH).requires_grad_(not frozen)
+        self.head = nn.Linear(WIDTH, 4)
+        self.write = write
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.other.weight
+        assert isinstance(weight, nn.Parameter)
+        self.write(weight)
+        out: Tensor = self.head(self.first(x).relu())
+        return out
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_whatever_writes_to_a_parameter_is_undone(
+    write: Callable[[nn.Parameter], Any], frozen: bool
+) -> None:
+    torch.manual_seed(0)
+    model = Writer(write, frozen)
+    weight = model.other.weight
+    assert weight.numel() >= LARGE
+    before, memory = weight.detach().clone(), weight.data_ptr()
+    with isolated([model], torch.device("cpu")):
+        model(BATCH)
+        changed = weight.shape != before.shape or not torch.equal(weight, before)
+    assert changed  # or the test shows nothing
+    assert torch.equal(weight, before)
+    assert weight.data_ptr() == memory
+
+
+def test_an_alias_from_before_is_no_way_around() -> None:
+    model = Writer(lambda _: None)
+    alias, before = model.other.weight.detach(), model.other.weight.detach().clone()
+    model.write = lambda _: alias.mul_(3)
+    with isolated([model], torch.device("cpu")):
+        model(BATCH)
+    assert torch.equal(model.other.weight, before)
+
+
+def test_a_frozen_parameter_that_is_written_to_in_a_forward_is_put_back() -> None:
+    model = Writer(lambda w: w.mul_(2), frozen=True)
+    before = model.other.weight.detach().clone()
+    with isolated([model], torch.device("cpu")):
+        model(BATCH)
+    assert torch.equal(model.other.weight, before)
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The parameters that guards have copied."""
+    found: list[Tensor] = []
+    copy = WriteGuard._copy
+
+    def counted(self: WriteGuard, parameter: Tensor) -> None:
+        found.append(parameter)
+        copy(self, parameter)
+
+    monkeypatch.setattr(WriteGuard, "_copy", counted)
+    return found
+
+
+class Teacher(nn.Module):
+    """A student beside a teacher without gradients, and a frozen part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student = nn.Linear(WIDTH, WIDTH)
+        self.teacher = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+        self.frozen = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+        self.head = nn.Linear(WIDTH, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = self.teacher(x)
+        seen = linear(self.frozen(x), self.student.weight)
+        out: Tensor = self.head((self.student(x) - wanted + seen).relu())
+        return out
+
+
+@pytest.mark.parametrize("confirm_steps", [0, 5])
+def test_a_probe_of_a_healthy_model_copies_no_large_parameter(
+    copies: list[Tensor], confirm_steps: int
+) -> None:
+    torch.manual_seed(0)
+    diagnosis = probe(Teacher(), BATCH, TARGETS, loss=cross_entropy, confirm_steps=confirm_steps)
+    assert len(diagnosis.profiles) == 1
+    assert not copies
+
+
+class Held(nn.Module):
+    """Notes how many gradients there are at once, all the way through the backward."""
+
+    def __init__(self, counts: Callable[[int], None]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(16, 16) for _ in range(8)])
+        self.note = counts
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x).relu()
+            x.register_hook(self.count)  # type: ignore[no-untyped-call]
+        return x
+
+    def count(self, _: Tensor) -> None:
+        self.note(sum(p.grad is not None for p in self.parameters()))
+
+
+def test_a_backward_holds_no_gradient_that_has_been_measured() -> None:
+    counts: list[int] = []
+    model = Held(lambda count: counts.append(count))
+    diagnosis = probe(model, BATCH[:, :16], TARGETS, loss=cross_entropy, confirm_steps=0)
+    assert len(counts) == len(model.layers)
+    assert max(counts) <= 2
+    assert all(p.gradient is not None for p in diagnosis.profile.parameters)
+
+
+def gradients(model: nn.Module, x: Tensor) -> dict[str, float]:
+    """The norms of what a plain backward gives."""
+    cross_entropy(model(x), TARGETS).backward()  # type: ignore[no-untyped-call]
+    found = {n: float(p.grad.norm()) for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return found
+
+
+class Shared(nn.Module):
+    """One layer in two checkpoints and outside of them."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.first = nn.Linear(16, 16)
+        self.shared = nn.Linear(16, 16)
+        self.head = nn.Linear(16, 4)
+        self.head.weight.register_hook(lambda g: 2 * g)  # type: ignore[no-untyped-call]
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for _ in range(2):
+            x = self.again(x).tanh()
+        out: Tensor = self.head(self.shared(x))
+        return out
+
+    def again(self, x: Tensor) -> Tensor:
+        if self.kind == "own":
+            return Again.apply(x, self.shared)  # type: ignore[no-any-return]
+        if self.kind == "none":
+            return self.shared(x)  # type: ignore[no-any-return]
+        found: Tensor = checkpoint(self.shared, x, use_reentrant=self.kind == "reentrant")
+        return found
+
+
+class Again(torch.autograd.Function):
+    """A checkpoint of the caller's own, which back-propagates inside of the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: nn.Module) -> Tensor:
+        ctx.layer = layer
+        ctx.save_for_backward(x)
+        out: Tensor = layer(x)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            ctx.layer(x).backward(gradient)
+        return x.grad, None
+
+
+@pytest.mark.parametrize("kind", ["none", "plain", "reentrant", "own"])
+def test_gradients_that_come_in_parts_are_measured_whole(kind: str) -> None:
+    torch.manual_seed(0)
+    model, x = Shared(kind), BATCH[:, :16]
+    wanted = gradients(model, x)
+    diagnosis = probe(model, x, TARGETS, loss=cross_entropy, confirm_steps=0)
+    found = {p.name: p.gradient for p in diagnosis.profile.parameters}
+    assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_gradients_that_the_caller_accumulates_are_neither_counted_nor_lost() -> None:
+    torch.manual_seed(0)
+    model, x = Shared("none"), BATCH[:, :16]
+    wanted = gradients(model, x)
+    cross_entropy(model(x), TARGETS).backward()  # type: ignore[no-untyped-call]
+    own = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    values = {name: gradient.clone() for name, gradient in own.items()}
+    diagnosis = probe(model, x, TARGETS, loss=cross_entropy, confirm_steps=0)
+    assert {p.name: p.gradient for p in diagnosis.profile.parameters} == pytest.approx(wanted)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is own[name]
+        assert torch.equal(own[name], values[name])
