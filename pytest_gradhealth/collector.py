@@ -30,6 +30,7 @@ class Collector:
         self._environment: dict[str, str] = {}
         self._outcomes: dict[str, TestOutcome] = {}
         self._messages: dict[str, str] = {}
+        self._written: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Read a test's probes off its last report, and how it ended off those before."""
@@ -58,12 +59,23 @@ class Collector:
         return Run(tuple(self.probes), self._environment, notes)
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
-        """Write the reports that are files, in the first process of a distributed run alone."""
-        if rank() or self.config.getoption("collectonly", False):
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Write the reports that are files, in the first process of a distributed run alone.
+
+        One that cannot be written fails the run. A run that never began has none: it would take
+        the place of an earlier one.
+        """
+        never = exitstatus == pytest.ExitCode.USAGE_ERROR
+        if never or rank() or self.config.getoption("collectonly", False):
             return
         for kind, path in run_options(self.config).files.items():
-            render_file(kind, self.run(), path)
+            line = f"gradient health as {kind}: {_shown(path, self.config)}"
+            try:
+                render_file(kind, self.run(), path)
+            except OSError as error:
+                line += f" was not written ({error})"
+                session.exitstatus = exitstatus or pytest.ExitCode.TESTS_FAILED
+            self._written.append(line)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the report section, in the first process of a distributed run alone."""
@@ -82,8 +94,8 @@ class Collector:
 
             for line in workflow_commands(self.run()):
                 terminalreporter.write_line(line)
-        for kind, path in run_options(self.config).files.items():
-            terminalreporter.write_line(f"gradient health as {kind}: {_shown(path, self.config)}")
+        for line in self._written:
+            terminalreporter.write_line(line)
 
     def _note_outcome(self, report: pytest.TestReport) -> None:
         test, when = report.nodeid, report.when
