@@ -37,6 +37,8 @@ class Collector:
         self._note_outcome(report)
         carried: Sequence[Mapping[str, Any]] = getattr(report, CARRIED, ())
         file, line, _ = report.location
+        # What failed one of several probes is not said of the others.
+        own = any(data["message"] for data in carried)
         for data in carried:
             self._environment = self._environment or dict(data["environment"])
             self.probes.append(
@@ -45,8 +47,8 @@ class Collector:
                     self._outcomes[report.nodeid],
                     Diagnosis.from_dict(data["diagnosis"]),
                     tuple(from_plain(Check, check) for check in data["checks"]),
-                    self._messages.get(report.nodeid, ""),
-                    file.replace(os.sep, "/"),
+                    data["message"] if own else self._messages.get(report.nodeid, ""),
+                    self._file(file),
                     None if line is None else line + 1,
                     data["of_fixture"],
                 )
@@ -97,6 +99,13 @@ class Collector:
         for line in self._written:
             terminalreporter.write_line(line)
 
+    def _file(self, file: str) -> str:
+        """The file of a test from the top of the checkout, where GitHub looks for it."""
+        path, top = self.config.rootpath / file, os.environ.get("GITHUB_WORKSPACE", "")
+        if top and path.is_relative_to(top):
+            file = os.path.relpath(path, top)
+        return file.replace(os.sep, "/")
+
     def _note_outcome(self, report: pytest.TestReport) -> None:
         test, when = report.nodeid, report.when
         outcome: str = report.outcome
@@ -108,7 +117,8 @@ class Collector:
             self.probes = [probe for probe in self.probes if probe.test != test]
         if when == "setup" or outcome != "passed":
             self._outcomes[test] = cast("TestOutcome", outcome)
-            self._messages[test] = getattr(report, MESSAGE, "")
+            before = "" if when == "setup" else self._messages.get(test, "")
+            self._messages[test] = getattr(report, MESSAGE, "") or before
 
 
 def _shown(path: os.PathLike[str], config: pytest.Config) -> str:

@@ -142,7 +142,7 @@ def treatment_blocks(diagnosis: Diagnosis, *, verbose: bool, width: int) -> list
     shown = cured if verbose else _best_of_families(cured)[:MOST_CODES]
     for place, treatment in enumerate(shown):
         lead = "write" if place == 0 else "or"
-        code = "\n".join(f"    {line}" for line in treatment.code.splitlines())
+        code = "\n".join(f"    {printable(line)}" for line in treatment.code.splitlines())
         blocks.append(f"{lead} ({printable(treatment.remedy)}):\n{code}")
     if len(shown) < len(cured):
         others = ", ".join(printable(t.remedy) for t in cured if t not in shown)

@@ -48,6 +48,7 @@ class Recorded:
     diagnosis: Diagnosis
     checks: list[Check] = field(default_factory=list)
     of_fixture: bool = True
+    message: str = ""
 
 
 #: Tests are numbered as this process comes to them.
@@ -105,6 +106,7 @@ def carried(record: Recorded) -> dict[str, Any]:
         "diagnosis": record.diagnosis.to_dict(),
         "checks": to_plain(record.checks),
         "of_fixture": record.of_fixture,
+        "message": record.message,
         "environment": environment(),
     }
 
@@ -253,8 +255,13 @@ class TestContext:
         from pytest_gradhealth.errors import GradientHealthError
 
         text = str(error) if isinstance(error, GradientHealthError) else self.failed_for
+        text = text.encode("utf-8", "replace").decode()
         if text:
-            setattr(report, MESSAGE, text.encode("utf-8", "replace").decode())
+            setattr(report, MESSAGE, text)
+            diagnosis = getattr(error, "diagnosis", None)
+            for record in self.recorded:
+                if diagnosis is not None and record.diagnosis.profiles is diagnosis.profiles:
+                    record.message = text
         self.failed_for = ""
 
     def hand_over(self, report: pytest.TestReport, *, everything: bool) -> None:
