@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: Attribute of a test report that carries the probes of its phase.
 CARRIED = "gradhealth_probes"
-#: Attribute of the report of a test that has probed and compared nothing with baselines.
+#: Attribute of the report of a test that has probed what it did not compare with baselines.
 UNCHECKED = "gradhealth_unchecked"
 #: Attribute of a test report that says what a check has failed the test with.
 MESSAGE = "gradhealth_message"
@@ -269,7 +269,7 @@ class TestContext:
 
         If not everything is wanted, only what was checked against baselines and what warns.
         """
-        if self.recorded and not any(record.checks for record in self.recorded):
+        if any(not record.checks and not record.of_fixture for record in self.recorded):
             setattr(report, UNCHECKED, True)
         records = [r for r in self.recorded if everything or r.checks]
         if records:

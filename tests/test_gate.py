@@ -361,6 +361,43 @@ def test_a_run_that_is_not_whole_prunes_nothing(
     assert Path(FILE).read_bytes() == before
 
 
+def test_probes_of_one_test_never_share_a_key(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_models="""
+from nets import BATCH, net
+
+def test_net(gradhealth):
+    gradhealth.assert_no_exploding(net(layers=6), **BATCH)
+    gradhealth.assert_matches_baseline(net(), **BATCH)
+"""
+    )
+    options = ("--gradhealth-baseline",)
+    run(pytester, *options, "--gradhealth-update").assert_outcomes(passed=1)
+    assert sorted(kept()) == ["test_net", "test_net#2"]
+    assert len(kept()["test_net#2"]["paths"][0]["points"]) == 13
+    run(pytester, *options).assert_outcomes(passed=1)
+    run(pytester, "--gradhealth-prune").assert_outcomes(passed=1)
+    assert sorted(kept()) == ["test_net", "test_net#2"]
+
+
+def test_a_parametrisation_without_parameters_keeps_its_baselines(
+    pytester: pytest.Pytester,
+) -> None:
+    text = """
+import pytest
+from nets import BATCH, net
+
+@pytest.mark.parametrize("layers", [2, 4])
+def test_net(gradhealth, layers):
+    gradhealth.assert_matches_baseline(net(layers=layers), **BATCH)
+"""
+    pytester.makepyfile(test_models=text)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=2)
+    pytester.makepyfile(test_models=text.replace("[2, 4]", "[]"))
+    run(pytester, "--gradhealth-prune").assert_outcomes(skipped=1)
+    assert sorted(kept()) == ["test_net[2]", "test_net[4]"]
+
+
 INTERRUPTED = """
 import os, pytest
 from nets import BATCH, net
