@@ -14,6 +14,7 @@ from torch.autograd.graph import Node
 
 from pytest_gradhealth.calling import Loss, call_model, fresh, scalar_loss
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.gradient_path import PathPoint
 from pytest_gradhealth.graph import (
     DominatorTree,
     Edge,
@@ -23,9 +24,9 @@ from pytest_gradhealth.graph import (
     walk,
 )
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
-from pytest_gradhealth.norms import cosine, has_equal_rows, l2_norm, to_numbers
+from pytest_gradhealth.norms import to_numbers
 from pytest_gradhealth.outputs import Seen, seen
-from pytest_gradhealth.packed import whole
+from pytest_gradhealth.parameters import MeasuredParameter, measure_parameters, parameter_record
 from pytest_gradhealth.parts import owners, whole_norms
 from pytest_gradhealth.paths import gradient_paths
 from pytest_gradhealth.recorder import Key, Mark, Recorder
@@ -35,9 +36,6 @@ from pytest_gradhealth.records import (
     LossScale,
     NonFinite,
     OutputRecord,
-    ParameterRecord,
-    ParameterState,
-    PathPoint,
 )
 from pytest_gradhealth.step import Step, penalty_gradients
 from pytest_gradhealth.tree import tensors
@@ -140,7 +138,7 @@ def look(subject: Subject, *, seed: int, steps: int = 0, functional: bool = Fals
         with gradients_set_aside(leaves.values()):
             run_backward(loss * subject.loss_scale.value, keep=keep)
             _check_sync(subject.model, recorder.marks)
-            measured = _measure_parameters(subject.model, _fed_to_norms(marks), penalties)
+            measured = measure_parameters(subject.model, _fed_to_norms(marks), penalties)
     factor = 1 / subject.loss_scale.value
     return _read(
         recorder,
@@ -166,16 +164,6 @@ def run_backward(loss: Tensor, *, keep: bool = False) -> None:
         loss.backward(retain_graph=keep)  # type: ignore[no-untyped-call]
     except Exception as error:
         raise ProbeError(f"the backward pass raised {type(error).__name__}: {error}") from error
-
-
-def named_parameters(model: nn.Module) -> dict[str, tuple[nn.Parameter, tuple[str, ...]]]:
-    """Each parameter once, under its first name, with its further names."""
-    names: dict[int, list[str]] = {}
-    parameters: dict[int, nn.Parameter] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-        parameters[id(parameter)] = parameter
-    return {first: (parameters[key], tuple(rest)) for key, (first, *rest) in names.items()}
 
 
 def _path_marks(marks: Iterable[Mark], root: Edge) -> dict[int, Mark]:
@@ -251,97 +239,12 @@ def _fed_to_norms(marks: dict[int, Mark]) -> frozenset[str]:
     return frozenset(mark.name for mark, following in pairs if "Norm" in following.leaf)
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """A parameter's record without its numbers, and the numbers, still on the device."""
-
-    name: str
-    shape: tuple[int, ...]
-    others: tuple[str, ...]
-    trainable: bool
-    norm: Tensor
-    gradient: Tensor | None
-    alignment: Tensor | None
-    penalty: Tensor | None
-    same: bool
-    thirds: tuple[Tensor, ...]
-
-    @property
-    def scalars(self) -> tuple[Tensor | None, ...]:
-        """The numbers, in the order in which they are read back."""
-        return self.norm, self.gradient, self.alignment, self.penalty, *self.thirds
-
-
-def _measure_parameters(
-    model: nn.Module, aligned: Collection[str], penalties: Mapping[str, Tensor] | None
-) -> list[_Measured]:
-    measured = []
-    parameters = named_parameters(model)
-    same = _with_same_rows({name: parameter for name, (parameter, _) in parameters.items()})
-    for name, (parameter, others) in parameters.items():
-        gradient = parameter.grad
-        wanted = (
-            gradient is not None
-            and gradient.layout == torch.strided
-            and name.rpartition(".")[0] in aligned
-            and parameter.dim() > 1
-        )
-        measured.append(
-            _Measured(
-                name=name,
-                shape=tuple(parameter.shape),
-                others=others,
-                trainable=parameter.requires_grad,
-                norm=l2_norm(parameter),
-                gradient=None if gradient is None else l2_norm(gradient),
-                alignment=cosine(parameter, gradient) if wanted and gradient is not None else None,
-                penalty=_norm_of(penalties, name, parameter),
-                same=name in same,
-                thirds=_thirds(name, gradient),
-            )
-        )
-    return measured
-
-
-def _with_same_rows(parameters: Mapping[str, nn.Parameter]) -> list[str]:
-    """Weights other than zero, all rows of which are equal, as are those of their gradients."""
-    weights = {
-        name: p
-        for name, p in parameters.items()
-        if p.grad is not None and p.dim() > 1 and p.shape[0] > 1 and p.numel()
-        if p.layout == torch.strided and p.grad.layout == torch.strided
-    }
-    with torch.no_grad():
-        ends = [whole(weight)[:: len(weight) - 1] for weight in weights.values()]
-        equal = to_numbers([(first == last).all() for first, last in ends])
-        suspects = [item for item, same in zip(weights.items(), equal, strict=True) if same]
-        return [
-            name
-            for name, w in suspects
-            if w.grad is not None and has_equal_rows(w) and has_equal_rows(w.grad)
-        ]
-
-
-def _thirds(name: str, gradient: Tensor | None) -> tuple[Tensor, ...]:
-    """Norms of the gradient of query, key and value, where one weight makes all three."""
-    joint = name.endswith(("in_proj_weight", "qkv.weight"))
-    if not joint or gradient is None or gradient.dim() < 2 or gradient.shape[0] % 3:
-        return ()
-    return tuple(map(l2_norm, whole(gradient).chunk(3)))
-
-
-def _norm_of(penalties: Mapping[str, Tensor] | None, name: str, parameter: Tensor) -> Tensor | None:
-    if penalties is None or not parameter.requires_grad:
-        return None
-    return l2_norm(penalties[name]) if name in penalties else parameter.new_zeros(())
-
-
 def _read(
     recorder: Recorder,
     loss: Tensor,
     marks: dict[int, Mark],
     tree: DominatorTree,
-    measured: list[_Measured],
+    measured: list[MeasuredParameter],
     activations: list[SeenActivation],
     outputs_seen: Seen,
     unscale: float,
@@ -381,7 +284,7 @@ def _read(
             gradient = None if gradient is None else whole_gradient
         gradient = None if gradient is None else gradient * unscale
         outputs[id(mark)] = _output_record(mark, activation, gradient, tokens)
-    parameters = tuple(_parameter_record(p, unscale, *map(read, p.scalars)) for p in measured)
+    parameters = tuple(parameter_record(p, unscale, *map(read, p.scalars)) for p in measured)
     units = [_activation_record(a, read(a.dead), read(a.flat)) for a in activations]
     spread, magnitude = outputs_seen.read(numbers)
     points = {
@@ -447,36 +350,4 @@ def _point(mark: Mark, record: OutputRecord) -> PathPoint:
         activation=math.nan if record.activation is None else record.activation,
         leaf=mark.leaf,
         width=mark.width,
-    )
-
-
-def _parameter_record(
-    measured: _Measured,
-    unscale: float,
-    norm: float | None,
-    gradient: float | None,
-    alignment: float | None,
-    penalty: float | None,
-    *thirds: float | None,
-) -> ParameterRecord:
-    gradient = None if gradient is None else gradient * unscale
-    parts = [unscale * (third or 0.0) for third in thirds]
-    state: ParameterState = "gradient"
-    if not measured.trainable:
-        state = "frozen"
-    elif gradient is None:
-        state = "none"
-    elif gradient == 0:
-        state = "zero"
-    return ParameterRecord(
-        name=measured.name,
-        shape=measured.shape,
-        state=state,
-        norm=math.nan if norm is None else norm,
-        gradient=gradient,
-        alignment=alignment,
-        penalty=penalty,
-        other_names=measured.others,
-        same=measured.same,
-        thirds=(parts[0], parts[1], parts[2]) if parts else None,
     )

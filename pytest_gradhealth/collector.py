@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 
 from pytest_gradhealth.baseline.check import Check
+from pytest_gradhealth.findings import Diagnosis
 from pytest_gradhealth.keeper import Keeper
 from pytest_gradhealth.plain import from_plain
 from pytest_gradhealth.ranks import rank
-from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.reporting.files import render_file
 from pytest_gradhealth.reporting.sparkline import shown_by
 from pytest_gradhealth.reporting.terminal import report_lines

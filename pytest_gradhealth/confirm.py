@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pytest_gradhealth.capture import Look, Subject, named_parameters
+from pytest_gradhealth.capture import Look, Subject
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation import held_tensors, isolated
 from pytest_gradhealth.optimizers import OptimizerLike, build, copy_into
 from pytest_gradhealth.packed import whole
+from pytest_gradhealth.parameters import named_parameters
 from pytest_gradhealth.through_time import look_through_time
 from pytest_gradhealth.training import train
 from pytest_gradhealth.wrappers import is_fsdp

@@ -18,7 +18,7 @@ from pytest_gradhealth.session import name_of, nodeid_of
 if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check
     from pytest_gradhealth.baseline.entry import Entry
-    from pytest_gradhealth.records import Diagnosis
+    from pytest_gradhealth.findings import Diagnosis
     from pytest_gradhealth.session import TestContext
     from pytest_gradhealth.settings import Settings
 

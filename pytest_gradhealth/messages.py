@@ -7,16 +7,11 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from pytest_gradhealth.causes import causes_of
+from pytest_gradhealth.findings import Diagnosis, Finding, Treatment, worst_path
+from pytest_gradhealth.gradient_path import GradientPath
 from pytest_gradhealth.limits import SETTING_OF
 from pytest_gradhealth.outcomes import value_of
-from pytest_gradhealth.records import (
-    Diagnosis,
-    Finding,
-    GradientPath,
-    GradientProfile,
-    Treatment,
-    worst_path,
-)
+from pytest_gradhealth.records import GradientProfile
 from pytest_gradhealth.rules.dominating import drowned
 from pytest_gradhealth.rules.in_time import too_short
 from pytest_gradhealth.tables import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pytest_gradhealth.baseline.check import Check
-from pytest_gradhealth.records import Diagnosis
+from pytest_gradhealth.findings import Diagnosis
 
 TestOutcome = Literal["passed", "failed", "skipped", "xfailed", "xpassed", "error"]
 

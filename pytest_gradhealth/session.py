@@ -20,8 +20,8 @@ from pytest_gradhealth.run_options import from_command_line
 
 if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check
+    from pytest_gradhealth.findings import Diagnosis
     from pytest_gradhealth.probes import ProbeCache
-    from pytest_gradhealth.records import Diagnosis
     from pytest_gradhealth.remedies import Remedy
     from pytest_gradhealth.rules import Rule
     from pytest_gradhealth.settings import Settings

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pytest_gradhealth.capture import Subject, named_parameters, run_backward
+from pytest_gradhealth.capture import Subject, run_backward
 from pytest_gradhealth.distributed import anywhere
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.graph import sequence_number, walk
 from pytest_gradhealth.isolation import gradients_set_aside, seed_everything
 from pytest_gradhealth.norms import l2_norm, to_numbers
+from pytest_gradhealth.parameters import named_parameters
 from pytest_gradhealth.records import Update
 from pytest_gradhealth.step import clip_gradients, penalty_of
 from pytest_gradhealth.wrappers import is_sharded

@@ -12,24 +12,8 @@ import torch
 from torch import nn
 
 from pytest_gradhealth import ProbeError, assert_matches_baseline
+from tests.scratch import NETS, damage, run
 
-NETS = """
-import torch
-from torch import nn
-from torch.nn.functional import cross_entropy
-
-X = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
-Y = torch.arange(16) % 4
-BATCH = {"inputs": X, "targets": Y, "loss": cross_entropy}
-
-
-def net(activation=nn.ReLU, layers=4):
-    torch.manual_seed(0)
-    parts = []
-    for _ in range(layers):
-        parts += [nn.Linear(8, 8), activation()]
-    return nn.Sequential(*parts, nn.Linear(8, 4))
-"""
 ONE = """
 from nets import BATCH, net
 
@@ -62,18 +46,9 @@ def workers(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return options
 
 
-def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
-    return pytester.runpytest("-p", "no:cacheprovider", *options)
-
-
 def kept(file: str = FILE) -> dict[str, Any]:
     entries: dict[str, Any] = json.loads(Path(file).read_text())["entries"]
     return entries
-
-
-def damage(pytester: pytest.Pytester) -> None:
-    """Swap the activation."""
-    pytester.makepyfile(nets=NETS.replace("nn.ReLU", "nn.Sigmoid"))
 
 
 def test_written_same_and_worse(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pytest_gradhealth.baseline.alignment import Pair, aligned, path_pairs
 from pytest_gradhealth.baseline.entry import Entry, KeptPath
-from pytest_gradhealth.records import Limit
+from pytest_gradhealth.findings import Limit
 from pytest_gradhealth.wording import factor, number
 
 ChangeKind = Literal["verdict", "path", "step", "output", "lost", "gone", "new"]

@@ -6,8 +6,9 @@ import json
 from functools import cache
 from typing import Any
 
+from pytest_gradhealth.findings import Diagnosis
 from pytest_gradhealth.messages import render
-from pytest_gradhealth.records import Diagnosis, OutputRecord
+from pytest_gradhealth.records import OutputRecord
 from pytest_gradhealth.reporting.plots import branches, path_plots, text, time_plots
 from pytest_gradhealth.reporting.summary import items, ratio, shown_verdict, verdict_line, warns
 from pytest_gradhealth.run import Probe, Run

@@ -8,13 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_gradhealth.baseline.comparison import PathComparison
-from pytest_gradhealth.records import (
-    Diagnosis,
-    GradientPath,
-    GradientProfile,
-    OutputRecord,
-    TimeRecord,
-)
+from pytest_gradhealth.findings import Diagnosis
+from pytest_gradhealth.gradient_path import GradientPath
+from pytest_gradhealth.records import GradientProfile, OutputRecord, TimeRecord
 from pytest_gradhealth.run import Probe
 from pytest_gradhealth.wording import factor, number, shortened
 

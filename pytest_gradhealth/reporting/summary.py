@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_gradhealth.records import Severity, Verdict
+from pytest_gradhealth.findings import Severity, Verdict
 from pytest_gradhealth.run import Probe, Run
 from pytest_gradhealth.wording import count, factor, number
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pytest_gradhealth.findings import RANK, Verdict, worst_path
 from pytest_gradhealth.messages import headline, setting_line, treatment_blocks
-from pytest_gradhealth.records import RANK, Verdict, worst_path
 from pytest_gradhealth.reporting.sparkline import BLOCKS, sparkline
 from pytest_gradhealth.reporting.summary import shown_verdict
 from pytest_gradhealth.tables import path_table
