@@ -46,18 +46,10 @@ if TYPE_CHECKING:
         VanishingGradientError,
         VanishingInTimeError,
     )
+    from pytest_gradhealth.findings import Diagnosis, Finding, Measure, Treatment
     from pytest_gradhealth.fixture import GradHealth
-    from pytest_gradhealth.records import (
-        Diagnosis,
-        Finding,
-        GradientPath,
-        GradientProfile,
-        Measure,
-        PathPoint,
-        TimeRecord,
-        Treatment,
-        Update,
-    )
+    from pytest_gradhealth.gradient_path import GradientPath, PathPoint
+    from pytest_gradhealth.records import GradientProfile, TimeRecord, Update
     from pytest_gradhealth.remedies import Patient, Remedy, built_in_remedies
     from pytest_gradhealth.reporting.json_report import read_report
     from pytest_gradhealth.rules import Evidence, Rule, built_in_rules
@@ -104,17 +96,9 @@ _HOMES = {
         "VanishingInTimeError",
     ),
     "fixture": ("GradHealth",),
-    "records": (
-        "Diagnosis",
-        "Finding",
-        "GradientPath",
-        "GradientProfile",
-        "Measure",
-        "PathPoint",
-        "TimeRecord",
-        "Treatment",
-        "Update",
-    ),
+    "findings": ("Diagnosis", "Finding", "Measure", "Treatment"),
+    "gradient_path": ("GradientPath", "PathPoint"),
+    "records": ("GradientProfile", "TimeRecord", "Update"),
     "remedies": ("Patient", "Remedy", "built_in_remedies"),
     "reporting.json_report": ("read_report",),
     "rules": ("Evidence", "Rule", "built_in_rules"),

@@ -16,11 +16,11 @@ from pytest_gradhealth.errors import (
     ProbeError,
     RegressionError,
 )
+from pytest_gradhealth.findings import Diagnosis, Finding
 from pytest_gradhealth.messages import render
 from pytest_gradhealth.optimizers import OptimizerLike
 from pytest_gradhealth.precision import declared_scale
 from pytest_gradhealth.probes import judged
-from pytest_gradhealth.records import Diagnosis, Finding
 from pytest_gradhealth.remedies import built_in_remedies
 from pytest_gradhealth.rules import Rule, built_in_rules
 from pytest_gradhealth.settings import Settings, SettingValues
@@ -291,9 +291,10 @@ def assert_matches_baseline(
 
     The baseline is the JSON file that `--gradhealth-update` writes for the tests that pass. Worse
     is a path ratio (first layer over last) that is farther from 1 by more than `max_path_change`
-    decades (default 0.5), a step between two layers by more than `max_step_change` (default 1), a
-    path that is gone, or a verdict that has become a failure. `name` tells several checks of one
-    test apart. The other arguments are those of `assert_healthy`; what fails there may pass here.
+    decades (default 0.5), a step between two layers or large outputs by more than
+    `max_step_change` (default 1), a first layer that gets no gradient any more, or a verdict that
+    has become a failure. `name` tells several checks of one test apart. The other arguments are
+    those of `assert_healthy`; what fails there may pass here.
 
     Returns the Diagnosis. Raises RegressionError; MissingBaselineError where there is no baseline,
     in CI or with `--gradhealth-fail-on=missing`; ProbeError outside of a pytest test, and for what

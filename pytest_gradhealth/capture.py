@@ -15,6 +15,7 @@ from torch.autograd.graph import Node
 
 from pytest_gradhealth.calling import Loss, call_model, fresh, scalar_loss
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.gradient_path import PathPoint
 from pytest_gradhealth.graph import (
     DominatorTree,
     Edge,
@@ -37,7 +38,6 @@ from pytest_gradhealth.records import (
     LossScale,
     NonFinite,
     OutputRecord,
-    PathPoint,
 )
 from pytest_gradhealth.step import Step, penalty_gradients
 from pytest_gradhealth.tree import tensors

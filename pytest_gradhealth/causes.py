@@ -7,14 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_gradhealth.records import (
-    FORMATS,
-    Finding,
-    GradientPath,
-    GradientProfile,
-    PathPoint,
-    decades,
-)
+from pytest_gradhealth.findings import Finding
+from pytest_gradhealth.gradient_path import GradientPath, PathPoint, decades
+from pytest_gradhealth.records import FORMATS, GradientProfile
 from pytest_gradhealth.rules.underflow import advice
 from pytest_gradhealth.rules.vanishing import zero_point
 from pytest_gradhealth.wording import count, factor, number

@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 
 from pytest_gradhealth.baseline.check import Check
+from pytest_gradhealth.findings import Diagnosis
 from pytest_gradhealth.keeper import Keeper
 from pytest_gradhealth.plain import from_plain
 from pytest_gradhealth.ranks import rank
-from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.reporting.files import render_file
 from pytest_gradhealth.reporting.sparkline import shown_by
 from pytest_gradhealth.reporting.terminal import report_lines
@@ -30,12 +30,15 @@ class Collector:
         self._environment: dict[str, str] = {}
         self._outcomes: dict[str, TestOutcome] = {}
         self._messages: dict[str, str] = {}
+        self._written: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Read a test's probes off its last report, and how it ended off those before."""
         self._note_outcome(report)
         carried: Sequence[Mapping[str, Any]] = getattr(report, CARRIED, ())
         file, line, _ = report.location
+        # What failed one of several probes is not said of the others.
+        own = any(data["message"] for data in carried)
         for data in carried:
             self._environment = self._environment or dict(data["environment"])
             self.probes.append(
@@ -44,8 +47,8 @@ class Collector:
                     self._outcomes[report.nodeid],
                     Diagnosis.from_dict(data["diagnosis"]),
                     tuple(from_plain(Check, check) for check in data["checks"]),
-                    self._messages.get(report.nodeid, ""),
-                    file.replace(os.sep, "/"),
+                    data["message"] if own else self._messages.get(report.nodeid, ""),
+                    self._file(file),
                     None if line is None else line + 1,
                     data["of_fixture"],
                 )
@@ -58,12 +61,23 @@ class Collector:
         return Run(tuple(self.probes), self._environment, notes)
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
-        """Write the reports that are files, in the first process of a distributed run alone."""
-        if rank() or self.config.getoption("collectonly", False):
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Write the reports that are files, in the first process of a distributed run alone.
+
+        One that cannot be written fails the run. A run that never began has none: it would take
+        the place of an earlier one.
+        """
+        never = exitstatus == pytest.ExitCode.USAGE_ERROR
+        if never or rank() or self.config.getoption("collectonly", False):
             return
         for kind, path in run_options(self.config).files.items():
-            render_file(kind, self.run(), path)
+            line = f"gradient health as {kind}: {_shown(path, self.config)}"
+            try:
+                render_file(kind, self.run(), path)
+            except OSError as error:
+                line += f" was not written ({error})"
+                session.exitstatus = exitstatus or pytest.ExitCode.TESTS_FAILED
+            self._written.append(line)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the report section, in the first process of a distributed run alone."""
@@ -82,8 +96,15 @@ class Collector:
 
             for line in workflow_commands(self.run()):
                 terminalreporter.write_line(line)
-        for kind, path in run_options(self.config).files.items():
-            terminalreporter.write_line(f"gradient health as {kind}: {_shown(path, self.config)}")
+        for line in self._written:
+            terminalreporter.write_line(line)
+
+    def _file(self, file: str) -> str:
+        """The file of a test from the top of the checkout, where GitHub looks for it."""
+        path, top = self.config.rootpath / file, os.environ.get("GITHUB_WORKSPACE", "")
+        if top and path.is_relative_to(top):
+            file = os.path.relpath(path, top)
+        return file.replace(os.sep, "/")
 
     def _note_outcome(self, report: pytest.TestReport) -> None:
         test, when = report.nodeid, report.when
@@ -96,7 +117,8 @@ class Collector:
             self.probes = [probe for probe in self.probes if probe.test != test]
         if when == "setup" or outcome != "passed":
             self._outcomes[test] = cast("TestOutcome", outcome)
-            self._messages[test] = getattr(report, MESSAGE, "")
+            before = "" if when == "setup" else self._messages.get(test, "")
+            self._messages[test] = getattr(report, MESSAGE, "") or before
 
 
 def _shown(path: os.PathLike[str], config: pytest.Config) -> str:

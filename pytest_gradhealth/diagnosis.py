@@ -16,22 +16,14 @@ from pytest_gradhealth.calling import Loss
 from pytest_gradhealth.carriers import data_carriers
 from pytest_gradhealth.confirm import copied, look_after_steps
 from pytest_gradhealth.distributed import agreed, anywhere, everywhere
+from pytest_gradhealth.findings import RANK, Diagnosis, Finding, Limit, verdict_of
 from pytest_gradhealth.influence import without_influence
 from pytest_gradhealth.isolation import isolated
 from pytest_gradhealth.limits import leaves_doubt, limits_of
 from pytest_gradhealth.modes import as_trained
 from pytest_gradhealth.optimizers import OptimizerLike, build
 from pytest_gradhealth.precision import magnitudes
-from pytest_gradhealth.records import (
-    RANK,
-    SOMEWHERE,
-    Diagnosis,
-    Finding,
-    GradientProfile,
-    Limit,
-    Update,
-    verdict_of,
-)
+from pytest_gradhealth.records import SOMEWHERE, GradientProfile, Update
 from pytest_gradhealth.rules import Evidence, Rule, built_in_rules
 from pytest_gradhealth.rules.exploding import scale_free_weights
 from pytest_gradhealth.rules.rule import without_echoes

@@ -19,7 +19,8 @@ from typing import Any
 
 from pytest_gradhealth.context import current
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.records import SOMEWHERE, Diagnosis
+from pytest_gradhealth.findings import Diagnosis
+from pytest_gradhealth.records import SOMEWHERE
 from pytest_gradhealth.wrappers import is_ddp, is_dtensor, is_sharded, process_group
 
 #: Verdicts, worst first.

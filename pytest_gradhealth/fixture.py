@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from pytest_gradhealth.records import Diagnosis
+    from pytest_gradhealth.findings import Diagnosis
     from pytest_gradhealth.settings import SettingValues
 
 

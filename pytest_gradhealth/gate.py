@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from pytest_gradhealth.session import name_of, nodeid_of
 if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check
     from pytest_gradhealth.baseline.entry import Entry
-    from pytest_gradhealth.records import Diagnosis
+    from pytest_gradhealth.findings import Diagnosis
     from pytest_gradhealth.session import TestContext
     from pytest_gradhealth.settings import Settings
 
@@ -52,13 +53,20 @@ def compare_all(context: TestContext) -> Iterator[str]:
         number = f"#{place + 1}" if place else ""
         settings = getattr(record.diagnosis.origin, "settings", context.settings)
         if settings.baseline and not record.checks:
-            key = name_of(context.item) + number
+            key = _free(context, name_of(context.item), place)
             check = _against_baseline(context, record.diagnosis, settings, key)
             yield failure(context, check, record.diagnosis)
         if compared is not None:
             key = nodeid_of(context.item) + number
             check = _checked(context, record.diagnosis, settings, compared, key)
             yield failure(context, check, record.diagnosis, of_run=True)
+
+
+def _free(context: TestContext, name: str, place: int) -> str:
+    """The key of the probe at a place in a test, or of a later one if a check has that already."""
+    numbers = itertools.count(place + 1)
+    keys = (name + (f"#{number}" if number > 1 else "") for number in numbers)
+    return next(key for key in keys if key not in context.keys)
 
 
 def failure(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 #: Options that leave tests out, by their names in pytest's configuration.
 _NARROWING = ("keyword", "markexpr", "lf", "failedfirst_only", "stepwise", "deselect")
 
+#: What pytest puts in place of the parameters of a test that has been given none.
+_NO_PARAMETERS = "[NOTSET]"
 #: Checks that fail no test, and of which there is something to say.
 _TOLD = ("better", "changed", "worse")
 
@@ -146,7 +148,10 @@ class Keeper:
         by_status: dict[str, list[str]] = defaultdict(list)
         for test, checks in sorted(self._checks.items()):
             for check in checks:
-                if self._outcomes.get(test) != "xpassed":  # whose baselines no update writes
+                if self._outcomes.get(test) not in (
+                    "xpassed",
+                    "xfailed",
+                ):  # no update writes theirs
                     by_status[check.status].append(check.key)
                 if check.status in _TOLD and self._outcomes.get(test) == "passed":
                     for change in check.comparison.changes:
@@ -283,6 +288,8 @@ def modules_of(items: Iterable[pytest.Item]) -> dict[str, str]:
 def _is_of(key: str, test: str, grouped: bool) -> bool:
     """Whether a key is that of a check of a test."""
     name = test.partition("::")[2]
+    if name.endswith(_NO_PARAMETERS) and key.startswith(name.removesuffix(_NO_PARAMETERS) + "["):
+        return True
     for own in {name, name.rpartition("@")[0] if grouped else name}:
         number = key.removeprefix(f"{own}#")
         if key == own or (number != key and number.isdigit()):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from pytest_gradhealth.records import GradientPath, GradientProfile, Limit
+from pytest_gradhealth.findings import Limit
+from pytest_gradhealth.gradient_path import GradientPath
+from pytest_gradhealth.records import GradientProfile
 from pytest_gradhealth.settings import Settings
 
 #: Ratios, first layer over last, with Adam or an unknown optimizer; change of a weight in one step

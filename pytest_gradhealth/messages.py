@@ -7,16 +7,11 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from pytest_gradhealth.causes import causes_of
+from pytest_gradhealth.findings import Diagnosis, Finding, Treatment, worst_path
+from pytest_gradhealth.gradient_path import GradientPath
 from pytest_gradhealth.limits import SETTING_OF
 from pytest_gradhealth.outcomes import value_of
-from pytest_gradhealth.records import (
-    Diagnosis,
-    Finding,
-    GradientPath,
-    GradientProfile,
-    Treatment,
-    worst_path,
-)
+from pytest_gradhealth.records import GradientProfile
 from pytest_gradhealth.rules.dominating import drowned
 from pytest_gradhealth.rules.in_time import too_short
 from pytest_gradhealth.tables import (
@@ -142,7 +137,7 @@ def treatment_blocks(diagnosis: Diagnosis, *, verbose: bool, width: int) -> list
     shown = cured if verbose else _best_of_families(cured)[:MOST_CODES]
     for place, treatment in enumerate(shown):
         lead = "write" if place == 0 else "or"
-        code = "\n".join(f"    {line}" for line in treatment.code.splitlines())
+        code = "\n".join(f"    {printable(line)}" for line in treatment.code.splitlines())
         blocks.append(f"{lead} ({printable(treatment.remedy)}):\n{code}")
     if len(shown) < len(cured):
         others = ", ".join(printable(t.remedy) for t in cured if t not in shown)

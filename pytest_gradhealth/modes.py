@@ -14,8 +14,9 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from pytest_gradhealth.capture import Subject
 from pytest_gradhealth.distributed import anywhere
+from pytest_gradhealth.findings import RANK, Finding
 from pytest_gradhealth.isolation import isolated
-from pytest_gradhealth.records import RANK, Finding, GradientProfile
+from pytest_gradhealth.records import GradientProfile
 from pytest_gradhealth.wrappers import is_sharded
 
 #: The looks under one seed, and what the rules say of them.

@@ -6,14 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_gradhealth.records import (
-    GradientProfile,
-    Measure,
-    Outcome,
-    Treatment,
-    decades,
-    power,
-)
+from pytest_gradhealth.findings import Measure, Outcome, Treatment
+from pytest_gradhealth.gradient_path import decades, power
+from pytest_gradhealth.records import GradientProfile
 from pytest_gradhealth.wording import number
 
 #: Share of the loss that has to go in a short training.

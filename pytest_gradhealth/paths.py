@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_gradhealth.records import GradientPath, PathPoint
+from pytest_gradhealth.gradient_path import GradientPath, PathPoint
 
 if TYPE_CHECKING:
     from pytest_gradhealth.graph import Chain, DominatorTree

@@ -156,7 +156,7 @@ def pytest_runtest_makereport(
     """Put what failed on a test's reports, and its probes on the last if anyone will read them."""
     report = yield
     context = item.stash.get(CONTEXT, None)
-    if call.excinfo is not None and context is not None and report.when == "call":
+    if call.excinfo is not None and context is not None:
         context.note_failure(report, call.excinfo.value)
     if context is not None and report.when == "teardown":
         if context.recorded and item.config.getoption("xmlpath", None):

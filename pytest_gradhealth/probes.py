@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 
 from pytest_gradhealth.diagnosis import Origin, diagnose, judge_again
 from pytest_gradhealth.distributed import anywhere
+from pytest_gradhealth.findings import Diagnosis
 from pytest_gradhealth.limits import limits_of
 from pytest_gradhealth.optimizers import OptimizerLike
 from pytest_gradhealth.packed import own_part
-from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.rules import Rule
 from pytest_gradhealth.settings import Settings, check_codes, is_selected
 from pytest_gradhealth.tree import tensors

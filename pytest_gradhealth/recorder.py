@@ -12,12 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from pytest_gradhealth.gradient_path import INPUT, OUTPUT
 from pytest_gradhealth.graph import Edge, edge_of
 from pytest_gradhealth.guard import unguarded
 from pytest_gradhealth.norms import l2_norm, spread
 from pytest_gradhealth.packed import outside_transforms, shape_of, unwrapped
 from pytest_gradhealth.parts import Owners
-from pytest_gradhealth.records import INPUT, OUTPUT
 from pytest_gradhealth.rules.attention import makes_values
 from pytest_gradhealth.tree import tensors
 from pytest_gradhealth.uses import ParameterUses, is_functional

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pytest_gradhealth.baseline.check import Check
-from pytest_gradhealth.records import Diagnosis
+from pytest_gradhealth.findings import Diagnosis
 
 TestOutcome = Literal["passed", "failed", "skipped", "xfailed", "xpassed", "error"]
 
@@ -16,7 +16,8 @@ TestOutcome = Literal["passed", "failed", "skipped", "xfailed", "xpassed", "erro
 class Probe:
     """One probe: the test that made it, how that ended, and what was measured.
 
-    `test` is pytest's node id, `file` and `line` (from 1) where the test is, from pytest's rootdir.
+    `test` is pytest's node id, `file` and `line` (from 1) where the test is, from pytest's rootdir
+    (in GitHub Actions from the top of the checkout).
     `message` is what the test failed with, where a check of this package failed it. `of_fixture`
     says that a fixture has made the probe and not the body of the test.
     """

@@ -101,7 +101,7 @@ def run_options(config: pytest.Config) -> RunOptions:
             prune=bool(config.getoption("gradhealth_prune")),
             compare=_compared(config),
             fail_on=_fail_on(config),
-            files={kind: path for kind in FILES if (path := _file(config, kind)) is not None},
+            files=_files(config),
         )
     return options
 
@@ -139,9 +139,30 @@ def reports(config: pytest.Config) -> bool:
     return shows_report(config) or annotates() or bool(run_options(config).files)
 
 
-def _file(config: pytest.Config, kind: str) -> Path | None:
-    given = config.getoption(f"gradhealth_{kind}")
-    return None if given is None else config.invocation_params.dir / given
+def _files(config: pytest.Config) -> dict[str, Path]:
+    """The reports to write by kind; raises UsageError for paths that no file can be at."""
+    found: dict[str, Path] = {}
+    for kind in FILES:
+        given = config.getoption(f"gradhealth_{kind}")
+        if given is None:
+            continue
+        option = f"--gradhealth-{kind}={given}"
+        path = _path(config, given)
+        if not given.strip() or path.is_dir():
+            raise pytest.UsageError(f"{option} is a folder; give the name of a file in it")
+        folder = next((p for p in path.parents if p.exists()), path.parent)
+        if not folder.is_dir():
+            raise pytest.UsageError(f"{option}: {folder} is not a folder")
+        twin = next((other for other, theirs in found.items() if theirs == path), None)
+        if twin is not None:
+            raise pytest.UsageError(f"{option} is what --gradhealth-{twin} writes; name two files")
+        found[kind] = path
+    return found
+
+
+def _path(config: pytest.Config, given: str) -> Path:
+    """A path of the command line, from where pytest was started; "~" is the user's home."""
+    return config.invocation_params.dir / Path(given).expanduser()
 
 
 def _folder(config: pytest.Config) -> str:
@@ -159,7 +180,7 @@ def _folder(config: pytest.Config) -> str:
 
 def _compared(config: pytest.Config) -> Path | None:
     given = config.getoption("gradhealth_compare")
-    return None if given is None else config.invocation_params.dir / given
+    return None if given is None else _path(config, given)
 
 
 def _fail_on(config: pytest.Config) -> frozenset[str]:

@@ -20,8 +20,8 @@ from pytest_gradhealth.run_options import from_command_line
 
 if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check
+    from pytest_gradhealth.findings import Diagnosis
     from pytest_gradhealth.probes import ProbeCache
-    from pytest_gradhealth.records import Diagnosis
     from pytest_gradhealth.remedies import Remedy
     from pytest_gradhealth.rules import Rule
     from pytest_gradhealth.settings import Settings
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: Attribute of a test report that carries the probes of its phase.
 CARRIED = "gradhealth_probes"
-#: Attribute of the report of a test that has probed and compared nothing with baselines.
+#: Attribute of the report of a test that has probed what it did not compare with baselines.
 UNCHECKED = "gradhealth_unchecked"
 #: Attribute of a test report that says what a check has failed the test with.
 MESSAGE = "gradhealth_message"
@@ -48,6 +48,7 @@ class Recorded:
     diagnosis: Diagnosis
     checks: list[Check] = field(default_factory=list)
     of_fixture: bool = True
+    message: str = ""
 
 
 #: Tests are numbered as this process comes to them.
@@ -105,6 +106,7 @@ def carried(record: Recorded) -> dict[str, Any]:
         "diagnosis": record.diagnosis.to_dict(),
         "checks": to_plain(record.checks),
         "of_fixture": record.of_fixture,
+        "message": record.message,
         "environment": environment(),
     }
 
@@ -253,8 +255,13 @@ class TestContext:
         from pytest_gradhealth.errors import GradientHealthError
 
         text = str(error) if isinstance(error, GradientHealthError) else self.failed_for
+        text = text.encode("utf-8", "replace").decode()
         if text:
-            setattr(report, MESSAGE, text.encode("utf-8", "replace").decode())
+            setattr(report, MESSAGE, text)
+            diagnosis = getattr(error, "diagnosis", None)
+            for record in self.recorded:
+                if diagnosis is not None and record.diagnosis.profiles is diagnosis.profiles:
+                    record.message = text
         self.failed_for = ""
 
     def hand_over(self, report: pytest.TestReport, *, everything: bool) -> None:
@@ -262,7 +269,7 @@ class TestContext:
 
         If not everything is wanted, only what was checked against baselines and what warns.
         """
-        if self.recorded and not any(record.checks for record in self.recorded):
+        if any(not record.checks and not record.of_fixture for record in self.recorded):
             setattr(report, UNCHECKED, True)
         records = [r for r in self.recorded if everything or r.checks]
         if records:

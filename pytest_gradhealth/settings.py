@@ -13,7 +13,7 @@ from pytest_gradhealth.errors import SettingError
 from pytest_gradhealth.options import OPTIONS, Option
 
 if TYPE_CHECKING:
-    from pytest_gradhealth.records import Limit
+    from pytest_gradhealth.findings import Limit
 
 BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 
@@ -91,7 +91,7 @@ class Settings:
 
     def limit(self, name: str) -> Limit:
         """A setting that has a default of its own, as a limit."""
-        from pytest_gradhealth.records import Limit
+        from pytest_gradhealth.findings import Limit
 
         return Limit(getattr(self, name), self.source(name))
 

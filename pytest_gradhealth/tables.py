@@ -5,19 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 
-from pytest_gradhealth.records import (
-    Finding,
-    GradientPath,
-    GradientProfile,
-    Measure,
-    ParameterRecord,
-    PathPoint,
-    TimeRecord,
-    Treatment,
-    Update,
-    decades,
-    l2_decades,
-)
+from pytest_gradhealth.findings import Finding, Measure, Treatment
+from pytest_gradhealth.gradient_path import GradientPath, PathPoint, decades, l2_decades
+from pytest_gradhealth.records import GradientProfile, ParameterRecord, TimeRecord, Update
 from pytest_gradhealth.wording import factor, number, shortened
 
 #: Columns of a failure message: 80, less what pytest puts before each line.

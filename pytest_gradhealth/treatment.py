@@ -19,6 +19,7 @@ from pytest_gradhealth.capture import Subject
 from pytest_gradhealth.confirm import copied
 from pytest_gradhealth.diagnosis import Origin, examine
 from pytest_gradhealth.errors import CannotApplyError, ProbeError
+from pytest_gradhealth.findings import Diagnosis, Finding, Limit, Measure, Outcome, Treatment
 from pytest_gradhealth.guessing import constant_answer
 from pytest_gradhealth.isolation import isolated, seed_everything
 from pytest_gradhealth.optimizers import OptimizerLike, as_factory, build
@@ -31,14 +32,6 @@ from pytest_gradhealth.outcomes import (
     merit,
     outcome_of,
     value_of,
-)
-from pytest_gradhealth.records import (
-    Diagnosis,
-    Finding,
-    Limit,
-    Measure,
-    Outcome,
-    Treatment,
 )
 from pytest_gradhealth.remedies import Patient, Remedy, built_in_remedies
 from pytest_gradhealth.rules import Rule

@@ -17,6 +17,7 @@ from pytest_gradhealth.capture import Subject
 from pytest_gradhealth.confirm import copied
 from pytest_gradhealth.devices import choose_device, device_of, has_accelerator
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.findings import Diagnosis
 from pytest_gradhealth.isolation import isolated, seed_everything
 from pytest_gradhealth.lightning import is_lightning, training_batch
 from pytest_gradhealth.optimizers import (
@@ -29,7 +30,6 @@ from pytest_gradhealth.optimizers import (
 )
 from pytest_gradhealth.packed import is_inside_transform
 from pytest_gradhealth.precision import declared_scale
-from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.settings import Settings
 from pytest_gradhealth.sharing import check_shared
 from pytest_gradhealth.step import Step, check_step

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from pytest_gradhealth.gradient_path import OUTPUT
 from pytest_gradhealth.graph import op_name
 from pytest_gradhealth.packed import whole
-from pytest_gradhealth.records import OUTPUT
 
 #: An element is flat where the slope is below this share of the largest slope.
 FLAT = 0.01

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Sequence
+
+#: What a CI system takes for a command wherever it is: ##[error], ##vso[task...].
+_COMMAND = re.compile(r"##(?=\w*\[)")
 
 
 def number(value: float) -> str:
@@ -54,14 +59,25 @@ def listing(names: Sequence[str], most: int = 3) -> str:
 def printable(text: str) -> str:
     """The text with a question mark for everything that could move the cursor or break the line.
 
-    Also for what a CI system would take for a command at the start of a line.
+    Also for what a CI system would take for a command.
 
-    >>> printable("layer" + chr(27) + "[2J" + chr(10)), printable("::error::layer")
-    ('layer?[2J?', '?:error::layer')
+    >>> printable("layer" + chr(27) + "[2J" + chr(10)), printable("::error::a"), printable("##[b]")
+    ('layer?[2J?', '?:error::a', '#?[b]')
     """
-    if text.lstrip().startswith(("::", "##[")):
+    if text.lstrip().startswith("::"):
         text = "?" + text.lstrip()[1:]
+    text = _COMMAND.sub("#?", text)
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def quoted(name: str) -> str:
+    """A name as a literal in code, in double quotes, on one line whatever is in it.
+
+    >>> quoted("head"), quoted("a" + chr(10))
+    ('"head"', '"a\\\\n"')
+    """
+    plain = name.isprintable() and not {'"', "\\"} & {*name}
+    return f'"{name}"' if plain else json.dumps(name)
 
 
 def shortened(text: str, most: int) -> str:

@@ -22,7 +22,7 @@ from pytest_gradhealth.baseline.comparison import Comparison, compare, is_same
 from pytest_gradhealth.baseline.entry import Entry, KeptPath, KeptPoint, entry_of
 from pytest_gradhealth.baseline.messages import missing, regression
 from pytest_gradhealth.baseline.store import VERSION, file_for, read, write
-from pytest_gradhealth.records import Limit, Verdict
+from pytest_gradhealth.findings import Limit, Verdict
 
 PATH, STEP = Limit(0.5, "default"), Limit(1.0, "the call")
 NAMES = st.text(max_size=12)
@@ -203,6 +203,16 @@ def test_layers_that_may_be_a_part_of_the_loss_count_for_nothing() -> None:
     )
     assert not compared(PLAIN, with_softmax).changes
     assert not compared(with_softmax, PLAIN).changes
+
+
+def test_layers_that_have_moved_up_are_no_other_end_of_a_path() -> None:
+    names = [("0", "Linear", -2.0), ("1", "ReLU", -1.9), ("2", "Dropout", -1.0)]
+    before = path(*names, ("3", "Linear", 0.0))
+    after = path(*names[:2], ("2", "Linear", 0.0))
+    assert not compared(before, after).worse
+    assert not compared(after, before).worse
+    smaller = path(("0", "Linear", -4.0), ("1", "ReLU", -3.9), ("2", "Linear", 0.0))
+    assert compared(before, smaller).worse
 
 
 def test_outputs_may_grow_until_they_are_large() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import math
@@ -16,11 +17,19 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import pytest_gradhealth
-from pytest_gradhealth import Diagnosis, Probe, ProbeError, Run, read_report
+from pytest_gradhealth import (
+    Diagnosis,
+    Probe,
+    ProbeError,
+    Run,
+    VanishingGradientError,
+    assert_no_vanishing,
+    read_report,
+)
 from pytest_gradhealth import probe as probe_model
 from pytest_gradhealth.plain import LIVE
 from pytest_gradhealth.reporting.github import workflow_commands
@@ -188,7 +197,7 @@ def test_one_line_on_all_probes() -> None:
     for probes, line in (
         ((), "no test probed a model"),
         ((healthy,), "1 probe, healthy"),
-        ((healthy, expected), "2 probes, all healthy"),
+        ((healthy, expected), "2 probes: 1 fails as expected"),
         ((failing,), "1 of 1 probe fails"),
         ((failing, failing, healthy), "2 of 3 probes fail"),
     ):
@@ -518,7 +527,7 @@ def test_hostile_names_do_no_harm_in_a_run(
     pytester.makepyfile(
         """
 import pytest, torch
-from torch import nn
+from torch import Tensor, nn
 
 class Net(nn.Module):
     def __init__(self, name):
@@ -557,7 +566,7 @@ def test_reports_are_the_same_with_workers(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 def test_one(gradhealth):
     torch.manual_seed(0)
@@ -597,3 +606,175 @@ def test_markdown_is_appended(pytester: pytest.Pytester) -> None:
     text = Path("summary.md").read_text()
     assert text.startswith("before\n### Gradient health: 1 probe, healthy\n")
     assert text.count("### Gradient health") == 2
+
+
+PROBING = (
+    "import torch\ndef test_one(gradhealth):\n"
+    "    gradhealth.assert_healthy(torch.nn.Linear(4, 2), torch.randn(8, 4))\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--gradhealth-json=folder"], "--gradhealth-json=folder is a folder; give the name of *"),
+        (["--gradhealth-json="], "--gradhealth-json= is a folder; give the name of a file in it"),
+        (["--gradhealth-html=file/x.html"], "--gradhealth-html=file/x.html: *file is not a folder"),
+        (
+            ["--gradhealth-json=x", "--gradhealth-html=./x"],
+            "--gradhealth-html=./x is what --gradhealth-json writes; name two files",
+        ),
+    ],
+)
+def test_a_path_that_no_report_can_be_at_stops_the_run(
+    pytester: pytest.Pytester, options: list[str], message: str
+) -> None:
+    pytester.makepyfile(PROBING)
+    Path("folder").mkdir()
+    Path("file").touch()
+    result = pytester.runpytest("-p", "no:cacheprovider", *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {message}"])
+
+
+def test_a_report_that_cannot_be_written_fails_the_run_and_keeps_no_other_from_it(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(PROBING + "    import pathlib\n    pathlib.Path('gone.json').mkdir()\n")
+    result = pytester.runpytest(
+        "-p", "no:cacheprovider", "--gradhealth-json=gone.json", "--gradhealth-html=x.html"
+    )
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["gradient health as json: gone.json was not written (*", "gradient health as html: x.html"]
+    )
+    assert "INTERNALERROR" not in result.stdout.str()
+
+
+def test_a_run_that_never_began_leaves_the_last_report(pytester: pytest.Pytester) -> None:
+    Path("kept.json").write_text("kept")
+    pytester.runpytest("-p", "no:cacheprovider", "--gradhealth-json=kept.json", "nothing.py")
+    assert Path("kept.json").read_text() == "kept"
+
+
+def test_a_path_may_begin_at_home(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(pytester.mkdir("home")))
+    monkeypatch.setenv("USERPROFILE", str(Path("home").resolve()))
+    pytester.makepyfile(PROBING)
+    pytester.runpytest("-p", "no:cacheprovider", "--gradhealth-json=~/x.json")
+    assert Path("home/x.json").is_file()
+
+
+ENDS = """
+import pytest, torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+BATCH = {"inputs": torch.randn(16, 8), "targets": torch.arange(16) % 4, "loss": cross_entropy}
+
+def net(activation, layers):
+    torch.manual_seed(0)
+    parts = []
+    for _ in range(layers):
+        parts += [nn.Linear(8, 8), activation()]
+    return nn.Sequential(*parts, nn.Linear(8, 4))
+
+@pytest.fixture
+def sick(gradhealth):
+    gradhealth.assert_no_vanishing(net(nn.Sigmoid, 12), **BATCH)
+
+@pytest.fixture
+def late(gradhealth):
+    yield
+    gradhealth.assert_no_vanishing(net(nn.Sigmoid, 12), **BATCH)
+
+@pytest.fixture
+def broken():
+    yield
+    raise OSError("gone")
+
+def test_setup(sick): pass
+
+def test_teardown(late): pass
+
+def test_both(gradhealth, broken):
+    gradhealth.assert_no_vanishing(net(nn.Sigmoid, 12), **BATCH)
+
+def test_several(gradhealth):
+    gradhealth.assert_no_vanishing(net(nn.ReLU, 2), **BATCH)
+    gradhealth.assert_no_vanishing(net(nn.Sigmoid, 12), **BATCH)
+"""
+
+
+def test_the_message_is_there_wherever_a_check_fails_and_on_that_probe_alone(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_ends=ENDS)
+    pytester.runpytest("-p", "no:cacheprovider", "--gradhealth-json=x.json")
+    found: dict[str, list[str]] = {}
+    for probe in read_report("x.json").probes:
+        said = probe.message.partition(":")[0]
+        found.setdefault(probe.test.partition("::")[2], []).append(said)
+    assert found == {
+        "test_setup": ["the gradient vanishes"],
+        "test_teardown": ["the gradient vanishes"],
+        "test_both": ["the gradient vanishes"],
+        "test_several": ["", "the gradient vanishes"],
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["head\n::error title=x::y", "h\x1b[31mred\x07", 'a"b\\', "x ##[error]y", "##vso[a]b"]
+)
+def test_no_name_gets_out_of_the_code_of_a_remedy(name: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            parts: list[nn.Module] = []
+            for layer in range(10):
+                parts += [nn.Linear(32 if layer else 20, 32), nn.Sigmoid()]
+            self.hidden = nn.Sequential(*parts)
+            self.add_module(name, nn.Linear(32, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = getattr(self, name)(self.hidden(x))
+            return out
+
+    torch.manual_seed(0)
+    x, y = torch.randn(16, 20), torch.arange(16) % 5
+    with pytest.raises(VanishingGradientError) as caught:
+        assert_no_vanishing(Net(), x, y, loss=cross_entropy, remedy_budget=30)
+    text = str(caught.value)
+    assert "if isinstance(m, nn.Linear) and name != " in text
+    assert all(character.isprintable() for character in text.replace("\n", ""))
+    assert "##[" not in text
+    assert "##vso[" not in text
+    assert not any(line.lstrip().startswith("::") for line in text.splitlines())
+    diagnosis = caught.value.diagnosis
+    assert diagnosis is not None
+    for treatment in diagnosis.treatments:
+        ast.parse(treatment.code)
+
+
+def test_files_are_from_the_top_of_the_checkout(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(pytester.path))
+    sub = pytester.mkdir("sub")
+    (sub / "pytest.ini").write_text("[pytest]\n")
+    (sub / "test_one.py").write_text(PROBING)
+    monkeypatch.chdir(sub)
+    pytester.runpytest("-p", "no:cacheprovider", "--gradhealth-json=x.json", f"--rootdir={sub}")
+    (probe,) = read_report(sub / "x.json").probes
+    assert (probe.file, probe.test) == ("sub/test_one.py", "test_one.py::test_one")
+
+
+def test_brackets_make_no_link_in_sarif() -> None:
+    diagnosis = measured(net(nn.Sigmoid, 12))
+    finding = replace(diagnosis.findings[0], message="see [this](http://evil.example)")
+    probe = Probe("t", "failed", replace(diagnosis, findings=(finding,)), file="t.py")
+    (result,) = sarif_report(Run((probe,)))["runs"][0]["results"]
+    assert result["message"]["text"] == r"t: see \[this\](http://evil.example)"

@@ -12,24 +12,8 @@ import torch
 from torch import nn
 
 from pytest_gradhealth import ProbeError, assert_matches_baseline
+from tests.scratch import NETS, damage, run
 
-NETS = """
-import torch
-from torch import nn
-from torch.nn.functional import cross_entropy
-
-X = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
-Y = torch.arange(16) % 4
-BATCH = {"inputs": X, "targets": Y, "loss": cross_entropy}
-
-
-def net(activation=nn.ReLU, layers=4):
-    torch.manual_seed(0)
-    parts = []
-    for _ in range(layers):
-        parts += [nn.Linear(8, 8), activation()]
-    return nn.Sequential(*parts, nn.Linear(8, 4))
-"""
 ONE = """
 from nets import BATCH, net
 
@@ -62,18 +46,9 @@ def workers(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return options
 
 
-def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
-    return pytester.runpytest("-p", "no:cacheprovider", *options)
-
-
 def kept(file: str = FILE) -> dict[str, Any]:
     entries: dict[str, Any] = json.loads(Path(file).read_text())["entries"]
     return entries
-
-
-def damage(pytester: pytest.Pytester) -> None:
-    """Swap the activation."""
-    pytester.makepyfile(nets=NETS.replace("nn.ReLU", "nn.Sigmoid"))
 
 
 def test_written_same_and_worse(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
@@ -359,6 +334,43 @@ def test_a_run_that_is_not_whole_prunes_nothing(
     result = run(pytester, "--gradhealth-prune", *options)
     result.stdout.fnmatch_lines([f"nothing pruned: {why}, so that nobody can tell what is stale"])
     assert Path(FILE).read_bytes() == before
+
+
+def test_probes_of_one_test_never_share_a_key(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_models="""
+from nets import BATCH, net
+
+def test_net(gradhealth):
+    gradhealth.assert_no_exploding(net(layers=6), **BATCH)
+    gradhealth.assert_matches_baseline(net(), **BATCH)
+"""
+    )
+    options = ("--gradhealth-baseline",)
+    run(pytester, *options, "--gradhealth-update").assert_outcomes(passed=1)
+    assert sorted(kept()) == ["test_net", "test_net#2"]
+    assert len(kept()["test_net#2"]["paths"][0]["points"]) == 13
+    run(pytester, *options).assert_outcomes(passed=1)
+    run(pytester, "--gradhealth-prune").assert_outcomes(passed=1)
+    assert sorted(kept()) == ["test_net", "test_net#2"]
+
+
+def test_a_parametrisation_without_parameters_keeps_its_baselines(
+    pytester: pytest.Pytester,
+) -> None:
+    text = """
+import pytest
+from nets import BATCH, net
+
+@pytest.mark.parametrize("layers", [2, 4])
+def test_net(gradhealth, layers):
+    gradhealth.assert_matches_baseline(net(layers=layers), **BATCH)
+"""
+    pytester.makepyfile(test_models=text)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=2)
+    pytester.makepyfile(test_models=text.replace("[2, 4]", "[]"))
+    run(pytester, "--gradhealth-prune").assert_outcomes(skipped=1)
+    assert sorted(kept()) == ["test_net[2]", "test_net[4]"]
 
 
 INTERRUPTED = """

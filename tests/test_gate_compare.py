@@ -8,22 +8,8 @@ from pathlib import Path
 
 import pytest
 
-NETS = """
-import torch
-from torch import nn
-from torch.nn.functional import cross_entropy
+from tests.scratch import NETS, damage, run
 
-X = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
-BATCH = {"inputs": X, "targets": torch.arange(16) % 4, "loss": cross_entropy}
-
-
-def net(activation=nn.ReLU, layers=4):
-    torch.manual_seed(0)
-    parts = []
-    for _ in range(layers):
-        parts += [nn.Linear(8, 8), activation()]
-    return nn.Sequential(*parts, nn.Linear(8, 4))
-"""
 TESTS = """
 import pytest
 from nets import BATCH, net
@@ -55,21 +41,12 @@ def workers(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return options
 
 
-def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
-    return pytester.runpytest("-p", "no:cacheprovider", *options)
-
-
 def on_main(pytester: pytest.Pytester) -> None:
     run(pytester, f"--gradhealth-json={OLD}").assert_outcomes(passed=3)
 
 
 def on_branch(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
     return run(pytester, f"--gradhealth-compare={OLD}", *options)
-
-
-def damage(pytester: pytest.Pytester) -> None:
-    """Swap the activation."""
-    pytester.makepyfile(nets=NETS.replace("nn.ReLU", "nn.Sigmoid"))
 
 
 def test_the_same_models_pass_and_nothing_is_written(pytester: pytest.Pytester) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth import Diagnosis, ProbeError, probe
-from pytest_gradhealth.records import OUTPUT, PathPoint
+from pytest_gradhealth.gradient_path import OUTPUT, PathPoint
 from tests import kinds
 from tests.kinds import KINDS, Kind, body
 from tests.nets import batch, mlp

@@ -177,7 +177,7 @@ def test_the_call_wins_over_the_marker(pytester: pytest.Pytester) -> None:
         f"""
         import pytest
         from net import model, x
-        from pytest_gradhealth.records import Limit
+        from pytest_gradhealth.findings import Limit
 
         CALLED = {called!r}
 
@@ -204,7 +204,7 @@ def test_every_setting_comes_from_its_own_nearest_place(pytester: pytest.Pyteste
         """
         import pytest
         from net import model, x
-        from pytest_gradhealth.records import Limit
+        from pytest_gradhealth.findings import Limit
 
         def test_a(gradhealth):
             found = gradhealth.probe(model(), x, min_ratio=1e-9)

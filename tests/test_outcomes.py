@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_gradhealth.findings import Measure, Outcome, Treatment
 from pytest_gradhealth.outcomes import (
     Comparison,
     Examined,
@@ -18,7 +19,6 @@ from pytest_gradhealth.outcomes import (
     merit,
     outcome_of,
 )
-from pytest_gradhealth.records import Measure, Outcome, Treatment
 
 GOAL = Comparison(("GH101",), floor=2.3, steps=60)
 SICK = Measure(1e-8, 2.4, 2.3, 60)

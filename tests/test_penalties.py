@@ -29,13 +29,9 @@ from pytest_gradhealth import (
     context,
     probe,
 )
-from pytest_gradhealth.records import (
-    GradientPath,
-    GradientProfile,
-    Limit,
-    ParameterRecord,
-    PathPoint,
-)
+from pytest_gradhealth.findings import Limit
+from pytest_gradhealth.gradient_path import GradientPath, PathPoint
+from pytest_gradhealth.records import GradientProfile, ParameterRecord
 from pytest_gradhealth.rules.dominating import check
 from pytest_gradhealth.rules.rule import Evidence
 from tests.nets import batch, mlp

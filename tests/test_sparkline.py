@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from pytest_gradhealth.records import GradientPath, PathPoint
+from pytest_gradhealth.gradient_path import GradientPath, PathPoint
 from pytest_gradhealth.reporting.sparkline import ASCII, BLOCKS, shown_by, sparkline
 
 

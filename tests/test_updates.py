@@ -25,7 +25,8 @@ from pytest_gradhealth import (
     context,
     probe,
 )
-from pytest_gradhealth.records import GradientProfile, Limit, Update
+from pytest_gradhealth.findings import Limit
+from pytest_gradhealth.records import GradientProfile, Update
 from pytest_gradhealth.rules.rule import Evidence
 from pytest_gradhealth.rules.update import check
 from tests.nets import batch, mlp

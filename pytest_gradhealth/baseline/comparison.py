@@ -10,7 +10,7 @@ from typing import Literal
 
 from pytest_gradhealth.baseline.alignment import Pair, aligned, path_pairs
 from pytest_gradhealth.baseline.entry import Entry, KeptPath
-from pytest_gradhealth.records import Limit
+from pytest_gradhealth.findings import Limit
 from pytest_gradhealth.wording import factor, number
 
 ChangeKind = Literal["verdict", "path", "step", "output", "lost", "gone", "new"]
@@ -41,7 +41,13 @@ class PathComparison:
     pairs: tuple[Pair, ...]
 
     def ratios(self) -> tuple[float, float]:
-        """First layer over the last that both have, before and after, in decades."""
+        """First layer over last, before and after, in decades.
+
+        Where the last layers are of other types, one of them may be a part of the loss: then it is
+        to the last layer that both have.
+        """
+        if self.before.points[-1].type == self.after.points[-1].type:
+            return self.before.ratio, self.after.ratio
         both = [p for p in self.pairs if p.before is not None and p.after is not None]
         if not both:
             return self.before.ratio, self.after.ratio
@@ -109,8 +115,9 @@ def compare(
     that is still there (one of `layers`, those of the model) and gets no gradient any more, or a
     verdict that has become "failure". As much in the other direction is better, and reported.
 
-    Ratios are taken from the last layer that both have, since what is behind it may as well be a
-    part of the loss; steps where both have the same types of layers and nothing in between.
+    Ratios are taken from the last layer that both have where they end in other types of layers,
+    since what is behind it may as well be a part of the loss; steps where both have the same types
+    of layers and nothing in between.
     """
     changes: list[Change] = []
     paths: list[PathComparison] = []

@@ -8,8 +8,8 @@ from pytest_gradhealth.baseline.alignment import Pair
 from pytest_gradhealth.baseline.check import Check
 from pytest_gradhealth.baseline.comparison import PathComparison, most_changed
 from pytest_gradhealth.baseline.entry import KeptPath
+from pytest_gradhealth.findings import Diagnosis
 from pytest_gradhealth.messages import headline
-from pytest_gradhealth.records import Diagnosis
 from pytest_gradhealth.wording import count, factor, listing, printable, shortened
 
 #: Rows of a comparison that are shown without -v.

@@ -14,6 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from pytest_gradhealth.calling import call_model, fresh
 from pytest_gradhealth.errors import CannotApplyError
+from pytest_gradhealth.wording import quoted
 
 #: The layers that remedies work on.
 WEIGHTED = (
@@ -158,7 +159,7 @@ def condition(chosen: Collection[nn.Module], model: nn.Module) -> str:
     kind = kind_names[0] if len(kinds) == 1 else f"({', '.join(kind_names)})"
     text = f"isinstance(m, {kind})"
     if len(left_out) == 1:
-        return f'{text} and name != "{left_out[0]}"'
+        return f"{text} and name != {quoted(left_out[0])}"
     return f"{text} and name not in {tuple(left_out)}" if left_out else text
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pytest_gradhealth.errors import CannotApplyError
 from pytest_gradhealth.remedies.layers import WEIGHTED, Call, weighted
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
+from pytest_gradhealth.wording import quoted
 
 FAMILY = "residual connections"
 SYMPTOMS = ("GH101", "GH201", "GH202", "GH404")
@@ -186,7 +187,10 @@ def _written(name: str, container: nn.Module, runs: Sequence[_Run], plain: bool)
         rebuilt = f"nn.Sequential({', '.join(parts)})"
     if not name:
         return ["s = model", f"model = {rebuilt}"]
-    return [f's = model.get_submodule("{name}")', f'model.set_submodule("{name}", {rebuilt})']
+    return [
+        f"s = model.get_submodule({quoted(name)})",
+        f"model.set_submodule({quoted(name)}, {rebuilt})",
+    ]
 
 
 def _parts(length: int, runs: Sequence[_Run], plain: bool) -> list[str]:

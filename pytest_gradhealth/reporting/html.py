@@ -6,10 +6,11 @@ import json
 from functools import cache
 from typing import Any
 
+from pytest_gradhealth.findings import Diagnosis
 from pytest_gradhealth.messages import render
-from pytest_gradhealth.records import Diagnosis, OutputRecord
+from pytest_gradhealth.records import OutputRecord
 from pytest_gradhealth.reporting.plots import branches, path_plots, text, time_plots
-from pytest_gradhealth.reporting.summary import fails, items, ratio, verdict_line, warns
+from pytest_gradhealth.reporting.summary import items, ratio, shown_verdict, verdict_line, warns
 from pytest_gradhealth.run import Probe, Run
 from pytest_gradhealth.wording import factor, number
 
@@ -60,8 +61,8 @@ def _section(index: int, probe: Probe) -> dict[str, Any]:
         "number": index,
         "test": text(probe.test or diagnosis.model, 300),
         "model": text(diagnosis.model),
-        "verdict": _verdict(probe),
-        "outcome": probe.outcome,
+        "verdict": shown_verdict(probe),
+        "outcome": probe.outcome if probe.test else "",
         "ratio": ratio(probe),
         "device": text(diagnosis.device),
         "optimizer": text(diagnosis.optimizer),
@@ -92,11 +93,6 @@ def _section(index: int, probe: Probe) -> dict[str, Any]:
     }
 
 
-def _verdict(probe: Probe) -> str:
-    """What a probe counts as: what made its test fail is a failure, whatever the rules say."""
-    return "failure" if fails(probe) else probe.diagnosis.verdict
-
-
 def _message(probe: Probe) -> str:
     """What the test failed with, or what the terminal would show of a diagnosis with findings."""
     shown = probe.message
@@ -109,11 +105,9 @@ def _rows(plot: dict[str, Any]) -> dict[str, Any]:
     """The points of a path with the lines beside it, first and last where there are too many."""
     points, lines = plot["points"], plot["lines"]
     rows = [
-        {**point, "others": [_shown(line["values"][index]) for line in lines]}
+        {**point, "others": [line["shown"][index] for line in lines]}
         for index, point in enumerate(points)
     ]
-    for row in rows:
-        row["activation"], row["weight"] = _shown(row["activation"]), _shown(row["weight"])
     half = MOST_ROWS // 2
     hidden = max(0, len(rows) - MOST_ROWS)
     return {
@@ -123,10 +117,6 @@ def _rows(plot: dict[str, Any]) -> dict[str, Any]:
         "tail": rows[-half:] if hidden else [],
         "hidden": hidden,
     }
-
-
-def _shown(norm: float | None) -> str:
-    return "" if norm is None else number(norm)
 
 
 def _output(output: OutputRecord) -> dict[str, str]:

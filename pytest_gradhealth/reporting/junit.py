@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from pytest_gradhealth.baseline.check import Check
-from pytest_gradhealth.records import Diagnosis
+from pytest_gradhealth.findings import Diagnosis
 from pytest_gradhealth.wording import shortened
 
 

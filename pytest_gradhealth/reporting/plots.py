@@ -8,13 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_gradhealth.baseline.comparison import PathComparison
-from pytest_gradhealth.records import (
-    Diagnosis,
-    GradientPath,
-    GradientProfile,
-    OutputRecord,
-    TimeRecord,
-)
+from pytest_gradhealth.findings import Diagnosis
+from pytest_gradhealth.gradient_path import GradientPath
+from pytest_gradhealth.records import GradientProfile, OutputRecord, TimeRecord
 from pytest_gradhealth.run import Probe
 from pytest_gradhealth.wording import factor, number, shortened
 
@@ -49,7 +45,9 @@ def _plot(probe: Probe, path: GradientPath) -> dict[str, Any]:
                 "shown": number(point.norm),
                 "step": step,
                 "activation": value(point.activation),
+                "activation_shown": number(point.activation),
                 "weight": value(weights.get(point.name, math.nan)),
+                "weight_shown": number(weights[point.name]) if point.name in weights else "",
                 "found": point.label in found,
             }
         )
@@ -73,12 +71,17 @@ def _lines(probe: Probe, path: GradientPath) -> Iterator[dict[str, Any]]:
                 "name": _name_of(other, diagnosis),
                 "kind": "second" if other.steps else "seed",
                 "values": [value(norms.get(point.label, math.nan)) for point in path.points],
+                "shown": [
+                    number(norms[point.label]) if point.label in norms else ""
+                    for point in path.points
+                ],
             }
     for check in probe.checks:
         for comparison in check.comparison.paths:
             if comparison.after.first.layer == path.first.label:
                 values = _baseline(comparison, len(path.points))
-                yield {"name": "baseline", "kind": "baseline", "values": values}
+                shown = ["" if norm is None else number(norm) for norm in values]
+                yield {"name": "baseline", "kind": "baseline", "values": values, "shown": shown}
 
 
 def _name_of(profile: GradientProfile, diagnosis: Diagnosis) -> str:
@@ -125,6 +128,7 @@ def time_plots(times: Sequence[TimeRecord]) -> list[dict[str, Any]]:
         {
             "title": text(f"{record.name} ({record.type}{', backwards' * record.reverse})"),
             "values": [value(norm) for norm in record.norms],
+            "shown": [number(norm) for norm in record.norms],
             "dependency": record.dependency,
         }
         for record in times

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ def _result(probe: Probe, item: Item, index: int) -> dict[str, Any]:
         "ruleId": _text(item.code),
         "ruleIndex": index,
         "level": level,
-        "message": {"text": _text(f"{probe.test}: {item.message}")},
+        "message": {"text": _message(f"{probe.test}: {item.message}")},
         "partialFingerprints": {"gradhealth/v1": _fingerprint(probe, item)},
     }
     if probe.file:
@@ -73,6 +74,11 @@ def _uri(path: str) -> str:
     from urllib.parse import quote
 
     return quote(path.encode("utf-8", "replace"))
+
+
+def _message(value: str) -> str:
+    """Text in which brackets make no link."""
+    return re.sub(r"([\\\[\]])", r"\\\1", _text(value))
 
 
 def _text(value: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_gradhealth.records import Severity
+from pytest_gradhealth.findings import Severity, Verdict
 from pytest_gradhealth.run import Probe, Run
 from pytest_gradhealth.wording import count, factor, number
 
@@ -70,18 +70,24 @@ def warns(probe: Probe) -> bool:
 def verdict_line(run: Run) -> str:
     """One line on all probes: "2 of 7 probes fail, 1 warns"."""
     failing, warning = sum(map(fails, run.probes)), sum(map(warns, run.probes))
+    expected = sum(p.expected and p.diagnosis.verdict == "failure" for p in run.probes)
     total = len(run.probes)
     if not total:
         return "no test probed a model"
-    if not failing and not warning:
+    if not failing and not warning and not expected:
         return "1 probe, healthy" if total == 1 else f"{total} probes, all healthy"
     parts = [f"{failing} of {count(total, 'probe')} {'fails' if failing == 1 else 'fail'}"]
-    if warning:
-        parts.append(f"{warning} {'warns' if warning == 1 else 'warn'}")
-    return ", ".join(parts if failing else [f"{count(total, 'probe')}: {parts[1]}"])
+    parts += [f"{warning} {'warns' if warning == 1 else 'warn'}"] * bool(warning)
+    parts += [f"{expected} {'fails' if expected == 1 else 'fail'} as expected"] * bool(expected)
+    return ", ".join(parts) if failing else f"{count(total, 'probe')}: {', '.join(parts[1:])}"
 
 
 def ratio(probe: Probe) -> str:
     """The ratio of the worst path, "-" without a path of two points."""
     path = probe.diagnosis.worst_path
     return factor(path.l2) if path is not None and path.links else "-"
+
+
+def shown_verdict(probe: Probe) -> Verdict:
+    """What a probe counts as: what made its test fail is a failure, whatever the rules say."""
+    return "failure" if fails(probe) else probe.diagnosis.verdict

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pytest_gradhealth.findings import RANK, Verdict, worst_path
 from pytest_gradhealth.messages import headline, setting_line, treatment_blocks
-from pytest_gradhealth.records import RANK, Diagnosis, Verdict, worst_path
 from pytest_gradhealth.reporting.sparkline import BLOCKS, sparkline
+from pytest_gradhealth.reporting.summary import shown_verdict
 from pytest_gradhealth.tables import path_table
 from pytest_gradhealth.wording import count, factor, printable, shortened
 
@@ -40,16 +41,17 @@ def report_lines(
     yield "ratio: L2 norm of the gradient at the first layer over the last; rate: per step", {}
     yield _summary(entries), {}
     for entry in entries:
-        if verbose or entry.diagnosis.verdict != "healthy":
+        if verbose or shown_verdict(entry) != "healthy":
             yield from _profile(entry, width, verbose)
 
 
 def _overview(entries: Sequence[Probe], width: int, levels: str) -> Iterator[Line]:
     from tabulate import tabulate
 
-    rows = [_row(entry.diagnosis, levels) for entry in entries]
-    names = _fitting(rows, width)
-    room = max(_LEAST, width - sum(_taken(rows, name) for name in names))
+    rows = [_row(entry, levels) for entry in entries]
+    least = min(_LEAST, max(len(printable(entry.test)) for entry in entries))
+    names = _fitting(rows, width - least)
+    room = max(least, width - sum(_taken(rows, name) for name in names))
     table = tabulate(
         [
             [*(row[name] for name in names), _tail(entry.test, room)]
@@ -63,7 +65,7 @@ def _overview(entries: Sequence[Probe], width: int, levels: str) -> Iterator[Lin
     header, *lines = table.splitlines()
     yield header.rstrip(), {"bold": True}
     for line, entry in zip(lines, entries, strict=True):
-        yield line.rstrip(), {_COLOUR[entry.diagnosis.verdict]: True}
+        yield line.rstrip(), {_COLOUR[shown_verdict(entry)]: True}
 
 
 def _fitting(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:
@@ -71,7 +73,7 @@ def _fitting(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:
     chosen, taken = set(_NEEDED), sum(_taken(rows, name) for name in _NEEDED)
     for name in _WELCOME:
         taken += _taken(rows, name)
-        if taken + _LEAST > width:
+        if taken > width:
             break
         chosen.add(name)
     return [name for name in rows[0] if name in chosen]
@@ -90,11 +92,12 @@ def _tail(text: str, most: int) -> str:
     return text if len(text) <= most else ".." + text[2 - most :]
 
 
-def _row(diagnosis: Diagnosis, levels: str) -> dict[str, str]:
+def _row(entry: Probe, levels: str) -> dict[str, str]:
+    diagnosis = entry.diagnosis
     path = diagnosis.worst_path
     linked = path is not None and path.links > 0
     return {
-        "verdict": diagnosis.verdict,
+        "verdict": shown_verdict(entry),
         "ratio": factor(path.l2) if linked and path is not None else "-",
         "rate": factor(path.l2 / path.links) if linked and path is not None else "-",
         "profile": sparkline(path, levels) or "-",
@@ -107,7 +110,7 @@ def _row(diagnosis: Diagnosis, levels: str) -> dict[str, str]:
 
 
 def _summary(entries: Sequence[Probe]) -> str:
-    verdicts = Counter(entry.diagnosis.verdict for entry in entries)
+    verdicts = Counter(map(shown_verdict, entries))
     expected = sum(entry.expected and entry.diagnosis.verdict == "failure" for entry in entries)
     order: tuple[Verdict, ...] = ("failure", "warning", "healthy")
     parts = [f"{verdicts[verdict]} {verdict}" for verdict in order if verdicts[verdict]]
@@ -124,6 +127,9 @@ def _profile(entry: Probe, width: int, verbose: bool) -> Iterator[Line]:
     yield "", {}
     yield printable(entry.test), {"bold": True}
     shown = [f for f in findings if f.severity != "info"]
+    for check in entry.checks:
+        for change in check.comparison.worse if check.status == "worse" else ():
+            yield f"{shortened(change.message, 400)} [regression]", {"red": True}
     for line in headline(diagnosis, shown).splitlines():
         yield line, {_COLOUR[diagnosis.verdict]: True}
     for finding in findings[len(shown) :]:

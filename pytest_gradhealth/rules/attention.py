@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from pytest_gradhealth.errors import AttentionCollapseError
-from pytest_gradhealth.records import Finding, GradientProfile
+from pytest_gradhealth.findings import Finding
+from pytest_gradhealth.records import GradientProfile
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.wording import number
 

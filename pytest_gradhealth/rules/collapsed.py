@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import CollapsedOutputError
-from pytest_gradhealth.records import Finding
+from pytest_gradhealth.findings import Finding
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.wording import number
 
@@ -16,7 +16,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     A network in the ordered phase maps every example to the same output (Poole et al. 2016); the
     steps before the second look make a healthy one tell them apart.
 
-    >>> from pytest_gradhealth.records import GradientProfile, Limit
+    >>> from pytest_gradhealth.findings import Limit
+    >>> from pytest_gradhealth.records import GradientProfile
     >>> look = GradientProfile(0, 0, 2.3, paths=(), spread=2e-6)
     >>> limits = {"min_spread": Limit(5e-6, "default"), "warn_min_spread": Limit(1e-4, "default")}
     >>> [f.severity for f in check(Evidence(look, None, limits))]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import DeadUnitsError
-from pytest_gradhealth.records import ActivationRecord, Finding, GradientProfile
+from pytest_gradhealth.findings import Finding
+from pytest_gradhealth.records import ActivationRecord, GradientProfile
 from pytest_gradhealth.rules.rule import Evidence, Rule
 
 #: Share of dead units from which a layer is mentioned.
@@ -18,7 +19,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     A layer on a gradient path fails, one in a side branch is a warning: a narrow gate may have all
     its units dead by chance.
 
-    >>> from pytest_gradhealth.records import ActivationRecord, GradientPath, Limit, PathPoint
+    >>> from pytest_gradhealth.findings import Limit
+    >>> from pytest_gradhealth.gradient_path import GradientPath, PathPoint
+    >>> from pytest_gradhealth.records import ActivationRecord
     >>> dead = ActivationRecord("act", "ReLU", "ReLU", 64, dead=0.98)
     >>> point = PathPoint("act", "ReLU", (8, 64), norm=1.0, numel=512)
     >>> path = GradientPath((point,), entry=point)

@@ -6,13 +6,8 @@ import math
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import DominatingRegularizerError
-from pytest_gradhealth.records import (
-    Finding,
-    GradientProfile,
-    ParameterRecord,
-    Severity,
-    module_of,
-)
+from pytest_gradhealth.findings import Finding, Severity
+from pytest_gradhealth.records import GradientProfile, ParameterRecord, module_of
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.wording import listing, number
 
@@ -26,8 +21,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     Weights on a gradient path fail; those in side branches, which may start without a gradient of
     their own, are a warning.
 
-    >>> from pytest_gradhealth.records import GradientProfile, Limit, ParameterRecord
-    >>> from pytest_gradhealth.records import GradientPath, PathPoint
+    >>> from pytest_gradhealth.findings import Limit
+    >>> from pytest_gradhealth.records import GradientProfile, ParameterRecord
+    >>> from pytest_gradhealth.gradient_path import GradientPath, PathPoint
     >>> point = PathPoint("fc", "Linear", (8, 4), norm=1.0, numel=32)
     >>> drowned = ParameterRecord("fc.weight", (4, 4), "gradient", 2.0, gradient=0.1, penalty=40.0)
     >>> path = GradientPath((point,), entry=point)

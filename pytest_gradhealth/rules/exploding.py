@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import ExplodingGradientError
-from pytest_gradhealth.records import Finding, GradientPath, GradientProfile, decades, power
+from pytest_gradhealth.findings import Finding
+from pytest_gradhealth.gradient_path import GradientPath, decades, power
+from pytest_gradhealth.records import GradientProfile
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.wording import factor, number
 
@@ -21,7 +23,9 @@ SCALE_FREE_OUTPUT = 1e3
 def check(evidence: Evidence) -> Iterator[Finding]:
     """Compare X of every judged path with `max_ratio` and `warn_max_ratio`.
 
-    >>> from pytest_gradhealth.records import GradientPath, GradientProfile, Limit, PathPoint
+    >>> from pytest_gradhealth.findings import Limit
+    >>> from pytest_gradhealth.gradient_path import GradientPath, PathPoint
+    >>> from pytest_gradhealth.records import GradientProfile
     >>> first = PathPoint("0", "Linear", (8, 4), norm=1e7, numel=32)
     >>> last = PathPoint("1", "Linear", (8, 4), norm=1.0, numel=32)
     >>> look = GradientProfile(0, 0, 2.3, paths=(GradientPath((first, last), entry=first),))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import IdenticalUnitsError
-from pytest_gradhealth.records import Finding
+from pytest_gradhealth.findings import Finding
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.wording import count
 

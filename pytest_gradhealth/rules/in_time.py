@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterable, Iterator
 
 from pytest_gradhealth.errors import VanishingInTimeError
-from pytest_gradhealth.records import Finding, GradientProfile, Severity, TimeRecord, power
+from pytest_gradhealth.findings import Finding, Severity
+from pytest_gradhealth.gradient_path import power
+from pytest_gradhealth.records import GradientProfile, TimeRecord
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.wording import count, factor, number
 
@@ -14,7 +16,8 @@ from pytest_gradhealth.wording import count, factor, number
 def check(evidence: Evidence) -> Iterator[Finding]:
     """Compare what reaches `dependency` steps back with `min_ratio` and `warn_min_ratio`.
 
-    >>> from pytest_gradhealth.records import GradientProfile, Limit, TimeRecord
+    >>> from pytest_gradhealth.findings import Limit
+    >>> from pytest_gradhealth.records import GradientProfile, TimeRecord
     >>> fading = TimeRecord("rnn", "RNN", tuple(0.5**d for d in range(28)), dependency=27)
     >>> look = GradientProfile(0, 0, 2.3, paths=(), times=(fading,))
     >>> limits = {"min_ratio": Limit(1e-5, "default"), "warn_min_ratio": Limit(1e-3, "default")}

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import NegligibleGradientError
-from pytest_gradhealth.records import Finding, GradientProfile
+from pytest_gradhealth.findings import Finding
+from pytest_gradhealth.records import GradientProfile
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.wording import number
 
@@ -20,7 +21,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     Adam's step is lr * g / (g + eps): below eps it shrinks with the gradient. Without such an
     optimizer declared there is nothing to compare with, as the scale of a loss means nothing.
 
-    >>> from pytest_gradhealth.records import GradientProfile, Limit, ParameterRecord
+    >>> from pytest_gradhealth.findings import Limit
+    >>> from pytest_gradhealth.records import GradientProfile, ParameterRecord
     >>> tiny = ParameterRecord("fc.weight", (4, 4), "gradient", norm=1.0, gradient=1e-12)
     >>> look = GradientProfile(0, 0, 2.3e-12, paths=(), parameters=(tiny,))
     >>> [f.severity for f in check(Evidence(look, None, {"eps": Limit(1e-8, "eps of Adam")}))]

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import NonFiniteGradientError
-from pytest_gradhealth.records import Finding, GradientProfile, NonFinite, OutputRecord
+from pytest_gradhealth.findings import Finding
+from pytest_gradhealth.records import GradientProfile, NonFinite, OutputRecord
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.wording import listing
 

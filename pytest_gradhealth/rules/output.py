@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import ExplodingOutputError
-from pytest_gradhealth.records import Finding
+from pytest_gradhealth.findings import Finding
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.wording import number
 
@@ -15,7 +15,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
     A few optimizer steps bring large outputs down: the second look confirms with what would warn.
 
-    >>> from pytest_gradhealth.records import GradientProfile, Limit
+    >>> from pytest_gradhealth.findings import Limit
+    >>> from pytest_gradhealth.records import GradientProfile
     >>> look = GradientProfile(0, 0, 5e4, paths=(), magnitude=4e4)
     >>> limits = {"max_output": Limit(1e3, "default"), "warn_max_output": Limit(1e2, "default")}
     >>> [f.severity for f in check(Evidence(look, None, limits))]

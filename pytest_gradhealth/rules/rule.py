@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_gradhealth.errors import GradientHealthError
-from pytest_gradhealth.records import RANK, Finding, GradientProfile, Limit, Severity
+from pytest_gradhealth.findings import RANK, Finding, Limit, Severity
+from pytest_gradhealth.records import GradientProfile
 
 
 @dataclass(frozen=True)

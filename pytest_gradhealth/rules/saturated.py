@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import SaturatedUnitsError
-from pytest_gradhealth.records import Finding
+from pytest_gradhealth.findings import Finding
 from pytest_gradhealth.rules.dead import place_of, shares_of, worst_of
 from pytest_gradhealth.rules.rule import Evidence, Rule
 
@@ -16,7 +16,8 @@ MENTION = 0.9
 def check(evidence: Evidence) -> Iterator[Finding]:
     """Warn of layers that sit in their flat part; fail on a gradient path above `max_saturated`.
 
-    >>> from pytest_gradhealth.records import ActivationRecord, GradientProfile, Limit
+    >>> from pytest_gradhealth.findings import Limit
+    >>> from pytest_gradhealth.records import ActivationRecord, GradientProfile
     >>> flat = ActivationRecord("act", "Tanh", "Tanh", 64, flat=0.97)
     >>> look = GradientProfile(0, 0, 2.3, paths=(), activations=(flat,))
     >>> limits = {"max_saturated": Limit(0.995, "default")}

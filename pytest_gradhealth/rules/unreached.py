@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from pytest_gradhealth.errors import UnreachedParameterError
-from pytest_gradhealth.records import Finding, GradientProfile, ParameterRecord, Severity
+from pytest_gradhealth.findings import Finding, Severity
+from pytest_gradhealth.records import GradientProfile, ParameterRecord
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.rules.unused import has_busy_sibling, unused_parameters
 from pytest_gradhealth.rules.vanishing import gets_round, zero_point

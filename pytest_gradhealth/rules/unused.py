@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import UnusedParameterError
-from pytest_gradhealth.records import OUTPUT, Finding, GradientProfile, ParameterRecord
+from pytest_gradhealth.findings import Finding
+from pytest_gradhealth.gradient_path import OUTPUT
+from pytest_gradhealth.records import GradientProfile, ParameterRecord
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.wording import count, listing
 

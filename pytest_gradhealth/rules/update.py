@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 
 from pytest_gradhealth.errors import ExplodingUpdateError
-from pytest_gradhealth.records import Finding, Update
+from pytest_gradhealth.findings import Finding
+from pytest_gradhealth.records import Update
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.wording import number
 
@@ -17,7 +18,8 @@ RUNAWAY = 1e3
 def check(evidence: Evidence) -> Iterator[Finding]:
     """Compare the steps that were made with `max_update`; silent where none were.
 
-    >>> from pytest_gradhealth.records import GradientProfile, Limit, Update
+    >>> from pytest_gradhealth.findings import Limit
+    >>> from pytest_gradhealth.records import GradientProfile, Update
     >>> wild = Update(1, loss=2.3, gradient=7e5, clipped=7e5, layer="fc1", change=340.0)
     >>> look = GradientProfile(0, 0, 2.3, paths=(), updates=(wild,))
     >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {"max_update": Limit(1, "")}))]

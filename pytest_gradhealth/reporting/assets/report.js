@@ -59,7 +59,7 @@
       sets.push(line(name, path.points.map((point) => point[box.value]), `--${box.value}`, { borderDash: [2, 3] }));
     }
     const describe = {
-      title: (items) => { const p = path.points[items[0].dataIndex]; return `${p.layer} (${p.type})`; },
+      title: (items) => { const p = path.points[items[0].dataIndex]; return `${p.layer} (${p.type})`.match(/.{1,36}/gsu); },
       afterTitle: (items) => `output ${path.points[items[0].dataIndex].shape}`,
       label: (item) => `${item.dataset.label}: ${short(item.raw.y)}`,
       afterBody: (items) => { const step = path.points[items[0].dataIndex].step; return step ? `step ${step} from the layer after it` : ""; },
@@ -147,12 +147,13 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   let opened = [];
   addEventListener("beforeprint", () => {
+    document.documentElement.classList.add("printing");
     opened = [...document.querySelectorAll("details:not([open])")].filter((item) => sections.length <= 60 || item.closest(".probe[open]"));
     for (const item of opened) item.open = true;
     sections.filter((section) => section.open && !section.hidden).forEach(draw);
     for (const chart of charts.values()) chart.resize();
   });
-  addEventListener("afterprint", () => { for (const item of opened) item.open = false; redraw(); });
+  addEventListener("afterprint", () => { document.documentElement.classList.remove("printing"); for (const item of opened) item.open = false; redraw(); });
   const first = sections.filter((section) => section.open);
   first.slice(0, 8).forEach(draw);
   if (first.length > 8) {
