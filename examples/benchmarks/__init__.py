@@ -1,0 +1,1 @@
+"""What a probe costs, measured against a plain training step and against other tools."""
