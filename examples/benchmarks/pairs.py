@@ -33,8 +33,8 @@ def in_turns(
 ) -> dict[str, list[float]]:
     """Time each call once a round, in an order that moves on; return seconds by name.
 
-    One round before the first is not counted. `before` and `after` are run around each call, not
-    timed; `after` is where an accelerator is waited for. The garbage collector is off inside.
+    One round before the first is not counted. `before` is run before each call and not
+    timed; `after` is, since that is where an accelerator is waited for. Garbage is collected before each call.
     """
     names = list(calls)
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -42,14 +42,10 @@ def in_turns(
         for name in names[number % len(names) :] + names[: number % len(names)]:
             before()
             gc.collect()
-            gc.disable()
-            try:
-                began = time.perf_counter()
-                calls[name]()
-                after()
-                took = time.perf_counter() - began
-            finally:
-                gc.enable()
+            began = time.perf_counter()
+            calls[name]()
+            after()
+            took = time.perf_counter() - began
             if number >= 0:
                 times[name].append(took)
     return times

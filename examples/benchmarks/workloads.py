@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,8 +35,12 @@ class Workload:
 
     def to(self, device: torch.device) -> Workload:
         """The same on another device; the model itself is moved."""
-        model, inputs, targets = (x.to(device) for x in (self.model, self.inputs, self.targets))
-        return Workload(self.name, self.about, model, inputs, targets, self.loss)
+        return replace(
+            self,
+            model=self.model.to(device),
+            inputs=self.inputs.to(device),
+            targets=self.targets.to(device),
+        )
 
 
 def mlp(depth: int = 10, width: int = 64, batch: int = 100) -> Workload:
@@ -81,8 +85,8 @@ def gpt2() -> Workload:
 
     torch.manual_seed(SEED)
     model = GPT2LMHeadModel(GPT2Config(use_cache=False))
-    tokens = torch.randint(0, model.config.vocab_size, (4, 256))
-    return Workload("GPT-2 small", "batch 4 of 256 tokens", model, tokens, tokens, _next_token)
+    tokens = torch.randint(0, model.config.vocab_size, (1, 256))
+    return Workload("GPT-2 small", "batch 1 of 256 tokens", model, tokens, tokens, _next_token)
 
 
 def _next_token(outputs: Any, tokens: Tensor) -> Tensor:
