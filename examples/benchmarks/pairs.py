@@ -33,8 +33,8 @@ def in_turns(
 ) -> dict[str, list[float]]:
     """Time each call once a round, in an order that moves on; return seconds by name.
 
-    One round before the first is not counted. `before` is run before each call and not
-    timed; `after` is, since that is where an accelerator is waited for. Garbage is collected before each call.
+    One round before the first is not counted. `before` is run before each call and not timed,
+    like the garbage collection after it; `after` is timed, to wait for an accelerator.
     """
     names = list(calls)
     times: dict[str, list[float]] = {name: [] for name in names}
