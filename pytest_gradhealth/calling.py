@@ -37,12 +37,20 @@ def check_inputs(inputs: object) -> None:
                 f"an input of shape {shape_of(tensor)} is on the meta device and holds no"
                 " numbers; pass a real batch"
             )
-        if (tensor.is_floating_point() or tensor.is_complex()) and bool(numbers.isnan().any()):
+        if _holds_nan(numbers):
             where = f"{int(numbers.isnan().sum())} of {numbers.numel()} elements"
             raise ProbeError(
                 f"the inputs hold NaN ({where} of an input of shape {shape_of(tensor)});"
                 " clean the batch before the probe"
             )
+
+
+def _holds_nan(numbers: Tensor) -> bool:
+    """Whether there is a NaN; most tensors show in their sum, in one pass, that there is none."""
+    if not (numbers.is_floating_point() or numbers.is_complex()):
+        return False
+    total = numbers.detach().sum()
+    return bool(total.isnan()) and bool(numbers.isnan().any())
 
 
 def fresh(value: Any, device: torch.device) -> Any:

@@ -131,10 +131,11 @@ def look(
             cut = _find_owners(subject.model, graph, marks.values())
             activations = activations_of(
                 [node for node in graph.nodes if not cut.get(node)],
-                _places(recorder.marks) | _parameter_places(subject.model, graph.nodes),
+                _places(recorder.marks) | _parameter_places(subject.model, graph),
             )
             tree = dominators(graph, {m.edge: i for i, m in marks.items() if m.edge is not None})
-            leaves |= {id(t): t for m in subject.modules for t in m.parameters()}
+            if is_sharded(subject.model):
+                leaves |= {id(t): t for m in subject.modules for t in m.parameters()}
             leaves |= {id(t): t for t in graph.leaves}
         # Before the backward frees the graph, which a penalty on activations needs.
         penalties = penalty_gradients(subject.model, subject.step, subject.decay)
@@ -144,7 +145,7 @@ def look(
             reader = None
             if not holding and not is_sharded(subject.model):
                 reader = ParameterReader(subject.model, aligned, penalties)
-                stack.enter_context(reader.dropping(graph.nodes))
+                stack.enter_context(reader.dropping(graph))
             del graph
             recorder.forget_graph()
             run_backward(loss * subject.loss_scale.value, keep=keep)
@@ -222,11 +223,11 @@ def _places(marks: Iterable[Mark]) -> dict[Node, Place]:
     return {m.edge[0]: Place(m.name, m.type, m.leaf) for m in marks if m.edge is not None}
 
 
-def _parameter_places(model: nn.Module, nodes: Iterable[Node]) -> dict[Node, Place]:
+def _parameter_places(model: nn.Module, graph: Graph) -> dict[Node, Place]:
     """The nodes that parameters enter the graph by."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    leaves = [node for node in nodes if hasattr(node, "variable") and id(node.variable) in names]
-    return {node: Place(names[id(node.variable)], "Parameter", "") for node in leaves}
+    named = ((node, names.get(id(leaf))) for node, leaf in graph.leaf_of.items())
+    return {node: Place(name, "Parameter", "") for node, name in named if name is not None}
 
 
 def _unregistered(

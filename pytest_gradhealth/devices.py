@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -41,9 +43,8 @@ def choose_device(wanted: str, model: nn.Module, source: str = "the call") -> to
 
 def device_of(model: nn.Module) -> torch.device | None:
     """Return the device of the first parameter or buffer, None if the model has none."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return None
+    first = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return None if first is None else first.device
 
 
 def has_accelerator() -> bool:

@@ -307,7 +307,10 @@ def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:
     subject = trial.subject
     called = {o.name for o in profile.outputs if o.state in ("unreached", "no-grad")}
     silent = {p.module for p in profile.parameters if p.state == "none"}
-    names = sorted(called & silent & set(dict(subject.model.named_modules())))
+    names = sorted(called & silent)
+    if names:
+        modules = dict(subject.model.named_modules())
+        names = [name for name in names if name in modules]
     names = everywhere(subject.model, names)
     if not names:
         return profile

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -28,6 +29,9 @@ def sequence_number() -> int:
 
 def edge_of(tensor: Tensor) -> Edge:
     """Return where the gradient of a tensor that requires grad enters the graph."""
+    node = tensor.grad_fn
+    if node is not None:
+        return node, tensor.output_nr
     edge = get_gradient_edge(tensor)
     return edge.node, edge.output_nr
 
@@ -142,11 +146,19 @@ class DominatorTree:
 
 @dataclass(frozen=True)
 class Graph:
-    """The nodes behind a loss in topological order, and the leaf tensors they end in."""
+    """The nodes behind a loss in topological order, and the leaf tensors that they end in.
+
+    `leaf_of` maps the nodes that gather a leaf's gradient to that leaf.
+    """
 
     root: Edge
     nodes: tuple[Node, ...]
-    leaves: tuple[Tensor, ...]
+    leaf_of: Mapping[Node, Tensor]
+
+    @property
+    def leaves(self) -> Collection[Tensor]:
+        """The leaf tensors."""
+        return self.leaf_of.values()
 
     def reaches_behind(self, number: int) -> bool:
         """Whether part of it was there before the node with this sequence number."""
@@ -157,7 +169,7 @@ def walk(loss: Tensor) -> Graph:
     """Return the graph of everything that the loss depends on."""
     root = edge_of(loss)
     order: list[Node] = []
-    leaves: list[Tensor] = []
+    leaf_of: dict[Node, Tensor] = {}
     seen = {root[0]}
     stack = [(root[0], iter(root[0].next_functions))]
     while stack:
@@ -170,10 +182,10 @@ def walk(loss: Tensor) -> Graph:
         else:
             stack.pop()
             order.append(node)
-            if hasattr(node, "variable"):
-                leaves.append(node.variable)
+            if not node.next_functions and hasattr(node, "variable"):
+                leaf_of[node] = node.variable
     order.reverse()
-    return Graph(root, tuple(order), tuple(leaves))
+    return Graph(root, tuple(order), leaf_of)
 
 
 def dominators(graph: Graph, marks: Mapping[Edge, int]) -> DominatorTree:
@@ -204,5 +216,10 @@ def dominators(graph: Graph, marks: Mapping[Edge, int]) -> DominatorTree:
 
 def op_name(node: Node) -> str:
     """The operation whose backward a node is: "Sigmoid" for SigmoidBackward0."""
-    name = node.name().rpartition("::")[2]
+    return _operation(node.name())
+
+
+@lru_cache(maxsize=1024)
+def _operation(name: str) -> str:
+    name = name.rpartition("::")[2]
     return name.partition("Backward")[0] or name

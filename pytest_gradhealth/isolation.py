@@ -11,6 +11,7 @@ import warnings
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from pytest_gradhealth.guard import WriteGuard, unguarded
 from pytest_gradhealth.packed import own_part
-from pytest_gradhealth.wrappers import is_fsdp
+from pytest_gradhealth.wrappers import is_fsdp, process_group
 
 Undo = Callable[[], None]
 
@@ -55,8 +56,9 @@ def isolated(modules: Iterable[nn.Module], device: torch.device) -> Iterator[Non
 
 def _reshard(root: Any) -> None:
     """Have modules under fully_shard hold their own parameters again, not those of a forward."""
-    for module in filter(is_fsdp, root.modules()):
-        module.reshard()
+    if process_group() is not None:
+        for module in filter(is_fsdp, root.modules()):
+            module.reshard()
 
 
 def held_tensors(module: nn.Module) -> Iterable[Tensor]:
@@ -160,12 +162,11 @@ def _accelerator_states(device: torch.device) -> list[tuple[Any, Any, Tensor]]:
 
 def _restore_module(root: nn.Module, guard: WriteGuard) -> Undo:
     contents = _Contents(root)
-    undo_tensors = [_restore_tensor(tensor, guard) for tensor in contents.tensors.values()]
+    kept = [_Kept.of(tensor, guard) for tensor in contents.tensors.values()]
 
     def undo() -> None:
         contents.put_back()
-        for undo_tensor in undo_tensors:
-            undo_tensor()
+        _put_back(kept, guard)
 
     return undo
 
@@ -187,7 +188,14 @@ class _Contents:
             value = waiting.pop()
             if id(value) not in seen:
                 seen.add(id(value))
-                waiting += [item for item in self._keep(value) if type(item) not in _ATOMS]
+                for item in self._keep(value):
+                    kind = type(item)
+                    if kind in _ATOMS:
+                        continue
+                    if (kind is dict or kind is OrderedDict) and not item:
+                        self._empty.append(item)  # most of what a module holds
+                    else:
+                        waiting.append(item)
 
     def _keep(self, value: Any) -> Iterable[Any]:
         """Note one value and return what is in it."""
@@ -296,56 +304,102 @@ def _is_same_sequence(one: Collection[Any], other: Collection[Any]) -> bool:
     return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
-def _restore_tensor(tensor: Tensor, guard: WriteGuard) -> Undo:
-    """Undo what happens to a tensor: value, memory, gradient, flags and hooks.
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a tensor was: value, memory, gradient, flags and hooks.
 
-    Values are written through `.data`, which leaves no trace in the version counter: a graph that
-    the caller built before can still be back-propagated.
+    `value` is None where a guard watches over it.
     """
-    data = tensor.data
-    value = None if guard.watch(tensor) else tensor.detach().clone()
-    leaf, requires_grad = tensor.is_leaf, tensor.requires_grad
-    gradient = tensor.grad if leaf else None
-    hooks, registered = tensor._backward_hooks, dict(tensor._backward_hooks or {})
-    after, after_registered = _accumulation_hooks(tensor), dict(_accumulation_hooks(tensor) or {})
-    if gradient is not None:
-        tensor.grad = None
 
-    def undo() -> None:
-        before = guard.copy_of(tensor) if value is None else value
-        with torch.no_grad():
-            if leaf and not tensor.is_leaf and not tensor._is_view():
-                tensor.detach_()
-            if data.layout != torch.strided:
-                assert before is not None
-                tensor.data = before
-            else:
-                if not _is_same_memory(tensor, data):
-                    tensor.data = data
-                if before is not None and not _overlaps_itself(data):
-                    data.copy_(before)
-        if tensor.is_leaf and tensor.requires_grad != requires_grad:
-            tensor.requires_grad_(requires_grad)
-        if tensor.is_leaf and tensor.grad is not gradient:
-            tensor.grad = gradient
-        for now, mapping, content in (
-            (tensor._backward_hooks, hooks, registered),
-            (_accumulation_hooks(tensor), after, after_registered),
-        ):
+    tensor: Tensor
+    data: Tensor
+    value: Tensor | None
+    leaf: bool
+    requires_grad: bool
+    gradient: Tensor | None
+    hooks: tuple[_Hooks, _Hooks]
+    registered: tuple[_Hooks, _Hooks]
+
+    @classmethod
+    def of(cls, tensor: Tensor, guard: WriteGuard) -> _Kept:
+        """Note what a tensor is and empty its gradient."""
+        leaf, hooks = tensor.is_leaf, _hooks_of(tensor)
+        gradient = tensor.grad if leaf else None
+        if gradient is not None:
+            tensor.grad = None
+        return cls(
+            tensor,
+            tensor.data,
+            None if guard.watch(tensor) else tensor.detach().clone(),
+            leaf,
+            tensor.requires_grad,
+            gradient,
+            hooks,
+            hooks if hooks == (None, None) else (dict(hooks[0] or {}), dict(hooks[1] or {})),
+        )
+
+    def put_back_memory(self, before: Tensor | None) -> bool:
+        """Give the tensor its memory again; return whether `before` has to be written to it."""
+        tensor, data = self.tensor, self.data
+        if self.leaf and not tensor.is_leaf and not tensor._is_view():
+            tensor.detach_()
+        if data.layout != torch.strided:
+            assert before is not None
+            tensor.data = before
+            return False
+        if not _is_same_memory(tensor, data):
+            tensor.data = data
+        return before is not None and not _overlaps_itself(data)
+
+    def put_back_flags(self) -> None:
+        """Give the tensor its flags, gradient and hooks again."""
+        tensor = self.tensor
+        if tensor.is_leaf:
+            if tensor.requires_grad != self.requires_grad:
+                tensor.requires_grad_(self.requires_grad)
+            if tensor.grad is not self.gradient:
+                tensor.grad = self.gradient
+        hooks = _hooks_of(tensor)
+        if hooks == self.registered == (None, None):
+            return
+        for now, mapping, content in zip(hooks, self.hooks, self.registered, strict=True):
             for known in (now, mapping):
                 if known is not None:
                     known.clear()
             if mapping is not None:
-                mapping.update(content)
-        if tensor._backward_hooks is not hooks:
-            tensor._backward_hooks = hooks
-
-    return undo
+                mapping.update(content or {})
+        if tensor._backward_hooks is not self.hooks[0]:
+            tensor._backward_hooks = self.hooks[0]
 
 
-def _accumulation_hooks(tensor: Tensor) -> dict[int, Any] | None:
-    hooks: dict[int, Any] | None = tensor._post_accumulate_grad_hooks
-    return hooks
+def _put_back(kept: Iterable[_Kept], guard: WriteGuard) -> None:
+    """Undo what happened to tensors.
+
+    Values are written through `.data`, which leaves no trace in the version counter: a graph that
+    the caller built before can still be back-propagated.
+    """
+    changed: list[tuple[Tensor, Tensor]] = []
+    with torch.no_grad():
+        for one in kept:
+            before = guard.copy_of(one.tensor) if one.value is None else one.value
+            if one.put_back_memory(before) and before is not None:
+                changed.append((one.data, before))
+        plain = [pair for pair in changed if type(pair[0]) is Tensor]
+        if plain:
+            torch._foreach_copy_([data for data, _ in plain], [before for _, before in plain])
+        for data, before in changed:
+            if type(data) is not Tensor:
+                data.copy_(before)
+    for one in kept:
+        one.put_back_flags()
+
+
+#: The hooks on a tensor by their ids, None where there never were any.
+_Hooks = dict[int, Any] | None
+
+
+def _hooks_of(tensor: Tensor) -> tuple[_Hooks, _Hooks]:
+    return tensor._backward_hooks, tensor._post_accumulate_grad_hooks
 
 
 def _is_same_memory(tensor: Tensor, data: Tensor) -> bool:

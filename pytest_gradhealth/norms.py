@@ -43,12 +43,15 @@ def l2_norm(tensor: Tensor) -> Tensor:
 
 
 def to_numbers(scalars: Sequence[Tensor]) -> list[float]:
-    """Read 0-dim tensors back as Python floats, in one transfer per device."""
+    """Read 0-dim tensors back as Python floats, in one transfer per accelerator."""
     numbers = [0.0] * len(scalars)
     by_device: dict[torch.device, list[int]] = {}
     scalars = [whole(scalar) for scalar in scalars]
     for index, scalar in enumerate(scalars):
-        by_device.setdefault(scalar.device, []).append(index)
+        if scalar.is_cpu:
+            numbers[index] = float(scalar.item())
+        else:
+            by_device.setdefault(scalar.device, []).append(index)
     for device, indices in by_device.items():
         dtype = torch.float32 if device.type == "mps" else torch.float64
         stacked = torch.stack([scalars[index].to(dtype) for index in indices])
@@ -78,14 +81,15 @@ def rms(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def spread(outputs: Tensor) -> Tensor:
+def spread(outputs: Tensor, dim: int = 0) -> Tensor:
     """Return how far the examples of a batch lie apart: RMS distance from their mean over RMS.
 
-    Between 0 (all the same) and 1, also for integers and booleans; NaN for a batch of zeros.
+    Between 0 (all the same) and 1, also for integers and booleans; NaN for a batch of zeros. `dim`
+    is the one that counts the examples.
     """
     outputs = whole(outputs)
     values = outputs if outputs.is_floating_point() or outputs.is_complex() else outputs.double()
-    distance: Tensor = l2_norm(values - values.mean(0)) / l2_norm(values)
+    distance: Tensor = l2_norm(values - values.mean(dim, keepdim=True)) / l2_norm(values)
     return distance
 
 

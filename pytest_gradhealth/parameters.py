@@ -6,7 +6,7 @@ A gradient that has been measured is let go of at once, so that a backward never
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 
-from pytest_gradhealth.graph import op_name
+from pytest_gradhealth.graph import Graph, op_name
 from pytest_gradhealth.guard import unguarded
 from pytest_gradhealth.norms import cosine, has_equal_rows, l2_norm, to_numbers
 from pytest_gradhealth.packed import whole
@@ -118,18 +117,18 @@ class ParameterReader:
             }
 
     @contextmanager
-    def dropping(self, nodes: Iterable[Node]) -> Iterator[None]:
-        """Measure each gradient when a backward through these nodes completes it, and drop it.
+    def dropping(self, graph: Graph) -> Iterator[None]:
+        """Measure each gradient when a backward through the graph completes it, and drop it.
 
         A re-entrant checkpoint hands gradients over in parts: with one among the nodes, all are
         held. Other code that does so shows in `incomplete`.
         """
-        leaves: list[Any] = []
-        leaves += [n for n in nodes if id(getattr(n, "variable", None)) in self._measured]
-        if any(op_name(node) == "CheckpointFunction" for node in nodes):
-            leaves = []
-        handles = [node.register_hook(partial(self._complete, node.variable)) for node in leaves]
-        del nodes, leaves
+        handles = []
+        if not any(op_name(node) == "CheckpointFunction" for node in graph.nodes):
+            for node, leaf in graph.leaf_of.items():
+                if id(leaf) in self._measured:
+                    handles.append(node.register_hook(partial(self._complete, leaf)))
+        del graph
         try:
             yield
         finally:

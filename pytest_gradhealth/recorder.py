@@ -32,7 +32,7 @@ _OF_WEIGHTS = frozenset({"parametrizations", "weight_fake_quant", "weight_fake_q
 Key = tuple[str, int, int]
 
 
-@dataclass
+@dataclass(slots=True)
 class Mark:
     """One tensor that one call of a module returned; `edge` is None if it needs no gradient.
 
@@ -67,6 +67,22 @@ class Mark:
             self.gradient = self.reading(gradient)
 
 
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """What every call of a module has in common."""
+
+    name: str
+    module: nn.Module
+    type: str
+    width: int | None
+    attends: bool
+
+    @classmethod
+    def of(cls, name: str, module: nn.Module) -> _Layer:
+        attends = isinstance(module, nn.MultiheadAttention) or makes_values(name)
+        return cls(name, module, class_name(module), units(module), attends)
+
+
 @dataclass
 class Recorder:
     """Marks in the order in which the modules returned.
@@ -85,6 +101,7 @@ class Recorder:
     opaque: list[Mark] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
     active: bool = True
+    _layers: list[_Layer] = field(default_factory=list)
     _by_edge: dict[Edge, Mark] = field(default_factory=dict)
     _handles: list[Any] = field(default_factory=list)
 
@@ -97,8 +114,9 @@ class Recorder:
         """
         with ExitStack() as stack:
             stack.callback(self._remove)
-            for name, module in recorded_modules(self.model):
-                self._handles.append(module.register_forward_hook(self._hook(name)))
+            self._layers = [_Layer.of(name, m) for name, m in recorded_modules(self.model)]
+            for layer in self._layers:
+                self._handles.append(layer.module.register_forward_hook(self._hook(layer)))
             self.functional = self.functional or is_functional(self.model)
             if self.functional:
                 stack.enter_context(ParameterUses(self.model, self._used))
@@ -107,7 +125,7 @@ class Recorder:
     def mark_inputs(self, inputs: Any) -> None:
         """Mark the inputs that require grad: each is then the first point of a path."""
         for number, tensor in enumerate(t for t in tensors(inputs) if t.requires_grad):
-            self._mark(INPUT, None, 0, number, tensor)
+            self._mark(INPUT, "Tensor", 0, number, tensor)
 
     def forget_gradients(self) -> None:
         """Drop what another backward than that of the loss has measured."""
@@ -127,14 +145,14 @@ class Recorder:
 
     def uncalled(self) -> Iterator[tuple[str, str]]:
         """Names and types of the modules whose forward never ran."""
-        for name, module in recorded_modules(self.model):
-            if not self.calls[name] and type(module).forward is not nn.Module.forward:
-                yield name, class_name(module)
+        for layer in self._layers:
+            runs = type(layer.module).forward is not nn.Module.forward
+            if runs and not self.calls[layer.name]:
+                yield layer.name, layer.type
 
     def keyed(self) -> tuple[str, ...]:
         """Names of the nn.ModuleDicts, whose members have the caller's keys for names."""
-        named = recorded_modules(self.model)
-        return tuple(name for name, module in named if isinstance(module, nn.ModuleDict))
+        return tuple(x.name for x in self._layers if isinstance(x.module, nn.ModuleDict))
 
     def _remove(self) -> None:
         for handle in self._handles:
@@ -144,54 +162,56 @@ class Recorder:
         if self.active:
             call = self.calls[name]
             self.calls[name] += 1
-            self._mark(name, None, call, 0, tensor, PARAMETER)
+            self._mark(name, PARAMETER, call, 0, tensor)
 
-    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def _hook(self, layer: _Layer) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
             if self.active:
                 with unguarded():
-                    self._record(name, module, inputs, outputs)
+                    self._record(layer, module, inputs, outputs)
 
         return hook
 
-    def _record(self, name: str, module: nn.Module, inputs: Any, outputs: Any) -> None:
+    def _record(self, layer: _Layer, module: nn.Module, inputs: Any, outputs: Any) -> None:
+        name = layer.name
         call = self.calls[name]
         self.calls[name] += 1
-        found = list(tensors(outputs))
+        found = (outputs,) if isinstance(outputs, Tensor) else tuple(tensors(outputs))
         if not found:
-            self.opaque.append(Mark(name, class_name(module), call, 0, (), 0))
+            self.opaque.append(Mark(name, layer.type, call, 0, (), 0))
         for number, tensor in enumerate(found):
-            self._mark(name, module, call, number, tensor)
-        attends = isinstance(module, nn.MultiheadAttention) or makes_values(name)
-        if found and attends and self.marks[-1].name == name:
+            self._mark(name, layer.type, call, number, tensor, layer)
+        if found and layer.attends and self.marks[-1].name == name:
             self.marks[-1].tokens = _token_spread(module, inputs)
 
     def _mark(
         self,
         name: str,
-        module: nn.Module | None,
+        kind: str,
         call: int,
         number: int,
         tensor: Tensor,
-        kind: str = "Tensor",
+        layer: _Layer | None = None,
     ) -> None:
-        kind = kind if module is None else class_name(module)
         tensor = unwrapped(tensor)
+        if not tensor.requires_grad:
+            shape = shape_of(tensor)
+            self.marks.append(Mark(name, kind, call, number, shape, math.prod(shape), leaf=kind))
+            return
+        edge = edge_of(tensor)
+        known = self._by_edge.get(edge)
+        if known is not None:
+            if layer is not None and _speaks_for(name, layer.module, known):
+                known.name, known.type, known.call, known.output = name, kind, call, number
+            return
         shape = shape_of(tensor)
-        mark = Mark(name, kind, call, number, shape, math.prod(shape), leaf=kind)
+        mark = Mark(name, kind, call, number, shape, math.prod(shape), edge, kind)
         mark.reading = self.reading
-        if tensor.requires_grad:
-            mark.edge = edge_of(tensor)
-            known = self._by_edge.get(mark.edge)
-            if known is not None:
-                if module is not None and _speaks_for(name, module, known):
-                    known.name, known.type, known.call, known.output = name, kind, call, number
-                return
-            mark.width = None if module is None else units(module)
-            with outside_transforms():
-                mark.activation = self.fingerprint(tensor)
-            self._by_edge[mark.edge] = mark
-            self._handles.append(tensor.register_hook(mark.measure))  # type: ignore[no-untyped-call]
+        mark.width = None if layer is None else layer.width
+        with outside_transforms():
+            mark.activation = self.fingerprint(tensor)
+        self._by_edge[edge] = mark
+        self._handles.append(tensor.register_hook(mark.measure))  # type: ignore[no-untyped-call]
         self.marks.append(mark)
 
 
@@ -208,8 +228,8 @@ def _token_spread(module: nn.Module, inputs: Any) -> Tensor | None:
     if given is None or given.dim() != 3 or not given.is_floating_point():
         return None
     time_first = isinstance(module, nn.MultiheadAttention) and not module.batch_first
-    sequence = given.detach() if time_first else given.detach().transpose(0, 1)
-    return spread(sequence) if len(sequence) > 1 else None
+    dim = 0 if time_first else 1
+    return spread(given.detach(), dim) if given.shape[dim] > 1 else None
 
 
 def units(module: nn.Module) -> int | None:

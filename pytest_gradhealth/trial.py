@@ -94,9 +94,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     model = model.get_submodule("module") if shared else model
     check_belongs(case.optimizer, model)
     case = _as_lightning_does(case, model)
-    with isolated([model] if needs_building(case.optimizer) else [], torch.device("cpu")):
-        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        kind = kind_of(case.optimizer, trained)
+    kind = _kind(case, model)
     in_place = is_sharded(model)
     device = device_of(model) if (shared or in_place) and settings.device == "auto" else None
     device = device or choose_device(settings.device, model, settings.source("device"))
@@ -124,6 +122,15 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     with isolated(subject.modules, device):
         twin, optimizer = copied(subject, case.optimizer, device)
     return Trial(twin, optimizer, kind, seed, case.step is not None)
+
+
+def _kind(case: Case, model: nn.Module) -> Kind:
+    """Tell the kind of the optimizer, isolated where that runs code of the caller's."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not needs_building(case.optimizer):
+        return kind_of(case.optimizer, trained)
+    with isolated([model], torch.device("cpu")):
+        return kind_of(case.optimizer, trained)
 
 
 def _as_lightning_does(case: Case, model: nn.Module) -> Case:
@@ -217,10 +224,11 @@ def check_model(model: nn.Module) -> None:
             f"{type(model).__name__} holds a ScriptModule, which takes no hooks; pass the model as"
             " it was before torch.jit.script or torch.jit.trace"
         )
-    tensors = [*model.named_parameters(), *model.named_buffers()]
+    parameters = dict(model.named_parameters())
+    tensors = [*parameters.items(), *model.named_buffers()]
     lazy = [name for name, tensor in tensors if is_lazy(tensor)]
     if lazy:
-        kind = "parameter" if lazy[0] in dict(model.named_parameters()) else "buffer"
+        kind = "parameter" if lazy[0] in parameters else "buffer"
         raise ProbeError(
             f"{lazy[0]} is a lazy {kind} without a shape; call the model once on a batch"
             " before the probe"
@@ -231,19 +239,19 @@ def check_model(model: nn.Module) -> None:
             f"{empty[0]} is on the meta device and holds no numbers; materialise the model first,"
             " for example with model.to_empty(device='cpu') and its initialisation"
         )
-    frozen_for_good = [name for name, p in model.named_parameters() if p.is_inference()]
+    frozen_for_good = [name for name, p in parameters.items() if p.is_inference()]
     if frozen_for_good:
         raise ProbeError(
             f"{frozen_for_good[0]} was made in inference mode and can never get a gradient; build"
             " the model outside torch.inference_mode()"
         )
-    if not any(True for _ in model.parameters()):
+    if not parameters:
         raise ProbeError(
             f"{type(model).__name__} has no parameters, so there is no gradient to check; layers"
             " and parameters in plain lists or dicts are not registered: keep them in nn.ModuleList"
             " or nn.ParameterList"
         )
-    if not any(parameter.requires_grad for parameter in model.parameters()):
+    if not any(parameter.requires_grad for parameter in parameters.values()):
         raise ProbeError(
             f"no parameter of {type(model).__name__} requires grad; call"
             " model.requires_grad_(True), or pass the model before it is frozen"

@@ -72,15 +72,14 @@ def activations_of(nodes: Iterable[Node], places: Mapping[Node, Place]) -> list[
         op = op_name(node)
         if op not in _READERS or _is_packed(node, op):
             continue
-        before = list(_before(node))
-        layer = _layer(before, places)
+        layer = _layer(_before(node), places)
         place = places.get(node) or layer
         key = place.name, layer.name
         calls[key] += 1
         if calls[key] > CALLS:
             continue
         try:
-            seen = _READERS[op](node, op, place, _has_channels_second(before, places))
+            seen = _READERS[op](node, op, place, _has_channels_second(_before(node), places))
         except RuntimeError:
             continue  # the backward itself will say what is wrong with what was saved
         if seen is not None:
@@ -126,9 +125,9 @@ def _share_below(values: Tensor, dim: int, floor: float) -> Tensor:
     every unit is alive.
     """
     others = [d for d in range(values.dim()) if d != dim]
-    if values.is_cpu and dim > 0 and values.numel() > SAMPLE and len(values) > 1:
+    if values.is_cpu and values.numel() > SAMPLE:
         part = values[: max(1, len(values) // 8)]
-        if bool((part.amax(others) > floor).all()):
+        if part.amax(others).min().item() > floor:
             return torch.zeros((), dtype=torch.float64)
     return (values.amax(others) <= floor).double().mean()
 

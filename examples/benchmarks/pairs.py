@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,15 +32,14 @@ def in_turns(
 ) -> dict[str, list[float]]:
     """Time each call once a round, in an order that moves on; return seconds by name.
 
-    One round before the first is not counted. `before` is run before each call and not timed,
-    like the garbage collection after it; `after` is timed, to wait for an accelerator.
+    One round before the first is not counted. `before` is run before each call and not timed;
+    `after` is timed, to wait for an accelerator.
     """
     names = list(calls)
     times: dict[str, list[float]] = {name: [] for name in names}
     for number in range(-1, rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             before()
-            gc.collect()
             began = time.perf_counter()
             calls[name]()
             after()

@@ -44,12 +44,16 @@ class Workload:
 
 
 def mlp(depth: int = 10, width: int = 64, batch: int = 100) -> Workload:
-    """Linear layers of one width with ReLU, on images of 28 x 28."""
+    """Linear layers of one width with ReLU and He's initialisation, on images of 28 x 28."""
     torch.manual_seed(SEED)
-    layers: list[nn.Module] = [nn.Flatten(), nn.Linear(784, width), nn.ReLU()]
-    for _ in range(depth - 2):
-        layers += [nn.Linear(width, width), nn.ReLU()]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for size in (784, *[width] * (depth - 2)):
+        layers += [nn.Linear(size, width), nn.ReLU()]
     model = nn.Sequential(*layers, nn.Linear(width, 10))
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
     images, labels = torch.randn(batch, 1, 28, 28), torch.arange(batch) % 10
     about = f"{depth} layers of {width}, batch {batch} of 1x28x28"
     return Workload("MLP", about, model, images, labels, cross_entropy)
