@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pytest_gradhealth.devices import on_host
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.lightning import TrainingBatch, advice, returned, training_step
 from pytest_gradhealth.packed import packed, shape_of
@@ -24,7 +25,10 @@ COTANGENT_SEED = 20100513
 
 
 def check_inputs(inputs: object) -> None:
-    """Raise ProbeError for inputs that no gradient could be read from: empty, or with NaN."""
+    """Raise ProbeError for inputs that no gradient could be read from: empty, or with NaN.
+
+    NaN on an accelerator is left to `check_numbers`: to see it is to wait for the device.
+    """
     for position, tensor in enumerate(tensors(inputs)):
         numbers = packed(tensor)
         if position == 0 and numbers.numel() == 0:
@@ -37,12 +41,24 @@ def check_inputs(inputs: object) -> None:
                 f"an input of shape {shape_of(tensor)} is on the meta device and holds no"
                 " numbers; pass a real batch"
             )
-        if _holds_nan(numbers):
-            where = f"{int(numbers.isnan().sum())} of {numbers.numel()} elements"
-            raise ProbeError(
-                f"the inputs hold NaN ({where} of an input of shape {shape_of(tensor)});"
-                " clean the batch before the probe"
-            )
+        if on_host(numbers):
+            _check_numbers(tensor)
+
+
+def check_numbers(inputs: object) -> None:
+    """Raise ProbeError for inputs that hold NaN, wherever they are."""
+    for tensor in tensors(inputs):
+        _check_numbers(tensor)
+
+
+def _check_numbers(tensor: Tensor) -> None:
+    numbers = packed(tensor)
+    if _holds_nan(numbers):
+        where = f"{int(numbers.isnan().sum())} of {numbers.numel()} elements"
+        raise ProbeError(
+            f"the inputs hold NaN ({where} of an input of shape {shape_of(tensor)});"
+            " clean the batch before the probe"
+        )
 
 
 def _holds_nan(numbers: Tensor) -> bool:

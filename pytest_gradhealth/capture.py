@@ -156,19 +156,20 @@ def look(
     if reader.incomplete:
         return look(subject, seed=seed, steps=steps, functional=functional, holding=True)
     factor = 1 / subject.loss_scale.value
-    return _read(
-        recorder,
-        loss,
-        marks,
-        tree,
-        measured,
-        activations,
-        measured_outputs,
-        factor,
-        seed=seed,
-        steps=steps,
-        unregistered=unregistered,
-    )
+    with unguarded():
+        return _read(
+            recorder,
+            loss,
+            marks,
+            tree,
+            measured,
+            activations,
+            measured_outputs,
+            factor,
+            seed=seed,
+            steps=steps,
+            unregistered=unregistered,
+        )
 
 
 def run_backward(loss: Tensor, *, keep: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
 
@@ -45,6 +45,11 @@ def device_of(model: nn.Module) -> torch.device | None:
     """Return the device of the first parameter or buffer, None if the model has none."""
     first = next(itertools.chain(model.parameters(), model.buffers()), None)
     return None if first is None else first.device
+
+
+def on_host(tensor: Tensor) -> bool:
+    """Whether a number of a tensor can be looked at without waiting for a device."""
+    return tensor.is_cpu
 
 
 def has_accelerator() -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pytest_gradhealth.blame import first_non_finite
-from pytest_gradhealth.calling import Loss
+from pytest_gradhealth.calling import Loss, check_numbers
 from pytest_gradhealth.carriers import data_carriers
 from pytest_gradhealth.confirm import copied, look_after_steps
 from pytest_gradhealth.distributed import agreed, anywhere, everywhere
@@ -253,6 +253,7 @@ def examine(
         made = _updates(trial, first.profile)
         first = replace(first, profile=replace(first.profile, updates=made))
     if anywhere(subject.model, not _is_finite(first.profile)):
+        check_numbers(subject.inputs)
         with isolated(subject.modules, subject.device):
             bad = first_non_finite(subject, seed=seed)
         if not _is_finite(first.profile):

@@ -378,20 +378,25 @@ def _put_back(kept: Iterable[_Kept], guard: WriteGuard) -> None:
     Values are written through `.data`, which leaves no trace in the version counter: a graph that
     the caller built before can still be back-propagated.
     """
-    changed: list[tuple[Tensor, Tensor]] = []
+    together: tuple[list[Tensor], list[Tensor]] = [], []
     with torch.no_grad():
         for one in kept:
             before = guard.copy_of(one.tensor) if one.value is None else one.value
-            if one.put_back_memory(before) and before is not None:
-                changed.append((one.data, before))
-        plain = [pair for pair in changed if type(pair[0]) is Tensor]
-        if plain:
-            torch._foreach_copy_([data for data, _ in plain], [before for _, before in plain])
-        for data, before in changed:
-            if type(data) is not Tensor:
-                data.copy_(before)
+            if not one.put_back_memory(before) or before is None:
+                continue
+            if one.data.dtype in _COMMON and type(one.data) is Tensor and not one.data.is_neg():
+                together[0].append(one.data)
+                together[1].append(before)
+            else:
+                one.data.copy_(before)
+        if together[0]:
+            torch._foreach_copy_(*together)
     for one in kept:
         one.put_back_flags()
+
+
+#: What torch can copy in one call for many tensors, whatever else is true of them.
+_COMMON = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
 
 
 #: The hooks on a tensor by their ids, None where there never were any.

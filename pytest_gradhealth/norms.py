@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pytest_gradhealth.devices import on_host
 from pytest_gradhealth.packed import packed, whole
 from pytest_gradhealth.wrappers import is_dtensor
 
@@ -28,14 +29,14 @@ def l2_norm(tensor: Tensor) -> Tensor:
     infinite. On the CPU the number is looked at to choose the cheapest right way; on an accelerator
     nothing waits for the device.
     """
-    if _is_plain(tensor) and tensor.is_cpu and 0 < tensor.numel() <= _FEW:
+    if _is_plain(tensor) and on_host(tensor) and 0 < tensor.numel() <= _FEW:
         return _norm(tensor.detach(), dtype=torch.float64)
     if is_dtensor(tensor):
         return whole(_norm(tensor.detach(), dtype=torch.float64))
     values = _values(tensor)
     if values.numel() == 0:
         return torch.zeros((), dtype=torch.float64)
-    if values.device.type == "cpu":
+    if on_host(values):
         return _cpu_norm(values)
     if values.dtype == torch.float64 or values.device.type == "mps":
         return _rescaled_norm(values)
@@ -48,7 +49,7 @@ def to_numbers(scalars: Sequence[Tensor]) -> list[float]:
     by_device: dict[torch.device, list[int]] = {}
     scalars = [whole(scalar) for scalar in scalars]
     for index, scalar in enumerate(scalars):
-        if scalar.is_cpu:
+        if on_host(scalar):
             numbers[index] = float(scalar.item())
         else:
             by_device.setdefault(scalar.device, []).append(index)
@@ -67,7 +68,7 @@ def cosine(weight: Tensor, gradient: Tensor, norms: tuple[Tensor, Tensor] | None
     """
     with torch.no_grad():
         low, high = _SAFE_FLOAT32
-        plain = weight.is_cpu and _is_plain(weight) and _is_plain(gradient)
+        plain = on_host(weight) and _is_plain(weight) and _is_plain(gradient)
         if plain and norms and all(low < norm.item() < high for norm in norms):
             return torch.dot(weight.reshape(-1), gradient.reshape(-1)) / (norms[0] * norms[1])
         dense = gradient if gradient.layout == torch.strided else gradient.to_dense()

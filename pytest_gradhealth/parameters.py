@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pytest_gradhealth.devices import on_host
 from pytest_gradhealth.graph import Graph, op_name
 from pytest_gradhealth.guard import unguarded
 from pytest_gradhealth.norms import cosine, has_equal_rows, l2_norm, to_numbers
@@ -177,7 +178,7 @@ def _with_same_rows(parameters: Mapping[str, nn.Parameter]) -> Collection[str]:
     }
     with torch.no_grad():
         wholes = [whole(weight) for weight in weights.values()]
-        if all(weight.is_cpu for weight in wholes):
+        if all(map(on_host, wholes)):
             equal = [float(torch.equal(weight[0], weight[-1])) for weight in wholes]
         else:
             equal = to_numbers([(weight[0] == weight[-1]).all() for weight in wholes])

@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from pytest_gradhealth.diagnosis import Origin, diagnose, judge_again
 from pytest_gradhealth.distributed import anywhere
 from pytest_gradhealth.findings import Diagnosis
+from pytest_gradhealth.fingerprint import Fingerprint, fingerprint
 from pytest_gradhealth.limits import limits_of
-from pytest_gradhealth.optimizers import OptimizerLike
-from pytest_gradhealth.packed import own_part
 from pytest_gradhealth.rules import Rule
 from pytest_gradhealth.settings import Settings, check_codes, is_selected
 from pytest_gradhealth.tree import tensors
@@ -48,7 +45,7 @@ _JUDGEMENT = (
 class ProbeCache:
     """The probes of one test; keeps their models and batches alive as long as it lives."""
 
-    _known: list[tuple[Case, Settings, Any, Diagnosis]] = field(default_factory=list)
+    _known: list[tuple[Case, Settings, Fingerprint, Diagnosis]] = field(default_factory=list)
 
     def diagnose(
         self, case: Case, settings: Settings, rules: Sequence[Rule], base_seed: int
@@ -58,21 +55,28 @@ class ProbeCache:
         Other limits are applied to what was measured; a failure that no second look has confirmed
         costs a new probe.
         """
-        state = fingerprint(case)
         measuring = _measuring(settings)
-        known_already: Diagnosis | None = None
-        for known, theirs, their_state, diagnosis in self._known:
-            if _is_same(known, case) and theirs == measuring and their_state == state:
-                again, unconfirmed = judged(diagnosis, settings, rules)
-                if not unconfirmed or not settings.confirm_steps:
-                    known_already = again
-                    break
+        known_already = self._known_already(case, settings, rules, measuring)
         if not anywhere(case.model, known_already is None) and known_already is not None:
             return known_already
         fresh = diagnose(case, settings, rules, base_seed)
-        # Taken again: a probe leaves the values of buffers alone, but not their version counters.
-        self._known.insert(0, (case, measuring, fingerprint(case), fresh))
+        # Taken now: a probe leaves the values of buffers alone, but not their version counters.
+        self._known.insert(0, (case, measuring, fingerprint(*_watched(case)), fresh))
         return fresh
+
+    def _known_already(
+        self, case: Case, settings: Settings, rules: Sequence[Rule], measuring: Settings
+    ) -> Diagnosis | None:
+        state: Fingerprint | None = None
+        for known, theirs, their_state, diagnosis in self._known:
+            if not _is_same(known, case) or theirs != measuring:
+                continue
+            state = state or fingerprint(*_watched(case))
+            if state == their_state:
+                again, unconfirmed = judged(diagnosis, settings, rules)
+                if not unconfirmed or not settings.confirm_steps:
+                    return again
+        return None
 
 
 def judged(
@@ -91,62 +95,11 @@ def judged(
     )
 
 
-def fingerprint(case: Case) -> tuple[Any, ...]:
-    """Values that change when a model, its batch or its mode do; runs no code of the model.
-
-    Version counters see every in-place change but those through `.data`, which norms and a sample
-    of the elements see.
-    """
-    roots = [m for m in (case.model, case.loss) if isinstance(m, nn.Module)]
-    modules = [module for root in roots for module in root.modules()]
-    state = [t for root in roots for t in (*root.parameters(), *root.buffers())]
-    batch = list(tensors((case.inputs, case.targets)))
-    return (
-        tuple(_module_state(module) for module in modules),
-        tuple(_tensor_state(tensor) for tensor in (*state, *batch)),
-        _optimizer_state(case.optimizer),
-    )
-
-
-def _optimizer_state(optimizer: OptimizerLike | None) -> object:
-    """Settings and parameters of every group of an instance."""
-    if not isinstance(optimizer, Optimizer):
-        return None
-    groups = optimizer.param_groups
-    settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
-    return str(settings), [[id(p) for p in group["params"]] for group in groups]
-
-
-def _module_state(module: nn.Module) -> tuple[object, ...]:
-    """Identity, hooks, and the attributes that are plain values: modes, rates, slopes."""
-    plain = tuple(
-        (name, value)
-        for name, value in vars(module).items()
-        if isinstance(value, (bool, int, float, str))
-    )
-    hooks = tuple(module._forward_hooks), tuple(module._forward_pre_hooks)
-    return id(module), type(module), hooks, str(plain)
-
-
-def _tensor_state(tensor: Tensor) -> tuple[object, ...]:
-    if is_lazy(tensor):
-        return (id(tensor),)
-    version = -1 if tensor.is_inference() else tensor._version
-    return id(tensor), tensor.requires_grad, version, _sample(tensor)
-
-
-def _sample(tensor: Tensor) -> str:
-    """Norm and up to 64 elements, as text where NaN would differ from itself; "" without any."""
-    tensor = own_part(tensor)
-    if tensor.is_meta or tensor.layout != torch.strided or not tensor.numel():
-        return ""
-    try:
-        with torch.no_grad():
-            flat = tensor.detach().reshape(-1)
-            norm = torch.linalg.vector_norm(flat).item() if flat.is_floating_point() else 0.0
-            return f"{norm} {flat[:: max(1, flat.numel() // 64)].tolist()}"
-    except (RuntimeError, TypeError):
-        return ""  # exotic number formats have neither norm nor list
+def _watched(case: Case) -> tuple[list[nn.Module], list[Tensor], Optimizer | None]:
+    """What a later probe of the case would depend on: modules, batch and optimizer."""
+    modules = [m for m in (case.model, case.loss) if isinstance(m, nn.Module)]
+    optimizer = case.optimizer if isinstance(case.optimizer, Optimizer) else None
+    return modules, list(tensors((case.inputs, case.targets))), optimizer
 
 
 def _measuring(settings: Settings) -> Settings:

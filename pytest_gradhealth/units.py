@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from pytest_gradhealth.devices import on_host
 from pytest_gradhealth.gradient_path import OUTPUT
 from pytest_gradhealth.graph import op_name
 from pytest_gradhealth.packed import whole
@@ -125,7 +126,7 @@ def _share_below(values: Tensor, dim: int, floor: float) -> Tensor:
     every unit is alive.
     """
     others = [d for d in range(values.dim()) if d != dim]
-    if values.is_cpu and values.numel() > SAMPLE:
+    if on_host(values) and values.numel() > SAMPLE:
         part = values[: max(1, len(values) // 8)]
         if part.amax(others).min().item() > floor:
             return torch.zeros((), dtype=torch.float64)

@@ -95,6 +95,7 @@ WITH_TORCH = {
     "confirm",
     "devices",
     "diagnosis",
+    "fingerprint",
     "graph",
     "guard",
     "guessing",

@@ -1,0 +1,281 @@
+"""What a probe does besides one forward and one backward, counted instead of timed."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pytest_gradhealth import ProbeError, calling, norms, parameters, probe, units
+from pytest_gradhealth.fingerprint import Fingerprint, fingerprint
+from pytest_gradhealth.guard import LARGE
+from pytest_gradhealth.probes import ProbeCache
+from pytest_gradhealth.rules import built_in_rules
+from pytest_gradhealth.settings import Settings
+from pytest_gradhealth.tree import tensors
+from pytest_gradhealth.trial import Case
+from tests.nets import batch, mlp
+
+#: What makes the host wait for a device, by the names that torch dispatches.
+WAITING = {"_local_scalar_dense", "equal", "nonzero", "is_nonzero", "masked_select", "unique"}
+#: What reads no number.
+VIEWS = {"alias", "detach", "reshape", "select", "slice", "t", "transpose", "view", "_unsafe_view"}
+
+
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes each operation, with the numbers of elements of the tensors it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[tuple[str, tuple[int, ...]]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        sizes = tuple(t.numel() for t in tensors((args, kwargs)))
+        self.seen.append((func._schema.name.removeprefix("aten::"), sizes))
+        return func(*args, **(kwargs or {}))
+
+    def on(self, numel: int) -> Counter[str]:
+        """How often each operation was given a tensor of so many elements."""
+        return Counter(name for name, sizes in self.seen if numel in sizes)
+
+
+def widths(*sizes: int) -> nn.Sequential:
+    """Linear layers between ReLUs, no two tensors of which have as many elements."""
+    layers: list[nn.Module] = []
+    for one, other in itertools.pairwise(sizes):
+        layers += [nn.Linear(one, other), nn.ReLU()]
+        nn.init.kaiming_normal_(layers[-2].weight)  # type: ignore[arg-type]
+    return nn.Sequential(*layers[:-1])
+
+
+def step(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+    model.zero_grad()
+
+
+def beyond_a_step(model: nn.Module, x: Tensor, y: Tensor, numel: int) -> Counter[str]:
+    """The operations of a probe on tensors of one size, less those of a plain step."""
+    with Operations() as plain:
+        step(model, x, y)
+    with Operations() as ours:
+        assert probe(model, x, y, loss=cross_entropy).verdict == "healthy"
+    beyond = ours.on(numel) - plain.on(numel)
+    return Counter({name: n for name, n in beyond.items() if name not in VIEWS})
+
+
+def test_every_output_and_its_gradient_is_read_once() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(10, 19), torch.arange(10) % 7
+    model = widths(19, 31, 23, 7)
+    # Two layers, Linear and ReLU, return so many; the ReLU's is looked at for dead units as well.
+    assert beyond_a_step(model, x, y, 10 * 31) == {"linalg_vector_norm": 4, "amax": 1}
+
+
+def test_every_weight_and_its_gradient_is_read_once() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(10, 19), torch.arange(10) % 7
+    model = widths(19, 31, 23, 7)
+    # Read: weight and gradient. Copied: the weight, and put back into itself.
+    expected = {"linalg_vector_norm": 2, "clone": 1, "_foreach_copy_": 1}
+    assert beyond_a_step(model, x, y, 19 * 31) == expected
+
+
+def test_large_weights_are_read_once_and_neither_copied_nor_written() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(10, 300), torch.arange(10) % 7
+    model = widths(300, 301, 7)
+    assert LARGE < 300 * 301
+    # Long tensors are summed in rows of 256, and what is left over by itself.
+    rows, rest = divmod(300 * 301, 256)
+    assert beyond_a_step(model, x, y, 300 * 301) == {}
+    assert beyond_a_step(model, x, y, rows * 256) == {"linalg_vector_norm": 2}
+    assert beyond_a_step(model, x, y, rest) == {"linalg_vector_norm": 2}
+
+
+def test_the_count_sees_a_second_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = lambda tensor: (norms.l2_norm(tensor), norms.l2_norm(tensor))[0]  # noqa: E731
+    monkeypatch.setattr("pytest_gradhealth.parameters.l2_norm", twice)
+    with pytest.raises(AssertionError):
+        test_every_weight_and_its_gradient_is_read_once()
+
+
+class Counting(nn.Sequential):
+    """Counts its forwards, and the hooks on all modules inside."""
+
+    forwards = 0
+    hooks: ClassVar[Counter[str]] = Counter()
+
+    def forward(self, x: Tensor) -> Tensor:
+        type(self).forwards += 1
+        type(self).hooks = Counter()
+        for module in self.modules():
+            for name, value in vars(module).items():
+                if name.endswith("_hooks") and value:
+                    type(self).hooks[name] += len(value)
+        out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+        return out
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """Count forwards, backwards and deep copies."""
+    counts: Counter[str] = Counter()
+    backward, deepcopy = torch.autograd.backward, copy.deepcopy
+
+    def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            counts[name] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    Counting.forwards = 0
+    monkeypatch.setattr(torch.autograd, "backward", counting("backward", backward))
+    monkeypatch.setattr(copy, "deepcopy", counting("deepcopy", deepcopy))
+    yield counts
+    counts["forward"] = Counting.forwards
+
+
+def test_a_healthy_model_costs_one_forward_and_one_backward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = batch()
+    with counted(monkeypatch) as counts:
+        assert probe(Counting(*mlp()), x, y, loss=cross_entropy).verdict == "healthy"
+    assert counts == {"forward": 1, "backward": 1}
+
+
+def test_a_factory_is_called_once_where_one_seed_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = batch()
+    with counted(monkeypatch) as counts:
+        diagnosis = probe(lambda: Counting(*mlp(hidden=3, width=200)), x, y, loss=cross_entropy)
+    assert diagnosis.verdict == "healthy"
+    assert counts == {"forward": 1, "backward": 1}
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5])
+def test_a_failing_model_pays_for_its_steps(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    x, y = batch()
+    model = Counting(*mlp(nn.Sigmoid, hidden=12))
+    with counted(monkeypatch) as counts:
+        assert probe(model, x, y, loss=cross_entropy, confirm_steps=steps).verdict == "failure"
+    looks = steps + 2 if steps else 1
+    assert (counts["forward"], counts["backward"]) == (looks, looks)
+    assert bool(counts["deepcopy"]) == bool(steps)
+
+
+def test_each_module_has_one_hook_while_it_runs() -> None:
+    x, y = batch()
+    model = Counting(*mlp())
+    probe(model, x, y, loss=cross_entropy)
+    assert Counting.hooks == {"_forward_hooks": len(list(model.modules()))}
+    model(x)
+    assert Counting.hooks == {}
+
+
+# What waits for a device. There is none here: only the package thinks so of its tensors.
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Treat all tensors as those of an accelerator; count transfers by `tolist`."""
+    for module in (calling, norms, parameters, units):
+        monkeypatch.setattr(module, "on_host", lambda _: False)
+    transfers: Counter[str] = Counter()
+    tolist = Tensor.tolist
+
+    def counting(tensor: Tensor) -> Any:
+        transfers["tolist"] += 1
+        return tolist(tensor)
+
+    monkeypatch.setattr(Tensor, "tolist", counting)
+    return transfers
+
+
+def attention() -> nn.Module:
+    layer = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+    return nn.Sequential(layer, nn.Flatten(), nn.Linear(5 * 16, 4))
+
+
+def convolutions() -> nn.Module:
+    norm = nn.BatchNorm2d(8)
+    layers = [nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 4)]
+    return nn.Sequential(*layers)
+
+
+NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "mlp": (lambda: widths(19, 31, 23, 4), (8, 19)),
+    "large mlp": (lambda: widths(300, 301, 4), (8, 300)),
+    "sigmoids": (lambda: nn.Sequential(nn.Linear(9, 9), nn.Sigmoid(), nn.Linear(9, 4)), (8, 9)),
+    "convolutions": (convolutions, (8, 3, 6, 6)),
+    "attention": (attention, (8, 5, 16)),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_host_waits_for_an_accelerator_twice(name: str, elsewhere: Counter[str]) -> None:
+    torch.manual_seed(0)
+    build, shape = NETS[name]
+    model, x, y = build(), torch.randn(shape), torch.arange(8) % 4
+    with Operations() as plain:
+        step(model, x, y)
+    with Operations() as ours:
+        diagnosis = probe(model, x, y, loss=cross_entropy)
+    assert diagnosis.verdict == "healthy"
+    waits = Counter(name for name, _ in ours.seen if name in WAITING)
+    waits -= Counter(name for name, _ in plain.seen if name in WAITING)
+    assert waits == {}
+    assert elsewhere["tolist"] == 2
+
+
+def test_on_the_host_no_transfer_is_batched(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError):
+        test_the_host_waits_for_an_accelerator_twice("mlp", Counter())
+
+
+def test_inputs_with_nan_on_an_accelerator_are_refused_after_the_look(
+    elsewhere: Counter[str],
+) -> None:
+    x, y = batch()
+    x[3, 4] = float("nan")
+    with pytest.raises(ProbeError, match=r"^the inputs hold NaN \(1 of 320 elements"):
+        probe(mlp(), x, y, loss=cross_entropy)
+    assert elsewhere["tolist"] == 2
+
+
+def test_a_fingerprint_is_taken_without_waiting(elsewhere: Counter[str]) -> None:
+    x, y = batch()
+    model = mlp()
+    with Operations() as taken:
+        one = fingerprint([model], [x, y])
+    assert not [name for name, _ in taken.seen if name in WAITING]
+    assert one == fingerprint([model], [x, y])
+    next(model.parameters()).data[3, 3] += 1e-3
+    assert one != fingerprint([model], [x, y])
+    assert elsewhere["tolist"] == 0
+
+
+def test_nothing_is_compared_before_a_second_assertion(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Fingerprint] = []
+
+    def taking(*args: Any) -> Fingerprint:
+        taken.append(fingerprint(*args))
+        return taken[-1]
+
+    monkeypatch.setattr("pytest_gradhealth.probes.fingerprint", taking)
+    x, y = batch()
+    cache, case = ProbeCache(), Case(mlp(), x, y, cross_entropy)
+    for expected in (1, 2, 3):
+        cache.diagnose(case, Settings(), built_in_rules(), 0)
+        assert len(taken) == expected
