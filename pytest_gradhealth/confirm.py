@@ -17,12 +17,13 @@ from pytest_gradhealth.capture import Look, Subject
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.guard import unguarded
 from pytest_gradhealth.isolation import held_tensors, isolated
+from pytest_gradhealth.memory import check_room
 from pytest_gradhealth.optimizers import OptimizerLike, build, copy_into
 from pytest_gradhealth.packed import whole
 from pytest_gradhealth.parameters import named_parameters
 from pytest_gradhealth.through_time import look_through_time
 from pytest_gradhealth.training import train
-from pytest_gradhealth.wrappers import is_fsdp
+from pytest_gradhealth.wrappers import is_fsdp, is_sharded
 
 
 def copied(
@@ -93,7 +94,8 @@ def look_after_steps(
 ) -> Look:
     """Train a copy of `subject` for `steps` steps on its batch and look again.
 
-    Raises ProbeError if the model, the loss or the optimizer fails on the way.
+    Raises ProbeError if the model, the loss or the optimizer fails on the way, or there is no room
+    for the copy.
     """
     awake: set[str] = set()
 
@@ -103,6 +105,8 @@ def look_after_steps(
             if name not in awake and gradient is not None and bool(whole(gradient).any()):
                 awake.add(name)
 
+    if not is_sharded(subject.model):
+        check_room(subject.modules, optimizer, subject.device)
     with isolated(subject.modules, subject.device):
         twin, optimizer = copied(subject, optimizer, subject.device)
         stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])

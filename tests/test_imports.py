@@ -102,6 +102,7 @@ WITH_TORCH = {
     "influence",
     "isolation",
     "lightning",
+    "memory",
     "modes",
     "norms",
     "optimizers",
