@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -121,7 +122,7 @@ def look(
         if recorder.missed:
             return look(subject, seed=seed, steps=steps, functional=True)
         loss = scalar_loss(outputs, targets, subject.loss)
-        with unguarded():
+        with unguarded(), _uncollected():
             measured_outputs = seen(outputs, inputs, targets)
             graph = walk(loss)
             unregistered = _unregistered(subject, graph.leaves, inputs, outputs)
@@ -156,7 +157,7 @@ def look(
     if reader.incomplete:
         return look(subject, seed=seed, steps=steps, functional=functional, holding=True)
     factor = 1 / subject.loss_scale.value
-    with unguarded():
+    with unguarded(), _uncollected():
         return _read(
             recorder,
             loss,
@@ -170,6 +171,21 @@ def look(
             steps=steps,
             unregistered=unregistered,
         )
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause the garbage collector, which would go through all that a deep network leaves behind.
+
+    Only for the package's own work: a forward may rely on it.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def run_backward(loss: Tensor, *, keep: bool = False) -> None:

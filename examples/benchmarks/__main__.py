@@ -1,0 +1,80 @@
+"""Measures what a probe costs and writes the table: python -m examples.benchmarks
+
+Exits with 1 where a target is missed. `--only` takes parts by name; `--write` also writes the table
+to RESULTS.md and into the README.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from examples.benchmarks.depth import depth_rows
+from examples.benchmarks.row import Row, environment, table
+from examples.benchmarks.startup import first_use_row, startup_rows
+from examples.benchmarks.steps import memory_row, peak_on_cuda, peak_on_host, time_rows
+from examples.benchmarks.workloads import WORKLOADS
+from examples.readme import README, with_blocks
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+#: Rounds of pairs: many of what takes a millisecond, few of what takes seconds.
+ROUNDS = {"mlp": 300}
+FEW = 11
+
+
+def steps() -> Iterator[Row]:
+    """Time and memory of a probe against a step, on the CPU."""
+    for name, build in tqdm(WORKLOADS.items(), desc="models", leave=False):
+        workload = build()
+        yield from time_rows(workload, ROUNDS.get(name, FEW), tiny=name == "mlp")
+        yield memory_row(workload, peak_on_host)
+
+
+def cuda() -> Iterator[Row]:
+    """The same on a GPU, and how often the host waits for it; nothing without one."""
+    if not torch.cuda.is_available():
+        return
+    from examples.benchmarks.waiting import waiting_row
+
+    for name, build in tqdm(WORKLOADS.items(), desc="models on the GPU", leave=False):
+        workload = build().to(torch.device("cuda"))
+        yield from time_rows(workload, 100, tiny=name == "mlp", wait=torch.cuda.synchronize)
+        yield memory_row(workload, peak_on_cuda)
+        yield waiting_row(workload)
+
+
+def depth() -> Iterator[Row]:
+    """Time per layer in deep networks."""
+    yield from depth_rows(FEW)
+
+
+def startup() -> Iterator[Row]:
+    """Time beyond the probes."""
+    yield from startup_rows(40)
+    yield first_use_row(FEW)
+
+
+PARTS = {"steps": steps, "cuda": cuda, "depth": depth, "startup": startup}
+
+
+def main() -> int:
+    """Measure, print, and return 1 if a target is missed."""
+    parser = argparse.ArgumentParser(prog="python -m examples.benchmarks", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    rows = [row for name in options.only for row in PARTS[name]()]
+    text = f"{table(rows)}\n\n{environment()}"
+    print(text)
+    if options.write:
+        RESULTS.write_text(f"# What a probe costs\n\n```text\n{text}\n```\n")
+        README.write_text(with_blocks(README.read_text(), benchmarks=text))
+    return int(any(row.missed for row in rows))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,126 @@
+"""A probe against the plain forward and backward: time, memory, and the least that it could be."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from examples.benchmarks.pairs import Spread, difference, in_turns, ratio
+from examples.benchmarks.row import Row
+from examples.benchmarks.workloads import Workload
+from pytest_gradhealth import probe
+from pytest_gradhealth.norms import l2_norm, to_numbers
+
+#: Time of a probe over that of a step; of tiny models, where Python dominates; and beyond a step.
+TARGET, TINY_TARGET, TINY_MILLISECONDS = 1.05, 2.0, 5.0
+
+
+def probe_of(workload: Workload) -> Callable[[], None]:
+    """A probe that has to find the model healthy, in a single look."""
+
+    def run() -> None:
+        diagnosis = probe(workload.model, workload.inputs, workload.targets, loss=workload.loss)
+        assert diagnosis.verdict == "healthy", diagnosis
+        assert len(diagnosis.profiles) == 1
+
+    return run
+
+
+def least_of(workload: Workload) -> Callable[[], None]:
+    """A step with hooks that take the norm of each output and each gradient, and do nothing else.
+
+    No probe in Python can cost less; on large models this is what the memory lets through.
+    """
+
+    def run() -> None:
+        norms: list[Tensor] = []
+        with _measuring(workload.model, norms):
+            workload.step()
+        to_numbers(norms)
+
+    return run
+
+
+@contextlib.contextmanager
+def _measuring(model: nn.Module, norms: list[Tensor]) -> Iterator[None]:
+    def on_gradient(gradient: Tensor) -> None:
+        norms.append(l2_norm(gradient))
+
+    def on_output(module: nn.Module, inputs: Any, outputs: Any) -> None:
+        del module, inputs
+        if isinstance(outputs, Tensor) and outputs.requires_grad:
+            norms.append(l2_norm(outputs))
+            outputs.register_hook(on_gradient)  # type: ignore[no-untyped-call]
+
+    def on_parameter(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        norms.extend((l2_norm(parameter), l2_norm(parameter.grad)))
+        parameter.grad = None
+
+    handles: list[Any] = [m.register_forward_hook(on_output) for m in model.modules()]
+    handles += [p.register_post_accumulate_grad_hook(on_parameter) for p in model.parameters()]  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def time_rows(
+    workload: Workload,
+    rounds: int,
+    *,
+    tiny: bool = False,
+    wait: Callable[[], object] = lambda: None,
+) -> Iterator[Row]:
+    """Time of a probe, and of the least that it could be, over that of a step."""
+    calls = {"step": workload.step, "probe": probe_of(workload), "least": least_of(workload)}
+    times = in_turns(calls, rounds, before=workload.clear, after=wait)
+    of = f"{workload.name}, {workload.about}"
+    target = TINY_TARGET if tiny else TARGET
+    yield Row("probe / step", of, ratio(times["probe"], times["step"]), target=target)
+    if tiny:
+        beyond = difference(times["probe"], times["step"])
+        yield Row("probe - step", of, beyond, "ms", TINY_MILLISECONDS)
+    yield Row("bare hooks / step", of, ratio(times["least"], times["step"]))
+
+
+def memory_row(workload: Workload, peak: Callable[[Callable[[], object]], int]) -> Row:
+    """Peak memory of a probe over that of a step, model and batch included in both."""
+    held = (*workload.model.parameters(), *workload.model.buffers())
+    base = sum(t.nbytes for t in (*held, workload.inputs, workload.targets))
+    workload.clear()
+    step = peak(workload.step)
+    workload.clear()
+    value = (base + peak(probe_of(workload))) / (base + step)
+    of = f"{workload.name}, {workload.about}"
+    return Row("peak memory, probe / step", of, Spread(value, value, value), target=1.0)
+
+
+def peak_on_host(call: Callable[[], object]) -> int:
+    """The most bytes of tensors that a call holds at a time, by the allocator's own count."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        call()
+    assert profile.profiler is not None
+    events: Any = profile.profiler.kineto_results.events()
+    events = sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns())
+    held = most = 0
+    for event in events:
+        held += event.nbytes()
+        most = max(most, held)
+    return most
+
+
+def peak_on_cuda(call: Callable[[], object]) -> int:
+    """The most bytes of tensors that a call holds at a time on the GPU."""
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
