@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from examples.benchmarks.depth import depth_rows
+from examples.benchmarks.peers import peer_rows
 from examples.benchmarks.row import Row, environment, table
 from examples.benchmarks.startup import first_use_row, startup_rows
 from examples.benchmarks.steps import memory_row, peak_on_cuda, peak_on_host, time_rows
@@ -58,7 +59,13 @@ def startup() -> Iterator[Row]:
     yield first_use_row(FEW)
 
 
-PARTS = {"steps": steps, "cuda": cuda, "depth": depth, "startup": startup}
+def peers() -> Iterator[Row]:
+    """Other tools, as far as they are installed."""
+    for name in tqdm(WORKLOADS, desc="other tools", leave=False):
+        yield from peer_rows(name, ROUNDS.get(name, 5))
+
+
+PARTS = {"steps": steps, "cuda": cuda, "depth": depth, "startup": startup, "peers": peers}
 
 
 def main() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,43 +16,44 @@ from examples.benchmarks.pairs import Spread
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of what; with a target, the median has to be at most that.
+    """What was measured of what, None if that failed; with a target, its median may not be larger.
 
     `unit` is "x" for a ratio, "ms", or "" for a count.
     """
 
     figure: str
     of: str
-    measured: Spread
+    measured: Spread | None
     unit: str = "x"
     target: float | None = None
 
     @property
     def missed(self) -> bool:
         """Whether the median is over the target."""
-        return self.target is not None and not operator.le(self.measured.median, self.target)
+        if self.target is None or self.measured is None:
+            return False
+        return not self.measured.median <= self.target
 
     @property
     def cells(self) -> tuple[str, ...]:
         """The row of the table, as texts."""
-        spread = self.measured
-        target = "" if self.target is None else f"<= {_shown(self.target, self.unit)}"
+        spread, unit = self.measured, {"x": "x", "": ""}.get(self.unit, f" {self.unit}")
+        if spread is None:
+            return self.figure, self.of, "does not run", "", "", ""
         return (
             self.figure,
             self.of,
-            _shown(spread.median, self.unit),
+            f"{_number(spread.median)}{unit}",
             f"{_number(spread.low)} to {_number(spread.high)}",
-            target,
+            "" if self.target is None else f"<= {self.target:g}{unit}",
             "" if self.target is None else "missed" if self.missed else "met",
         )
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-
-
-def _shown(value: float, unit: str) -> str:
-    return _number(value) + ("" if not unit else unit if unit == "x" else f" {unit}")
+    """Three decimals near one, where ratios are close to each other."""
+    size = abs(value)
+    return f"{value:.3f}" if size < 2 else f"{value:.2f}" if size < 10 else f"{value:.0f}"
 
 
 def table(rows: Sequence[Row]) -> str:
