@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -85,6 +86,7 @@ def activations_of(nodes: Iterable[Node], places: Mapping[Node, Place]) -> list[
             continue  # the backward itself will say what is wrong with what was saved
         if seen is not None:
             found.append((key[1], seen))
+    _places_of_sample.cache_clear()
     served = Counter(name for name, _ in {(seen.place.name, layer) for layer, seen in found})
     return [
         replace(seen, after=layer) if served[seen.place.name] > 1 else seen for layer, seen in found
@@ -160,7 +162,13 @@ def _sample(values: Tensor) -> Tensor:
     flat, total = values.reshape(-1), values.numel()
     if total <= SAMPLE:
         return flat
-    return flat[torch.arange(SAMPLE, device=flat.device) * _APART % total]
+    return flat[_places_of_sample(total, flat.device)]
+
+
+@lru_cache(maxsize=4)
+def _places_of_sample(total: int, device: torch.device) -> Tensor:
+    """Where the elements of a sample are; most activations of a network are of few sizes."""
+    return torch.arange(SAMPLE, device=device) * _APART % total
 
 
 def _before(node: Node) -> Iterator[Node]:
