@@ -1,0 +1,136 @@
+"""The parts of the benchmarks that are not a measurement."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from torch import Tensor
+
+from examples.benchmarks import __main__ as command
+from examples.benchmarks.depth import stack
+from examples.benchmarks.pairs import Spread, difference, in_turns, ratio
+from examples.benchmarks.peers import PEERS, peer_rows
+from examples.benchmarks.row import Row, table
+from examples.benchmarks.steps import least_of, memory_row, peak_on_host, probe_of
+from examples.benchmarks.workloads import mlp
+
+
+def test_calls_take_turns_and_move_on() -> None:
+    order: list[str] = []
+    calls = {name: lambda name=name: order.append(name) for name in "abc"}
+    times = in_turns(calls, 3, before=lambda: order.append("-"))
+    assert "".join(order) == "-c-a-b-a-b-c-b-c-a-c-a-b"
+    assert {name: len(found) for name, found in times.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_what_is_waited_for_counts_and_what_is_prepared_does_not() -> None:
+    calls = {"call": lambda: None}
+    wait = lambda: time.sleep(0.01)  # noqa: E731
+    assert min(in_turns(calls, 2, after=wait)["call"]) >= 0.01
+    assert min(in_turns(calls, 2, before=wait)["call"]) < 0.01
+
+
+def test_ratios_and_differences_are_taken_round_by_round() -> None:
+    assert ratio([2.0, 30.0, 4.0], [1.0, 10.0, 1.0]) == Spread(3.0, 2.5, 3.5)
+    assert difference([1.002, 5.001], [1.0, 5.0]).median == pytest.approx(1.5)
+
+
+def test_a_row_is_missed_above_its_target() -> None:
+    spread = Spread(1.051, 1.0, 12.3)
+    assert Row("a", "b", spread, target=1.05).missed
+    assert not Row("a", "b", spread, target=1.051).missed
+    assert not Row("a", "b", spread).missed
+    assert not Row("a", "b", None, target=1.0).missed
+
+
+def test_the_table() -> None:
+    rows = [
+        Row("probe / step", "net", Spread(1.0514, 0.9, 12.3), target=1.05),
+        Row("load", "pytest", Spread(4.0, -1.0, 5.0), "ms", 5.0),
+        Row("waits", "net", Spread(2, 2, 2), ""),
+        Row("probe / tool", "net", None),
+    ]
+    assert table(rows).splitlines() == [
+        "figure        of      median        quartiles       target",
+        "------------  ------  ------------  --------------  --------  ------",
+        "probe / step  net     1.051x        0.900 to 12     <= 1.05x  missed",
+        "load          pytest  4.00 ms       -1.000 to 5.00  <= 5 ms   met",
+        "waits         net     2.00          2.00 to 2.00",
+        "probe / tool  net     does not run",
+    ]
+
+
+@pytest.mark.parametrize(("value", "code"), [(1.0, 0), (3.0, 1)])
+def test_a_missed_target_fails_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: float, code: int
+) -> None:
+    rows = [Row("figure", "of", Spread(value, value, value), target=2.0)]
+    monkeypatch.setitem(command.PARTS, "depth", lambda: iter(rows))
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--only", "depth"])
+    assert command.main() == code
+    out = capsys.readouterr().out
+    assert ("missed" in out) == bool(code)
+    assert f"torch {torch.__version__.partition('+')[0]}" in out
+
+
+def test_the_network_that_is_timed_is_healthy_in_one_look() -> None:
+    probe_of(mlp())()
+    probe_of(stack(30))()
+
+
+def test_bare_hooks_leave_nothing_behind() -> None:
+    load = mlp()
+    least_of(load)()
+    for module in load.model.modules():
+        assert not module._forward_hooks
+    for parameter in load.model.parameters():
+        assert parameter.grad is None
+        assert not parameter._post_accumulate_grad_hooks
+
+
+def test_the_peak_is_what_was_held_at_once() -> None:
+    def call() -> None:
+        one = torch.zeros(1000)
+        two = torch.zeros(3000)
+        del one, two
+        torch.zeros(2000)
+
+    assert peak_on_host(call) == pytest.approx(4 * 4000, rel=0.05)
+
+
+def test_memory_counts_model_and_batch_on_both_sides() -> None:
+    load = mlp()
+    held = sum(p.nbytes for p in load.model.parameters())
+    held += load.inputs.nbytes + load.targets.nbytes
+    peaks = iter([held, 3 * held])
+    row = memory_row(load, lambda _: next(peaks))
+    assert row.measured == Spread(2.0, 2.0, 2.0)
+
+
+def test_tools_that_are_missing_have_no_row_and_tools_that_fail_one_without_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for peer in PEERS.values():
+        monkeypatch.setattr(type(peer), "is_installed", property(lambda _: False))
+    assert list(peer_rows("mlp", 3)) == []
+    monkeypatch.setattr(type(peer), "is_installed", property(lambda peer: peer.module == "wandb"))
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    (row,) = peer_rows("mlp", 3)
+    assert (row.of, row.measured) == ("mlp, wandb.watch: failed", None)
+
+
+def test_bare_hooks_read_every_output_gradient_and_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def reading(tensor: Tensor) -> Tensor:
+        read.append(tensor.numel())
+        return torch.zeros(())
+
+    monkeypatch.setattr("examples.benchmarks.steps.l2_norm", reading)
+    load = mlp(depth=3, width=7, batch=11)
+    least_of(load)()
+    outputs = [11 * 7] * 4 + [11 * 10] * 2  # the model returns what its last layer does
+    weights = [784 * 7, 7, 7 * 7, 7, 7 * 10, 10]
+    assert sorted(read) == sorted([*outputs, *outputs, *weights, *weights])
