@@ -77,21 +77,28 @@ def drawn(page: Any, canvas: Any) -> bool:
     return found
 
 
+def gets_drawn(page: Any, canvas: Any) -> bool:
+    """Whether something comes up on a canvas, which takes the browser some frames."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    return bool(WebDriverWait(page, 10).until(lambda page: drawn(page, canvas)))
+
+
 def test_failures_are_open_and_drawn_and_the_others_once_opened(page: Any) -> None:
     states = {
         s.get_attribute("data-verdict"): s.get_attribute("open")
         for s in page.find_elements("css selector", ".probe")
     }
     assert states == {"healthy": None, "failure": "true", "warning": None}
-    assert drawn(page, section(page, "test_sick").find_element("css selector", "canvas"))
+    assert gets_drawn(page, section(page, "test_sick").find_element("css selector", "canvas"))
     healthy = section(page, "test_healthy")
     canvas = healthy.find_element("css selector", "canvas")
     assert not drawn(page, canvas)
     healthy.find_element("css selector", "summary").click()
-    assert drawn(page, canvas)
+    assert gets_drawn(page, canvas)
     times = section(page, "test_time")
     times.find_element("css selector", "summary").click()
-    assert drawn(page, times.find_element("css selector", "canvas.times"))
+    assert gets_drawn(page, times.find_element("css selector", "canvas.times"))
 
 
 TOOLTIP = """
