@@ -218,3 +218,34 @@ def test_objects_and_random_numbers_of_the_caller_are_as_before() -> None:
     assert model.meter.parts.history == []
     mine = [model.draws[0].random(), model.draws[1].normal(), model.draws[2].normal()]
     assert mine == [twin.draws[0].random(), twin.draws[1].normal(), twin.draws[2].normal()]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("run", [healthy_probe, broken(ValueError, True)])
+def test_the_garbage_collector_is_as_it_was(enabled: bool, run: Callable[[], None]) -> None:
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        run()
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def test_a_forward_has_the_garbage_collector() -> None:
+    class Asking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.collecting = mlp(), False
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert gc.isenabled()
+            out: Tensor = self.body(x)
+            out.register_hook(self._ask)  # type: ignore[no-untyped-call]
+            return out
+
+        def _ask(self, gradient: Tensor) -> None:
+            assert gc.isenabled()
+
+    x, y = batch()
+    assert probe(Asking(), x, y, loss=cross_entropy).verdict == "healthy"
