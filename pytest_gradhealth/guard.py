@@ -8,7 +8,7 @@ torch shows to a mode first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -38,6 +38,9 @@ shape dtype device layout requires_grad requires_grad_ is_leaf grad grad_fn ndim
 is_mps is_meta is_nested is_sparse is_quantized _version __len__ __hash__
 """.split()  # noqa: SIM905
 
+#: Arguments that make a function write which else only reads.
+_WRITING = ("out", "max_norm", "inplace")
+
 #: What a function does with its arguments: it may write to them, or lend them to others that do.
 _Kind = Literal["reads", "may", "writes"]
 _KINDS: dict[str, _Kind] = {
@@ -63,6 +66,7 @@ class WriteGuard(TorchFunctionMode):
         self._by_id: dict[int, Tensor] = {}
         self._by_memory: dict[int, list[Tensor]] = {}
         self._copies: dict[int, Tensor] = {}
+        self._versions: dict[int, int] = {}
         self._kinds: dict[Any, _Kind] = {}
         self._unprotected = False
 
@@ -77,6 +81,7 @@ class WriteGuard(TorchFunctionMode):
         if not plain or tensor.numel() < LARGE or tensor.is_inference():
             return False
         self._by_id[id(tensor)] = tensor
+        self._versions[id(tensor)] = tensor._version
         self._by_memory.setdefault(_memory(tensor), []).append(tensor)
         self._unprotected |= not tensor.requires_grad
         return True
@@ -84,6 +89,12 @@ class WriteGuard(TorchFunctionMode):
     def copy_of(self, parameter: Tensor) -> Tensor | None:
         """What a parameter held, None where nothing can have written to it."""
         return self._copies.get(id(parameter))
+
+    def missed(self, parameter: Tensor) -> bool:
+        """Whether a watched parameter was written to, and nobody saw it coming."""
+        before = self._versions.get(id(parameter))
+        unseen = before is not None and id(parameter) not in self._copies
+        return unseen and parameter._version != before
 
     def __torch_function__(
         self,
@@ -95,7 +106,7 @@ class WriteGuard(TorchFunctionMode):
         kind = self._kinds.get(func)
         if kind is None:
             kind = self._kinds[func] = _kind_of(func)
-        if kind == "writes" or (kwargs and "out" in kwargs):
+        if kind == "writes" or (kwargs and _is_told_to_write(kwargs)):
             with unguarded():
                 for tensor in tensors((args, kwargs)):
                     for parameter in self._by_memory.get(_memory(tensor), ()):
@@ -115,6 +126,11 @@ class WriteGuard(TorchFunctionMode):
 def _protected(parameter: Tensor) -> bool:
     """Whether autograd would refuse a change in place, of the parameter or of a view of it."""
     return torch.is_grad_enabled() and parameter.requires_grad
+
+
+def _is_told_to_write(kwargs: Mapping[str, Any]) -> bool:
+    given = (kwargs.get(name) for name in _WRITING)
+    return any(value is not None and value is not False for value in given)
 
 
 def _memory(tensor: Tensor) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.guard import WriteGuard, unguarded
 from pytest_gradhealth.packed import own_part
 from pytest_gradhealth.wrappers import is_fsdp, process_group
@@ -376,8 +377,11 @@ def _put_back(kept: Iterable[_Kept], guard: WriteGuard) -> None:
     """Undo what happened to tensors.
 
     Values are written through `.data`, which leaves no trace in the version counter: a graph that
-    the caller built before can still be back-propagated.
+    the caller built before can still be back-propagated. Raises ProbeError for what the guard has
+    missed.
     """
+    kept = list(kept)
+    missed = [one.tensor for one in kept if guard.missed(one.tensor)]
     together: tuple[list[Tensor], list[Tensor]] = [], []
     with torch.no_grad():
         for one in kept:
@@ -393,6 +397,12 @@ def _put_back(kept: Iterable[_Kept], guard: WriteGuard) -> None:
             torch._foreach_copy_(*together)
     for one in kept:
         one.put_back_flags()
+    if missed:
+        raise ProbeError(
+            f"a parameter of shape {tuple(missed[0].shape)} was written to during the probe in a"
+            " way that cannot be seen before it happens, and stays changed; probe a copy of the"
+            " model: copy.deepcopy(model)"
+        )
 
 
 #: What torch can copy in one call for many tensors, whatever else is true of them.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from pytest_gradhealth import ProbeError, calling, norms, parameters, probe, units
 from pytest_gradhealth.fingerprint import Fingerprint, fingerprint
@@ -175,6 +176,26 @@ def test_a_failing_model_pays_for_its_steps(monkeypatch: pytest.MonkeyPatch, ste
     assert bool(counts["deepcopy"]) == bool(steps)
 
 
+def test_a_reentrant_checkpoint_costs_one_forward_and_what_it_runs_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = batch()
+    inner = Counting(*mlp(classes=32))
+
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.inner, self.head = nn.Linear(20, 20), inner, nn.Linear(32, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(checkpoint(self.inner, self.stem(x), use_reentrant=True))
+            return out
+
+    with counted(monkeypatch) as counts:
+        probe(Checkpointed(), x, y, loss=cross_entropy)
+    assert counts["forward"] == 2
+
+
 def test_each_module_has_one_hook_while_it_runs() -> None:
     x, y = batch()
     model = Counting(*mlp())
@@ -264,6 +285,16 @@ def test_a_fingerprint_is_taken_without_waiting(elsewhere: Counter[str]) -> None
     next(model.parameters()).data[3, 3] += 1e-3
     assert one != fingerprint([model], [x, y])
     assert elsewhere["tolist"] == 0
+
+
+def test_a_change_in_place_that_keeps_the_norm_is_seen() -> None:
+    model = mlp()
+    weight = next(model.parameters())
+    weight.data[3, 3], weight.data[3, 4] = 1.0, -1.0
+    one = fingerprint([model], [])
+    with torch.no_grad():
+        weight[3, 3:5].neg_()
+    assert one != fingerprint([model], [])
 
 
 def test_nothing_is_compared_before_a_second_assertion(monkeypatch: pytest.MonkeyPatch) -> None:

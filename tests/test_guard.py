@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy, embedding, embedding_bag, linear, relu
+from torch.overrides import wrap_torch_function
 from torch.utils.checkpoint import checkpoint
 
-from pytest_gradhealth import probe
+from pytest_gradhealth import ProbeError, probe
 from pytest_gradhealth.guard import LARGE, WriteGuard
 from pytest_gradhealth.isolation import isolated
 
@@ -64,6 +65,21 @@ def in_inference(weight: nn.Parameter) -> None:
         weight.neg_()
 
 
+def in_place(weight: nn.Parameter) -> None:
+    with torch.no_grad():
+        relu(weight.view(-1), inplace=True)
+
+
+@wrap_torch_function(lambda weight: (weight,))
+def doubled(weight: Tensor) -> Tensor:
+    return weight.mul_(2)
+
+
+def by_a_function_of_the_callers(weight: nn.Parameter) -> None:
+    with torch.no_grad():
+        doubled(weight)
+
+
 WRITES: dict[str, Callable[[nn.Parameter], Any]] = {
     "no_grad": in_no_grad,
     "a view": by_a_view,
@@ -81,6 +97,10 @@ WRITES: dict[str, Callable[[nn.Parameter], Any]] = {
     "foreach": lambda w: torch._foreach_mul_([w.data], 2),
     "init": nn.init.ones_,
     "an operation of aten": lambda w: torch.ops.aten.add_.Tensor(w.detach(), 1),
+    "an embedding of limited norm": lambda w: embedding(TARGETS, w, max_norm=0.1),
+    "a bag of limited norm": lambda w: embedding_bag(TARGETS[None], w, max_norm=0.1),
+    "a function in place": in_place,
+    "a function of the caller's": by_a_function_of_the_callers,
     "dlpack": lambda w: torch.utils.dlpack.from_dlpack(w.detach()).zero_(),
 }
 
@@ -117,6 +137,18 @@ def test_whatever_writes_to_a_parameter_is_undone(
     assert changed  # or the test shows nothing
     assert torch.equal(weight, before)
     assert weight.data_ptr() == memory
+
+
+def test_what_is_missed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_gradhealth.guard._WRITING", ("out",))
+    model = Writer(WRITES["an embedding of limited norm"])
+    with pytest.raises(ProbeError) as caught:
+        probe(model, BATCH, TARGETS, loss=cross_entropy)
+    assert str(caught.value) == (
+        "a parameter of shape (256, 256) was written to during the probe in a way that cannot be"
+        " seen before it happens, and stays changed; probe a copy of the model:"
+        " copy.deepcopy(model)"
+    )
 
 
 def test_an_alias_from_before_is_no_way_around() -> None:
