@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+import warnings
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from examples.benchmarks import __main__ as command
 from examples.benchmarks.depth import stack
@@ -14,7 +15,9 @@ from examples.benchmarks.pairs import Spread, difference, in_turns, ratio
 from examples.benchmarks.peers import PEERS, peer_rows
 from examples.benchmarks.row import Row, table
 from examples.benchmarks.steps import least_of, memory_row, peak_on_host, probe_of
+from examples.benchmarks.waiting import SAYING, warned
 from examples.benchmarks.workloads import mlp
+from pytest_gradhealth import probe
 
 
 def test_calls_take_turns_and_move_on() -> None:
@@ -107,6 +110,21 @@ def test_memory_counts_model_and_batch_on_both_sides() -> None:
     peaks = iter([held, 3 * held])
     row = memory_row(load, lambda _: next(peaks))
     assert row.measured == Spread(2.0, 2.0, 2.0)
+
+
+def test_warnings_that_a_probe_keeps_to_itself_are_counted() -> None:
+    class Talking(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(3):
+                torch._C._warn()  # type: ignore[attr-defined]  # in C++, as for a GPU
+                warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+            return super().forward(x)
+
+    def call() -> None:
+        probe(Talking(4, 4), torch.randn(3, 4))
+
+    assert warned(call, SAYING) == 3
+    assert warned(call, "Test message for TORCH_WARN") == 3
 
 
 def test_tools_that_are_missing_have_no_row_and_tools_that_fail_one_without_numbers(
