@@ -228,6 +228,19 @@ def test_the_sample_sees_all_features() -> None:
     assert only(model, torch.randn(4 * SAMPLE // 32, 1)).flat == pytest.approx(0.25, abs=0.05)
 
 
+@pytest.mark.parametrize("alive_in", ["all", "the first example", "the last example", "none"])
+def test_large_activations_are_dead_where_no_example_comes_through(alive_in: str) -> None:
+    fc = nn.Linear(1, 32)
+    model = nn.Sequential(fc, nn.ReLU())
+    with torch.no_grad():
+        fc.weight.fill_(1.0)
+        fc.bias.fill_(0.0)
+    x = torch.full((4 * SAMPLE // 32, 1), 1.0 if alive_in == "all" else -1.0)
+    if alive_in.startswith("the"):
+        x[-1 if "last" in alive_in else 0] = 1.0
+    assert only(model, x).dead == (1.0 if alive_in == "none" else 0.0)
+
+
 @pytest.mark.parametrize(
     "act",
     [F.gelu, F.silu, F.leaky_relu, F.elu, F.softplus, lambda x: x.clamp(0, 1), lambda x: x.abs()],
@@ -370,6 +383,18 @@ def test_no_tensor_is_kept_alive() -> None:
     assert len(diagnosis.profile.activations) == 2
     assert alive
     assert [ref() for ref in alive] == [None] * len(alive)
+
+
+def test_what_a_sample_is_taken_with_is_let_go_of() -> None:
+    def indices() -> int:
+        gc.collect()
+        objects = [thing for thing in gc.get_objects() if type(thing) is Tensor]
+        return sum(t.dtype == torch.int64 and t.numel() == SAMPLE for t in objects)
+
+    before = indices()
+    model = nn.Sequential(nn.Linear(20, 32), nn.Tanh())
+    assert only(model, torch.randn(4 * SAMPLE // 32, 20)).flat is not None
+    assert indices() == before
 
 
 def half_dead(dead: int, width: int = 32, act: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
