@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from examples.benchmarks import __main__ as command
 from examples.benchmarks.depth import stack
 from examples.benchmarks.pairs import Spread, difference, in_turns, ratio
 from examples.benchmarks.peers import PEERS, peer_rows
-from examples.benchmarks.row import Row, table
+from examples.benchmarks.row import Row, summary, table
 from examples.benchmarks.steps import least_of, memory_row, peak_on_host, probe_of
 from examples.benchmarks.waiting import SAYING, warned
 from examples.benchmarks.workloads import mlp
@@ -48,21 +49,57 @@ def test_a_row_is_missed_above_its_target() -> None:
     assert not Row("a", "b", None, target=1.0).missed
 
 
+ROWS = [
+    Row("probe / step", "of 2", Spread(1.0514, 0.9, 12.3), target=2, model="small"),
+    Row("load", "pytest", Spread(4.0, -1.0, 5.0), "ms", 5.0),
+    Row("waits", "net", Spread(3, 2, 4), "", 2),
+    Row("probe / step", "of 9", Spread(1.0514, 0.9, 12.3), target=1.05, model="large"),
+    Row("probe / tool", "TypeError", None, target=1, model="small"),
+]
+
+
 def test_the_table() -> None:
-    rows = [
-        Row("probe / step", "net", Spread(1.0514, 0.9, 12.3), target=1.05),
-        Row("load", "pytest", Spread(4.0, -1.0, 5.0), "ms", 5.0),
-        Row("waits", "net", Spread(2, 2, 2), ""),
-        Row("probe / tool", "net", None),
+    assert table(ROWS).splitlines() == [
+        "figure        of                median        quartiles       target",
+        "------------  ----------------  ------------  --------------  --------  ------",
+        "probe / step  small, of 2       1.051x        0.900 to 12     <= 2x     met",
+        "load          pytest            4.00 ms       -1.000 to 5.00  <= 5 ms   met",
+        "waits         net               3.00          2.00 to 4.00    <= 2      missed",
+        "probe / step  large, of 9       1.051x        0.900 to 12     <= 1.05x  missed",
+        "probe / tool  small, TypeError  does not run                  <= 1x",
     ]
-    assert table(rows).splitlines() == [
-        "figure        of      median        quartiles       target",
-        "------------  ------  ------------  --------------  --------  ------",
-        "probe / step  net     1.051x        0.900 to 12     <= 1.05x  missed",
-        "load          pytest  4.00 ms       -1.000 to 5.00  <= 5 ms   met",
-        "waits         net     2.00          2.00 to 2.00",
-        "probe / tool  net     does not run",
+
+
+def test_the_summary_has_models_side_by_side() -> None:
+    assert summary(ROWS).splitlines() == [
+        "              small         large     target",
+        "------------  ------------  --------  ---------------",
+        "probe / step  1.051x        1.051x !  <= 2x, <= 1.05x",
+        "probe / tool  does not run            <= 1x",
+        "",
+        "       of               target",
+        "-----  ------  -------  --------",
+        "load   pytest  4.00 ms  <= 5 ms",
+        "waits  net     3.00 !   <= 2",
     ]
+    assert "large" not in summary(ROWS[:3])
+    assert summary(ROWS[3:]).startswith("              large     small")
+
+
+def test_the_figures_are_written_with_where_they_were_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    readme, results = tmp_path / "README.md", tmp_path / "RESULTS.md"
+    readme.write_text("before\n<!-- benchmarks -->\nold\n<!-- /benchmarks -->\nafter\n")
+    monkeypatch.setattr(command, "README", readme)
+    monkeypatch.setattr(command, "RESULTS", results)
+    command.write(ROWS, "here")
+    assert f"{table(ROWS)}\n\nhere\n" in results.read_text()
+    text = readme.read_text()
+    assert f"{summary(ROWS)}\n\nhere\n" in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
 
 
 @pytest.mark.parametrize(("value", "code"), [(1.0, 0), (3.0, 1)])
@@ -136,7 +173,8 @@ def test_tools_that_are_missing_have_no_row_and_tools_that_fail_one_without_numb
     monkeypatch.setattr(type(peer), "is_installed", property(lambda peer: peer.module == "wandb"))
     monkeypatch.setattr("sys.executable", "/bin/false")
     (row,) = peer_rows("mlp", 3)
-    assert (row.of, row.measured) == ("mlp, wandb.watch: failed", None)
+    assert (row.figure, row.model, row.of) == ("probe / wandb.watch", "MLP", "failed")
+    assert row.measured is None
 
 
 def test_bare_hooks_read_every_output_gradient_and_weight(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,13 @@
-"""Measures what a probe costs and writes the table: python -m examples.benchmarks
+"""Measures what a probe costs and prints the table: python -m examples.benchmarks
 
 Exits with 1 where a target is missed. `--only` takes parts by name; `--write` also writes the table
-to RESULTS.md and into the README.
+to RESULTS.md, and its medians into the README.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from examples.benchmarks.depth import depth_rows
 from examples.benchmarks.peers import peer_rows
-from examples.benchmarks.row import Row, environment, table
+from examples.benchmarks.row import Row, environment, summary, table
 from examples.benchmarks.startup import first_use_row, startup_rows
 from examples.benchmarks.steps import memory_row, peak_on_cuda, peak_on_host, time_rows
 from examples.benchmarks.workloads import WORKLOADS
@@ -25,13 +25,14 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 #: Rounds of pairs: many of what takes a millisecond, few of what takes seconds.
 ROUNDS = {"mlp": 300}
 FEW = 11
+STEPS = 21
 
 
 def steps() -> Iterator[Row]:
     """Time and memory of a probe against a step, on the CPU."""
     for name, build in tqdm(WORKLOADS.items(), desc="models", leave=False):
         workload = build()
-        yield from time_rows(workload, ROUNDS.get(name, FEW), tiny=name == "mlp")
+        yield from time_rows(workload, ROUNDS.get(name, STEPS), tiny=name == "mlp")
         yield memory_row(workload, peak_on_host)
 
 
@@ -68,6 +69,13 @@ def peers() -> Iterator[Row]:
 PARTS = {"steps": steps, "cuda": cuda, "depth": depth, "startup": startup, "peers": peers}
 
 
+def write(rows: Sequence[Row], machine: str) -> None:
+    """Write all figures to RESULTS.md and the medians into the README."""
+    RESULTS.write_text(f"# What a probe costs\n\n```text\n{table(rows)}\n\n{machine}\n```\n")
+    blocks = with_blocks(README.read_text(), benchmarks=f"{summary(rows)}\n\n{machine}")
+    README.write_text(blocks)
+
+
 def main() -> int:
     """Measure, print, and return 1 if a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m examples.benchmarks", description=__doc__)
@@ -75,11 +83,9 @@ def main() -> int:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     rows = [row for name in options.only for row in PARTS[name]()]
-    text = f"{table(rows)}\n\n{environment()}"
-    print(text)
+    print(f"{table(rows)}\n\n{environment()}")
     if options.write:
-        RESULTS.write_text(f"# What a probe costs\n\n```text\n{text}\n```\n")
-        README.write_text(with_blocks(README.read_text(), benchmarks=text))
+        write(rows, environment())
     return int(any(row.missed for row in rows))
 
 

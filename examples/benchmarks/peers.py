@@ -9,11 +9,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import copy
+import gc
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
@@ -109,7 +111,7 @@ def _torchlens(load: Workload) -> Check:
     import torchlens
 
     inputs = load.inputs
-    capture = torchlens.options.CaptureOptions(save_grads=True)
+    capture = torchlens.options.CaptureOptions(save_grads=True, save_budget=None)
 
     def check() -> None:
         log = torchlens.trace(load.model, inputs, capture=capture)
@@ -128,7 +130,7 @@ def _backpack(load: Workload) -> Check:
     def check() -> None:
         model.zero_grad(set_to_none=True)
         with backpack(BatchL2Grad()):
-            loss(model(load.inputs), load.targets).backward()
+            loss(*load.scores(model(load.inputs), load.targets)).backward()
 
     return check
 
@@ -148,10 +150,10 @@ def _cockpit(load: Workload) -> Check:
 
     def check() -> None:
         model.zero_grad(set_to_none=True)
-        outputs = model(load.inputs)
-        value, losses = loss(outputs, load.targets), each(outputs, load.targets)
+        scores = load.scores(model(load.inputs), load.targets)
+        value, losses = loss(*scores), each(*scores)
         about = {
-            "batch_size": len(load.inputs),
+            "batch_size": len(losses),
             "individual_losses": losses,
             "loss": value,
             "optimizer": None,
@@ -177,18 +179,19 @@ PEERS: dict[str, Peer] = {
 
 def peer_rows(name: str, rounds: int) -> Iterator[Row]:
     """Time of a probe over that of each installed tool's check, on one model."""
+    model = WORKLOADS[name]().name
     for tool, peer in PEERS.items():
         if not peer.is_installed:
             continue
         command = [sys.executable, "-m", "examples.benchmarks.peers", tool, name, str(rounds)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
+        spread, of = None, peer.reads
         if run.returncode:
             lines = run.stderr.strip().splitlines() or ["failed"]
-            yield Row("probe / other tool", f"{name}, {tool}: {lines[-1][:60]}", None)
+            of = textwrap.shorten(lines[-1], 60)
         else:
             spread = Spread(*json.loads(run.stdout.splitlines()[-1]))
-            of = f"{name}, {tool}: {peer.reads}"
-            yield Row("probe / other tool", of, spread, target=TARGET)
+        yield Row(f"probe / {tool}", of, spread, target=TARGET, model=model)
 
 
 def against(tool: str, name: str, rounds: int) -> Spread:
@@ -208,6 +211,7 @@ def against(tool: str, name: str, rounds: int) -> Spread:
     def clear() -> None:
         load.clear()
         ours.clear()
+        gc.collect()  # one tool keeps gigabytes in cycles
 
     times = in_turns(calls, rounds, before=clear)
     return ratio(times["probe"], times["check"])

@@ -18,7 +18,8 @@ from examples.benchmarks.pairs import Spread
 class Row:
     """What was measured of what, None if that failed; with a target, its median may not be larger.
 
-    `unit` is "x" for a ratio, "ms", or "" for a count.
+    `unit` is "x" for a ratio, "ms", or "" for a count. `model` is what a figure was taken of, where
+    it is taken of several.
     """
 
     figure: str
@@ -26,6 +27,7 @@ class Row:
     measured: Spread | None
     unit: str = "x"
     target: float | None = None
+    model: str = ""
 
     @property
     def missed(self) -> bool:
@@ -35,19 +37,28 @@ class Row:
         return not self.measured.median <= self.target
 
     @property
-    def cells(self) -> tuple[str, ...]:
-        """The row of the table, as texts."""
-        spread, unit = self.measured, {"x": "x", "": ""}.get(self.unit, f" {self.unit}")
-        if spread is None:
-            return self.figure, self.of, "does not run", "", "", ""
-        return (
-            self.figure,
-            self.of,
-            f"{_number(spread.median)}{unit}",
-            f"{_number(spread.low)} to {_number(spread.high)}",
-            "" if self.target is None else f"<= {self.target:g}{unit}",
-            "" if self.target is None else "missed" if self.missed else "met",
-        )
+    def median(self) -> str:
+        """What was measured, as text."""
+        return "does not run" if self.measured is None else self.with_unit(self.measured.median)
+
+    def with_unit(self, value: float) -> str:
+        """A value of this row, as text."""
+        return f"{_number(value)}{_UNITS[self.unit]}"
+
+    @property
+    def limit(self) -> str:
+        """The target, as text."""
+        return "" if self.target is None else f"<= {self.target:g}{_UNITS[self.unit]}"
+
+    @property
+    def outcome(self) -> str:
+        """Whether the target was met, as text."""
+        if self.target is None or self.measured is None:
+            return ""
+        return "missed" if self.missed else "met"
+
+
+_UNITS = {"x": "x", "ms": " ms", "": ""}
 
 
 def _number(value: float) -> str:
@@ -57,9 +68,42 @@ def _number(value: float) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """All rows in columns of text."""
+    """All rows with their spread, in columns of text."""
     headers = ("figure", "of", "median", "quartiles", "target", "")
-    return tabulate([row.cells for row in rows], headers, tablefmt="simple", disable_numparse=True)
+    lines = []
+    for row in rows:
+        spread = row.measured
+        quartiles = f"{_number(spread.low)} to {_number(spread.high)}" if spread else ""
+        of = ", ".join(filter(None, (row.model, row.of)))
+        lines.append((row.figure, of, row.median, quartiles, row.limit, row.outcome))
+    return _columns(headers, lines)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """The medians, those of several models side by side; "!" marks a missed target."""
+    models = list(dict.fromkeys(row.model for row in rows if row.model))
+    figures = dict.fromkeys(row.figure for row in rows if row.model)
+    lines = []
+    for figure in figures:
+        of = {row.model: row for row in rows if row.figure == figure}
+        cells = [_marked(of[model]) if model in of else "" for model in models]
+        targets = dict.fromkeys(row.limit for row in of.values() if row.limit)
+        lines.append((figure, *cells, ", ".join(targets)))
+    others = [(r.figure, r.of, _marked(r), r.limit) for r in rows if not r.model]
+    parts = []
+    if lines:
+        parts.append(_columns(("", *models, "target"), lines))
+    if others:
+        parts.append(_columns(("", "of", "", "target"), others))
+    return "\n\n".join(parts)
+
+
+def _marked(row: Row) -> str:
+    return f"{row.median} !" if row.missed else row.median
+
+
+def _columns(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return tabulate(lines, headers, tablefmt="simple", disable_numparse=True)
 
 
 def environment() -> str:

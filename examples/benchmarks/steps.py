@@ -80,13 +80,14 @@ def time_rows(
     """Time of a probe, and of the least that it could be, over that of a step."""
     calls = {"step": workload.step, "probe": probe_of(workload), "least": least_of(workload)}
     times = in_turns(calls, rounds, before=workload.clear, after=wait)
-    of = f"{workload.name}, {workload.about}"
+    of, model = workload.about, workload.name
     target = TINY_TARGET if tiny else TARGET
-    yield Row("probe / step", of, ratio(times["probe"], times["step"]), target=target)
+    cost = ratio(times["probe"], times["step"])
+    yield Row("probe / step", of, cost, target=target, model=model)
+    yield Row("bare hooks / step", of, ratio(times["least"], times["step"]), model=model)
     if tiny:
         beyond = difference(times["probe"], times["step"])
-        yield Row("probe - step", of, beyond, "ms", TINY_MILLISECONDS)
-    yield Row("bare hooks / step", of, ratio(times["least"], times["step"]))
+        yield Row("probe - step", of, beyond, "ms", TINY_MILLISECONDS, model)
 
 
 def memory_row(workload: Workload, peak: Callable[[Callable[[], object]], int]) -> Row:
@@ -97,8 +98,9 @@ def memory_row(workload: Workload, peak: Callable[[Callable[[], object]], int]) 
     step = peak(workload.step)
     workload.clear()
     value = (base + peak(probe_of(workload))) / (base + step)
-    of = f"{workload.name}, {workload.about}"
-    return Row("peak memory, probe / step", of, Spread(value, value, value), target=1.0)
+    spread = Spread(value, value, value)
+    figure = "peak memory, probe / step"
+    return Row(figure, workload.about, spread, target=1.0, model=workload.name)
 
 
 def peak_on_host(call: Callable[[], object]) -> int:

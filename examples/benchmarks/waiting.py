@@ -23,7 +23,8 @@ def waiting_row(workload: Workload) -> Row:
     """Times that a probe waits for the GPU and a step does not, as torch warns of them."""
     workload.clear()
     beyond = _waits(probe_of(workload)) - _waits(workload.step)
-    return Row("waits for the GPU", workload.name, Spread(beyond, beyond, beyond), "", TARGET)
+    spread = Spread(beyond, beyond, beyond)
+    return Row("waits for the GPU", workload.about, spread, "", TARGET, workload.name)
 
 
 def _waits(call: Callable[[], object]) -> int:

@@ -16,7 +16,10 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Workload:
-    """A model in training mode, a batch of one tensor, and a loss of outputs and targets."""
+    """A model in training mode, a batch of one tensor, and a loss of outputs and targets.
+
+    `scores` makes outputs and targets what cross_entropy takes: of shape (N, C) and (N,).
+    """
 
     name: str
     about: str
@@ -24,6 +27,7 @@ class Workload:
     inputs: Tensor
     targets: Tensor
     loss: Callable[[Any, Tensor], Tensor]
+    scores: Callable[[Any, Tensor], tuple[Tensor, Tensor]] = lambda *given: given
 
     def step(self) -> None:
         """The plain forward and backward that everything is measured against."""
@@ -90,11 +94,17 @@ def gpt2() -> Workload:
     torch.manual_seed(SEED)
     model = GPT2LMHeadModel(GPT2Config(use_cache=False))
     tokens = torch.randint(0, model.config.vocab_size, (1, 256))
-    return Workload("GPT-2 small", "batch 1 of 256 tokens", model, tokens, tokens, _next_token)
+    about = "batch 1 of 256 tokens"
+    return Workload("GPT-2 small", about, model, tokens, tokens, _next_token, _scores_of_next)
 
 
 def _next_token(outputs: Any, tokens: Tensor) -> Tensor:
-    return cross_entropy(outputs.logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+    return cross_entropy(*_scores_of_next(outputs, tokens))
+
+
+def _scores_of_next(outputs: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    logits = getattr(outputs, "logits", outputs)  # which some tools unpack
+    return logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
 
 
 #: What is timed, smallest first.
