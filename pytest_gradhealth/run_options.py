@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -23,20 +23,20 @@ FOLDER = "__gradhealth__"
 _OPTIONS = pytest.StashKey["RunOptions"]()
 
 
-@dataclass(frozen=True)
-class RunOptions:
+# Not a dataclass: to make one of those takes longer than all else in this file.
+class RunOptions(NamedTuple):
     """What the command line and the ini file say of a run.
 
     `compare` is the JSON report of another run; `fail_on` says what fails; `files` are the
     reports to write, by kind.
     """
 
-    folder: str = FOLDER
-    update: bool = False
-    prune: bool = False
-    compare: Path | None = None
-    fail_on: frozenset[str] = frozenset({"regression"})
-    files: Mapping[str, Path] = field(default_factory=dict)
+    folder: str
+    update: bool
+    prune: bool
+    compare: Path | None
+    fail_on: frozenset[str]
+    files: Mapping[str, Path]
 
 
 def add_options(parser: pytest.Parser, group: pytest.OptionGroup) -> None:

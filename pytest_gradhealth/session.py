@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,17 +37,17 @@ CONTEXT = pytest.StashKey["TestContext"]()
 LEFT_OUT = pytest.StashKey[bool]()
 
 
-@dataclass
 class Recorded:
     """A probe of a test and the checks of it against baselines.
 
     What fixtures probe belongs to whichever test comes first, and is compared with nothing.
     """
 
-    diagnosis: Diagnosis
-    checks: list[Check] = field(default_factory=list)
-    of_fixture: bool = True
-    message: str = ""
+    def __init__(self, diagnosis: Diagnosis) -> None:
+        self.diagnosis = diagnosis
+        self.checks: list[Check] = []
+        self.of_fixture = True
+        self.message = ""
 
 
 #: Tests are numbered as this process comes to them.

@@ -56,7 +56,7 @@ def depth() -> Iterator[Row]:
 
 def startup() -> Iterator[Row]:
     """Time beyond the probes."""
-    yield from startup_rows(40)
+    yield from startup_rows(100)
     yield first_use_row(FEW)
 
 
