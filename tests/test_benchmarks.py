@@ -11,11 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from examples.benchmarks import __main__ as command
+from examples.benchmarks import steps
 from examples.benchmarks.depth import stack
 from examples.benchmarks.pairs import Spread, difference, in_turns, ratio
 from examples.benchmarks.peers import PEERS, peer_rows
 from examples.benchmarks.row import Row, summary, table
-from examples.benchmarks.steps import least_of, memory_row, peak_on_host, probe_of
+from examples.benchmarks.steps import (
+    least_of,
+    memory_row,
+    peak_on_host,
+    probe_of,
+    time_rows,
+)
 from examples.benchmarks.waiting import SAYING, warned
 from examples.benchmarks.workloads import mlp
 from pytest_gradhealth import probe
@@ -118,6 +125,21 @@ def test_a_missed_target_fails_the_command(
 def test_the_network_that_is_timed_is_healthy_in_one_look() -> None:
     probe_of(mlp())()
     probe_of(stack(30))()
+
+
+@pytest.mark.parametrize(("tiny", "target"), [(True, 2.0), (False, 1.05)])
+def test_a_probe_is_timed_against_a_step_and_against_bare_hooks(
+    monkeypatch: pytest.MonkeyPatch, tiny: bool, target: float
+) -> None:
+    times = {"step": [0.010, 0.010], "probe": [0.012, 0.012], "least": [0.011, 0.011]}
+    monkeypatch.setattr(steps, "in_turns", lambda *_, **__: times)
+    rows = list(time_rows(mlp(), 2, tiny=tiny))
+    assert [(row.figure, row.median, row.target) for row in rows] == [
+        ("probe / step", "1.200x", target),
+        ("bare hooks / step", "1.100x", None),
+        ("probe / bare hooks", "1.091x", None),
+        *([("probe - step", "2.00 ms", 5.0)] if tiny else []),
+    ]
 
 
 def test_bare_hooks_leave_nothing_behind() -> None:

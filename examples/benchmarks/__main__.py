@@ -25,7 +25,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 #: Rounds of pairs: many of what takes a millisecond, few of what takes seconds.
 ROUNDS = {"mlp": 300}
 FEW = 11
-STEPS = 21
+STEPS = 31
 
 
 def steps() -> Iterator[Row]:

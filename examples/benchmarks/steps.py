@@ -77,7 +77,7 @@ def time_rows(
     tiny: bool = False,
     wait: Callable[[], object] = lambda: None,
 ) -> Iterator[Row]:
-    """Time of a probe, and of the least that it could be, over that of a step."""
+    """Time of a probe over that of a step, and over the least that it could be."""
     calls = {"step": workload.step, "probe": probe_of(workload), "least": least_of(workload)}
     times = in_turns(calls, rounds, before=workload.clear, after=wait)
     of, model = workload.about, workload.name
@@ -85,6 +85,7 @@ def time_rows(
     cost = ratio(times["probe"], times["step"])
     yield Row("probe / step", of, cost, target=target, model=model)
     yield Row("bare hooks / step", of, ratio(times["least"], times["step"]), model=model)
+    yield Row("probe / bare hooks", of, ratio(times["probe"], times["least"]), model=model)
     if tiny:
         beyond = difference(times["probe"], times["step"])
         yield Row("probe - step", of, beyond, "ms", TINY_MILLISECONDS, model)
