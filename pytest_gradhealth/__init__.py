@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_gradhealth.asserts import (
+    from pytest_gradhealth.assertions import (
         assert_all_reached,
         assert_finite_gradients,
         assert_healthy,
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         assert_no_vanishing,
         assert_no_vanishing_in_time,
     )
-    from pytest_gradhealth.diagnosis import probe
     from pytest_gradhealth.errors import (
         AttentionCollapseError,
         CannotApplyError,
@@ -46,18 +45,19 @@ if TYPE_CHECKING:
         VanishingGradientError,
         VanishingInTimeError,
     )
-    from pytest_gradhealth.findings import Diagnosis, Finding, Measure, Treatment
-    from pytest_gradhealth.fixture import GradHealth
-    from pytest_gradhealth.gradient_path import GradientPath, PathPoint
-    from pytest_gradhealth.records import GradientProfile, TimeRecord, Update
+    from pytest_gradhealth.plugin.fixture import GradHealth
+    from pytest_gradhealth.probing.probe import probe
     from pytest_gradhealth.remedies import Patient, Remedy, built_in_remedies
+    from pytest_gradhealth.remedies.trial import suggest
     from pytest_gradhealth.reporting.json_report import read_report
+    from pytest_gradhealth.reporting.run import Probe, Run
+    from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Measure, Treatment
+    from pytest_gradhealth.results.path import GradientPath, PathPoint
+    from pytest_gradhealth.results.profile import GradientProfile, TimeRecord, Update
     from pytest_gradhealth.rules import Evidence, Rule, built_in_rules
-    from pytest_gradhealth.run import Probe, Run
-    from pytest_gradhealth.treatment import suggest
 
 _HOMES = {
-    "asserts": (
+    "assertions": (
         "assert_all_reached",
         "assert_finite_gradients",
         "assert_healthy",
@@ -69,7 +69,6 @@ _HOMES = {
         "assert_no_vanishing",
         "assert_no_vanishing_in_time",
     ),
-    "diagnosis": ("probe",),
     "errors": (
         "AttentionCollapseError",
         "CannotApplyError",
@@ -95,15 +94,39 @@ _HOMES = {
         "VanishingGradientError",
         "VanishingInTimeError",
     ),
-    "fixture": ("GradHealth",),
-    "findings": ("Diagnosis", "Finding", "Measure", "Treatment"),
-    "gradient_path": ("GradientPath", "PathPoint"),
-    "records": ("GradientProfile", "TimeRecord", "Update"),
-    "remedies": ("Patient", "Remedy", "built_in_remedies"),
+    "plugin.fixture": ("GradHealth",),
+    "probing.probe": ("probe",),
+    "remedies": (
+        "Patient",
+        "Remedy",
+        "built_in_remedies",
+    ),
+    "remedies.trial": ("suggest",),
     "reporting.json_report": ("read_report",),
-    "rules": ("Evidence", "Rule", "built_in_rules"),
-    "run": ("Probe", "Run"),
-    "treatment": ("suggest",),
+    "reporting.run": (
+        "Probe",
+        "Run",
+    ),
+    "results.diagnosis": (
+        "Diagnosis",
+        "Finding",
+        "Measure",
+        "Treatment",
+    ),
+    "results.path": (
+        "GradientPath",
+        "PathPoint",
+    ),
+    "results.profile": (
+        "GradientProfile",
+        "TimeRecord",
+        "Update",
+    ),
+    "rules": (
+        "Evidence",
+        "Rule",
+        "built_in_rules",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

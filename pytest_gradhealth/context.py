@@ -11,18 +11,80 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_gradhealth.session import TestContext
+    from collections.abc import Sequence
+    from typing import Protocol
 
-_entered: list[TestContext] = []
+    from pytest_gradhealth.config.settings import Settings
+    from pytest_gradhealth.errors import GradientHealthError
+    from pytest_gradhealth.probing.cache import ProbeCache
+    from pytest_gradhealth.remedies.remedy import Remedy
+    from pytest_gradhealth.results.diagnosis import Diagnosis
+    from pytest_gradhealth.rules.rule import Rule
+
+    class Context(Protocol):
+        """What a running test lends to the assertions in it."""
+
+        @property
+        def nodeid(self) -> str:
+            """The name of the test, from pytest's rootdir."""
+
+        @property
+        def number(self) -> int:
+            """Which test of this process it is."""
+
+        @property
+        def settings(self) -> Settings:
+            """What marker, command line and ini file say."""
+
+        @property
+        def rules(self) -> Sequence[Rule]:
+            """The rules that apply to the test."""
+
+        @property
+        def remedies(self) -> Sequence[Remedy]:
+            """The remedies to try on what fails in it."""
+
+        @property
+        def probes(self) -> ProbeCache:
+            """The probes of the test so far."""
+
+        @property
+        def verbose(self) -> bool:
+            """Whether messages show all layers."""
+
+        @property
+        def rerun(self) -> str:
+            """The command that runs the test alone."""
+
+        @property
+        def base_seed(self) -> int:
+            """The first seed of its probes."""
+
+        def begin(self) -> None:
+            """Say that a check begins, which may skip the test."""
+
+        def record(self, diagnosis: Diagnosis) -> None:
+            """Take a diagnosis into the reports."""
+
+        def compare_with_baseline(
+            self, diagnosis: Diagnosis, settings: Settings, name: str
+        ) -> tuple[type[GradientHealthError], str] | None:
+            """Compare with the test's baseline; return what that fails with, if it does."""
+
+        def stop_run(self, reason: str) -> None:
+            """Let the run end with this test."""
 
 
-def current() -> TestContext | None:
+_entered: list[Context] = []
+
+
+def current() -> Context | None:
     """The context of the running test, None outside pytest."""
     return _entered[-1] if _entered else None
 
 
 @contextmanager
-def entered(context: TestContext) -> Generator[None, None, None]:
+def entered(context: Context) -> Generator[None, None, None]:
     """Make `context` the current one; a pytest run inside a test has its own in between."""
     _entered.append(context)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_gradhealth.findings import Diagnosis, Finding
+    from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 
 
 class ProbeError(Exception):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from pytest_gradhealth import ProbeError, SettingError, assert_no_vanishing, probe
-from pytest_gradhealth.devices import choose_device
-from pytest_gradhealth.settings import Settings
+from pytest_gradhealth.config.settings import Settings
+from pytest_gradhealth.tensors.devices import choose_device
 from tests.nets import batch, mlp
 
 cross_entropy = nn.functional.cross_entropy

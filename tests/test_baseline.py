@@ -20,9 +20,9 @@ from pytest_gradhealth.baseline.alignment import Pair, aligned, path_pairs
 from pytest_gradhealth.baseline.check import check_entry
 from pytest_gradhealth.baseline.comparison import Comparison, compare, is_same
 from pytest_gradhealth.baseline.entry import Entry, KeptPath, KeptPoint, entry_of
-from pytest_gradhealth.baseline.messages import missing, regression
 from pytest_gradhealth.baseline.store import VERSION, file_for, read, write
-from pytest_gradhealth.findings import Limit, Verdict
+from pytest_gradhealth.reporting.regression import missing, regression
+from pytest_gradhealth.results.diagnosis import Limit, Verdict
 
 PATH, STEP = Limit(0.5, "default"), Limit(1.0, "the call")
 NAMES = st.text(max_size=12)

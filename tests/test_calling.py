@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from pytest_gradhealth import probe
-from pytest_gradhealth.calling import call_model, fresh, scalar_loss
-from pytest_gradhealth.norms import cosine, l2_norm, to_numbers
+from pytest_gradhealth.subject.forward import call_model, fresh
+from pytest_gradhealth.subject.loss import scalar_loss
+from pytest_gradhealth.tensors.norms import cosine, l2_norm, to_numbers
 from tests.nets import batch, mlp
 
 cross_entropy = nn.functional.cross_entropy

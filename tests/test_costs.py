@@ -16,14 +16,17 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from pytest_gradhealth import ProbeError, calling, norms, parameters, probe, units
-from pytest_gradhealth.fingerprint import Fingerprint, fingerprint
-from pytest_gradhealth.guard import LARGE
-from pytest_gradhealth.probes import ProbeCache
+from pytest_gradhealth import ProbeError, probe
+from pytest_gradhealth.config.settings import Settings
+from pytest_gradhealth.isolation.fingerprint import Fingerprint, fingerprint
+from pytest_gradhealth.isolation.write_guard import LARGE
+from pytest_gradhealth.measure import activations, parameters
+from pytest_gradhealth.probing.cache import ProbeCache
+from pytest_gradhealth.probing.case import Case
 from pytest_gradhealth.rules import built_in_rules
-from pytest_gradhealth.settings import Settings
-from pytest_gradhealth.tree import tensors
-from pytest_gradhealth.trial import Case
+from pytest_gradhealth.subject import inputs, loss
+from pytest_gradhealth.tensors import norms
+from pytest_gradhealth.tensors.trees import tensors
 from tests.nets import batch, mlp
 
 #: What makes the host wait for a device, by the names that torch dispatches.
@@ -106,7 +109,7 @@ def test_large_weights_are_read_once_and_neither_copied_nor_written() -> None:
 
 def test_the_count_sees_a_second_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     twice = lambda tensor: (norms.l2_norm(tensor), norms.l2_norm(tensor))[0]  # noqa: E731
-    monkeypatch.setattr("pytest_gradhealth.parameters.l2_norm", twice)
+    monkeypatch.setattr("pytest_gradhealth.measure.parameters.l2_norm", twice)
     with pytest.raises(AssertionError):
         test_every_weight_and_its_gradient_is_read_once()
 
@@ -211,7 +214,7 @@ def test_each_module_has_one_hook_while_it_runs() -> None:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Treat all tensors as those of an accelerator; count transfers by `tolist`."""
-    for module in (calling, norms, parameters, units):
+    for module in (activations, inputs, loss, norms, parameters):
         monkeypatch.setattr(module, "on_host", lambda _: False)
     transfers: Counter[str] = Counter()
     tolist = Tensor.tolist
@@ -304,7 +307,7 @@ def test_nothing_is_compared_before_a_second_assertion(monkeypatch: pytest.Monke
         taken.append(fingerprint(*args))
         return taken[-1]
 
-    monkeypatch.setattr("pytest_gradhealth.probes.fingerprint", taking)
+    monkeypatch.setattr("pytest_gradhealth.probing.cache.fingerprint", taking)
     x, y = batch()
     cache, case = ProbeCache(), Case(mlp(), x, y, cross_entropy)
     for expected in (1, 2, 3):

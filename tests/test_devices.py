@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pytest_gradhealth import ProbeError, probe, suggest
-from pytest_gradhealth.devices import choose_device, has_accelerator
+from pytest_gradhealth.tensors.devices import choose_device, has_accelerator
 from tests.nets import batch, mlp
 
 cross_entropy = nn.functional.cross_entropy

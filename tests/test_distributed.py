@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import pytest_gradhealth
-from pytest_gradhealth.ranks import rank
+from pytest_gradhealth.distributed.rank import rank
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),

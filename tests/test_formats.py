@@ -31,7 +31,6 @@ from pytest_gradhealth import (
     read_report,
 )
 from pytest_gradhealth import probe as probe_model
-from pytest_gradhealth.plain import LIVE
 from pytest_gradhealth.reporting.github import workflow_commands
 from pytest_gradhealth.reporting.html import html_report
 from pytest_gradhealth.reporting.json_report import VERSION, read_json, schema, write_json
@@ -40,6 +39,7 @@ from pytest_gradhealth.reporting.markdown import LARGEST, code, markdown_report
 from pytest_gradhealth.reporting.sarif import sarif_report
 from pytest_gradhealth.reporting.summary import verdict_line
 from pytest_gradhealth.reporting.terminal import report_lines
+from pytest_gradhealth.results.serialization import LIVE
 from pytest_gradhealth.rules import built_in_rules
 from tests.test_html import Reader, X, Y, checked, measured, net, sample
 

@@ -18,7 +18,7 @@ from examples.digits import load_digits
 from pytest_gradhealth import Diagnosis, probe
 from pytest_gradhealth.baseline.comparison import Comparison, compare
 from pytest_gradhealth.baseline.entry import Entry, entry_of
-from pytest_gradhealth.findings import Limit
+from pytest_gradhealth.results.diagnosis import Limit
 
 Change = Callable[[nn.Module], object]
 PATH, STEP = Limit(0.5, "default"), Limit(1.0, "default")

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from pytest_gradhealth import GradientPath, probe
-from pytest_gradhealth.graph import DominatorTree, dominators, edge_of, op_name, walk
+from pytest_gradhealth.tensors.dominators import DominatorTree, dominators
+from pytest_gradhealth.tensors.graph import edge_of, op_name, walk
 from tests.nets import batch, mlp
 
 

@@ -13,8 +13,8 @@ from torch.overrides import wrap_torch_function
 from torch.utils.checkpoint import checkpoint
 
 from pytest_gradhealth import ProbeError, probe
-from pytest_gradhealth.guard import LARGE, WriteGuard
-from pytest_gradhealth.isolation import isolated
+from pytest_gradhealth.isolation.isolate import isolated
+from pytest_gradhealth.isolation.write_guard import LARGE, WriteGuard
 
 WIDTH = 256
 BATCH = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -140,7 +140,7 @@ def test_whatever_writes_to_a_parameter_is_undone(
 
 
 def test_what_is_missed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_gradhealth.guard._WRITING", ("out",))
+    monkeypatch.setattr("pytest_gradhealth.isolation.write_guard._WRITING", ("out",))
     model = Writer(WRITES["an embedding of limited norm"])
     with pytest.raises(ProbeError) as caught:
         probe(model, BATCH, TARGETS, loss=cross_entropy)

@@ -19,9 +19,9 @@ from pytest_gradhealth import Diagnosis, Probe, Run, VanishingGradientError, ass
 from pytest_gradhealth import probe as probe_model
 from pytest_gradhealth.baseline.check import Check, check_entry
 from pytest_gradhealth.baseline.entry import entry_of
-from pytest_gradhealth.findings import Limit
+from pytest_gradhealth.formatting import number
 from pytest_gradhealth.reporting.html import html_fragment, html_report
-from pytest_gradhealth.wording import number
+from pytest_gradhealth.results.diagnosis import Limit
 
 X = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(16) % 4

@@ -22,7 +22,7 @@ from pytest_gradhealth import (
     assert_no_vanishing_in_time,
     probe,
 )
-from pytest_gradhealth.wording import number
+from pytest_gradhealth.formatting import number
 
 cross_entropy = F.cross_entropy
 

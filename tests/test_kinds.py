@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth import Diagnosis, ProbeError, probe
-from pytest_gradhealth.gradient_path import OUTPUT, PathPoint
+from pytest_gradhealth.results.names import OUTPUT
+from pytest_gradhealth.results.path import PathPoint
 from tests import kinds
 from tests.kinds import KINDS, Kind, body
 from tests.nets import batch, mlp
@@ -335,7 +336,7 @@ def test_any_number_of_layers(layers: int) -> None:
 
 def test_a_silent_network_is_judged_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted, not timed: each parameter's block is asked for a fixed number of times."""
-    from pytest_gradhealth.records import GradientProfile, OutputRecord, ParameterRecord
+    from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
     from pytest_gradhealth.rules import unreached
     from pytest_gradhealth.rules.rule import Evidence
 

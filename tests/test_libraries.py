@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pytest_gradhealth import Diagnosis, ProbeError, probe
-from pytest_gradhealth.tree import tensors
+from pytest_gradhealth.tensors.trees import tensors
 from tests.test_isolation import unchanged, with_gradients
 from tests.zoo import library
 

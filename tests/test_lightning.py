@@ -17,7 +17,7 @@ from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from pytest_gradhealth import ProbeError, VanishingGradientError, assert_healthy, probe, suggest
-from pytest_gradhealth.lightning import is_lightning
+from pytest_gradhealth.subject.lightning import is_lightning
 from tests.nets import batch, mlp
 from tests.test_isolation import unchanged, with_gradients
 from tests.zoo import library

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from pytest_gradhealth import ProbeError, memory, probe
+from pytest_gradhealth import ProbeError, probe
+from pytest_gradhealth.training import memory
 from tests.nets import batch, mlp
 
 CPU = torch.device("cpu")

@@ -22,9 +22,9 @@ from pytest_gradhealth import (
     context,
     probe,
 )
-from pytest_gradhealth.messages import render
-from pytest_gradhealth.tables import path_table
-from pytest_gradhealth.wording import number, shortened
+from pytest_gradhealth.formatting import number, shortened
+from pytest_gradhealth.reporting.message import render
+from pytest_gradhealth.reporting.tables import path_table
 from tests.nets import batch, mlp, scalar_chain
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch._dynamo
 
 from pytest_gradhealth import SettingError, assert_healthy, plugin
-from pytest_gradhealth.options import OPTIONS
-from pytest_gradhealth.settings import Settings, SettingValues, check_codes, is_selected
+from pytest_gradhealth.config.options import OPTIONS
+from pytest_gradhealth.config.settings import Settings, SettingValues, check_codes, is_selected
 
 NAMES = [option.name for option in OPTIONS]
 #: What inner runs load on first use has to outlive them: torch cannot be loaded twice.
@@ -177,7 +177,7 @@ def test_the_call_wins_over_the_marker(pytester: pytest.Pytester) -> None:
         f"""
         import pytest
         from net import model, x
-        from pytest_gradhealth.findings import Limit
+        from pytest_gradhealth.results.diagnosis import Limit
 
         CALLED = {called!r}
 
@@ -204,7 +204,7 @@ def test_every_setting_comes_from_its_own_nearest_place(pytester: pytest.Pyteste
         """
         import pytest
         from net import model, x
-        from pytest_gradhealth.findings import Limit
+        from pytest_gradhealth.results.diagnosis import Limit
 
         def test_a(gradhealth):
             found = gradhealth.probe(model(), x, min_ratio=1e-9)

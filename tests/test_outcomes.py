@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_gradhealth.findings import Measure, Outcome, Treatment
-from pytest_gradhealth.outcomes import (
+from pytest_gradhealth.remedies.outcome import (
     Comparison,
     Examined,
     gain,
@@ -19,6 +18,7 @@ from pytest_gradhealth.outcomes import (
     merit,
     outcome_of,
 )
+from pytest_gradhealth.results.diagnosis import Measure, Outcome, Treatment
 
 GOAL = Comparison(("GH101",), floor=2.3, steps=60)
 SICK = Measure(1e-8, 2.4, 2.3, 60)

@@ -24,8 +24,8 @@ from pytest_gradhealth import (
     assert_healthy,
     probe,
 )
-from pytest_gradhealth.limits import DEFAULTS
-from pytest_gradhealth.wording import number
+from pytest_gradhealth.config.options import DEFAULTS
+from pytest_gradhealth.formatting import number
 from tests.nets import batch, mlp
 from tests.test_units import Wired
 

@@ -29,10 +29,10 @@ from pytest_gradhealth import (
     context,
     probe,
 )
-from pytest_gradhealth.findings import Limit
-from pytest_gradhealth.gradient_path import GradientPath, PathPoint
-from pytest_gradhealth.records import GradientProfile, ParameterRecord
-from pytest_gradhealth.rules.dominating import check
+from pytest_gradhealth.results.diagnosis import Limit
+from pytest_gradhealth.results.path import GradientPath, PathPoint
+from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
+from pytest_gradhealth.rules.regulariser_dominates import check
 from pytest_gradhealth.rules.rule import Evidence
 from tests.nets import batch, mlp
 from tests.test_isolation import content, unchanged

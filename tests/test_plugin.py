@@ -11,7 +11,7 @@ import pytest
 import torch._dynamo
 
 import pytest_gradhealth
-from pytest_gradhealth.options import OPTIONS
+from pytest_gradhealth.config.options import OPTIONS
 
 #: What inner runs load on first use has to outlive them: torch cannot be loaded twice.
 LOADED = [torch._dynamo, *(getattr(pytest_gradhealth, name) for name in pytest_gradhealth.__all__)]

@@ -23,7 +23,7 @@ from pytest_gradhealth import (
     assert_no_vanishing,
     probe,
 )
-from pytest_gradhealth.records import FORMATS, LossScale, MagnitudeRecord
+from pytest_gradhealth.results.magnitudes import FORMATS, LossScale, MagnitudeRecord
 from pytest_gradhealth.rules.underflow import window
 from tests.nets import batch, mlp, scalar_chain
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_gradhealth.options import OPTIONS, Option
+from pytest_gradhealth.config.options import OPTIONS, Option
 from pytest_gradhealth.remedies import built_in_remedies
 from pytest_gradhealth.rules import built_in_rules
 

@@ -12,9 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_gradhealth import Diagnosis, GradientPath, PathPoint, probe
-from pytest_gradhealth.findings import Finding, Limit
-from pytest_gradhealth.gradient_path import decades, power
-from pytest_gradhealth.records import GradientProfile, NonFinite, OutputRecord, ParameterRecord
+from pytest_gradhealth.results.diagnosis import Finding, Limit
+from pytest_gradhealth.results.path import decades, power
+from pytest_gradhealth.results.profile import (
+    GradientProfile,
+    NonFinite,
+    OutputRecord,
+    ParameterRecord,
+)
 from tests.nets import batch, mlp
 
 norms = st.floats(min_value=1e-300, max_value=1e300)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from pytest_gradhealth import CannotApplyError, Patient, Remedy, built_in_remedies
-from pytest_gradhealth.step import Step
+from pytest_gradhealth.subject.step import Step
 from tests.nets import mlp
 
 BY_NAME = {remedy.name: remedy for remedy in built_in_remedies()}

@@ -7,8 +7,8 @@ import math
 
 import pytest
 
-from pytest_gradhealth.gradient_path import GradientPath, PathPoint
 from pytest_gradhealth.reporting.sparkline import ASCII, BLOCKS, shown_by, sparkline
+from pytest_gradhealth.results.path import GradientPath, PathPoint
 
 
 def path(*norms: float) -> GradientPath:

@@ -15,7 +15,7 @@ from examples.study.journal import complete, read
 from examples.study.scoring import Judged, Share, area, fails, joined, limit_for
 from examples.study.stages import STAGES, faults, probe_fault, probe_random
 from examples.study.trainability import Run, Truth
-from pytest_gradhealth.limits import DEFAULTS, WITH_SGD
+from pytest_gradhealth.config.options import DEFAULTS, WITH_SGD
 
 TRAINING, RANDOM, HEALTHY, FAULTS = (read(stage.journal) for stage in STAGES)
 NETWORKS = joined(TRAINING, RANDOM)

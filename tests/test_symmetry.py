@@ -10,16 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pytest_gradhealth import (
-    Diagnosis,
-    IdenticalUnitsError,
-    assert_healthy,
-    probe,
-    suggest,
-)
-from pytest_gradhealth.records import GradientProfile, OutputRecord, ParameterRecord
-from pytest_gradhealth.rules import Evidence, attention
-from pytest_gradhealth.rules.attention import LIMIT, attention_ratios
+from pytest_gradhealth import Diagnosis, IdenticalUnitsError, assert_healthy, probe, suggest
+from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
+from pytest_gradhealth.rules import Evidence, attention_collapse
+from pytest_gradhealth.rules.attention_collapse import LIMIT, attention_ratios
 from tests.nets import batch, mlp
 
 
@@ -207,7 +201,7 @@ def test_the_second_look_has_to_see_it_too(later: float, severities: list[str]) 
         value = OutputRecord("att.v_proj", "Linear", "measured", (8, 5, 4), tokens=tokens)
         return GradientProfile(0, steps, 2.3, (), (value,), parameters=weights)
 
-    found = attention.check(Evidence(look_with(1e-6, 0), look_with(later, 5), {}))
+    found = attention_collapse.check(Evidence(look_with(1e-6, 0), look_with(later, 5), {}))
     assert [finding.severity for finding in found] == severities
 
 

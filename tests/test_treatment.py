@@ -27,12 +27,12 @@ from pytest_gradhealth import (
     probe,
     suggest,
 )
-from pytest_gradhealth import treatment as treating
-from pytest_gradhealth.capture import Subject
-from pytest_gradhealth.guessing import constant_answer
-from pytest_gradhealth.optimizers import as_factory
-from pytest_gradhealth.training import train
-from pytest_gradhealth.treatment import STEPS
+from pytest_gradhealth.remedies import trial as treating
+from pytest_gradhealth.remedies.constant_predictor import constant_answer
+from pytest_gradhealth.remedies.trial import STEPS
+from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.training.loop import train
+from pytest_gradhealth.training.optimizers import as_factory
 from tests.nets import batch, mlp
 
 X, Y = batch(examples=32)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-import pytest_gradhealth.capture
+import pytest_gradhealth.measure.look
 from pytest_gradhealth import (
     DeadUnitsError,
     Diagnosis,
@@ -22,8 +22,8 @@ from pytest_gradhealth import (
     assert_healthy,
     probe,
 )
-from pytest_gradhealth.records import ActivationRecord
-from pytest_gradhealth.units import CALLS, SAMPLE
+from pytest_gradhealth.measure.activations import CALLS, SAMPLE
+from pytest_gradhealth.results.profile import ActivationRecord
 from tests.nets import batch, mlp
 
 cross_entropy = F.cross_entropy
@@ -334,7 +334,7 @@ def test_a_checkpoint_runs_no_more_often_than_without_units(
     assert seen(model, x) == []
     assert len(ran) == 2, "once in the forward and once in the backward"
     ran.clear()
-    monkeypatch.setattr(pytest_gradhealth.capture, "activations_of", lambda *_: [])
+    monkeypatch.setattr(pytest_gradhealth.measure.look, "activations_of", lambda *_: [])
     seen(model, x)
     assert len(ran) == 2
 

@@ -25,10 +25,10 @@ from pytest_gradhealth import (
     context,
     probe,
 )
-from pytest_gradhealth.findings import Limit
-from pytest_gradhealth.records import GradientProfile, Update
+from pytest_gradhealth.results.diagnosis import Limit
+from pytest_gradhealth.results.profile import GradientProfile, Update
+from pytest_gradhealth.rules.exploding_update import check
 from pytest_gradhealth.rules.rule import Evidence
-from pytest_gradhealth.rules.update import check
 from tests.nets import batch, mlp
 from tests.test_architectures import TOKENS, LanguageModel, Recurrent, labels
 from tests.test_isolation import content, unchanged

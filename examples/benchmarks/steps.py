@@ -13,7 +13,7 @@ from examples.benchmarks.pairs import Spread, difference, in_turns, ratio
 from examples.benchmarks.row import Row
 from examples.benchmarks.workloads import Workload
 from pytest_gradhealth import probe
-from pytest_gradhealth.norms import l2_norm, to_numbers
+from pytest_gradhealth.tensors.norms import l2_norm, to_numbers
 
 #: Time of a probe over that of a step; of tiny models, where Python dominates; and beyond a step.
 TARGET, TINY_TARGET, TINY_MILLISECONDS = 1.05, 2.0, 5.0

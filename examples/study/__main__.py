@@ -10,7 +10,7 @@ from examples.study import figures, report
 from examples.study.scoring import joined
 from examples.study.stages import RESULTS, STAGES
 from examples.study.zoo import missing_libraries
-from pytest_gradhealth.limits import DEFAULTS
+from pytest_gradhealth.config.options import DEFAULTS
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from examples.study.network import Network
 from examples.study.observation import observe
 from examples.study.peers import PEERS
 from pytest_gradhealth import Diagnosis, GradientPath, GradientProfile, ProbeError, probe
-from pytest_gradhealth.findings import worst_path
-from pytest_gradhealth.limits import DEFAULTS
+from pytest_gradhealth.config.options import DEFAULTS
+from pytest_gradhealth.results.diagnosis import worst_path
 
 #: What the loss is multiplied by; no verdict of ours may depend on it.
 SCALES = (1.0, 1e-4, 1e4)

@@ -20,7 +20,7 @@ from examples.study.measurement import STATISTICS
 from examples.study.peers import PEERS
 from examples.study.scoring import Judged, area, fails, joined, limit_for, share, statistic
 from examples.study.stages import faults
-from pytest_gradhealth.limits import DEFAULTS, WITH_SGD
+from pytest_gradhealth.config.options import DEFAULTS, WITH_SGD
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 SUMMARY = Path(__file__).parent / "results" / "summary.json"

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pytest_gradhealth.baseline.comparison import Comparison, Layers, compare, is_same
 from pytest_gradhealth.baseline.entry import Entry
-from pytest_gradhealth.findings import Limit
+from pytest_gradhealth.results.diagnosis import Limit
 
 CheckStatus = Literal["same", "changed", "better", "worse", "missing", "new", "written"]
 

@@ -10,8 +10,8 @@ from typing import Literal
 
 from pytest_gradhealth.baseline.alignment import Pair, aligned, path_pairs
 from pytest_gradhealth.baseline.entry import Entry, KeptPath
-from pytest_gradhealth.findings import Limit
-from pytest_gradhealth.wording import factor, number
+from pytest_gradhealth.formatting import factor, number
+from pytest_gradhealth.results.diagnosis import Limit
 
 ChangeKind = Literal["verdict", "path", "step", "output", "lost", "gone", "new"]
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pytest_gradhealth.findings import Diagnosis, Verdict
-from pytest_gradhealth.gradient_path import GradientPath
-from pytest_gradhealth.records import GradientProfile
+from pytest_gradhealth.results.diagnosis import Diagnosis, Verdict
+from pytest_gradhealth.results.path import GradientPath
+from pytest_gradhealth.results.profile import GradientProfile
 
 #: Decimals of a decade that are kept: a hundredth is 2 %.
 DECIMALS = 2
@@ -61,8 +61,8 @@ def entry_of(
 ) -> Entry:
     """Reduce a diagnosis to what a baseline keeps: by default the first look under its seed.
 
-    >>> from pytest_gradhealth.gradient_path import GradientPath, PathPoint
-    >>> from pytest_gradhealth.records import GradientProfile
+    >>> from pytest_gradhealth.results.path import GradientPath, PathPoint
+    >>> from pytest_gradhealth.results.profile import GradientProfile
     >>> first = PathPoint("0", "Linear", (8, 4), norm=0.01, numel=32)
     >>> last = PathPoint("1", "Linear", (8, 4), norm=1.0, numel=32)
     >>> look = GradientProfile(0, 0, 2.3, paths=(GradientPath((first, last), entry=first),))

@@ -16,7 +16,7 @@ from typing import Any
 
 from pytest_gradhealth.baseline.entry import Entry
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.plain import from_plain, to_plain
+from pytest_gradhealth.results.serialization import from_plain, to_plain
 
 #: The version of the format that is written, and the newest that is read.
 VERSION = 1

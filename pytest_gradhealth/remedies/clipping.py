@@ -10,7 +10,7 @@ from torch import nn
 
 from pytest_gradhealth.errors import CannotApplyError
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
-from pytest_gradhealth.step import Clip, Step
+from pytest_gradhealth.subject.step import Clip, Step
 
 #: Clipping bounds the step, not the path: tried with vanishing gradients to show that it does not
 #: help there.

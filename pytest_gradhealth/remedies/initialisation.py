@@ -7,12 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pytest_gradhealth.remedies.layers import (
-    Call,
-    condition,
-    nonlinearities,
-    weighted,
-)
+from pytest_gradhealth.remedies.layers import Call, condition, nonlinearities, weighted
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
 FAMILY = "initialisation"

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from pytest_gradhealth.calling import call_model, fresh
 from pytest_gradhealth.errors import CannotApplyError
-from pytest_gradhealth.wording import quoted
+from pytest_gradhealth.formatting import quoted
+from pytest_gradhealth.subject.forward import call_model, fresh
 
 #: The layers that remedies work on.
 WEIGHTED = (

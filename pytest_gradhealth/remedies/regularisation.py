@@ -10,9 +10,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from pytest_gradhealth.errors import CannotApplyError
-from pytest_gradhealth.optimizers import build
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
-from pytest_gradhealth.step import Regularizer, Step
+from pytest_gradhealth.subject.step import Regularizer, Step
+from pytest_gradhealth.training.optimizers import build
 
 FAMILY = "regularisation"
 SYMPTOMS = ("GH201", "GH202")

@@ -12,9 +12,9 @@ from pytest_gradhealth.errors import CannotApplyError
 if TYPE_CHECKING:
     from torch import nn
 
-    from pytest_gradhealth.optimizers import OptimizerLike
     from pytest_gradhealth.remedies.layers import Call
-    from pytest_gradhealth.step import Step
+    from pytest_gradhealth.subject.step import Step
+    from pytest_gradhealth.training.optimizers import OptimizerLike
 
 
 @dataclass

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import CannotApplyError
+from pytest_gradhealth.formatting import quoted
 from pytest_gradhealth.remedies.layers import WEIGHTED, Call, weighted
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
-from pytest_gradhealth.wording import quoted
 
 FAMILY = "residual connections"
 SYMPTOMS = ("GH101", "GH201", "GH202", "GH404")

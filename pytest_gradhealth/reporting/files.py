@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pytest_gradhealth.run import Run
+from pytest_gradhealth.reporting.run import Run
 
 
 def render_file(kind: str, run: Run, path: Path) -> None:

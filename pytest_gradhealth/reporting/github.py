@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pytest_gradhealth.reporting.run import Probe, Run
 from pytest_gradhealth.reporting.summary import Item, fails, items, warns
-from pytest_gradhealth.run import Probe, Run
 
 #: Annotations of one kind that GitHub shows for a step.
 MOST = 10

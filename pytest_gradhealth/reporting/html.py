@@ -6,13 +6,13 @@ import json
 from functools import cache
 from typing import Any
 
-from pytest_gradhealth.findings import Diagnosis
-from pytest_gradhealth.messages import render
-from pytest_gradhealth.records import OutputRecord
+from pytest_gradhealth.formatting import factor, number
+from pytest_gradhealth.reporting.message import render
 from pytest_gradhealth.reporting.plots import branches, path_plots, text, time_plots
+from pytest_gradhealth.reporting.run import Probe, Run
 from pytest_gradhealth.reporting.summary import items, ratio, shown_verdict, verdict_line, warns
-from pytest_gradhealth.run import Probe, Run
-from pytest_gradhealth.wording import factor, number
+from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.results.profile import OutputRecord
 
 #: Rows of a table that are listed; a plot has all points.
 MOST_ROWS = 400

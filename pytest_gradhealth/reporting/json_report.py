@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.plain import LIVE, from_plain, to_plain
-from pytest_gradhealth.run import Run
+from pytest_gradhealth.reporting.run import Run
+from pytest_gradhealth.results.serialization import LIVE, from_plain, to_plain
 
 #: The version of the format that is written, and the newest that is read.
 VERSION = 1

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 
 from pytest_gradhealth.baseline.check import Check
-from pytest_gradhealth.findings import Diagnosis
-from pytest_gradhealth.wording import shortened
+from pytest_gradhealth.formatting import shortened
+from pytest_gradhealth.results.diagnosis import Diagnosis
 
 
 def properties(diagnosis: Diagnosis, checks: Sequence[Check] = ()) -> list[tuple[str, str]]:

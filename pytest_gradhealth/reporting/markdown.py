@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from pytest_gradhealth.formatting import count, shortened
+from pytest_gradhealth.reporting.run import Probe, Run
 from pytest_gradhealth.reporting.summary import Item, fails, items, ratio, verdict_line, warns
-from pytest_gradhealth.run import Probe, Run
-from pytest_gradhealth.wording import count, shortened
 
 #: Bytes of a step's summary that GitHub shows at most, less some room.
 LARGEST = 1_000_000

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_gradhealth.baseline.comparison import PathComparison
-from pytest_gradhealth.findings import Diagnosis
-from pytest_gradhealth.gradient_path import GradientPath
-from pytest_gradhealth.records import GradientProfile, OutputRecord, TimeRecord
-from pytest_gradhealth.run import Probe
-from pytest_gradhealth.wording import factor, number, shortened
+from pytest_gradhealth.formatting import factor, number, shortened
+from pytest_gradhealth.reporting.run import Probe
+from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.results.path import GradientPath
+from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, TimeRecord
 
 #: Characters of a name that are shown.
 LONGEST = 120

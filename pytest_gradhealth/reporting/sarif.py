@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pytest_gradhealth.environment import package_version
+from pytest_gradhealth.formatting import shortened
+from pytest_gradhealth.reporting.run import Probe, Run
 from pytest_gradhealth.reporting.summary import MISSING, REGRESSION, Item, fails, items, warns
-from pytest_gradhealth.run import Probe, Run
-from pytest_gradhealth.wording import shortened
+from pytest_gradhealth.results.environment import package_version
 
 _LEVELS = {"failure": "error", "warning": "warning", "info": "note"}
 _OWN_RULES = (

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import IO
 
-from pytest_gradhealth.gradient_path import GradientPath
+from pytest_gradhealth.results.path import GradientPath
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII = "._-=+*%#"
@@ -19,7 +19,7 @@ _SPAN = 3.0
 def sparkline(path: GradientPath | None, levels: str = BLOCKS) -> str:
     """Return a path's norms on a log scale, "" without two of them; "!" is not finite, "0" zero.
 
-    >>> from pytest_gradhealth.gradient_path import PathPoint
+    >>> from pytest_gradhealth.results.path import PathPoint
     >>> points = tuple(PathPoint(str(i), "L", (1,), 10.0**-i, 1) for i in reversed(range(4)))
     >>> sparkline(GradientPath(points, points[0]), ASCII)
     '.-*#'

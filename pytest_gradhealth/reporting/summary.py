@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_gradhealth.findings import Severity, Verdict
-from pytest_gradhealth.run import Probe, Run
-from pytest_gradhealth.wording import count, factor, number
+from pytest_gradhealth.formatting import count, factor, number
+from pytest_gradhealth.reporting.run import Probe, Run
+from pytest_gradhealth.results.diagnosis import Severity, Verdict
 
 #: The code of what is worse than a baseline, and of a baseline that is not there.
 REGRESSION, MISSING = "regression", "missing-baseline"

@@ -6,15 +6,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_gradhealth.findings import RANK, Verdict, worst_path
-from pytest_gradhealth.messages import headline, setting_line, treatment_blocks
+from pytest_gradhealth.formatting import columns, count, factor, printable, shortened
+from pytest_gradhealth.reporting.message import headline, setting_line
 from pytest_gradhealth.reporting.sparkline import BLOCKS, sparkline
 from pytest_gradhealth.reporting.summary import shown_verdict
-from pytest_gradhealth.tables import path_table
-from pytest_gradhealth.wording import count, factor, printable, shortened
+from pytest_gradhealth.reporting.tables import path_table
+from pytest_gradhealth.reporting.treatments import treatment_blocks
+from pytest_gradhealth.results.diagnosis import RANK, Verdict, worst_path
 
 if TYPE_CHECKING:
-    from pytest_gradhealth.run import Probe
+    from pytest_gradhealth.reporting.run import Probe
 
 #: A line and how pytest's terminal writer should mark it up.
 Line = tuple[str, dict[str, bool]]
@@ -46,26 +47,19 @@ def report_lines(
 
 
 def _overview(entries: Sequence[Probe], width: int, levels: str) -> Iterator[Line]:
-    from tabulate import tabulate
-
     rows = [_row(entry, levels) for entry in entries]
     least = min(_LEAST, max(len(printable(entry.test)) for entry in entries))
     names = _fitting(rows, width - least)
     room = max(least, width - sum(_taken(rows, name) for name in names))
-    table = tabulate(
-        [
-            [*(row[name] for name in names), _tail(entry.test, room)]
-            for row, entry in zip(rows, entries, strict=True)
-        ],
-        headers=[*names, "test"],
-        tablefmt="plain",
-        disable_numparse=True,
-        colalign=[*("right" if name in _NUMBERS else "left" for name in names), "left"],
-    )
-    header, *lines = table.splitlines()
-    yield header.rstrip(), {"bold": True}
+    cells = [
+        [*(row[name] for name in names), _tail(entry.test, room)]
+        for row, entry in zip(rows, entries, strict=True)
+    ]
+    sides = "".join("r" if name in _NUMBERS else "l" for name in names)
+    header, *lines = columns(cells, [*names, "test"], f"{sides}l").splitlines()
+    yield header, {"bold": True}
     for line, entry in zip(lines, entries, strict=True):
-        yield line.rstrip(), {_COLOUR[shown_verdict(entry)]: True}
+        yield line, {_COLOUR[shown_verdict(entry)]: True}
 
 
 def _fitting(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:

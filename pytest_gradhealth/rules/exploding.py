@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import ExplodingGradientError
-from pytest_gradhealth.findings import Finding
-from pytest_gradhealth.gradient_path import GradientPath, decades, power
-from pytest_gradhealth.records import GradientProfile
+from pytest_gradhealth.formatting import factor, number
+from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.path import GradientPath, decades, power
+from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.rule import Evidence, Rule
-from pytest_gradhealth.wording import factor, number
 
 #: A weight whose cosine with its gradient is below this has a scale that does not matter.
 SCALE_FREE_ALIGNMENT = 1e-3
@@ -23,9 +23,9 @@ SCALE_FREE_OUTPUT = 1e3
 def check(evidence: Evidence) -> Iterator[Finding]:
     """Compare X of every judged path with `max_ratio` and `warn_max_ratio`.
 
-    >>> from pytest_gradhealth.findings import Limit
-    >>> from pytest_gradhealth.gradient_path import GradientPath, PathPoint
-    >>> from pytest_gradhealth.records import GradientProfile
+    >>> from pytest_gradhealth.results.diagnosis import Limit
+    >>> from pytest_gradhealth.results.path import GradientPath, PathPoint
+    >>> from pytest_gradhealth.results.profile import GradientProfile
     >>> first = PathPoint("0", "Linear", (8, 4), norm=1e7, numel=32)
     >>> last = PathPoint("1", "Linear", (8, 4), norm=1.0, numel=32)
     >>> look = GradientProfile(0, 0, 2.3, paths=(GradientPath((first, last), entry=first),))

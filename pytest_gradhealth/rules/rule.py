@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_gradhealth.errors import GradientHealthError
-from pytest_gradhealth.findings import RANK, Finding, Limit, Severity
-from pytest_gradhealth.records import GradientProfile
+from pytest_gradhealth.results.diagnosis import RANK, Finding, Limit, Severity
+from pytest_gradhealth.results.path import power
+from pytest_gradhealth.results.profile import GradientProfile
 
 
 @dataclass(frozen=True)
@@ -91,3 +92,23 @@ def without_echoes(rules: Iterable[Rule], findings: Sequence[Finding]) -> tuple[
             for other in findings
         )
     )
+
+
+def value_of(code: str, profile: GradientProfile) -> float | None:
+    """What a rule compares with its limit, None for rules that compare nothing."""
+    paths = [path for path in profile.judged_paths if path.links and path.finite]
+    if code == "GH101" and paths:
+        return power(min(path.vanishing for path in paths))
+    if code == "GH201" and paths:
+        return power(max(path.exploding for path in paths))
+    if code == "GH102" and profile.times:
+        return power(min(record.reach for record in profile.times))
+    if code == "GH202" and profile.updates:
+        return max(update.change for update in profile.updates)
+    if code == "GH203":
+        return profile.magnitude
+    if code == "GH402":
+        return max((seen.dead for seen in profile.activations if seen.dead is not None), default=0)
+    if code == "GH403":
+        return max((seen.flat for seen in profile.activations if seen.flat is not None), default=0)
+    return profile.spread if code == "GH404" else None

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 
 from pytest_gradhealth.errors import UnderflowError
-from pytest_gradhealth.findings import Finding
-from pytest_gradhealth.records import FORMATS, GradientProfile, MagnitudeRecord
+from pytest_gradhealth.formatting import number
+from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.magnitudes import FORMATS, MagnitudeRecord
+from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.rule import Evidence, Rule
-from pytest_gradhealth.wording import number
 
 #: Share of a layer's gradient that is mentioned when it is flushed.
 MENTION = 0.05
@@ -26,8 +27,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     Beside that share, a tenth of the gradient's norm has to be lost. An overflow fails where the
     loss scale is fixed; a GradScaler gets out of it by itself.
 
-    >>> from pytest_gradhealth.findings import Limit
-    >>> from pytest_gradhealth.records import GradientProfile, LossScale, MagnitudeRecord
+    >>> from pytest_gradhealth.results.diagnosis import Limit
+    >>> from pytest_gradhealth.results.profile import GradientProfile
+    >>> from pytest_gradhealth.results.magnitudes import LossScale, MagnitudeRecord
     >>> tiny = MagnitudeRecord("fc", "Linear", -40, (8, 90, 2))
     >>> scale = LossScale("float16", 1.0)
     >>> look = GradientProfile(0, 0, 2.3, paths=(), magnitudes=(tiny,), loss_scale=scale)

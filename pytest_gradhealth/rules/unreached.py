@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from pytest_gradhealth.errors import UnreachedParameterError
-from pytest_gradhealth.findings import Finding, Severity
-from pytest_gradhealth.records import GradientProfile, ParameterRecord
+from pytest_gradhealth.formatting import count, listing
+from pytest_gradhealth.results.diagnosis import Finding, Severity
+from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
 from pytest_gradhealth.rules.rule import Evidence, Rule
 from pytest_gradhealth.rules.unused import has_busy_sibling, unused_parameters
 from pytest_gradhealth.rules.vanishing import gets_round, zero_point
-from pytest_gradhealth.wording import count, listing
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
     """Sort the parameters without a gradient by what that means, one finding for each meaning.
 
-    >>> from pytest_gradhealth.records import GradientProfile, OutputRecord, ParameterRecord
+    >>> from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
     >>> detached = ParameterRecord("stem.weight", (4, 4), "none", norm=1.0)
     >>> called = OutputRecord("stem", "Linear", "unreached")
     >>> look = GradientProfile(0, 0, 2.3, paths=(), outputs=(called,), parameters=(detached,))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import UnregisteredParameterError
-from pytest_gradhealth.findings import Finding
+from pytest_gradhealth.formatting import count, listing
+from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.rules.rule import Evidence, Rule
-from pytest_gradhealth.wording import count, listing
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -15,7 +15,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
     No optimizer trains them, no state_dict saves them, and no probe sees their layers.
 
-    >>> from pytest_gradhealth.records import GradientProfile
+    >>> from pytest_gradhealth.results.profile import GradientProfile
     >>> look = GradientProfile(0, 0, 2.3, paths=(), unregistered=((20, 8), (20,)))
     >>> [finding.message for finding in check(Evidence(look, None, {}))]
     ['the forward uses 2 parameters that model.parameters() does not list (of shapes 20x8 and 20)']

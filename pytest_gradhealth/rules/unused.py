@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import UnusedParameterError
-from pytest_gradhealth.findings import Finding
-from pytest_gradhealth.gradient_path import OUTPUT
-from pytest_gradhealth.records import GradientProfile, ParameterRecord
+from pytest_gradhealth.formatting import count, listing
+from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.names import OUTPUT
+from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
 from pytest_gradhealth.rules.rule import Evidence, Rule
-from pytest_gradhealth.wording import count, listing
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -18,7 +18,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     Library models keep poolers and mask tokens for other heads. What changes the loss and yet gets
     no gradient is cut off, which is GH401.
 
-    >>> from pytest_gradhealth.records import GradientProfile, OutputRecord, ParameterRecord
+    >>> from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
     >>> pooler = ParameterRecord("pooler.weight", (4, 4), "none", norm=1.0)
     >>> idle = OutputRecord("pooler", "Linear", "not-called")
     >>> look = GradientProfile(0, 0, 2.3, paths=(), outputs=(idle,), parameters=(pooler,))

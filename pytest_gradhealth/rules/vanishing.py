@@ -6,19 +6,19 @@ import math
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import VanishingGradientError
-from pytest_gradhealth.findings import Finding, Severity
-from pytest_gradhealth.gradient_path import GradientPath, power
-from pytest_gradhealth.records import GradientProfile
+from pytest_gradhealth.formatting import count, factor, listing, number
+from pytest_gradhealth.results.diagnosis import Finding, Severity
+from pytest_gradhealth.results.path import GradientPath, power
+from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.rule import Evidence, Rule
-from pytest_gradhealth.wording import count, factor, listing, number
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
     """Compare V of every judged path with `min_ratio` and `warn_min_ratio`.
 
-    >>> from pytest_gradhealth.findings import Limit
-    >>> from pytest_gradhealth.gradient_path import GradientPath, PathPoint
-    >>> from pytest_gradhealth.records import GradientProfile
+    >>> from pytest_gradhealth.results.diagnosis import Limit
+    >>> from pytest_gradhealth.results.path import GradientPath, PathPoint
+    >>> from pytest_gradhealth.results.profile import GradientProfile
     >>> first = PathPoint("0", "Linear", (8, 4), norm=1e-7, numel=32)
     >>> last = PathPoint("1", "Linear", (8, 4), norm=1.0, numel=32)
     >>> look = GradientProfile(0, 0, 2.3, paths=(GradientPath((first, last), entry=first),))

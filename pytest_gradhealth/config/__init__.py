@@ -1,0 +1,1 @@
+"""Settings: the one table of options, and the values of one check."""

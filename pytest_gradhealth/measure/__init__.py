@@ -1,0 +1,1 @@
+"""One look at a model: gradients, activations, outputs and parameters, as plain numbers."""

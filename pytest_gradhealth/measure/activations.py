@@ -1,0 +1,226 @@
+"""Dead and saturated units: what the activation functions of one forward let through.
+
+Read from the autograd graph, where every activation keeps its output for the backward, so that
+functional ones are seen as well as modules.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from pytest_gradhealth.results.names import OUTPUT
+from pytest_gradhealth.tensors.devices import on_host
+from pytest_gradhealth.tensors.graph import op_name
+from pytest_gradhealth.tensors.unwrap import whole
+
+#: An element is flat where the slope is below this share of the largest slope.
+FLAT = 0.01
+#: Elements of one activation that the share of flat ones is estimated from.
+SAMPLE = 2**16
+#: How far apart they are, modulo the number of elements: a prime, which no layout repeats with.
+_APART = 2654435761
+#: Operations that may lie between a layer and its activation.
+_REACH = 16
+#: Calls of one layer that are looked at, where it is called again and again.
+CALLS = 16
+_CHANNELS_SECOND = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm")
+_CHANNELS_LAST = ("Linear", "LayerNorm", "Embedding")
+_TURNS = ("Transpose", "Permute")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A recorded module output: the module's label, type and innermost type; or a parameter."""
+
+    name: str
+    type: str
+    leaf: str
+
+
+@dataclass(frozen=True)
+class SeenActivation:
+    """An activation's place, and its shares of dead units and flat elements, still on the device.
+
+    `dead` is a share of `units` (channels, or features), `flat` one of all elements; a rectifier
+    has the one, a saturating function the other. `after` is the layer before, where one module
+    serves several.
+    """
+
+    place: Place
+    function: str
+    units: int
+    after: str = ""
+    dead: Tensor | None = None
+    flat: Tensor | None = None
+
+
+@torch.no_grad()
+def activations_of(nodes: Iterable[Node], places: Mapping[Node, Place]) -> list[SeenActivation]:
+    """Return the activations behind a loss, nearest to the loss first.
+
+    Reads what the nodes have saved; activations inside a checkpoint, which has saved nothing, are
+    left out. To be called before the backward, which frees it.
+    """
+    found: list[tuple[str, SeenActivation]] = []
+    calls: Counter[tuple[str, str]] = Counter()
+    for node in nodes:
+        op = op_name(node)
+        if op not in _READERS or _is_packed(node, op):
+            continue
+        layer = _layer(_before(node), places)
+        place = places.get(node) or layer
+        key = place.name, layer.name
+        calls[key] += 1
+        if calls[key] > CALLS:
+            continue
+        try:
+            seen = _READERS[op](node, op, place, _has_channels_second(_before(node), places))
+        except RuntimeError:
+            continue  # the backward itself will say what is wrong with what was saved
+        if seen is not None:
+            found.append((key[1], seen))
+    _places_of_sample.cache_clear()
+    served = Counter(name for name, _ in {(seen.place.name, layer) for layer, seen in found})
+    return [
+        replace(seen, after=layer) if served[seen.place.name] > 1 else seen for layer, seen in found
+    ]
+
+
+def _is_packed(node: Node, op: str) -> bool:
+    """Whether reading what was saved would run code of others: a checkpoint, say."""
+    raw = getattr(node, f"_raw_saved_{_SAVED[op]}", None)
+    return raw is None or getattr(raw, "unpack_hook", None) is not None
+
+
+def _rectifier(
+    node: Node, op: str, place: Place, channels_second: bool | None
+) -> SeenActivation | None:
+    """ReLU, ReLU6 and thresholds: a unit is dead if nothing in the batch comes through."""
+    values = _saved(node, op)
+    floor, name = 0.0, "ReLU" if op == "Relu" else op
+    if op == "Hardtanh":
+        floor = float(node._saved_min_val)  # type: ignore[attr-defined]
+        if floor < 0:
+            return _saturating(node, op, place, channels_second)
+        name = "ReLU6"
+    elif op == "Threshold":
+        floor = float(node._saved_threshold)  # type: ignore[attr-defined]
+    if values.is_nested or values.dim() < 2 or not values.numel():
+        return None
+    if channels_second is None:
+        channels_second = values.dim() == 4
+    dim = 1 if values.dim() == 2 or channels_second else values.dim() - 1
+    dead = _share_below(values, dim, floor)
+    return SeenActivation(place, name, values.shape[dim], dead=dead)
+
+
+def _share_below(values: Tensor, dim: int, floor: float) -> Tensor:
+    """The share of units along a dimension with no element above the floor.
+
+    On the CPU, where a look at numbers costs nothing, a part of a large batch settles most: there
+    every unit is alive.
+    """
+    others = [d for d in range(values.dim()) if d != dim]
+    if on_host(values) and values.numel() > SAMPLE:
+        part = values[: max(1, len(values) // 8)]
+        if part.amax(others).min().item() > floor:
+            return torch.zeros((), dtype=torch.float64)
+    return (values.amax(others) <= floor).double().mean()
+
+
+def _saturating(node: Node, op: str, place: Place, _: bool | None) -> SeenActivation | None:
+    """Sigmoids and tanh: an element is flat where hardly any gradient comes through."""
+    values = _saved(node, op)
+    if values.is_nested or values.dim() < 2 or not values.numel():
+        return None
+    sample = _sample(values)
+    if op == "Sigmoid":
+        slope = 4 * sample * (1 - sample)
+    elif op == "Tanh":
+        slope = 1 - sample * sample
+    else:
+        low, high = node._saved_min_val, node._saved_max_val  # type: ignore[attr-defined]
+        slope = ((sample > low) & (sample < high)).to(torch.float32)
+    flat = (slope < FLAT).double().mean()
+    return SeenActivation(place, op, values.shape[-1], flat=flat)
+
+
+def _saved(node: Node, op: str) -> Tensor:
+    """What an activation has kept for the backward; all of it, where every rank keeps a part."""
+    return whole(getattr(node, f"_saved_{_SAVED[op]}"))
+
+
+def _sample(values: Tensor) -> Tensor:
+    """At most SAMPLE elements from all over a tensor, the same ones every time."""
+    flat, total = values.reshape(-1), values.numel()
+    if total <= SAMPLE:
+        return flat
+    return flat[_places_of_sample(total, flat.device)]
+
+
+@lru_cache(maxsize=4)
+def _places_of_sample(total: int, device: torch.device) -> Tensor:
+    """Where the elements of a sample are; most activations of a network are of few sizes."""
+    return torch.arange(SAMPLE, device=device) * _APART % total
+
+
+def _before(node: Node) -> Iterator[Node]:
+    """The nodes that lead to an activation, nearest first, along the first input of each."""
+    for _ in range(_REACH):
+        children = [child for child, _ in node.next_functions if child is not None]
+        if not children:
+            return
+        node = next((child for child in children if child.next_functions), children[0])
+        yield node
+
+
+def _layer(before: Iterable[Node], places: Mapping[Node, Place]) -> Place:
+    """The layer before an activation: a module, or a parameter where a function takes it."""
+    for node in before:
+        children = [child for child, _ in node.next_functions if child is not None]
+        children += [g for child in children for g, _ in child.next_functions[:1] if g is not None]
+        for known in (node, *(child for child in children if hasattr(child, "variable"))):
+            if known in places:
+                return places[known]
+    return Place(OUTPUT, "", "")
+
+
+def _has_channels_second(before: Iterable[Node], places: Mapping[Node, Place]) -> bool | None:
+    """Whether units are dimension 1 and not the last, as the nearest layer with weights has them.
+
+    None where no such layer is near. Layers without weights keep the layout, a transposition on
+    the way turns it round.
+    """
+    turned = False
+    for node in before:
+        place = places.get(node)
+        kinds = () if place is None else (place.leaf, place.type)
+        if any(part in kind for kind in kinds for part in _CHANNELS_SECOND):
+            return not turned
+        if any(part in kind for kind in kinds for part in _CHANNELS_LAST):
+            return turned
+        turned ^= op_name(node) in _TURNS
+    return None
+
+
+_READERS = {
+    "Relu": _rectifier,
+    "Threshold": _rectifier,
+    "Hardtanh": _rectifier,
+    "Sigmoid": _saturating,
+    "Tanh": _saturating,
+}
+_SAVED = {
+    "Relu": "result",
+    "Threshold": "self",
+    "Hardtanh": "self",
+    "Sigmoid": "result",
+    "Tanh": "result",
+}

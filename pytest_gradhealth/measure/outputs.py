@@ -1,0 +1,117 @@
+"""What the outputs of one forward tell: how large they are, and how far examples lie apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_gradhealth.tensors.graph import op_name
+from pytest_gradhealth.tensors.norms import rms, spread
+from pytest_gradhealth.tensors.trees import tensors
+
+#: Operations between a layer and an output that only change its shape.
+_RESHAPING = {
+    "Alias",
+    "Permute",
+    "Reshape",
+    "Select",
+    "Slice",
+    "Squeeze",
+    "Transpose",
+    "UnsafeView",
+    "Unsqueeze",
+    "View",
+    "ViewAs",
+    "T",
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Numbers of outputs, inputs and targets, 0-dim and still on the device."""
+
+    apart: tuple[Tensor, ...]
+    given: tuple[Tensor, ...]
+    sizes: tuple[Tensor, ...]
+    wanted: tuple[Tensor, ...]
+
+    @property
+    def scalars(self) -> tuple[Tensor, ...]:
+        """The numbers, in the order in which `read` takes them."""
+        return (*self.apart, *self.given, *self.sizes, *self.wanted)
+
+    def read(self, numbers: Iterator[float]) -> tuple[float | None, float | None]:
+        """Spread and magnitude of the outputs, as a profile has them."""
+        apart = [n for n in [next(numbers) for _ in self.apart] if not math.isnan(n)]
+        known = [next(numbers) for _ in self.given]
+        given = max((n for n in known if not math.isnan(n)), default=0.0 if known else 1.0)
+        sizes = [next(numbers) for _ in self.sizes]
+        wanted = max([1.0, *(next(numbers) for _ in self.wanted)])
+        return (
+            max(apart) / min(given, 1.0) if apart and given else None,
+            min(sizes) / wanted if sizes else None,
+        )
+
+
+def seen(outputs: Any, inputs: Any, targets: Any) -> Seen:
+    """Measure the outputs that hold several examples, beside what was given and wanted."""
+    compared = [t for t in tensors(outputs) if _is_batch(t)]
+    return Seen(
+        apart=tuple(_apart(t) for t in compared),
+        given=tuple(spread(t) for t in tensors(inputs) if _has_examples(t)),
+        sizes=tuple(rms(t) for t in compared),
+        wanted=tuple(rms(t) for t in tensors(targets) if t.is_floating_point() and t.numel()),
+    )
+
+
+def _is_batch(tensor: Tensor) -> bool:
+    return _has_examples(tensor) and tensor.is_floating_point() and tensor.requires_grad
+
+
+def _has_examples(tensor: Tensor) -> bool:
+    """Whether the first dimension of a tensor is one of several examples of one size."""
+    return tensor.dim() > 0 and not tensor.is_nested and tensor.shape[0] > 1
+
+
+def _apart(output: Tensor) -> Tensor:
+    """The spread of an output, with the last bias or without, whichever is larger.
+
+    A bias at the mean of the targets, or at a class's prior, is the same for all examples.
+    """
+    plain = spread(output)
+    bias = _last_bias(output)
+    if bias is None:
+        return plain
+    if not bias.untyped_storage().size():
+        return torch.full_like(plain, math.nan)  # fully_shard has freed it: that cannot be told
+    return torch.fmax(plain, spread(output.detach() - bias))
+
+
+def _last_bias(output: Tensor) -> Tensor | None:
+    """What the last layer has added to an output, shaped to be taken away again."""
+    node = output.grad_fn
+    for _ in range(8):
+        if node is None:
+            return None
+        children = [child for child, _ in node.next_functions if child is not None]
+        for child in children:
+            added: Tensor | None = getattr(child, "variable", None)
+            if added is not None and added.dim() == 1:
+                return _shaped(added.detach(), output)
+        if op_name(node) not in _RESHAPING or not children:
+            return None
+        node = children[0]
+    return None
+
+
+def _shaped(bias: Tensor, output: Tensor) -> Tensor | None:
+    if bias.numel() in (1, output.shape[-1]):
+        return bias
+    if output.dim() > 2 and output.shape[1] == bias.numel():
+        return bias.view(1, -1, *[1] * (output.dim() - 2))
+    return None

@@ -1,0 +1,191 @@
+"""The parameters of a model in one backward: each gradient is measured when it is complete.
+
+A gradient that has been measured is let go of at once, so that a backward never holds all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradhealth.isolation.write_guard import unguarded
+from pytest_gradhealth.results.profile import ParameterRecord, ParameterState
+from pytest_gradhealth.tensors.devices import on_host
+from pytest_gradhealth.tensors.graph import Graph, op_name
+from pytest_gradhealth.tensors.modules import named_parameters
+from pytest_gradhealth.tensors.norms import cosine, has_equal_rows, l2_norm, to_numbers
+from pytest_gradhealth.tensors.unwrap import whole
+
+
+@dataclass
+class Measured:
+    """A parameter and what was measured of it: 0-dim tensors, still on the device.
+
+    `same_rows` says it of the weight, `same` of its gradient as well.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    others: tuple[str, ...]
+    norm: Tensor
+    penalty: Tensor | None = None
+    same_rows: bool = False
+    same: bool = False
+    gradient: Tensor | None = None
+    alignment: Tensor | None = None
+    thirds: tuple[Tensor, ...] = ()
+
+    @property
+    def scalars(self) -> tuple[Tensor | None, ...]:
+        """The numbers, in the order in which `record` takes them."""
+        return self.norm, self.gradient, self.alignment, self.penalty, *self.thirds
+
+    def record(
+        self,
+        unscale: float,
+        norm: float | None,
+        gradient: float | None,
+        alignment: float | None,
+        penalty: float | None,
+        *thirds: float | None,
+    ) -> ParameterRecord:
+        """The record of a parameter, with `unscale` times what its gradient measures."""
+        gradient = None if gradient is None else gradient * unscale
+        parts = [unscale * (third or 0.0) for third in thirds]
+        state: ParameterState = "gradient"
+        if not self.parameter.requires_grad:
+            state = "frozen"
+        elif gradient is None:
+            state = "none"
+        elif gradient == 0:
+            state = "zero"
+        return ParameterRecord(
+            name=self.name,
+            shape=tuple(self.parameter.shape),
+            state=state,
+            norm=math.nan if norm is None else norm,
+            gradient=gradient,
+            alignment=alignment,
+            penalty=penalty,
+            other_names=self.others,
+            same=self.same,
+            thirds=(parts[0], parts[1], parts[2]) if parts else None,
+        )
+
+
+class ParameterReader:
+    """Measures the parameters of a model, and their gradients in one backward.
+
+    Weights of the modules in `aligned` are compared with the direction of their gradient.
+    `penalties` are the gradients of the regularisation term by name, None without one.
+    """
+
+    def __init__(
+        self, model: nn.Module, aligned: Collection[str], penalties: Mapping[str, Tensor] | None
+    ) -> None:
+        #: Whether a gradient came in parts, of which the first have been let go of.
+        self.incomplete = False
+        self._aligned = aligned
+        named = named_parameters(model)
+        with unguarded():
+            alike = _with_same_rows({name: parameter for name, (parameter, _) in named.items()})
+            self._measured = {
+                id(parameter): Measured(
+                    name,
+                    parameter,
+                    others,
+                    norm=l2_norm(parameter),
+                    penalty=_norm_of(penalties, name, parameter),
+                    same_rows=name in alike,
+                )
+                for name, (parameter, others) in named.items()
+            }
+
+    @contextmanager
+    def dropping(self, graph: Graph) -> Iterator[None]:
+        """Measure each gradient when a backward through the graph completes it, and drop it.
+
+        A re-entrant checkpoint hands gradients over in parts: with one among the nodes, all are
+        held. Other code that does so shows in `incomplete`.
+        """
+        handles = []
+        if not any(op_name(node) == "CheckpointFunction" for node in graph.nodes):
+            for node, leaf in graph.leaf_of.items():
+                if id(leaf) in self._measured:
+                    handles.append(node.register_hook(partial(self._complete, leaf)))
+        del graph
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def results(self) -> list[Measured]:
+        """All parameters, in the order of the model; gradients that are still there are measured.
+
+        Gradients that were dropped before this are complete only if `incomplete` is false.
+        """
+        with unguarded():
+            for measured in self._measured.values():
+                gradient = measured.parameter.grad
+                if gradient is not None:
+                    self.incomplete |= measured.gradient is not None
+                    self._read(measured, gradient)
+        return list(self._measured.values())
+
+    def _complete(self, parameter: Tensor, *_: Any) -> None:
+        gradient = parameter.grad
+        if gradient is not None:
+            measured = self._measured[id(parameter)]
+            self.incomplete |= measured.gradient is not None
+            with unguarded():
+                self._read(measured, gradient)
+            parameter.grad = None
+
+    def _read(self, measured: Measured, gradient: Tensor) -> None:
+        name, weight = measured.name, measured.parameter
+        measured.gradient = l2_norm(gradient)
+        measured.thirds = _thirds(name, gradient)
+        if weight.dim() > 1 and gradient.layout == torch.strided:
+            if name.rpartition(".")[0] in self._aligned:
+                measured.alignment = cosine(weight, gradient, (measured.norm, measured.gradient))
+            measured.same = measured.same_rows and has_equal_rows(gradient)
+
+
+def _with_same_rows(parameters: Mapping[str, nn.Parameter]) -> Collection[str]:
+    """Trainable weights other than zero, all rows of which are equal."""
+    weights = {
+        name: p
+        for name, p in parameters.items()
+        if p.requires_grad and p.dim() > 1 and p.shape[0] > 1 and p.numel()
+        if p.layout == torch.strided
+    }
+    with torch.no_grad():
+        wholes = [whole(weight) for weight in weights.values()]
+        if all(map(on_host, wholes)):
+            equal = [float(torch.equal(weight[0], weight[-1])) for weight in wholes]
+        else:
+            equal = to_numbers([(weight[0] == weight[-1]).all() for weight in wholes])
+        suspects = [item for item, same in zip(weights.items(), equal, strict=True) if same]
+        return [name for name, weight in suspects if has_equal_rows(weight)]
+
+
+def _thirds(name: str, gradient: Tensor) -> tuple[Tensor, ...]:
+    """Norms of the gradient of query, key and value, where one weight makes all three."""
+    joint = name.endswith(("in_proj_weight", "qkv.weight"))
+    if not joint or gradient.dim() < 2 or gradient.shape[0] % 3:
+        return ()
+    return tuple(map(l2_norm, whole(gradient).chunk(3)))
+
+
+def _norm_of(penalties: Mapping[str, Tensor] | None, name: str, parameter: Tensor) -> Tensor | None:
+    if penalties is None or not parameter.requires_grad:
+        return None
+    return l2_norm(penalties[name]) if name in penalties else parameter.new_zeros(())

@@ -1,0 +1,123 @@
+"""Which module outputs depend on the batch, found by a forward on another batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradhealth.distributed.team import anywhere
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.isolation.random_state import seed_everything
+from pytest_gradhealth.measure.recorder import Key, Recorder
+from pytest_gradhealth.subject.forward import call_model, fresh
+from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.tensors.trees import map_tensors
+from pytest_gradhealth.tensors.unwrap import packed
+
+
+def data_carriers(subject: Subject, *, seed: int) -> Collection[Key] | None:
+    """Return the module outputs that change when the batch does, under the same random numbers.
+
+    None if that cannot be told: no input could be changed, or the model refuses the other batch.
+    A position bias or a parametrised weight computes the same whatever the batch.
+    """
+    other = replace(subject, inputs=map_tensors(_other, subject.inputs))
+    try:
+        ours, theirs = _fingerprints(subject, seed), _fingerprints(other, seed)
+    except ProbeError:
+        return None
+    changed = {key for key, value in ours.items() if not _same(value, theirs.get(key, math.nan))}
+    return changed or None
+
+
+def _other(tensor: Tensor) -> Tensor:
+    """Another batch of the same kind: its examples in reverse order or, failing that, reversed."""
+    if tensor.dtype == torch.bool or tensor.dim() == 0:
+        return tensor
+    if tensor.is_nested:
+        return tensor.detach() * 0.5
+    for flipped in (tensor.flip(0), tensor.flip(tuple(range(tensor.dim())))):
+        if not torch.equal(flipped, tensor):
+            return flipped.detach()
+    return tensor.detach() * 0.5 if tensor.is_floating_point() else tensor
+
+
+def _fingerprints(subject: Subject, seed: int, functional: bool = False) -> dict[Key, float]:
+    seed_everything(seed, subject.device)
+    recorder = Recorder(subject.model, functional, _weighted_sum)
+    with recorder.attached():
+        inputs = fresh(subject.inputs, subject.device)
+        recorder.mark_inputs(inputs)
+        call_model(subject.model, inputs)
+        if recorder.missed:
+            return _fingerprints(subject, seed, functional=True)
+    marks = [mark for mark in recorder.marks if mark.activation is not None]
+    return {mark.key: float(mark.activation) for mark in marks if mark.activation is not None}
+
+
+def _weighted_sum(tensor: Tensor) -> Tensor:
+    """A number that changes when elements change or trade places."""
+    values: Any = packed(tensor.detach()).reshape(-1)
+    values = torch.view_as_real(values).reshape(-1) if values.is_complex() else values
+    dtype = torch.float32 if values.device.type == "mps" else torch.float64
+    weights = torch.arange(1, values.numel() + 1, device=values.device, dtype=dtype).cos()
+    return torch.dot(values.to(dtype), weights)
+
+
+def _same(a: float, b: float) -> bool:
+    return a == b or abs(a - b) <= 1e-6 * max(abs(a), abs(b))
+
+
+#: Layers that are asked one by one, where some of them matter.
+MOST = 16
+
+
+def without_influence(subject: Subject, names: Sequence[str], *, seed: int) -> Collection[str]:
+    """Return the modules of which the loss stays the same whatever they return.
+
+    Each forward draws the same random numbers. A layer behind a detach() changes the loss and gets
+    no gradient; one whose output nobody reads (a pooler without a head) does not change it. To be
+    called inside `isolated`.
+    """
+    try:
+        before = _loss(subject, (), seed)
+        if not anywhere(subject.model, _differs(before, _loss(subject, names, seed))):
+            return frozenset(names)
+        return frozenset(
+            name for name in names[:MOST] if not _differs(before, _loss(subject, [name], seed))
+        )
+    except ProbeError:
+        return frozenset()
+
+
+def _loss(subject: Subject, shifted: Collection[str], seed: int) -> Tensor:
+    seed_everything(seed, subject.device)
+    modules = dict(subject.model.named_modules())
+    handles = [modules[name].register_forward_hook(_shift) for name in shifted]
+    try:
+        return subject.run().detach()
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _shift(module: nn.Module, inputs: Any, outputs: Any) -> Any:
+    del module, inputs
+    return map_tensors(_shifted, outputs)
+
+
+def _shifted(tensor: Tensor) -> Tensor:
+    """Change every element, and none like its neighbour: losses may not feel a constant."""
+    if not tensor.is_floating_point():
+        return tensor
+    waves = torch.arange(tensor.numel(), device=tensor.device, dtype=torch.float32).cos()
+    return tensor + waves.view(tensor.shape).to(tensor.dtype)
+
+
+def _differs(one: Tensor, other: Tensor) -> bool:
+    return not torch.equal(one, other)

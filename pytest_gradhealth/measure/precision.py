@@ -1,0 +1,112 @@
+"""What a low-precision number format would make of the gradients, forecast from a float32 probe."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.isolation.gradients import gradients_set_aside
+from pytest_gradhealth.isolation.random_state import seed_everything
+from pytest_gradhealth.measure.recorder import Recorder
+from pytest_gradhealth.results.magnitudes import FORMATS, LossScale, MagnitudeRecord
+from pytest_gradhealth.subject.forward import call_model, fresh
+from pytest_gradhealth.subject.loss import scalar_loss
+from pytest_gradhealth.subject.passes import run_backward
+from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.tensors.graph import sequence_number, walk
+
+#: Exponents of two that are counted, from here on: all of float32.
+_LOWEST = -160
+_BINS = 320
+
+
+def declared_scale(precision: Any, loss_scale: Any) -> LossScale:
+    """Read what the caller declared: a dtype or its name, and a number or a GradScaler.
+
+    Raises ProbeError for a format that is not known and for scales that are not positive.
+    """
+    adapts = callable(getattr(loss_scale, "get_scale", None))
+    scale = loss_scale.get_scale() if adapts else loss_scale
+    is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+    if scale is not None and not (is_number and 0 < scale < math.inf):
+        raise ProbeError(
+            f"loss_scale is {loss_scale!r}; pass a positive number, or the torch.amp.GradScaler"
+        )
+    name = "" if precision is None else str(precision).removeprefix("torch.")
+    if name and name not in FORMATS:
+        raise ProbeError(
+            f"precision is {precision!r}; pass {' or '.join(map(repr, FORMATS))}, or the dtype of"
+            " that name"
+        )
+    return LossScale(name, 1.0 if scale is None else float(scale), adapts)
+
+
+def magnitudes(subject: Subject, *, seed: int) -> tuple[MagnitudeRecord, ...]:
+    """Count the elements of every output's and every weight's gradient by their power of two.
+
+    Biases are left out: those before a normalisation layer hold nothing but rounding. To be called
+    inside `isolated`. Raises ProbeError for a model that is not in float32 or better.
+    """
+    _check_wide(subject.model)
+    seed_everything(seed, subject.device)
+    began = sequence_number()
+    recorder = Recorder(subject.model, reading=_by_exponent)
+    with recorder.attached():
+        inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
+        outputs = call_model(subject.model, inputs)
+        recorder.active = False
+        loss = scalar_loss(outputs, targets, subject.loss)
+        leaves: dict[int, Tensor] = {id(t): t for m in subject.modules for t in m.parameters()}
+        graph = walk(loss)
+        leaves |= {id(t): t for t in graph.leaves}
+        keep = graph.reaches_behind(began)
+        del graph
+        recorder.forget_graph()
+        with gradients_set_aside(leaves.values()):
+            run_backward(loss, keep=keep)
+            gradients = {name: p.grad for name, p in subject.model.named_parameters()}
+            weights = {
+                name: _by_exponent(gradient)
+                for name, gradient in gradients.items()
+                if gradient is not None and gradient.dim() > 1
+            }
+    found = [
+        (mark.name, mark.type, mark.gradient)
+        for mark in recorder.marks
+        if mark.gradient is not None and mark.shape
+    ]
+    found += [(name, "weight", counts) for name, counts in weights.items()]
+    return tuple(_record(name, kind, counts) for name, kind, counts in found)
+
+
+def _by_exponent(gradient: Tensor) -> Tensor:
+    """How many elements lie in [2**e, 2**(e + 1)), for every e."""
+    values = gradient.detach()
+    values = values.coalesce().values() if values.is_sparse else values
+    values = torch.view_as_real(values) if values.is_complex() else values
+    values = values.abs().float().reshape(-1)
+    exponents = torch.frexp(values[(values > 0) & values.isfinite()])[1] - 1
+    return torch.bincount((exponents - _LOWEST).clamp(0, _BINS - 1), minlength=_BINS)
+
+
+def _record(name: str, kind: str, counts: Tensor) -> MagnitudeRecord:
+    listed = counts.tolist()
+    filled = [index for index, count in enumerate(listed) if count]
+    if not filled:
+        return MagnitudeRecord(name, kind, 0, ())
+    low, high = filled[0], filled[-1]
+    return MagnitudeRecord(name, kind, low + _LOWEST, tuple(listed[low : high + 1]))
+
+
+def _check_wide(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            dtype = str(parameter.dtype).removeprefix("torch.")
+            raise ProbeError(
+                f"{name} is {dtype} already, so that its gradient has been rounded before it can be"
+                " measured; pass the model in float32 to forecast what rounding does"
+            )

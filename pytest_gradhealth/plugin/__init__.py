@@ -1,0 +1,220 @@
+"""The pytest plugin: options, marker, fixture and hooks. It imports neither torch nor tabulate."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_gradhealth.config.options import OPTIONS
+from pytest_gradhealth.context import entered
+from pytest_gradhealth.plugin.context import CONTEXT, TestContext
+from pytest_gradhealth.plugin.options import (
+    add_options,
+    base_settings,
+    cli_values,
+    ini_values,
+    reports,
+    run_options,
+)
+from pytest_gradhealth.plugin.transport import LEFT_OUT
+
+if TYPE_CHECKING:
+    from pytest_gradhealth.plugin.fixture import GradHealth
+    from pytest_gradhealth.remedies import Remedy
+    from pytest_gradhealth.rules import Rule
+
+MARKER = (
+    "gradhealth(*, device, seeds, confirm_steps, min_ratio, max_ratio, warn_min_ratio,"
+    " warn_max_ratio, max_update, max_penalty, max_output, min_spread, max_dead, max_saturated,"
+    " max_underflow, baseline, max_path_change, max_step_change,"
+    " remedy_budget, select, ignore): settings for the gradient checks of a test; those of the"
+    " nearest marker win, key by key."
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options; every default is None, so that the ini file is heard."""
+    group = parser.getgroup("gradhealth", "gradient health of PyTorch models")
+    group.addoption(
+        "--gradhealth-report",
+        action="store_true",
+        default=None,
+        dest="gradhealth_report",
+        help="show the gradient profile of every model that was probed",
+    )
+    group.addoption(
+        "--no-gradhealth",
+        action="store_true",
+        default=None,
+        dest="gradhealth_off",
+        help="skip every test that checks gradients, at its first check",
+    )
+    parser.addini("gradhealth_report", "show the gradient profiles (default: false)", "bool")
+    add_options(parser, group)
+    numbers = _knows_numbers()
+    for option in OPTIONS:
+        taken: dict[str, Any] = {"metavar": option.name.upper()}
+        if option.is_switch:
+            taken = {"action": "store_true"}
+        group.addoption(option.flag, default=None, dest=option.key, help=option.help, **taken)
+        kind: Any = option.ini if numbers or option.ini in ("args", "bool") else "string"
+        parser.addini(option.key, option.help, kind, default=None)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add the hook specifications, whether or not anything is switched on."""
+    from pytest_gradhealth.plugin import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the settings, so that a bad one stops the run before it starts."""
+    config.addinivalue_line("markers", MARKER)
+    if cli_values(config)[0] or ini_values(config)[0]:
+        base_settings(config)
+    if run_options(config).compare is not None:
+        from pytest_gradhealth.plugin.baseline_gate import read_compared
+
+        read_compared(config)
+    if not hasattr(config, "workerinput"):
+        from pytest_gradhealth.plugin.baseline_session import Keeper
+
+        config.pluginmanager.register(Keeper(config), "gradhealth-keeper")
+        if reports(config):
+            from pytest_gradhealth.plugin.reports import Collector
+
+            config.pluginmanager.register(Collector(config), "gradhealth-collector")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Lend the test's settings to the assertions in it, and let go of its models afterwards."""
+    item.stash[CONTEXT] = context = TestContext(item)
+    with entered(context):
+        try:
+            return (yield)
+        finally:
+            del item.stash[CONTEXT]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Report a bad marker on the test that has it, used or not."""
+    if item.get_closest_marker("gradhealth") is None:
+        return
+    from pytest_gradhealth.errors import SettingError
+
+    problem = ""
+    try:
+        _ = item.stash[CONTEXT].settings
+    except SettingError as error:
+        problem = str(error)
+    if problem:
+        pytest.fail(problem, pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Compare what a test has probed with its baselines, once it has passed by itself."""
+    context = item.stash.get(CONTEXT, None)
+    before = 0 if context is None else len(context.recorded)
+    try:
+        result = yield
+    finally:
+        for record in () if context is None else context.recorded[before:]:
+            record.of_fixture = False
+    if context is not None and len(context.recorded) > before:
+        from pytest_gradhealth.errors import ProbeError
+        from pytest_gradhealth.plugin.baseline_gate import compare_all
+
+        text = ""
+        try:
+            text = "\n\n".join(filter(None, compare_all(context)))
+        except ProbeError as error:
+            text = str(error)
+        if text:
+            context.failed_for = text
+            pytest.fail(text, pytrace=False)
+    return result
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Let no other process wait for this one in a test that is over here."""
+    if "torch.distributed" in sys.modules and CONTEXT in item.stash:
+        from pytest_gradhealth.distributed.team import leave_test
+
+        leave_test(item.stash[CONTEXT].number)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put what failed on a test's reports, and its probes on the last if anyone will read them."""
+    report = yield
+    context = item.stash.get(CONTEXT, None)
+    if call.excinfo is not None and context is not None:
+        context.note_failure(report, call.excinfo.value)
+    if context is not None and report.when == "teardown":
+        if context.recorded and item.config.getoption("xmlpath", None):
+            report.user_properties += context.properties()
+        everything = reports(item.config) or "warning" in run_options(item.config).fail_on
+        context.hand_over(report, everything=everything)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, object, object]:
+    """Note whether tests are left out, by whatever option or plugin, said or unsaid."""
+    before = len(items)
+    result = yield
+    if len(items) < before:
+        config.stash[LEFT_OUT] = True
+        if hasattr(config, "workeroutput"):
+            config.workeroutput["gradhealth_left_out"] = True
+    return result
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let the controller know where the modules of this worker's tests are."""
+    if hasattr(session.config, "workeroutput"):
+        from pytest_gradhealth.plugin.baseline_session import modules_of
+
+        session.config.workeroutput["gradhealth_modules"] = modules_of(session.items)
+
+
+def pytest_gradhealth_rules() -> Sequence[Rule]:
+    """The package's own rules, registered like anyone's."""
+    from pytest_gradhealth.rules import built_in_rules
+
+    return built_in_rules()
+
+
+def pytest_gradhealth_remedies() -> Sequence[Remedy]:
+    """The package's own remedies, registered like anyone's."""
+    from pytest_gradhealth.remedies import built_in_remedies
+
+    return built_in_remedies()
+
+
+@pytest.fixture
+def gradhealth() -> GradHealth:
+    """Gradient checks with the settings of this test.
+
+    gradhealth.assert_no_vanishing(model, images, labels, loss=cross_entropy)
+    """
+    from pytest_gradhealth.plugin.fixture import GradHealth
+
+    return GradHealth()
+
+
+def _knows_numbers() -> bool:
+    """Whether this pytest reads numbers from native TOML (8.4 and later)."""
+    major, minor = (int(part) for part in pytest.__version__.split(".")[:2])
+    return (major, minor) >= (8, 4)

@@ -1,0 +1,177 @@
+"""Baselines in a test: which probe is compared with what, and the words when it is worse."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.plugin.options import run_options
+
+if TYPE_CHECKING:
+    from pytest_gradhealth.baseline.check import Check
+    from pytest_gradhealth.baseline.entry import Entry
+    from pytest_gradhealth.config.settings import Settings
+    from pytest_gradhealth.plugin.context import TestContext
+    from pytest_gradhealth.results.diagnosis import Diagnosis
+
+#: Entries by file, read once in a process: nothing is written before the run is over.
+_KEPT = pytest.StashKey[dict[Path, Mapping[str, "Entry"]]]()
+
+
+def check_baseline(
+    context: TestContext, diagnosis: Diagnosis, settings: Settings, name: str = ""
+) -> Check:
+    """Compare a diagnosis with the baseline of a test, under its name and the one of the check.
+
+    Raises ProbeError for a second check of one name, and for a file that cannot be read.
+    """
+    key = context.name + (f" ({name})" if name else "")
+    if key in context.keys:
+        raise ProbeError(
+            f"two checks of this test have the key {key!r} in its baseline; give each a name of its"
+            " own: assert_matches_baseline(..., name='decoder')"
+        )
+    return _against_baseline(context, diagnosis, settings, key)
+
+
+def compare_all(context: TestContext) -> Iterator[str]:
+    """Compare what a test has probed, as far as it has not been yet; yield what fails it.
+
+    With `baseline` on, with the test's baselines; with another run's report, with what that says.
+    """
+    compared = run_options(context.item.config).compare
+    own = [record for record in context.recorded if not record.of_fixture]
+    for place, record in enumerate(own):
+        number = f"#{place + 1}" if place else ""
+        settings = getattr(record.diagnosis.origin, "settings", context.settings)
+        if settings.baseline and not record.checks:
+            key = _free(context, context.name, place)
+            check = _against_baseline(context, record.diagnosis, settings, key)
+            yield failure(context, check, record.diagnosis)
+        if compared is not None:
+            key = context.nodeid + number
+            check = _checked(context, record.diagnosis, settings, compared, key)
+            yield failure(context, check, record.diagnosis, of_run=True)
+
+
+def _free(context: TestContext, name: str, place: int) -> str:
+    """The key of the probe at a place in a test, or of a later one if a check has that already."""
+    numbers = itertools.count(place + 1)
+    keys = (name + (f"#{number}" if number > 1 else "") for number in numbers)
+    return next(key for key in keys if key not in context.keys)
+
+
+def failure(
+    context: TestContext, check: Check, diagnosis: Diagnosis, *, of_run: bool = False
+) -> str:
+    """Return what a check fails a test with, "" if it does not.
+
+    `of_run` says that it was compared with another run instead of a committed file.
+    """
+    from pytest_gradhealth.reporting.regression import missing, regression
+
+    fail_on = run_options(context.item.config).fail_on
+    if check.status == "worse" and "regression" in fail_on:
+        compared = _typed(context.item.config) if of_run else ""
+        return regression(
+            check, diagnosis, rerun=context.rerun, compared=compared, verbose=context.verbose
+        )
+    if check.status == "missing" and "missing" in fail_on:
+        return missing(check, rerun=context.rerun)
+    return ""
+
+
+def _typed(config: pytest.Config) -> str:
+    """The option that compares with the other run, from where pytest was started."""
+    path = os.path.relpath(run_options(config).compare or "", config.invocation_params.dir)
+    return f"--gradhealth-compare={shlex.quote(path.replace(os.sep, '/'))}"
+
+
+def _against_baseline(
+    context: TestContext, diagnosis: Diagnosis, settings: Settings, key: str
+) -> Check:
+    from pytest_gradhealth.baseline.store import file_for
+
+    path = file_for(context.item.path, run_options(context.item.config).folder)
+    return _checked(context, diagnosis, settings, path, key)
+
+
+def _checked(
+    context: TestContext,
+    diagnosis: Diagnosis,
+    settings: Settings,
+    path: Path,
+    key: str,
+) -> Check:
+    from pytest_gradhealth.baseline.check import check_entry
+    from pytest_gradhealth.baseline.entry import entry_of
+    from pytest_gradhealth.results.environment import environment
+
+    config, options = context.item.config, run_options(context.item.config)
+    compared = path == options.compare
+    shown = Path(os.path.relpath(path, config.rootpath)).as_posix()
+    second = diagnosis.confirmation
+    check = check_entry(
+        entry_of(diagnosis, environment()),
+        _kept(config, path, shown),
+        file=shown,
+        key=key,
+        later=None if second is None else entry_of(diagnosis, environment(), second),
+        layers={(output.name, output.type) for output in diagnosis.profile.outputs},
+        max_path=settings.limit("max_path_change"),
+        max_step=settings.limit("max_step_change"),
+        update=options.update and not compared,
+        optional=compared,
+    )
+    context.keep(check, diagnosis)
+    return check
+
+
+def _kept(config: pytest.Config, path: Path, shown: str) -> Mapping[str, Entry]:
+    from pytest_gradhealth.baseline.store import read
+
+    known = config.stash.setdefault(_KEPT, {})
+    if path not in known:
+        compared = path == run_options(config).compare
+        known[path] = _entries_of_run(path) if compared else read(path, shown)
+    return known[path]
+
+
+def read_compared(config: pytest.Config) -> None:
+    """Read the report of the other run, so that one that cannot be read stops this one.
+
+    Raises UsageError.
+    """
+    path = run_options(config).compare
+    if path is not None:
+        try:
+            _kept(config, path, "")
+        except ProbeError as error:
+            raise pytest.UsageError(str(error)) from error
+
+
+def _entries_of_run(path: Path) -> dict[str, Entry]:
+    """The probes of another run's report, by test and place in it."""
+    from pytest_gradhealth.baseline.entry import entry_of
+    from pytest_gradhealth.reporting.json_report import read_report
+
+    try:
+        run = read_report(path)
+    except ProbeError as error:
+        raise ProbeError(f"--gradhealth-compare: {error}") from error
+    found: dict[str, Entry] = {}
+    places: dict[str, int] = {}
+    for probe in run.probes:
+        if probe.of_fixture:
+            continue
+        places[probe.test] = place = places.get(probe.test, 0) + 1
+        key = probe.test + (f"#{place}" if place > 1 else "")
+        found[key] = entry_of(probe.diagnosis, run.environment)
+    return found

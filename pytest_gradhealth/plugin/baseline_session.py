@@ -1,0 +1,313 @@
+"""The end of a run: baselines written and pruned, what is stale, and whether that fails the run.
+
+Works where the reports of all tests arrive, which is the controller under pytest-xdist.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_gradhealth.distributed.rank import rank
+from pytest_gradhealth.plugin.options import from_command_line, run_options
+from pytest_gradhealth.plugin.transport import CARRIED, LEFT_OUT, UNCHECKED
+
+if TYPE_CHECKING:
+    from pytest_gradhealth.baseline.check import Check
+    from pytest_gradhealth.baseline.comparison import Change
+
+#: Options that leave tests out, by their names in pytest's configuration.
+_NARROWING = ("keyword", "markexpr", "lf", "failedfirst_only", "stepwise", "deselect")
+
+#: What pytest puts in place of the parameters of a test that has been given none.
+_NO_PARAMETERS = "[NOTSET]"
+#: Checks that fail no test, and of which there is something to say.
+_TOLD = ("better", "changed", "worse")
+
+
+class Keeper:
+    """What a run has checked against baselines, and how its tests ended."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.notes: list[str] = []
+        self._checks: dict[str, list[Check]] = defaultdict(list)
+        self._outcomes: dict[str, str] = {}
+        self._collected: set[str] = set()
+        self._modules: dict[str, str] = {}
+        self._unchecked: set[str] = set()
+        self._warned: list[str] = []
+        self._incomplete = ""
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note the tests of a run without workers."""
+        self._collected.update(item.nodeid for item in session.items)
+        self._modules.update(modules_of(session.items))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
+        """Note the tests that a worker has collected."""
+        del node
+        self._collected.update(ids)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """A run in which a worker crashed, or left tests out, judges nothing stale."""
+        output = getattr(node, "workeroutput", {})
+        if error or not output:
+            self._incomplete = "a worker crashed"
+        else:
+            self._modules.update(output.get("gradhealth_modules", {}))
+            if output.get("gradhealth_left_out"):
+                self.config.stash[LEFT_OUT] = True
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """The same where a module could not be collected."""
+        if report.failed:
+            self._incomplete = "a module could not be collected"
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Read the checks off a test's last report, and how it ended off all of them."""
+        self._note_outcome(report)
+        if getattr(report, UNCHECKED, False):
+            self._unchecked.add(report.nodeid)
+        carried: Sequence[Mapping[str, Any]] = getattr(report, CARRIED, ())
+        if not carried:
+            return
+        from pytest_gradhealth.baseline.check import Check
+        from pytest_gradhealth.results.serialization import from_plain
+
+        self._checks[report.nodeid] = [
+            from_plain(Check, check) for data in carried for check in data["checks"]
+        ]
+        if any(data["diagnosis"]["verdict"] == "warning" for data in carried):
+            self._warned.append(report.nodeid)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Write and prune once all tests have run, and count what fails the run beside them."""
+        try:
+            return (yield)
+        except BaseException:
+            self._incomplete = "the run was interrupted"
+            raise
+        finally:
+            if session.shouldstop or session.shouldfail:
+                self._incomplete = self._incomplete or "the run was stopped"
+            options = run_options(self.config)
+            used = self._checks or self._warned or options.update or options.prune
+            if used and not rank() and not self.config.getoption("collectonly", False):
+                session.testsfailed += self._concluded(session)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say what there is to say about baselines."""
+        if self.notes:
+            terminalreporter.section("gradient baselines")
+            for note in self.notes:
+                terminalreporter.write_line(note)
+
+    def _concluded(self, session: pytest.Session) -> int:
+        """The failures that the end adds to the run; a file that cannot be read is one."""
+        from pytest_gradhealth.errors import ProbeError
+
+        try:
+            return self._conclude(session)
+        except ProbeError as error:
+            self.notes.append(str(error))
+            return 1
+
+    def _conclude(self, session: pytest.Session) -> int:
+        """Do what the options say and return how many failures that adds to the run."""
+        options = run_options(self.config)
+        failed = self._write() if options.update else 0
+        self._tell()
+        stale = dict(self._stale()) if self._checks or options.prune else {}
+        if options.prune:
+            stale = self._prune(stale, green=not session.testsfailed)
+        for file, keys in stale.items():
+            self.notes.append(
+                _counted(f"stale in {file}", keys)
+                + f"; {self._command('--gradhealth-prune')} removes {_them(keys)}"
+            )
+        if stale and "stale" in options.fail_on:
+            failed += 1
+        if self._warned and "warning" in options.fail_on:
+            self.notes.append(_counted("gradients warn in", sorted(self._warned)))
+            failed += 1
+        if failed:
+            self.notes.append("the run fails by --gradhealth-fail-on")
+        return failed
+
+    def _tell(self) -> None:
+        """Note what no test has failed for."""
+        by_status: dict[str, list[str]] = defaultdict(list)
+        for test, checks in sorted(self._checks.items()):
+            for check in checks:
+                if self._outcomes.get(test) not in (
+                    "xpassed",
+                    "xfailed",
+                ):  # no update writes theirs
+                    by_status[check.status].append(check.key)
+                if check.status in _TOLD and self._outcomes.get(test) == "passed":
+                    for change in check.comparison.changes:
+                        self.notes.append(f"{_word(change)}: {check.key}: {change.message}")
+        if by_status["missing"]:
+            self.notes.append(
+                _counted("without a baseline", by_status["missing"])
+                + f"; {self._command('--gradhealth-update')} writes {_them(by_status['missing'])}"
+            )
+
+    def _write(self) -> int:
+        """Keep what the tests that passed have measured, and nothing of those that did not.
+
+        Return how many files could not be written.
+        """
+        from pytest_gradhealth.baseline.store import read, write
+        from pytest_gradhealth.errors import ProbeError
+
+        fresh: dict[str, dict[str, Any]] = defaultdict(dict)
+        for test, checks in self._checks.items():
+            if self._outcomes.get(test) == "passed":
+                for check in checks:
+                    if check.status == "written":
+                        fresh[check.file][check.key] = check
+        failed = 0
+        for file, found in sorted(fresh.items()):
+            path = self.config.rootpath / file
+            try:
+                entries = read(path, file)
+                write(path, file, entries | {key: check.entry for key, check in found.items()})
+            except ProbeError as error:
+                self.notes.append(str(error))
+                failed += 1
+                continue
+            new = sorted(key for key in found if key not in entries)
+            changed = sorted(key for key in found if key in entries)
+            parts = [_counted("new", new)] * bool(new)
+            parts += [_counted("changed", changed)] * bool(changed)
+            self.notes.append(f"wrote {file}: {'; '.join(parts)}")
+        return failed
+
+    def _prune(self, stale: dict[str, list[str]], *, green: bool) -> dict[str, list[str]]:
+        """Remove what is stale after a complete run without failures; return what is left."""
+        from pytest_gradhealth.baseline.store import read, write
+
+        why = self._partial() or ("" if green else "tests failed")
+        if why:
+            self.notes.append(f"nothing pruned: {why}, so that nobody can tell what is stale")
+            return stale
+        for file, keys in stale.items():
+            path = self.config.rootpath / file
+            entries = read(path, file)
+            write(path, file, {key: entry for key, entry in entries.items() if key not in keys})
+            self.notes.append(_counted(f"pruned from {file}", keys))
+        return {}
+
+    def _stale(self) -> Iterator[tuple[str, list[str]]]:
+        """The keys by file that no test has any more, as far as this run can tell."""
+        if self._partial():
+            return
+        from pytest_gradhealth.baseline.store import file_for, read
+
+        root, folder = self.config.rootpath, run_options(self.config).folder
+        checked = {(check.file, check.key) for checks in self._checks.values() for check in checks}
+        files = {file_for(Path(path), folder): module for module, path in self._modules.items()}
+        for path in sorted({p for file in files for p in file.parent.glob("*.json")}):
+            file = Path(os.path.relpath(path, root)).as_posix()
+            module = files.get(path, "")
+            if not module and any(path.parent.parent.glob(f"{path.stem}.*")):
+                continue  # its module was not collected
+            keys = [
+                key
+                for key in read(path, file)
+                if (file, key) not in checked and self._is_gone(module, key)
+            ]
+            if keys:
+                yield file, keys
+
+    def _is_gone(self, module: str, key: str) -> bool:
+        """Whether no test has this key any more: none of its name, or one that no longer checks."""
+        return all(
+            self._outcomes.get(test) == "passed" and test not in self._unchecked
+            for test in self._collected
+            if test.partition("::")[0] == module and _is_of(key, test, self._grouped)
+        )
+
+    @property
+    def _grouped(self) -> bool:
+        """Whether pytest-xdist adds groups to the names of tests."""
+        return bool(self.config.getoption("dist", None) == "loadgroup")
+
+    def _command(self, option: str) -> str:
+        return f"pytest {option}{from_command_line(self.config)}"
+
+    def _note_outcome(self, report: pytest.TestReport) -> None:
+        """Passed is what has passed to its end; of a test that is run again, the last run counts.
+
+        A subtest only counts where it fails.
+        """
+        test, before = report.nodeid, self._outcomes.get(report.nodeid)
+        ended = "xfailed" if hasattr(report, "wasxfail") else str(report.outcome)
+        if ended == "xfailed" and not report.skipped:
+            ended = "xpassed"
+        if "subtest" in type(report).__name__.lower():
+            if ended == "failed":
+                self._outcomes[test] = ended
+        elif report.when == "setup":
+            self._outcomes[test] = "begun" if ended == "passed" else ended
+        elif report.when == "call" and before == "begun":
+            self._outcomes[test] = "called" if ended == "passed" else ended
+        elif ended != "passed" or (report.when == "teardown" and before == "called"):
+            self._outcomes[test] = ended
+
+    def _partial(self) -> str:
+        """Why this run does not show what is stale, "" if it does."""
+        config = self.config
+        if self._incomplete:
+            return self._incomplete
+        narrowed = any(config.getoption(name, None) for name in _NARROWING)
+        if narrowed or config.stash.get(LEFT_OUT, False):
+            return "tests were left out"
+        if any("::" in str(argument) for argument in config.args):
+            return "single tests were run"
+        if config.getoption("gradhealth_off"):
+            return "gradient checks are switched off"
+        return ""
+
+
+def modules_of(items: Iterable[pytest.Item]) -> dict[str, str]:
+    """Where the modules of tests are, by the part of the tests' names that stands for them."""
+    return {item.nodeid.partition("::")[0]: str(item.path) for item in items}
+
+
+def _is_of(key: str, test: str, grouped: bool) -> bool:
+    """Whether a key is that of a check of a test."""
+    name = test.partition("::")[2]
+    if name.endswith(_NO_PARAMETERS) and key.startswith(name.removesuffix(_NO_PARAMETERS) + "["):
+        return True
+    for own in {name, name.rpartition("@")[0] if grouped else name}:
+        number = key.removeprefix(f"{own}#")
+        if key == own or (number != key and number.isdigit()):
+            return True
+        if key.startswith(f"{own} (") and key.endswith(")"):
+            return True
+    return False
+
+
+def _word(change: Change) -> str:
+    return "worse" if change.worse else "better" if change.better else "changed"
+
+
+def _them(keys: Sequence[str]) -> str:
+    return "it" if len(keys) == 1 else "them"
+
+
+def _counted(title: str, keys: Sequence[str]) -> str:
+    from pytest_gradhealth.reporting.regression import listed
+
+    return f"{title}: {listed(keys)}"

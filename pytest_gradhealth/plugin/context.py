@@ -1,0 +1,221 @@
+"""What a test lends to the assertions in it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+from pytest_gradhealth.plugin.options import base_settings, from_command_line
+from pytest_gradhealth.plugin.transport import CARRIED, MESSAGE, UNCHECKED, Recorded, carried
+
+if TYPE_CHECKING:
+    from pytest_gradhealth.baseline.check import Check
+    from pytest_gradhealth.config.settings import Settings
+    from pytest_gradhealth.errors import GradientHealthError
+    from pytest_gradhealth.probing.cache import ProbeCache
+    from pytest_gradhealth.remedies import Remedy
+    from pytest_gradhealth.results.diagnosis import Diagnosis
+    from pytest_gradhealth.rules import Rule
+
+T = TypeVar("T")
+CONTEXT = pytest.StashKey["TestContext"]()
+#: Tests are numbered as this process comes to them.
+_numbers = itertools.count(1)
+
+
+class TestContext:
+    """What one test lends to the assertions in it."""
+
+    __test__ = False
+
+    def __init__(self, item: pytest.Item) -> None:
+        self.item = item
+        self.number = next(_numbers)
+        self.recorded: list[Recorded] = []
+        self.failed_for = ""
+
+    @property
+    def nodeid(self) -> str:
+        """The node id of the test, without the group that pytest-xdist adds before pytest 9."""
+        mark = self.item.get_closest_marker("xdist_group")
+        if mark is None:
+            return self.item.nodeid
+        group = mark.kwargs.get("name", mark.args[0] if mark.args else "default")
+        return self.item.nodeid.removesuffix(f"@{group}")
+
+    @property
+    def name(self) -> str:
+        """The name of the test in its module: "TestNet::test_gradients[small]"."""
+        return self.nodeid.partition("::")[2] or self.item.name
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Marker, command line and ini file, merged; nearer markers win key by key.
+
+        Raises SettingError for what a marker cannot say.
+        """
+        from pytest_gradhealth.errors import SettingError
+
+        settings = base_settings(self.item.config)
+        for mark in reversed(list(self.item.iter_markers("gradhealth"))):
+            where = f"@pytest.mark.gradhealth on {self.item.name}"
+            if mark.args:
+                raise SettingError(
+                    f"{where}: takes keywords only, for example min_ratio=1e-4; got {mark.args!r}"
+                )
+            settings = settings.merged(mark.kwargs, where)
+        return settings
+
+    @cached_property
+    def rules(self) -> Sequence[Rule]:
+        """The rules of every hook that applies to this test, by code."""
+        from pytest_gradhealth.errors import SettingError
+        from pytest_gradhealth.rules import Rule
+
+        found: dict[str, Rule] = {}
+        for rule in self._hooked("pytest_gradhealth_rules", Rule):
+            if found.setdefault(rule.code, rule) is not rule:
+                raise SettingError(
+                    f"two rules have the code {rule.code} ({found[rule.code].name} and"
+                    f" {rule.name}); give yours a code of its own"
+                )
+        return tuple(found[code] for code in sorted(found))
+
+    @cached_property
+    def remedies(self) -> Sequence[Remedy]:
+        """The remedies of every hook that applies to this test, the package's own first."""
+        from pytest_gradhealth.remedies import Remedy, built_in_remedies
+
+        own = built_in_remedies()
+        found = list(self._hooked("pytest_gradhealth_remedies", Remedy))
+        return (*own, *(remedy for remedy in found if remedy not in own))
+
+    def _hooked(self, hook: str, kind: type[T]) -> Iterator[T]:
+        """What the implementations of a hook return; SettingError for what they may not."""
+        from pytest_gradhealth.errors import SettingError
+
+        name = f"pytest_gradhealth.{kind.__name__}"
+        for returned in getattr(self.item.ihook, hook)(config=self.item.config):
+            if not isinstance(returned, Iterable):
+                raise SettingError(
+                    f"{hook} returned a {type(returned).__name__}; return a list of {name} objects"
+                )
+            for item in returned:
+                if not isinstance(item, kind):
+                    raise SettingError(
+                        f"{hook} returned a {type(item).__name__} in its list; return {name}"
+                        " objects"
+                    )
+                yield item
+
+    @cached_property
+    def probes(self) -> ProbeCache:
+        """The probes of this test so far."""
+        from pytest_gradhealth.probing.cache import ProbeCache
+
+        return ProbeCache()
+
+    @property
+    def verbose(self) -> bool:
+        """Whether messages show all layers."""
+        return bool(self.item.config.getoption("verbose", 0) > 0)
+
+    @property
+    def rerun(self) -> str:
+        """The command that runs this test alone, from where pytest was started."""
+        import shlex
+
+        path = os.path.relpath(self.item.path, self.item.config.invocation_params.dir)
+        _, separator, name = self.nodeid.partition("::")
+        test = path.replace(os.sep, "/") + separator + name
+        return f"pytest {shlex.quote(test)}{from_command_line(self.item.config)}"
+
+    @property
+    def base_seed(self) -> int:
+        """The first seed: the same for a test in any order, any process and from any folder."""
+        import zlib
+
+        name = f"{self.item.path.name}::{self.name}"
+        return zlib.crc32(name.encode("utf-8", "surrogatepass")) % 100_000
+
+    def begin(self) -> None:
+        """Skip the test when checks are switched off."""
+        if self.item.config.getoption("gradhealth_off"):
+            pytest.skip("gradient checks are switched off (--no-gradhealth)")
+
+    def record(self, diagnosis: Diagnosis) -> None:
+        """Take a diagnosis into the report, in place of an earlier one of the same probe."""
+        self._record_of(diagnosis).diagnosis = diagnosis
+
+    def compare_with_baseline(
+        self, diagnosis: Diagnosis, settings: Settings, name: str
+    ) -> tuple[type[GradientHealthError], str] | None:
+        """Compare a diagnosis with the test's baseline; return what that fails with, if it does.
+
+        Raises ProbeError for a second check of one name, and for a file that cannot be read.
+        """
+        from pytest_gradhealth.errors import MissingBaselineError, RegressionError
+        from pytest_gradhealth.plugin.baseline_gate import check_baseline, failure
+
+        check = check_baseline(self, diagnosis, settings, name)
+        text = failure(self, check, diagnosis)
+        if not text:
+            return None
+        return (MissingBaselineError if check.before is None else RegressionError), text
+
+    def stop_run(self, reason: str) -> None:
+        """Let the run end with this test."""
+        self.item.session.shouldfail = reason
+
+    def keep(self, check: Check, diagnosis: Diagnosis) -> None:
+        """Take a check of a diagnosis into the report."""
+        self._record_of(diagnosis).checks.append(check)
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys of the checks so far."""
+        return {check.key for record in self.recorded for check in record.checks}
+
+    def properties(self) -> list[tuple[str, object]]:
+        """What the JUnit file says of the probes of the test."""
+        from pytest_gradhealth.reporting.junit import properties
+
+        return [p for record in self.recorded for p in properties(record.diagnosis, record.checks)]
+
+    def note_failure(self, report: pytest.TestReport, error: BaseException) -> None:
+        """Put on a report what a check of this package has failed the test with."""
+        from pytest_gradhealth.errors import GradientHealthError
+
+        text = str(error) if isinstance(error, GradientHealthError) else self.failed_for
+        text = text.encode("utf-8", "replace").decode()
+        if text:
+            setattr(report, MESSAGE, text)
+            diagnosis = getattr(error, "diagnosis", None)
+            for record in self.recorded:
+                if diagnosis is not None and record.diagnosis.profiles is diagnosis.profiles:
+                    record.message = text
+        self.failed_for = ""
+
+    def hand_over(self, report: pytest.TestReport, *, everything: bool) -> None:
+        """Put what was recorded on the test's last report; nothing of it is left for a rerun.
+
+        If not everything is wanted, only what was checked against baselines and what warns.
+        """
+        if any(not record.checks and not record.of_fixture for record in self.recorded):
+            setattr(report, UNCHECKED, True)
+        records = [r for r in self.recorded if everything or r.checks]
+        if records:
+            setattr(report, CARRIED, [carried(record) for record in records])
+        self.recorded.clear()
+
+    def _record_of(self, diagnosis: Diagnosis) -> Recorded:
+        for record in self.recorded:
+            if record.diagnosis.profiles is diagnosis.profiles:
+                return record
+        self.recorded.append(Recorded(diagnosis))
+        return self.recorded[-1]

@@ -1,0 +1,253 @@
+"""The options of the plugin: settings and those of a whole run, from command line and ini file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from pytest_gradhealth.config.options import OPTIONS
+
+if TYPE_CHECKING:
+    from pytest_gradhealth.config.settings import Settings
+
+BASE_SETTINGS = pytest.StashKey["Settings"]()
+#: What `--gradhealth-fail-on` may name, in the order in which it is listed.
+FAILING = ("regression", "missing", "stale", "warning")
+#: The reports that are files.
+FILES = {
+    "json": "a JSON report",
+    "html": "an HTML report",
+    "markdown": "a Markdown report (appended to the file, as for a CI summary)",
+    "sarif": "a SARIF 2.1.0 report",
+}
+#: The folder of the baselines, beside each test module.
+FOLDER = "__gradhealth__"
+_OPTIONS = pytest.StashKey["RunOptions"]()
+
+
+# Not a dataclass: to make one of those takes longer than all else in this file.
+class RunOptions(NamedTuple):
+    """What the command line and the ini file say of a run.
+
+    `compare` is the JSON report of another run; `fail_on` says what fails; `files` are the
+    reports to write, by kind.
+    """
+
+    folder: str
+    update: bool
+    prune: bool
+    compare: Path | None
+    fail_on: frozenset[str]
+    files: Mapping[str, Path]
+
+
+def add_options(parser: pytest.Parser, group: pytest.OptionGroup) -> None:
+    """Add the options; every default is None, so that the ini file is heard."""
+    group.addoption(
+        "--gradhealth-update",
+        action="store_true",
+        default=None,
+        dest="gradhealth_update",
+        help="write new and changed baselines of the tests that pass",
+    )
+    group.addoption(
+        "--gradhealth-prune",
+        action="store_true",
+        default=None,
+        dest="gradhealth_prune",
+        help="remove baselines that no test has any more, after a complete run without failures",
+    )
+    group.addoption(
+        "--gradhealth-compare",
+        default=None,
+        dest="gradhealth_compare",
+        metavar="OLD.json",
+        help="compare every probe with that of another run, from its --gradhealth-json",
+    )
+    for kind, what in FILES.items():
+        group.addoption(
+            f"--gradhealth-{kind}",
+            default=None,
+            dest=f"gradhealth_{kind}",
+            metavar="PATH",
+            help=f"write {what} of all probes",
+        )
+    text = f"what fails the run, of {', '.join(FAILING)}, separated by commas, or none"
+    default = "(default: regression, in CI also missing)"
+    group.addoption(
+        "--gradhealth-fail-on",
+        default=None,
+        dest="gradhealth_fail_on",
+        metavar="WHAT",
+        help=f"{text} {default}",
+    )
+    parser.addini("gradhealth_fail_on", f"{text} {default}", "args")
+    where = f"name of the folder of baselines beside each test module (default: {FOLDER})"
+    group.addoption(
+        "--gradhealth-baseline-dir",
+        default=None,
+        dest="gradhealth_baseline_dir",
+        metavar="NAME",
+        help=where,
+    )
+    parser.addini("gradhealth_baseline_dir", where, "string", default=None)
+
+
+def run_options(config: pytest.Config) -> RunOptions:
+    """Read the options of a run once; raises UsageError that names the source."""
+    options = config.stash.get(_OPTIONS, None)
+    if options is None:
+        options = config.stash[_OPTIONS] = RunOptions(
+            folder=_folder(config),
+            update=bool(config.getoption("gradhealth_update")),
+            prune=bool(config.getoption("gradhealth_prune")),
+            compare=_compared(config),
+            fail_on=_fail_on(config),
+            files=_files(config),
+        )
+    return options
+
+
+def from_command_line(config: pytest.Config) -> str:
+    """What the command line says of baselines, for a command that is to be typed."""
+    import shlex
+
+    folder = config.getoption("gradhealth_baseline_dir")
+    told = " --gradhealth-baseline" if config.getoption("gradhealth_baseline") else ""
+    return told + (f" --gradhealth-baseline-dir={shlex.quote(folder)}" if folder else "")
+
+
+def in_ci() -> bool:
+    """Whether this is a run of continuous integration, as its environment says."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+def shows_report(config: pytest.Config) -> bool:
+    """Whether the terminal's report is asked for; raises UsageError that names the source."""
+    try:
+        return bool(config.getoption("gradhealth_report") or config.getini("gradhealth_report"))
+    except (TypeError, ValueError, pytest.UsageError) as error:
+        file = config.inipath.name if config.inipath else "the ini file"
+        raise pytest.UsageError(f"gradhealth_report in {file}: {error}") from error
+
+
+def annotates() -> bool:
+    """Whether GitHub reads the output, which shows annotations at the lines of the tests."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
+def reports(config: pytest.Config) -> bool:
+    """Whether anybody wants all probes of the run."""
+    return shows_report(config) or annotates() or bool(run_options(config).files)
+
+
+def _files(config: pytest.Config) -> dict[str, Path]:
+    """The reports to write by kind; raises UsageError for paths that no file can be at."""
+    found: dict[str, Path] = {}
+    for kind in FILES:
+        given = config.getoption(f"gradhealth_{kind}")
+        if given is None:
+            continue
+        option = f"--gradhealth-{kind}={given}"
+        path = _path(config, given)
+        if not given.strip() or path.is_dir():
+            raise pytest.UsageError(f"{option} is a folder; give the name of a file in it")
+        folder = next((p for p in path.parents if p.exists()), path.parent)
+        if not folder.is_dir():
+            raise pytest.UsageError(f"{option}: {folder} is not a folder")
+        twin = next((other for other, theirs in found.items() if theirs == path), None)
+        if twin is not None:
+            raise pytest.UsageError(f"{option} is what --gradhealth-{twin} writes; name two files")
+        found[kind] = path
+    return found
+
+
+def _path(config: pytest.Config, given: str) -> Path:
+    """A path of the command line, from where pytest was started; "~" is the user's home."""
+    return config.invocation_params.dir / Path(given).expanduser()
+
+
+def _folder(config: pytest.Config) -> str:
+    given, source = _given(config, "baseline_dir")
+    if given is None:
+        return FOLDER
+    folder = str(given)
+    if not folder.strip() or Path(folder).is_absolute() or Path(folder).name != folder:
+        raise pytest.UsageError(
+            f"{source}: baseline_dir = {folder!r} is not the name of a folder, which is made beside"
+            " each test module"
+        )
+    return folder
+
+
+def _compared(config: pytest.Config) -> Path | None:
+    given = config.getoption("gradhealth_compare")
+    return None if given is None else _path(config, given)
+
+
+def _fail_on(config: pytest.Config) -> frozenset[str]:
+    given, source = _given(config, "fail_on")
+    if given is None:
+        return frozenset({"regression", "missing"} if in_ci() else {"regression"})
+    parts = [given] if isinstance(given, str) else given
+    names = [name.strip() for part in parts for name in str(part).split(",") if name.strip()]
+    unknown = [name for name in names if name not in (*FAILING, "none")]
+    if unknown or ("none" in names and len(names) > 1):
+        raise pytest.UsageError(
+            f"{source}: fail_on = {','.join(names)!r} is not none, or some of {', '.join(FAILING)}"
+        )
+    return frozenset(names) - {"none"}
+
+
+def _given(config: pytest.Config, name: str) -> tuple[str | Iterable[str] | None, str]:
+    """The value of the command line, else of the ini file, and the name of what it came from."""
+    value = config.getoption(f"gradhealth_{name}")
+    if value is not None:
+        return value, f"--gradhealth-{name.replace('_', '-')}"
+    file = config.inipath.name if config.inipath else "the ini file"
+    return config.getini(f"gradhealth_{name}") or None, f"gradhealth_{name} in {file}"
+
+
+def base_settings(config: pytest.Config) -> Settings:
+    """Return what command line and ini file say; raises UsageError that names the source."""
+    from pytest_gradhealth.config.settings import Settings
+    from pytest_gradhealth.errors import SettingError
+
+    settings = config.stash.get(BASE_SETTINGS, None)
+    if settings is None:
+        try:
+            from_ini = Settings().merged(*ini_values(config))
+            settings = from_ini.merged(*cli_values(config))
+        except SettingError as error:
+            raise pytest.UsageError(str(error)) from error
+        config.stash[BASE_SETTINGS] = settings
+    return settings
+
+
+def cli_values(config: pytest.Config) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings given on the command line, and the options that they came from."""
+    values = {option.name: config.getoption(option.key) for option in OPTIONS}
+    given = {name: value for name, value in values.items() if value is not None}
+    return given, {option.name: option.flag for option in OPTIONS}
+
+
+def ini_values(config: pytest.Config) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings given in the ini file, and the keys that they came from."""
+    file = config.inipath.name if config.inipath else "the ini file"
+    given, sources = {}, {}
+    for option in OPTIONS:
+        sources[option.name] = f"{option.key} in {file}"
+        try:
+            value = config.getini(option.key)
+        except (TypeError, ValueError, pytest.UsageError) as error:
+            where = sources[option.name]
+            raise pytest.UsageError(
+                f"{where}: {option.name} is not {option.expects} ({error})"
+            ) from error
+        if value not in (None, "", []):
+            given[option.name] = value
+    return given, sources

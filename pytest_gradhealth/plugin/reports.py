@@ -1,0 +1,126 @@
+"""The probes of a run, gathered from the test reports, for the reports at its end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import pytest
+
+from pytest_gradhealth.baseline.check import Check
+from pytest_gradhealth.distributed.rank import rank
+from pytest_gradhealth.plugin.baseline_session import Keeper
+from pytest_gradhealth.plugin.options import annotates, run_options, shows_report
+from pytest_gradhealth.plugin.transport import CARRIED, MESSAGE
+from pytest_gradhealth.reporting.files import render_file
+from pytest_gradhealth.reporting.run import Probe, Run, TestOutcome
+from pytest_gradhealth.reporting.sparkline import shown_by
+from pytest_gradhealth.reporting.terminal import report_lines
+from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.results.serialization import from_plain
+
+
+class Collector:
+    """The probes of a run, gathered where the reports arrive (the xdist controller, if any)."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.probes: list[Probe] = []
+        self._environment: dict[str, str] = {}
+        self._outcomes: dict[str, TestOutcome] = {}
+        self._messages: dict[str, str] = {}
+        self._written: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Read a test's probes off its last report, and how it ended off those before."""
+        self._note_outcome(report)
+        carried: Sequence[Mapping[str, Any]] = getattr(report, CARRIED, ())
+        file, line, _ = report.location
+        # What failed one of several probes is not said of the others.
+        own = any(data["message"] for data in carried)
+        for data in carried:
+            self._environment = self._environment or dict(data["environment"])
+            self.probes.append(
+                Probe(
+                    report.nodeid,
+                    self._outcomes[report.nodeid],
+                    Diagnosis.from_dict(data["diagnosis"]),
+                    tuple(from_plain(Check, check) for check in data["checks"]),
+                    data["message"] if own else self._messages.get(report.nodeid, ""),
+                    self._file(file),
+                    None if line is None else line + 1,
+                    data["of_fixture"],
+                )
+            )
+
+    def run(self) -> Run:
+        """Everything that was gathered."""
+        keeper = self.config.pluginmanager.get_plugin("gradhealth-keeper")
+        notes = tuple(keeper.notes) if isinstance(keeper, Keeper) else ()
+        return Run(tuple(self.probes), self._environment, notes)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Write the reports that are files, in the first process of a distributed run alone.
+
+        One that cannot be written fails the run. A run that never began has none: it would take
+        the place of an earlier one.
+        """
+        never = exitstatus == pytest.ExitCode.USAGE_ERROR
+        if never or rank() or self.config.getoption("collectonly", False):
+            return
+        for kind, path in run_options(self.config).files.items():
+            line = f"gradient health as {kind}: {_shown(path, self.config)}"
+            try:
+                render_file(kind, self.run(), path)
+            except OSError as error:
+                line += f" was not written ({error})"
+                session.exitstatus = exitstatus or pytest.ExitCode.TESTS_FAILED
+            self._written.append(line)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Write the report section, in the first process of a distributed run alone."""
+        if rank() or self.config.getoption("collectonly", False):
+            return
+        if shows_report(self.config):
+            verbose = self.config.getoption("verbose", 0) > 0
+            terminalreporter.section("gradient health")
+            width = terminalreporter._tw.fullwidth
+            levels = shown_by(terminalreporter._tw._file)
+            lines = report_lines(self.probes, width=width, verbose=verbose, levels=levels)
+            for text, markup in lines:
+                terminalreporter.write_line(text, **markup)
+        if annotates():
+            from pytest_gradhealth.reporting.github import workflow_commands
+
+            for line in workflow_commands(self.run()):
+                terminalreporter.write_line(line)
+        for line in self._written:
+            terminalreporter.write_line(line)
+
+    def _file(self, file: str) -> str:
+        """The file of a test from the top of the checkout, where GitHub looks for it."""
+        path, top = self.config.rootpath / file, os.environ.get("GITHUB_WORKSPACE", "")
+        if top and path.is_relative_to(top):
+            file = os.path.relpath(path, top)
+        return file.replace(os.sep, "/")
+
+    def _note_outcome(self, report: pytest.TestReport) -> None:
+        test, when = report.nodeid, report.when
+        outcome: str = report.outcome
+        if hasattr(report, "wasxfail"):
+            outcome = "xfailed" if report.skipped else "xpassed"
+        elif report.failed and when != "call":
+            outcome = "error"
+        if when == "setup" and test in self._outcomes:  # it is run again
+            self.probes = [probe for probe in self.probes if probe.test != test]
+        if when == "setup" or outcome != "passed":
+            self._outcomes[test] = cast("TestOutcome", outcome)
+            before = "" if when == "setup" else self._messages.get(test, "")
+            self._messages[test] = getattr(report, MESSAGE, "") or before
+
+
+def _shown(path: os.PathLike[str], config: pytest.Config) -> str:
+    shown = os.path.relpath(path, config.invocation_params.dir)
+    return (os.fspath(path) if shown.startswith("..") else shown).replace(os.sep, "/")

@@ -1,0 +1,115 @@
+"""Probes that several assertions share: the same model and batch are measured once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pytest_gradhealth.config.options import JUDGEMENT
+from pytest_gradhealth.config.settings import Settings, check_codes, is_selected
+from pytest_gradhealth.distributed.team import anywhere
+from pytest_gradhealth.isolation.fingerprint import Fingerprint, fingerprint
+from pytest_gradhealth.probing.case import Case
+from pytest_gradhealth.probing.judge import judge_again
+from pytest_gradhealth.probing.probe import Origin, diagnose
+from pytest_gradhealth.probing.thresholds import limits_of
+from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.rules import Rule
+from pytest_gradhealth.tensors.trees import tensors
+
+
+@dataclass
+class ProbeCache:
+    """The probes of one test; keeps their models and batches alive as long as it lives."""
+
+    _known: list[tuple[Case, Settings, Fingerprint, Diagnosis]] = field(default_factory=list)
+
+    def diagnose(
+        self, case: Case, settings: Settings, rules: Sequence[Rule], base_seed: int
+    ) -> Diagnosis:
+        """Return the diagnosis of a case, from an earlier probe if nothing has changed since.
+
+        Other limits are applied to what was measured; a failure that no second look has confirmed
+        costs a new probe.
+        """
+        measuring = _measuring(settings)
+        known_already = self._known_already(case, settings, rules, measuring)
+        if not anywhere(case.model, known_already is None) and known_already is not None:
+            return known_already
+        fresh = diagnose(case, settings, rules, base_seed)
+        # Taken now: a probe leaves the values of buffers alone, but not their version counters.
+        self._known.insert(0, (case, measuring, fingerprint(*_watched(case)), fresh))
+        return fresh
+
+    def _known_already(
+        self, case: Case, settings: Settings, rules: Sequence[Rule], measuring: Settings
+    ) -> Diagnosis | None:
+        state: Fingerprint | None = None
+        for known, theirs, their_state, diagnosis in self._known:
+            if not _is_same(known, case) or theirs != measuring:
+                continue
+            state = state or fingerprint(*_watched(case))
+            if state == their_state:
+                again, unconfirmed = judged(diagnosis, settings, rules)
+                if not unconfirmed or not settings.confirm_steps:
+                    return again
+        return None
+
+
+def judged(
+    diagnosis: Diagnosis, settings: Settings, rules: Sequence[Rule]
+) -> tuple[Diagnosis, bool]:
+    """Judge a diagnosis with other settings; say whether a failure is left unconfirmed."""
+    check_codes(settings, [rule.code for rule in rules])
+    chosen = tuple(rule for rule in rules if is_selected(rule.code, settings))
+    if isinstance(diagnosis.origin, Origin):
+        judgement = {name: getattr(settings, name) for name in JUDGEMENT}
+        theirs = replace(diagnosis.origin.settings, **judgement, sources=settings.sources)
+        origin = replace(diagnosis.origin, settings=theirs, rules=chosen)
+        diagnosis = replace(diagnosis, origin=origin, treatments=())
+    return judge_again(
+        diagnosis, chosen, limits_of(settings, sgd=diagnosis.sgd, eps=diagnosis.limits.get("eps"))
+    )
+
+
+def _watched(case: Case) -> tuple[list[nn.Module], list[Tensor], Optimizer | None]:
+    """What a later probe of the case would depend on: modules, batch and optimizer."""
+    modules = [m for m in (case.model, case.loss) if isinstance(m, nn.Module)]
+    optimizer = case.optimizer if isinstance(case.optimizer, Optimizer) else None
+    return modules, list(tensors((case.inputs, case.targets))), optimizer
+
+
+def _measuring(settings: Settings) -> Settings:
+    neutral = {name: getattr(Settings(), name) for name in JUDGEMENT}
+    return replace(settings, **neutral, sources={})
+
+
+def _is_same(one: Case, other: Case) -> bool:
+    return (
+        one.model is other.model
+        and one.loss is other.loss
+        and one.optimizer is other.optimizer
+        and one.step == other.step
+        and one.dependency == other.dependency
+        and one.loss_scale is other.loss_scale
+        and one.precision == other.precision
+        and _is_same_tree(one.inputs, other.inputs)
+        and _is_same_tree(one.targets, other.targets)
+    )
+
+
+def _is_same_tree(one: Any, other: Any) -> bool:
+    """Whether two nested values hold the very same tensors in the same places."""
+    if one is other:
+        return True
+    if type(one) is not type(other) or isinstance(one, Tensor):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(_is_same_tree(one[k], other[k]) for k in one)
+    if isinstance(one, (tuple, list)):
+        return len(one) == len(other) and all(map(_is_same_tree, one, other))
+    return bool(isinstance(one, (int, float, str, bool, type(None))) and one == other)

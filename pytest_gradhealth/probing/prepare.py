@@ -1,0 +1,193 @@
+"""From what the caller handed over to a model on a device, ready to be looked at."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from pytest_gradhealth.config.settings import Settings
+from pytest_gradhealth.distributed.support import check_shared
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.isolation.isolate import isolated
+from pytest_gradhealth.isolation.random_state import seed_everything
+from pytest_gradhealth.measure.precision import declared_scale
+from pytest_gradhealth.probing.case import Case
+from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.subject.lightning import is_lightning, training_batch
+from pytest_gradhealth.subject.step import Step
+from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.tensors.devices import choose_device, device_of, has_accelerator
+from pytest_gradhealth.tensors.modules import class_name, is_ddp, is_sharded
+from pytest_gradhealth.training.copies import copied
+from pytest_gradhealth.training.optimizers import (
+    Kind,
+    OptimizerLike,
+    check_belongs,
+    configured_optimizer,
+    kind_of,
+    needs_building,
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A model under one seed, ready to be looked at, and the optimizer for its confirm steps.
+
+    `makes_steps` says whether the training step was declared, and is to be judged.
+    """
+
+    subject: Subject
+    optimizer: OptimizerLike | None
+    kind: Kind
+    seed: int
+    makes_steps: bool = False
+
+
+def prepare(case: Case, settings: Settings, seed: int) -> Trial:
+    """Build or take the model, on the device to probe on."""
+    assert not isinstance(case.model, Diagnosis)
+    model = (
+        case.model
+        if isinstance(case.model, nn.Module)
+        else _built(case.model, seed, settings.device)
+    )
+    model = getattr(model, "_orig_mod", model)
+    check_model(model)
+    check_shared(model, is_factory=case.is_factory, declared=_declared(case))
+    shared = is_ddp(model)
+    model = model.get_submodule("module") if shared else model
+    check_belongs(case.optimizer, model)
+    case = _as_lightning_does(case, model)
+    kind = _kind(case, model)
+    in_place = is_sharded(model)
+    device = device_of(model) if (shared or in_place) and settings.device == "auto" else None
+    device = device or choose_device(settings.device, model, settings.source("device"))
+    step, decay = (Step(), {}) if case.step is None else (case.step, kind.decay)
+    subject = Subject(
+        model,
+        case.inputs,
+        case.targets,
+        case.loss,
+        device,
+        step,
+        decay,
+        dependency=case.dependency,
+        loss_scale=declared_scale(case.precision, case.loss_scale),
+    )
+    on_device = all(m is None or m.type == device.type for m in map(device_of, subject.modules))
+    if in_place and not (on_device and (device.type == "cpu" or device_of(model) == device)):
+        raise ProbeError(
+            f"{class_name(model)} is sharded on {device_of(model)} and cannot be moved to"
+            f" {device}; pass device='auto' to probe it where it is"
+        )
+    # The reducer hangs on the parameters of a wrapped model, and would count our backwards.
+    if not shared and on_device and (device.type == "cpu" or device_of(model) == device):
+        return Trial(subject, case.optimizer, kind, seed, case.step is not None)
+    with isolated(subject.modules, device):
+        twin, optimizer = copied(subject, case.optimizer, device)
+    return Trial(twin, optimizer, kind, seed, case.step is not None)
+
+
+def _kind(case: Case, model: nn.Module) -> Kind:
+    """Tell the kind of the optimizer, isolated where that runs code of the caller's."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not needs_building(case.optimizer):
+        return kind_of(case.optimizer, trained)
+    with isolated([model], torch.device("cpu")):
+        return kind_of(case.optimizer, trained)
+
+
+def _as_lightning_does(case: Case, model: nn.Module) -> Case:
+    """Let a Lightning module make the loss and the optimizer that the caller has not given."""
+    if not is_lightning(model):
+        return case
+    if case.loss is None:
+        case = replace(case, inputs=training_batch(model, case.inputs, case.targets), targets=None)
+    if case.optimizer is None:
+        with isolated([model], torch.device("cpu")):
+            case = replace(case, optimizer=configured_optimizer(model))
+    return case
+
+
+def _built(factory: Callable[[], nn.Module], seed: int, wanted: str) -> nn.Module:
+    """Call a factory with random numbers from `seed`, also those of an accelerator in use."""
+    accelerator = torch.accelerator.current_accelerator() if has_accelerator() else None
+    device = torch.device("cpu") if accelerator is None or wanted == "cpu" else accelerator
+    with isolated([], device):
+        seed_everything(seed, device)
+        try:
+            model = factory()
+        except Exception as error:
+            name = getattr(factory, "__name__", type(factory).__name__)
+            raise ProbeError(
+                f"the model factory {name} raised {type(error).__name__}: {error}; a factory is"
+                " called without arguments, for example lambda: Net(width=64)"
+            ) from error
+    if not isinstance(model, nn.Module):
+        raise ProbeError(
+            f"the model factory returned a {type(model).__name__}, not a torch.nn.Module"
+        )
+    return model
+
+
+def _declared(case: Case) -> list[str]:
+    """What was asked for beyond a plain look, by name."""
+    named = {
+        "dependency": case.dependency,
+        "precision": case.precision,
+        "regularizer": None if case.step is None else case.step.regularizer,
+    }
+    return [name for name, value in named.items() if value is not None]
+
+
+def check_model(model: nn.Module) -> None:
+    """Raise ProbeError for a model that cannot get a gradient as it is."""
+    try:
+        modules = list(model.modules())
+    except RecursionError as error:
+        raise ProbeError(
+            f"{type(model).__name__} nests its modules too deeply for Python's recursion limit"
+            f" ({sys.getrecursionlimit()}); raise it with sys.setrecursionlimit(...), or nest less"
+        ) from error
+    if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
+        raise ProbeError(
+            f"{type(model).__name__} holds a ScriptModule, which takes no hooks; pass the model as"
+            " it was before torch.jit.script or torch.jit.trace"
+        )
+    parameters = dict(model.named_parameters())
+    tensors = [*parameters.items(), *model.named_buffers()]
+    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
+    if lazy:
+        kind = "parameter" if lazy[0] in parameters else "buffer"
+        raise ProbeError(
+            f"{lazy[0]} is a lazy {kind} without a shape; call the model once on a batch"
+            " before the probe"
+        )
+    empty = [name for name, tensor in tensors if tensor.is_meta]
+    if empty:
+        raise ProbeError(
+            f"{empty[0]} is on the meta device and holds no numbers; materialise the model first,"
+            " for example with model.to_empty(device='cpu') and its initialisation"
+        )
+    frozen_for_good = [name for name, p in parameters.items() if p.is_inference()]
+    if frozen_for_good:
+        raise ProbeError(
+            f"{frozen_for_good[0]} was made in inference mode and can never get a gradient; build"
+            " the model outside torch.inference_mode()"
+        )
+    if not parameters:
+        raise ProbeError(
+            f"{type(model).__name__} has no parameters, so there is no gradient to check; layers"
+            " and parameters in plain lists or dicts are not registered: keep them in nn.ModuleList"
+            " or nn.ParameterList"
+        )
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise ProbeError(
+            f"no parameter of {type(model).__name__} requires grad; call"
+            " model.requires_grad_(True), or pass the model before it is frozen"
+        )

@@ -1,0 +1,186 @@
+"""From a model and a batch to a verdict, under as many seeds as it takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from pytest_gradhealth.config.settings import Settings, check_codes, is_selected
+from pytest_gradhealth.distributed.team import agreed
+from pytest_gradhealth.probing.case import Case, ModelLike, check_case
+from pytest_gradhealth.probing.eval_mode import as_trained
+from pytest_gradhealth.probing.examine import examine
+from pytest_gradhealth.probing.judge import with_news
+from pytest_gradhealth.probing.prepare import Trial, prepare
+from pytest_gradhealth.probing.thresholds import leaves_doubt, limits_of
+from pytest_gradhealth.results.diagnosis import RANK, Diagnosis, Finding, Limit, verdict_of
+from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules import Rule, built_in_rules
+from pytest_gradhealth.subject.loss import Loss
+from pytest_gradhealth.subject.step import Clip, Regularizer, Step
+from pytest_gradhealth.tensors.modules import class_name
+from pytest_gradhealth.training.optimizers import OptimizerLike
+
+#: How many seeds are tried at most where one leaves doubt.
+MOST_SEEDS = 5
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a diagnosis was made of, for whoever wants to try something on it.
+
+    `rank` is the process it was made in, where several share the model; `talks` says whether that
+    one waits for the others in its forward.
+    """
+
+    case: Case
+    settings: Settings
+    rules: tuple[Rule, ...]
+    rank: int | None = None
+    talks: bool = False
+
+
+def declared_step(clip: Clip | None, regularizer: Regularizer | None) -> Step | None:
+    """The training step, None if nothing of it was declared."""
+    return None if clip is None and regularizer is None else Step(clip, regularizer)
+
+
+def probe(
+    model: ModelLike,
+    inputs: Any,
+    targets: Any = None,
+    *,
+    loss: Loss | None = None,
+    optimizer: OptimizerLike | None = None,
+    clip: Clip | None = None,
+    regularizer: Regularizer | None = None,
+    dependency: int | None = None,
+    precision: str | torch.dtype | None = None,
+    loss_scale: Any = None,
+    device: str | torch.device | None = None,
+    seeds: int | Sequence[int] | None = None,
+    confirm_steps: int = 5,
+    min_ratio: float | None = None,
+    max_ratio: float | None = None,
+    warn_min_ratio: float | None = None,
+    warn_max_ratio: float | None = None,
+    max_update: float | None = None,
+    max_penalty: float | None = None,
+    max_output: float | None = None,
+    min_spread: float | None = None,
+    max_dead: float | None = None,
+    max_saturated: float | None = None,
+    max_underflow: float | None = None,
+    select: Sequence[str] | None = None,
+    ignore: Sequence[str] | None = None,
+    rules: Sequence[Rule] = (),
+) -> Diagnosis:
+    """Measure the gradient from the loss back to the first layer and judge it.
+
+    `model`: a module, or a factory that builds one (then more seeds are tried where one does not
+    decide). `inputs`: what the model is called with; a tuple is spread over its arguments, a
+    mapping over its keywords. `loss(outputs, targets)`; without it the model's own loss is used,
+    else a fixed random cotangent of unit norm. `optimizer`: a class, a factory over parameters, or
+    an instance (which is never stepped); it sets the limits and makes the confirm steps (default
+    Adam, lr 1e-3). `clip` (a gradient norm, or a function of the parameters) and `regularizer` (a
+    function of the model) complete the training step; with one of them a few steps are made on a
+    copy and judged too. `dependency`: how many steps back in time the gradient of a recurrent model
+    has to reach (GH102). `precision`: "float16" or "bfloat16", for a forecast of what that flushes
+    (GH501) where the loss is multiplied by `loss_scale`, a number or a GradScaler. `device`:
+    "auto", or a device. `seeds`: how many, or which. `confirm_steps`: 5; with 0 a failing first
+    look stands. The ratios are limits on the gradient's L2 norm, first layer over last;
+    `max_update` on a step's change of a weight over the weight; `max_penalty` on the gradient of
+    the penalty over that of the loss; `max_output` on the RMS of the outputs, `min_spread` on how
+    far they differ over the batch; `max_dead` and `max_saturated` on shares of a layer's units;
+    `max_underflow` on the flushed share of a layer's gradient. `rules` come on top of the package's
+    own.
+
+    Model, batch, random numbers and modes are left as they were. Raises ProbeError for what cannot
+    be probed.
+    """
+    settings = Settings().merged(
+        {
+            "device": None if device is None else str(device),
+            "seeds": seeds,
+            "confirm_steps": confirm_steps,
+            "min_ratio": min_ratio,
+            "max_ratio": max_ratio,
+            "warn_min_ratio": warn_min_ratio,
+            "warn_max_ratio": warn_max_ratio,
+            "max_update": max_update,
+            "max_penalty": max_penalty,
+            "max_output": max_output,
+            "min_spread": min_spread,
+            "max_dead": max_dead,
+            "max_saturated": max_saturated,
+            "max_underflow": max_underflow,
+            "select": select,
+            "ignore": ignore,
+        },
+        "the call",
+    )
+    step = declared_step(clip, regularizer)
+    case = Case(model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale)
+    return agreed(model, lambda: diagnose(case, settings, (*built_in_rules(), *rules)))
+
+
+def diagnose(
+    case: Case, settings: Settings, rules: Sequence[Rule], base_seed: int = 0
+) -> Diagnosis:
+    """Probe a case under as many seeds as it takes and apply the selected rules."""
+    started = time.perf_counter()
+    check_codes(settings, [rule.code for rule in rules])
+    chosen = [rule for rule in rules if is_selected(rule.code, settings)]
+    check_case(case)
+    profiles: list[GradientProfile] = []
+    findings: list[Finding] = []
+    for seed in _seeds(case, settings, base_seed):
+        trial = prepare(case, settings, seed)
+        limits = limits_of(settings, sgd=trial.kind.sgd, eps=_eps(trial))
+        examination = partial(examine, trial, settings.confirm_steps, chosen, limits)
+        looks, found = as_trained(trial.subject, examination)
+        profiles += looks
+        findings = with_news(findings, found)
+        if verdict_of(findings) == "failure" or not _goes_on(case, settings, looks[0], limits):
+            break
+    return Diagnosis(
+        model=class_name(trial.subject.model),
+        verdict=verdict_of(findings),
+        findings=tuple(sorted(findings, key=lambda finding: RANK[finding.severity])),
+        profiles=tuple(profiles),
+        device=str(trial.subject.device),
+        optimizer=str(trial.kind),
+        sgd=trial.kind.sgd,
+        confirm_steps=settings.confirm_steps,
+        limits=limits,
+        milliseconds=1e3 * (time.perf_counter() - started),
+        origin=Origin(case, settings, tuple(chosen)),
+    )
+
+
+def _eps(trial: Trial) -> Limit | None:
+    """The eps of an optimizer that the caller has declared, where it has one."""
+    eps = trial.kind.eps
+    return None if trial.optimizer is None or not eps else Limit(eps, f"eps of {trial.kind.name}")
+
+
+def _seeds(case: Case, settings: Settings, base: int) -> Iterator[int]:
+    """The seeds to try, in order; a built model is what it is under one."""
+    if isinstance(settings.seeds, tuple):
+        yield from settings.seeds if case.is_factory else settings.seeds[:1]
+    elif case.is_factory:
+        yield from range(base, base + (settings.seeds or MOST_SEEDS))
+    else:
+        yield base
+
+
+def _goes_on(
+    case: Case, settings: Settings, first: GradientProfile, limits: Mapping[str, Limit]
+) -> bool:
+    """Whether another seed is worth its time: asked for, or this one leaves doubt."""
+    return case.is_factory and (settings.seeds is not None or leaves_doubt(first, limits))

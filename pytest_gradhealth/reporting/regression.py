@@ -1,0 +1,160 @@
+"""The words of a check that fails: what was, what is, where, and what to type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytest_gradhealth.baseline.alignment import Pair
+from pytest_gradhealth.baseline.check import Check
+from pytest_gradhealth.baseline.comparison import PathComparison, most_changed
+from pytest_gradhealth.baseline.entry import KeptPath
+from pytest_gradhealth.formatting import (
+    MOST_ROWS,
+    columns,
+    count,
+    factor,
+    listing,
+    printable,
+    shortened,
+)
+from pytest_gradhealth.reporting.message import headline
+from pytest_gradhealth.results.diagnosis import Diagnosis
+
+#: Changes that are spelled out.
+MOST_CHANGES = 3
+#: Characters of a change that are shown, however long the names in it.
+LONGEST_LINE = 400
+
+
+def regression(
+    check: Check,
+    diagnosis: Diagnosis,
+    *,
+    rerun: str = "",
+    compared: str = "",
+    verbose: bool = False,
+) -> str:
+    """Return the message for a model that is worse than its baseline.
+
+    `rerun` is the command that runs the test alone. `compared` is the option that compares with the
+    report of another run, if that is the baseline: no update of this one changes it.
+    """
+    changes = check.comparison.worse
+    lines = [f"{shortened(c.message, LONGEST_LINE)} [regression]" for c in changes[:MOST_CHANGES]]
+    if len(changes) > MOST_CHANGES:
+        lines.append(f"and {count(len(changes) - MOST_CHANGES, 'more change')}")
+    if any(change.kind == "verdict" for change in changes):
+        failures = [f for f in diagnosis.findings if f.severity == "failure"]
+        lines[1:1] = [f"  {line}" for line in headline(diagnosis, failures).splitlines()]
+    blocks = ["\n".join(lines), _setting(check, diagnosis.model)]
+    path = _worst(check)
+    if path is not None:
+        blocks.append(comparison_table(path, verbose=verbose))
+    blocks.append(_next(compared, rerun) if compared else _accept(check, rerun))
+    return "\n\n".join(block for block in blocks if block)
+
+
+def missing(check: Check, *, rerun: str) -> str:
+    """Return the message for a check without a baseline."""
+    return (
+        f"no baseline for {printable(check.key)} in {printable(check.file)}\n\n"
+        f"next:   {printable(rerun)} --gradhealth-update\n"
+        "        (writes it; commit the file)"
+    )
+
+
+def comparison_table(path: PathComparison, *, verbose: bool = False) -> str:
+    """Two paths side by side, first layer on top; ">" marks the step that has changed most.
+
+    The factors are those on the way up from the row below.
+    """
+    marked = most_changed(path)
+    at = path.pairs.index(marked[0]) if marked else 0
+    shown = _around(at, len(path.pairs), verbose)
+    rows: list[list[str]] = []
+    following = 0
+    for index in [*shown, len(path.pairs)]:
+        if index > following:
+            rows.append(["", f"... {index - following} more", "", "", ""])
+        if index < len(path.pairs):
+            rows.append(_row(path, path.pairs[index], marked))
+        following = index + 1
+    names = ["", "layer", "", "step before", "step now"]
+    return columns(rows, names, "lllrr")
+
+
+def _around(focus: int, total: int, verbose: bool) -> Sequence[int]:
+    if verbose or total <= MOST_ROWS:
+        return range(total)
+    near = range(max(0, focus - 3), min(total, focus + 4))
+    return sorted({0, 1, *near, total - 2, total - 1})
+
+
+def _row(path: PathComparison, pair: Pair, marked: Sequence[Pair]) -> list[str]:
+    here = None if pair.after is None else path.after.points[pair.after]
+    there = None if pair.before is None else path.before.points[pair.before]
+    point = here or there
+    assert point is not None
+    note = ""
+    if there is None:
+        note = "new"
+    elif here is None:
+        note = "gone"
+    elif here.layer != there.layer:
+        note = f"was {shortened(there.layer, 18)}"
+    elif here.type != there.type:
+        note = f"was {shortened(there.type, 18)}"
+    return [
+        ">" if marked and pair == marked[0] else "",
+        f"{shortened(point.layer, 24)} ({shortened(point.type, 18)})",
+        note,
+        "" if pair.before is None else _step(path.before, pair.before),
+        "" if pair.after is None else _step(path.after, pair.after),
+    ]
+
+
+def _step(path: KeptPath, index: int) -> str:
+    if index + 1 == len(path.points):
+        return ""
+    here, near = path.points[index].norm, path.points[index + 1].norm
+    return factor(0.0 if here == near else here - near)
+
+
+def _setting(check: Check, model: str) -> str:
+    line = f"{shortened(model, 40)} against {printable(check.key)} in {printable(check.file)}"
+    before, now = (check.before or check.entry).environment, check.entry.environment
+    other = [
+        f"{name} {shortened(before[name], 40)} (now {shortened(now[name], 40)})"
+        for name in now
+        if name in before and before[name] != now[name]
+    ]
+    return line + (f"\nmeasured with {', '.join(other)}" if other else "")
+
+
+def _worst(check: Check) -> PathComparison | None:
+    for change in check.comparison.worse:
+        for path in check.comparison.paths:
+            layers = {point.layer for point in path.after.points}
+            if change.layer in layers:
+                return path
+    return next(iter(check.comparison.paths), None)
+
+
+def _accept(check: Check, rerun: str) -> str:
+    if not rerun:
+        return ""
+    return (
+        f"accept: {printable(rerun)} --gradhealth-update\n"
+        f"        (if this is meant to be; commit the change of {printable(check.file)})"
+    )
+
+
+def _next(compared: str, rerun: str) -> str:
+    if not rerun:
+        return ""
+    return f"next:   {printable(rerun)} {printable(compared)} -v\n        (shows all layers)"
+
+
+def listed(keys: Sequence[str]) -> str:
+    """The first few keys, and how many more there are."""
+    return listing([shortened(key, 60) for key in keys])

@@ -1,0 +1,84 @@
+"""What came of the remedies that were tried, as a table and as code to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pytest_gradhealth.formatting import columns, hanging, number, printable
+from pytest_gradhealth.reporting.tables import COMPARED
+from pytest_gradhealth.results.diagnosis import Diagnosis, Measure, Treatment
+
+#: Cured remedies whose code is shown without -v.
+MOST_CODES = 3
+
+
+def treatment_blocks(diagnosis: Diagnosis, *, verbose: bool, width: int) -> list[str]:
+    """What was tried on copies, as a table, and the code of what cured them."""
+    treatments = diagnosis.treatments
+    if not treatments:
+        return []
+    table = treatments_table(treatments)
+    blocks = []
+    if table:
+        title = f"tried on copies, trained with {diagnosis.optimizer} on this batch:"
+        blocks += [title, table]
+    blocks.append("\n".join(_reasons(treatments, width)))
+    cured = [treatment for treatment in treatments if treatment.outcome == "cured"]
+    shown = cured if verbose else _best_of_families(cured)[:MOST_CODES]
+    for place, treatment in enumerate(shown):
+        lead = "write" if place == 0 else "or"
+        code = "\n".join(f"    {printable(line)}" for line in treatment.code.splitlines())
+        blocks.append(f"{lead} ({printable(treatment.remedy)}):\n{code}")
+    if len(shown) < len(cured):
+        others = ", ".join(printable(t.remedy) for t in cured if t not in shown)
+        blocks.append(hanging("more", f"-v shows the code of {others} as well", width))
+    if table and not cured:
+        blocks.append("no remedy cured it: change more than one thing, or the architecture")
+    return blocks
+
+
+def _best_of_families(treatments: Sequence[Treatment]) -> list[Treatment]:
+    found: dict[str, Treatment] = {}
+    for treatment in treatments:
+        found.setdefault(treatment.family or treatment.remedy, treatment)
+    return list(found.values())
+
+
+def _reasons(treatments: Sequence[Treatment], width: int) -> Iterator[str]:
+    """Why, where the numbers do not say so; remedies with the same reason share a line."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for treatment in treatments:
+        lead = {"cannot": "cannot", "not tried": "untried"}.get(treatment.outcome, "note")
+        if treatment.reason:
+            by_reason.setdefault((lead, treatment.reason), []).append(treatment.remedy)
+    for (lead, reason), names in by_reason.items():
+        yield hanging(lead, f"{', '.join(names)}: {reason}", width)
+
+
+def treatments_table(treatments: Sequence[Treatment]) -> str:
+    """Return what was tried as a table, an unchanged copy on top, the best first.
+
+    What could not be applied or was not tried is left out.
+    """
+    tried = [treatment for treatment in treatments if treatment.after is not None]
+    if not tried:
+        return ""
+    before = treatments[0].before
+    compared, form = COMPARED.get(treatments[0].rule, ("ratio", "x{}"))
+    rows = [["(as it is)", "", _value(before, form), *_training(before)]]
+    for treatment in tried:
+        assert treatment.after is not None
+        after = treatment.after
+        rows.append([treatment.remedy, treatment.outcome, _value(after, form), *_training(after)])
+    names = ["remedy", "outcome", compared, "loss", "steps"]
+    return columns(rows, names, "llrlr")
+
+
+def _value(measure: Measure, form: str) -> str:
+    return "" if measure.value is None else form.format(number(measure.value))
+
+
+def _training(measure: Measure) -> tuple[str, str]:
+    if measure.start is None or measure.end is None:
+        return "", ""
+    return f"{number(measure.start)} -> {number(measure.end)}", str(measure.steps)

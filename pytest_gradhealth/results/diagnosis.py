@@ -1,0 +1,201 @@
+"""What was found in the looks at a model, what was tried on it, and the verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pytest_gradhealth.results.path import GradientPath
+from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.results.serialization import LIVE, from_plain, to_plain
+
+Severity = Literal["failure", "warning", "info"]
+Verdict = Literal["healthy", "warning", "failure"]
+
+#: What came of a remedy: the failed rule passes and the loss falls; part of that, or none of it; it
+#: could not be applied; there was no time for it.
+Outcome = Literal["cured", "better", "no effect", "worse", "cannot", "not tried"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A threshold and where it came from ("default", "the call", ...)."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one rule found: `value` was measured at `layer`, against `limit` from `limit_source`.
+
+    `value` and `limit` are ratios, not decades; both are None where a rule compares nothing.
+    `path` is the index of the gradient path in the profile of the seed that shows it.
+    """
+
+    code: str
+    rule: str
+    severity: Severity
+    layer: str
+    message: str
+    value: float | None = None
+    limit: float | None = None
+    limit_source: str = ""
+    seed: int | None = None
+    path: int | None = None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a model, or a copy with a remedy, did.
+
+    `value` is what the failed rule compares with its limit (a ratio; None where it compares
+    nothing), `start` and `end` the loss at the first and the last of `steps` training steps.
+    """
+
+    value: float | None = None
+    start: float | None = None
+    end: float | None = None
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """One remedy, tried on a copy: what came of it, and the code that does the same.
+
+    `rule` is the code of the failed rule whose value is compared. `before` was measured on an
+    unchanged copy, `after` on the changed one (None if it was not tried or could not be applied).
+    `reason` says why, where the numbers do not; `family` is the kind of remedy.
+    """
+
+    remedy: str
+    outcome: Outcome
+    rule: str
+    before: Measure
+    after: Measure | None = None
+    code: str = ""
+    reason: str = ""
+    family: str = ""
+
+
+RANK: Mapping[str, int] = {"failure": 0, "warning": 1, "info": 2}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The verdict on one model and batch, with everything it rests on.
+
+    `profiles` holds one look per seed, and a second look after the confirm steps where the first
+    would have failed. `findings` are sorted worst first. `sgd` says whether the default limits are
+    those for SGD. `treatments` are the remedies that were tried, best first. `origin` is what was
+    diagnosed, which remedies are tried on: it stays in this process. Printing a diagnosis gives the
+    table and the words of a failure message.
+    """
+
+    model: str
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    profiles: tuple[GradientProfile, ...]
+    device: str = "cpu"
+    optimizer: str = "Adam(lr=0.001)"
+    sgd: bool = False
+    confirm_steps: int = 5
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    milliseconds: float = 0.0
+    treatments: tuple[Treatment, ...] = ()
+    version: int = 1
+    origin: Any = field(default=None, repr=False, compare=False, metadata={LIVE: True})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "origin"}
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that were looked at, in order."""
+        return tuple(dict.fromkeys(profile.seed for profile in self.profiles))
+
+    @property
+    def decisive_seed(self) -> int:
+        """The seed of the worst finding, else the first."""
+        seeds = (finding.seed for finding in self.findings if finding.seed is not None)
+        return next(seeds, self.profiles[0].seed)
+
+    @property
+    def profile(self) -> GradientProfile:
+        """The first look under the decisive seed."""
+        return next(self.looks(self.decisive_seed))
+
+    def looks(self, seed: int) -> Iterator[GradientProfile]:
+        """The looks under one seed: as given, then, if it was needed, after the confirm steps."""
+        return (profile for profile in self.profiles if profile.seed == seed)
+
+    @property
+    def confirmation(self) -> GradientProfile | None:
+        """The second look under the decisive seed, if there was one."""
+        return next((p for p in self.looks(self.decisive_seed) if p.steps), None)
+
+    @property
+    def paths(self) -> tuple[GradientPath, ...]:
+        """The gradient paths of `profile`."""
+        return self.profile.paths
+
+    @property
+    def worst_path(self) -> GradientPath | None:
+        """The path of the worst finding, else the judged path that is farthest from level."""
+        return worst_path(self.profile, self.findings)
+
+    @property
+    def ratio(self) -> float:
+        """L2 gradient norm, first over last, of the worst path (NaN if there is no path)."""
+        path = self.worst_path
+        return math.nan if path is None else path.ratio
+
+    def of(self, codes: Sequence[str]) -> tuple[Finding, ...]:
+        """The findings of some rules."""
+        return tuple(finding for finding in self.findings if finding.code in codes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain builtins, valid as JSON (NaN and infinities as strings)."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Diagnosis:
+        """Read back what `to_dict` wrote."""
+        return from_plain(cls, data)
+
+    def __str__(self) -> str:
+        from pytest_gradhealth.reporting.message import render
+
+        return render(self)
+
+    def _repr_html_(self) -> str:
+        """The plot and the table of the HTML report, for notebooks."""
+        from pytest_gradhealth.reporting.html import html_fragment
+
+        return html_fragment(self)
+
+
+def worst_path(profile: GradientProfile, findings: Sequence[Finding]) -> GradientPath | None:
+    """Return the path of the first finding that names one, else the farthest from level."""
+    for finding in findings:
+        if finding.path is not None and finding.seed == profile.seed:
+            return profile.paths[finding.path]
+    paths = profile.judged_paths or profile.paths
+    return max(paths, key=_farness, default=None)
+
+
+def _farness(path: GradientPath) -> float:
+    if not path.finite:
+        return math.inf
+    return max(-path.vanishing, path.exploding)
+
+
+def verdict_of(findings: Sequence[Finding]) -> Verdict:
+    """Return the worst severity, "healthy" if there is nothing worse than information."""
+    severities = {finding.severity for finding in findings}
+    if "failure" in severities:
+        return "failure"
+    return "warning" if "warning" in severities else "healthy"

@@ -1,0 +1,43 @@
+"""Names in a model: the module that a parameter belongs to, and what attention calls its parts."""
+
+from __future__ import annotations
+
+INPUT = "(input)"
+OUTPUT = "(output)"
+
+
+def module_of(parameter: str) -> str:
+    """Name of the module that holds a parameter, or that a parametrised one is made for.
+
+    >>> module_of("head.weight"), module_of("conv.parametrizations.weight.original0")
+    ('head', 'conv')
+    """
+    owner, _, rest = parameter.partition(".parametrizations.")
+    return owner if rest else parameter.rpartition(".")[0]
+
+
+#: Name of a projection that makes all three, and the names that three go by.
+_JOINT = "qkv"
+ATTENTION_ROLES = {
+    "query": "qk",
+    "key": "qk",
+    "value": "v",
+    "q_proj": "qk",
+    "k_proj": "qk",
+    "v_proj": "v",
+    "to_q": "qk",
+    "to_k": "qk",
+    "to_v": "v",
+    "q_lin": "qk",
+    "k_lin": "qk",
+    "v_lin": "v",
+    "q": "qk",
+    "k": "qk",
+    "v": "v",
+}
+
+
+def makes_values(module: str) -> bool:
+    """Whether a module of that name makes the values that attention mixes."""
+    last = module.rpartition(".")[2]
+    return last == _JOINT or ATTENTION_ROLES.get(last) == "v"

@@ -1,0 +1,179 @@
+"""A gradient path: the layers from the first one to the loss, and the norms on the way.
+
+Norms are L2 norms. *Decades* are base-10 logarithms of ratios: a gradient that arrives a thousand
+times smaller has lost 3 decades.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+def decades(numerator: float, denominator: float) -> float:
+    """Return log10(numerator / denominator) of two norms without overflow.
+
+    A zero numerator gives -inf, also over zero (nothing arrived); NaN or infinite norms give NaN.
+
+    >>> decades(1e-200, 1e200)
+    -400.0
+    """
+    if not (math.isfinite(numerator) and math.isfinite(denominator)):
+        return math.nan
+    if numerator == 0:
+        return -math.inf
+    if denominator == 0:
+        return math.inf
+    return math.log10(numerator) - math.log10(denominator)
+
+
+def power(exponent: float) -> float:
+    """Return 10**exponent, saturating at 0 and inf instead of raising OverflowError."""
+    if exponent > 308.25:
+        return math.inf
+    return 0.0 if exponent < -323.3 else float(10.0**exponent)
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """One module output on a gradient path, with the gradient of the loss with respect to it.
+
+    `norm` is the gradient's L2 norm and `activation` that of the output itself; `call` counts the
+    calls of the same module in one forward, `output` the tensors that one call returned. `leaf` is
+    the type of the innermost module that returned this very tensor, `ops` the functions applied to
+    it outside of any recorded module before the next point, and `width` the number of units (times
+    the kernel size of a convolution), where the module has a weight.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    norm: float
+    numel: int
+    call: int = 0
+    output: int = 0
+    activation: float = math.nan
+    leaf: str = ""
+    ops: tuple[str, ...] = ()
+    width: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The name, with the numbers of output and call from the second ones on: "lstm:1#2"."""
+        output = f":{self.output}" if self.output else ""
+        return self.name + output + (f"#{self.call}" if self.call else "")
+
+    @property
+    def title(self) -> str:
+        """Label and type: "layers.3 (Linear)"."""
+        return f"{self.label} ({self.type})"
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of the gradient's elements."""
+        return self.norm / math.sqrt(self.numel)
+
+
+def l2_decades(point: PathPoint, reference: PathPoint) -> float:
+    """Decades between the L2 norms of two points' gradients."""
+    return decades(point.norm, reference.norm)
+
+
+def rms_decades(point: PathPoint, reference: PathPoint) -> float:
+    """Decades between the root mean squares of two points' gradients."""
+    return l2_decades(point, reference) - 0.5 * math.log10(point.numel / reference.numel)
+
+
+@dataclass(frozen=True)
+class GradientPath:
+    """The module outputs that every way from the loss to one first layer crosses.
+
+    `points` run from the first layer to the loss. `entry` is the call of the first layer that gets
+    the most gradient: the first point itself, unless that layer is called again and again, as a
+    recurrent cell is. A path that is not `judged` starts at an output that does not depend on the
+    batch (a position bias, say) and is only reported.
+    """
+
+    points: tuple[PathPoint, ...]
+    entry: PathPoint
+    judged: bool = True
+
+    @property
+    def first(self) -> PathPoint:
+        """The first layer's output (or the model input, when it requires grad)."""
+        return self.points[0]
+
+    @property
+    def last(self) -> PathPoint:
+        """The point nearest to the loss."""
+        return self.points[-1]
+
+    @property
+    def links(self) -> int:
+        """Number of steps from point to point."""
+        return len(self.points) - 1
+
+    @property
+    def ratio(self) -> float:
+        """L2 norm of the gradient at the first point over that at the last."""
+        if self.last.norm == 0:
+            return 0.0 if self.first.norm == 0 else math.inf
+        return self.first.norm / self.last.norm
+
+    @property
+    def l2(self) -> float:
+        """The same in decades."""
+        return l2_decades(self.first, self.last)
+
+    @property
+    def vanishing(self) -> float:
+        """V, in decades: the larger of the L2 and RMS ratios, entry over last."""
+        return self.reach(self.entry)
+
+    @property
+    def exploding(self) -> float:
+        """X, in decades: the smaller of the L2 and RMS ratios, first over last.
+
+        A first call without any gradient (on padding, say) leaves its place to the entry.
+        """
+        return self.growth(self.first if self.first.norm else self.entry)
+
+    def reach(self, point: PathPoint) -> float:
+        """V of the part of the path from the loss to `point`."""
+        return max(l2_decades(point, self.last), rms_decades(point, self.last))
+
+    def growth(self, point: PathPoint) -> float:
+        """X of the part of the path from the loss to `point`."""
+        return min(l2_decades(point, self.last), rms_decades(point, self.last))
+
+    @property
+    def rate(self) -> float:
+        """Geometric mean of the L2 factor per step towards the first layer."""
+        return power(self.l2 / self.links) if self.links else 1.0
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """Decades gained from point i + 1 to point i, one per link, in the order of the points."""
+        return tuple(
+            l2_decades(nearer, farther)
+            for nearer, farther in zip(self.points, self.points[1:], strict=False)
+        )
+
+    @property
+    def finite(self) -> bool:
+        """Whether every norm on the path is a finite number."""
+        return all(math.isfinite(point.norm) for point in self.points)
+
+    def largest_step(self, *, down: bool) -> int | None:
+        """Index of the point at which the gradient shrinks (`down`) or grows most in one step."""
+        if not self.links:
+            return None
+        sign, steps = (1 if down else -1), self.steps
+        return min(range(self.links), key=lambda i: (sign * steps[i], -i))
+
+    def crossing(self, limit: float, *, down: bool) -> PathPoint:
+        """First point, coming from the loss, at which the running V (X) passes `limit` decades."""
+        for point in reversed(self.points):
+            if (self.reach(point) < limit) if down else (self.growth(point) > limit):
+                return point
+        return self.entry if down else self.first

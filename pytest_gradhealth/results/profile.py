@@ -1,0 +1,232 @@
+"""What one look at a model has measured: frozen dataclasses of plain builtins."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pytest_gradhealth.results.magnitudes import LossScale, MagnitudeRecord
+from pytest_gradhealth.results.names import module_of
+from pytest_gradhealth.results.path import GradientPath, decades
+
+#: How the gradient of a module output was found: measured (possibly exactly zero), waiting for a
+#: gradient that never came, cut off from every trainable parameter, of a module whose forward
+#: never ran, out of reach because the module returned nothing a hook could be put on, or without
+#: influence on the loss.
+OutputState = Literal["measured", "unreached", "no-grad", "not-called", "no-tensor", "ignored"]
+
+#: How the gradient of a parameter was found: it has one (zero counts, when all its elements are
+#: exactly zero), nothing used it, or it is frozen.
+ParameterState = Literal["gradient", "zero", "none", "frozen"]
+
+
+@dataclass(frozen=True)
+class OutputRecord:
+    """The gradient of the loss with respect to one tensor that one call of a module returned.
+
+    `norm` is None unless the state is "measured"; `output` numbers the tensors of one call; `leaf`
+    is the type of the innermost module that returned this very tensor. `tokens` says how far the
+    tokens lie apart that attention gets: RMS distance from their mean over RMS.
+    """
+
+    name: str
+    type: str
+    state: OutputState
+    shape: tuple[int, ...] = ()
+    numel: int = 0
+    norm: float | None = None
+    activation: float | None = None
+    call: int = 0
+    output: int = 0
+    leaf: str = ""
+    tokens: float | None = None
+
+
+@dataclass(frozen=True)
+class ParameterRecord:
+    """A parameter, its L2 norm and that of its gradient (None without one).
+
+    `alignment` is the cosine between a weight and its gradient: zero for a weight whose scale does
+    not matter, as before a normalisation layer. `penalty` is the L2 norm of the gradient of the
+    regularisation term (weight decay included where it is part of the gradient), None without one.
+    `other_names` are further names of a shared parameter. `same` says that all rows of a weight are
+    equal, and so are those of its gradient; `thirds` are the gradient's norms for query, key and
+    value where one weight makes all three.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    state: ParameterState
+    norm: float
+    gradient: float | None = None
+    alignment: float | None = None
+    penalty: float | None = None
+    other_names: tuple[str, ...] = ()
+    same: bool = False
+    thirds: tuple[float, float, float] | None = None
+
+    @property
+    def module(self) -> str:
+        """Name of the module that holds the parameter, or that a parametrised one is made for."""
+        return module_of(self.name)
+
+
+@dataclass(frozen=True)
+class ActivationRecord:
+    """An activation function and what it let through, over the whole batch.
+
+    `name` and `type` are those of its module or, for a function, of the layer before it. `dead` is
+    the share of its `units` (features or channels) that are zero for the whole batch, None for
+    functions that cannot be; `flat` the share of elements where its slope is below a hundredth of
+    the largest, None for functions that do not saturate. `after` names the layer before it where
+    one module serves several.
+    """
+
+    name: str
+    type: str
+    function: str
+    units: int
+    dead: float | None = None
+    flat: float | None = None
+    after: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name, and the layer before it where that is needed to tell which is meant."""
+        return f"{self.name} after {self.after}" if self.after else self.name
+
+
+@dataclass(frozen=True)
+class NonFinite:
+    """Where the first NaN or infinity came up.
+
+    `during` is "forward", "loss" or "backward"; `layer` the module that produced it; `op` the
+    operation, where known; `parameter` a parameter of that module that is itself not finite.
+    """
+
+    during: Literal["forward", "loss", "backward"]
+    layer: str
+    type: str
+    value: str
+    op: str = ""
+    parameter: str = ""
+
+
+#: For a NaN that a second run does not show again, or that another process has brought in.
+SOMEWHERE = NonFinite("backward", "(loss)", "", "nan")
+
+
+@dataclass(frozen=True)
+class Update:
+    """One step of the user's training, made on a copy.
+
+    `gradient` is the L2 norm of all parameters' gradients before clipping, `clipped` that after.
+    `change` is the largest relative change of a weight: the L2 norm of what the step adds to it
+    over its own (or that of a level initialisation, if larger), per backward of the step, of which
+    LBFGS makes several; `layer` is where that was.
+    """
+
+    step: int
+    loss: float
+    gradient: float
+    clipped: float
+    layer: str
+    change: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss, gradient and change are finite numbers."""
+        return all(map(math.isfinite, (self.loss, self.gradient, self.clipped, self.change)))
+
+
+@dataclass(frozen=True)
+class TimeRecord:
+    """How much of the gradient at the last state of a sequence reaches earlier steps.
+
+    `name` and `type` are those of the layer that the sequence enters by; `norms[d]` is the L2 norm
+    of the gradient at what it gets `d` steps before the end, RMS over the sequences that are so
+    long. `dependency` is how far back the gradient has to reach; `reverse` is the backward
+    direction of a bidirectional layer, whose end is the first step. `blank` lists the distances at
+    which all that the layer gets is zero: padding, or the margin of an image.
+    """
+
+    name: str
+    type: str
+    norms: tuple[float, ...]
+    dependency: int
+    reverse: bool = False
+    blank: tuple[int, ...] = ()
+
+    @property
+    def reach(self) -> float:
+        """What gets `dependency` steps back or further, over the largest of all, in decades.
+
+        Where a ReLU has seen nothing yet but zeros it has no slope: such steps do not count, and
+        where there are no others so far back, the farthest that counts stands for them.
+        """
+        silent = {d for d in self.blank if self.norms[d] == 0}
+        counting = [d for d in range(len(self.norms)) if d not in silent]
+        if not counting:
+            return -math.inf
+        far = [d for d in counting if d >= self.dependency] or counting[-1:]
+        return decades(max(self.norms[d] for d in far), max(self.norms))
+
+    @property
+    def finite(self) -> bool:
+        """Whether every norm is a finite number."""
+        return all(map(math.isfinite, self.norms))
+
+    def horizon(self, limit: float) -> int:
+        """How many steps back at most `limit` decades of the gradient get."""
+        return max(d for d, n in enumerate(self.norms) if decades(n, max(self.norms)) >= limit)
+
+
+@dataclass(frozen=True)
+class GradientProfile:
+    """One look at one model: a forward and a backward pass on one batch under one seed.
+
+    `steps` counts the optimizer steps before the look (0: as given). `awake` names parameters
+    that read "none" or "zero" in this look but had a gradient in one of those steps. `updates` are
+    the training steps made from here, where a rule needs them. `spread` says how far the model's
+    outputs for different examples lie apart: RMS distance from their mean over RMS, relative to the
+    same of the inputs; `magnitude` is the RMS of the outputs (over that of floating targets, if
+    larger than 1), the smallest where there are several. Both are None without outputs to compare.
+    `keyed` names the nn.ModuleDicts in the model. `times` says how gradients fare through time,
+    where a dependency was declared; `magnitudes` how large their elements are, where a precision
+    was, to be judged at `loss_scale`. `unregistered` are the shapes of parameters that the forward
+    uses and the model does not list.
+    """
+
+    seed: int
+    steps: int
+    loss: float
+    paths: tuple[GradientPath, ...]
+    outputs: tuple[OutputRecord, ...] = ()
+    parameters: tuple[ParameterRecord, ...] = ()
+    non_finite: NonFinite | None = None
+    awake: tuple[str, ...] = ()
+    updates: tuple[Update, ...] = ()
+    activations: tuple[ActivationRecord, ...] = ()
+    spread: float | None = None
+    magnitude: float | None = None
+    keyed: tuple[str, ...] = ()
+    times: tuple[TimeRecord, ...] = ()
+    magnitudes: tuple[MagnitudeRecord, ...] = ()
+    unregistered: tuple[tuple[int, ...], ...] = ()
+    loss_scale: LossScale = field(default_factory=LossScale)
+
+    @property
+    def judged_paths(self) -> tuple[GradientPath, ...]:
+        """The paths whose first layer carries data."""
+        return tuple(path for path in self.paths if path.judged)
+
+    @property
+    def uncalled(self) -> tuple[str, ...]:
+        """Modules whose forward never ran."""
+        return tuple(o.name for o in self.outputs if o.state == "not-called")
+
+    def norm_of(self, module: str) -> float | None:
+        """Largest gradient norm measured on the outputs of `module`, None if none was."""
+        norms = [o.norm for o in self.outputs if o.name == module and o.norm is not None]
+        return max(norms, default=None)

@@ -1,0 +1,90 @@
+"""GH407: attention must be able to learn where to look."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from pytest_gradhealth.errors import AttentionCollapseError
+from pytest_gradhealth.formatting import number
+from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.names import ATTENTION_ROLES
+from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.rule import Evidence, Rule
+
+#: Gradient of query and key over that of value below which they learn next to nothing.
+LIMIT = 1e-4
+#: How far tokens lie apart at most that are taken for the same: a cosine of .999.
+SAME = 0.03
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Warn where all tokens are the same and query and key get next to no gradient beside value.
+
+    It makes no difference then which of them is attended to (Noci et al. 2022). Small weights alone
+    make small gradients too, and are no fault.
+
+    >>> from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
+    >>> sizes = {"att.q_proj.weight": 1e-9, "att.k_proj.weight": 1e-9, "att.v_proj.weight": 1.0}
+    >>> weights = [ParameterRecord(n, (4, 4), "gradient", 1.0, g) for n, g in sizes.items()]
+    >>> value = OutputRecord("att.v_proj", "Linear", "measured", (8, 5, 4), tokens=1e-6)
+    >>> look = GradientProfile(0, 0, 2.3, (), (value,), parameters=tuple(weights))
+    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {}))]
+    [('warning', 'att')]
+    """
+    ratios = attention_ratios(evidence.first)
+    if evidence.second is not None:
+        again = attention_ratios(evidence.second)
+        ratios = {name: max(r, again.get(name, math.inf)) for name, r in ratios.items()}
+    if not ratios:
+        return
+    name, ratio = min(ratios.items(), key=lambda item: item[1])
+    if ratio < LIMIT:
+        yield RULE.finding(
+            "warning",
+            name,
+            f"attention collapses in {name}: its tokens are all the same, and query and key get"
+            f" x{number(ratio)} of the gradient of value; limit x{number(LIMIT)}",
+            profile=evidence.first,
+            value=ratio,
+        )
+
+
+def attention_ratios(profile: GradientProfile) -> Mapping[str, float]:
+    """Smaller gradient of query and key over that of value, by attention module.
+
+    Only modules that get the same token again and again count.
+    """
+    same = {
+        (o.name if o.leaf == "MultiheadAttention" or "qkv" in o.name else o.name.rpartition(".")[0])
+        for o in profile.outputs
+        if o.tokens is not None and o.tokens < SAME
+    }
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for parameter in profile.parameters:
+        if parameter.thirds is not None:
+            query, key, value = parameter.thirds
+            found[parameter.module]["qk"] += [query, key]
+            found[parameter.module]["v"].append(value)
+        owner, _, last = parameter.module.rpartition(".")
+        role, is_weight = ATTENTION_ROLES.get(last), parameter.name.endswith("weight")
+        if role and is_weight and parameter.gradient is not None:
+            found[owner][role].append(parameter.gradient)
+    return {
+        name or "(output)": min(sizes["qk"]) / sizes["v"][0]
+        for name, sizes in found.items()
+        if name in same and len(sizes["qk"]) == 2 and len(sizes["v"]) == 1
+        if min(sizes["qk"]) > 0 and sizes["v"][0] > 0
+    }
+
+
+RULE = Rule(
+    code="GH407",
+    name="attention-collapse",
+    summary="attention must be able to learn where to look",
+    reads="gradient of the query and key weights, over that of the value weights",
+    check=check,
+    confirm_from="warning",
+    error=AttentionCollapseError,
+)

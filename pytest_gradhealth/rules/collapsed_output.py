@@ -1,0 +1,55 @@
+"""GH404: the model's outputs must tell the examples of a batch apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_gradhealth.errors import CollapsedOutputError
+from pytest_gradhealth.formatting import number
+from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.rules.rule import Evidence, Rule
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Compare the spread of the outputs over the batch with `min_spread` and `warn_min_spread`.
+
+    A network in the ordered phase maps every example to the same output (Poole et al. 2016); the
+    steps before the second look make a healthy one tell them apart.
+
+    >>> from pytest_gradhealth.results.diagnosis import Limit
+    >>> from pytest_gradhealth.results.profile import GradientProfile
+    >>> look = GradientProfile(0, 0, 2.3, paths=(), spread=2e-6)
+    >>> limits = {"min_spread": Limit(5e-6, "default"), "warn_min_spread": Limit(1e-4, "default")}
+    >>> [f.severity for f in check(Evidence(look, None, limits))]
+    ['failure']
+    """
+    fail, warn = evidence.limits["min_spread"], evidence.limits["warn_min_spread"]
+    spread, second = evidence.first.spread, evidence.second
+    if spread is None or not spread < max(warn.value, fail.value):
+        return
+    if second is not None and second.spread is not None:
+        spread = max(spread, second.spread)
+    if not spread < max(warn.value, fail.value):
+        return
+    limit = fail if spread < fail.value else warn
+    paths = evidence.first.judged_paths
+    yield RULE.finding(
+        "failure" if limit is fail else "warning",
+        paths[0].last.label if paths else "(output)",
+        f"the outputs of different examples differ by only x{number(spread)} of their size;"
+        f" limit x{number(limit.value)} ({limit.source})",
+        profile=evidence.first,
+        value=spread,
+        limit=limit,
+    )
+
+
+RULE = Rule(
+    code="GH404",
+    name="collapsed-output",
+    summary="the model's outputs must tell the examples of a batch apart",
+    reads="RMS distance of the outputs from their mean over the batch, over their RMS",
+    check=check,
+    error=CollapsedOutputError,
+    echoes=("GH101",),
+)

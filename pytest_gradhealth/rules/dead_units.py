@@ -1,0 +1,89 @@
+"""GH402: the units of a layer must not be dead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_gradhealth.errors import DeadUnitsError
+from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.profile import ActivationRecord, GradientProfile
+from pytest_gradhealth.rules.rule import Evidence, Rule
+
+#: Share of dead units from which a layer is mentioned.
+MENTION = 0.9
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Compare the share of units that are zero for the whole batch with `max_dead`.
+
+    A layer on a gradient path fails, one in a side branch is a warning: a narrow gate may have all
+    its units dead by chance.
+
+    >>> from pytest_gradhealth.results.diagnosis import Limit
+    >>> from pytest_gradhealth.results.path import GradientPath, PathPoint
+    >>> from pytest_gradhealth.results.profile import ActivationRecord
+    >>> dead = ActivationRecord("act", "ReLU", "ReLU", 64, dead=0.98)
+    >>> point = PathPoint("act", "ReLU", (8, 64), norm=1.0, numel=512)
+    >>> path = GradientPath((point,), entry=point)
+    >>> look = GradientProfile(0, 0, 2.3, paths=(path,), activations=(dead,))
+    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {"max_dead": Limit(0.95, "")}))]
+    [('failure', 'act')]
+    """
+    limit, first, second = evidence.limits["max_dead"], evidence.first, evidence.second
+    trunk = {point.name for path in first.judged_paths for point in path.points}
+    later = None if second is None else shares_of(second, "dead")
+    for seen in worst_of(first, "dead"):
+        share = seen.dead or 0.0
+        if share < min(MENTION, limit.value):
+            continue
+        again = None if later is None else later.get(place_of(seen))
+        if again is not None and again < min(MENTION, limit.value):
+            continue
+        fails = share > limit.value and seen.name in trunk
+        fails = fails and not (again is not None and again <= limit.value)
+        dead = "all" if share == 1 else f"{round(share * seen.units)} of"
+        text = f"{dead} {seen.units} units of {seen.title} are dead: zero for the whole batch"
+        yield RULE.finding(
+            "failure" if fails else "warning",
+            seen.name,
+            f"{text}; limit {limit.value:.0%} ({limit.source})" if fails else text,
+            profile=first,
+            value=share,
+            limit=limit if fails else None,
+        )
+
+
+def worst_of(profile: GradientProfile, kind: str) -> list[ActivationRecord]:
+    """The activation with the largest share ("dead" or "flat") of each place, in model order."""
+    worst: dict[tuple[str, str, str], ActivationRecord] = {}
+    for seen in profile.activations:
+        key, share = place_of(seen), getattr(seen, kind)
+        if share is None:
+            continue
+        if kind == "dead" and key in worst:  # a unit that comes to life in one call is not dead
+            worst[key] = min(worst[key], seen, key=lambda s: s.dead or 0.0)
+        elif key not in worst or share > getattr(worst[key], kind):
+            worst[key] = seen
+    return list(worst.values())
+
+
+def shares_of(profile: GradientProfile, kind: str) -> dict[tuple[str, str, str], float]:
+    """The largest share ("dead" or "flat") of each place."""
+    return {place_of(seen): getattr(seen, kind) for seen in worst_of(profile, kind)}
+
+
+def place_of(seen: ActivationRecord) -> tuple[str, str, str]:
+    """What is the same of an activation in another look."""
+    return seen.name, seen.function, seen.after
+
+
+RULE = Rule(
+    code="GH402",
+    name="dead-units",
+    summary="the units of a layer must not be dead",
+    reads="share of units whose rectifier lets nothing through for the whole batch",
+    check=check,
+    confirm_from="warning",  # behind a branch that starts at zero all units are, and wake up
+    error=DeadUnitsError,
+    echoes=("GH101",),
+)

@@ -1,0 +1,53 @@
+"""GH203: the model's outputs must start at a sane size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_gradhealth.errors import ExplodingOutputError
+from pytest_gradhealth.formatting import number
+from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.rules.rule import Evidence, Rule
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Compare the RMS of the outputs with `max_output` and `warn_max_output`.
+
+    A few optimizer steps bring large outputs down: the second look confirms with what would warn.
+
+    >>> from pytest_gradhealth.results.diagnosis import Limit
+    >>> from pytest_gradhealth.results.profile import GradientProfile
+    >>> look = GradientProfile(0, 0, 5e4, paths=(), magnitude=4e4)
+    >>> limits = {"max_output": Limit(1e3, "default"), "warn_max_output": Limit(1e2, "default")}
+    >>> [f.severity for f in check(Evidence(look, None, limits))]
+    ['failure']
+    """
+    fail, warn = evidence.limits["max_output"], evidence.limits["warn_max_output"]
+    size, second = evidence.first.magnitude, evidence.second
+    if size is None or not size > min(warn.value, fail.value):
+        return
+    fails = size > fail.value
+    if fails and second is not None and second.magnitude is not None:
+        fails = not second.magnitude <= min(warn.value, fail.value)
+    limit = fail if fails else warn
+    paths = evidence.first.judged_paths
+    yield RULE.finding(
+        "failure" if fails else "warning",
+        paths[0].last.label if paths else "(output)",
+        f"the outputs are too large: their RMS is {number(size)};"
+        f" limit {number(limit.value)} ({limit.source})",
+        profile=evidence.first,
+        value=size,
+        limit=limit,
+    )
+
+
+RULE = Rule(
+    code="GH203",
+    name="exploding-output",
+    summary="the model's outputs must start at a sane size",
+    reads="RMS of the outputs (over that of floating targets, if they are larger than 1)",
+    check=check,
+    error=ExplodingOutputError,
+    echoes=("GH201",),
+)

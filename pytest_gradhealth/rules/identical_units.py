@@ -1,0 +1,48 @@
+"""GH406: the units of a layer must differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_gradhealth.errors import IdenticalUnitsError
+from pytest_gradhealth.formatting import count
+from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.rules.rule import Evidence, Rule
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Fail layers whose units have the same weights and get the same gradient, in every look.
+
+    Nothing will ever tell such units apart: the layer is as good as one of a single unit. What the
+    targets are there to tell apart, the units of the last layer, may start the same.
+
+    >>> from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
+    >>> same = ParameterRecord("fc.weight", (64, 4), "gradient", norm=1.0, gradient=1.0, same=True)
+    >>> look = GradientProfile(0, 0, 2.3, paths=(), parameters=(same,))
+    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {}))]
+    [('failure', 'fc')]
+    """
+    first, second = evidence.first, evidence.second
+    ends = {path.last.name for path in first.judged_paths}
+    layers = [p for p in first.parameters if p.same and p.module not in ends]
+    if second is not None:
+        again = {p.name for p in second.parameters if p.same}
+        layers = [p for p in layers if p.name in again]
+    if not layers:
+        return
+    worst = layers[0]
+    text = f"all {worst.shape[0]} units of {worst.name} are the same, and get the same gradient"
+    if len(layers) > 1:
+        text += f"; so are those of {count(len(layers) - 1, 'more weight')}"
+    yield RULE.finding("failure", worst.module or worst.name, text, profile=first)
+
+
+RULE = Rule(
+    code="GH406",
+    name="identical-units",
+    summary="the units of a layer must differ",
+    reads="whether the rows of a weight are equal, and those of its gradient",
+    check=check,
+    error=IdenticalUnitsError,
+    echoes=("GH101",),
+)

@@ -1,0 +1,70 @@
+"""GH103: gradients must not drown in the eps of the declared optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pytest_gradhealth.errors import NegligibleGradientError
+from pytest_gradhealth.formatting import number
+from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.rule import Evidence, Rule
+
+#: Below this share of eps an adaptive step is down to a hundredth: too small to train with.
+SHARE = 0.01
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Compare the gradient RMS of the first weight with the eps of an Adam-like optimizer.
+
+    Adam's step is lr * g / (g + eps): below eps it shrinks with the gradient. Without such an
+    optimizer declared there is nothing to compare with, as the scale of a loss means nothing.
+
+    >>> from pytest_gradhealth.results.diagnosis import Limit
+    >>> from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
+    >>> tiny = ParameterRecord("fc.weight", (4, 4), "gradient", norm=1.0, gradient=1e-12)
+    >>> look = GradientProfile(0, 0, 2.3e-12, paths=(), parameters=(tiny,))
+    >>> [f.severity for f in check(Evidence(look, None, {"eps": Limit(1e-8, "eps of Adam")}))]
+    ['failure']
+    """
+    eps = evidence.limits.get("eps")
+    if eps is None:
+        return
+    looks = [evidence.first] if evidence.second is None else [evidence.first, evidence.second]
+    found = [first_weight(look) for look in looks]
+    sizes = [size for _, size in found]
+    if not all(0 < size < eps.value for size in sizes):
+        return
+    name, size = found[0]
+    fails = all(size < SHARE * eps.value for size in sizes)
+    text = f"the gradient of {name} drowns in {eps.source}: its RMS is {number(size)}"
+    yield RULE.finding(
+        "failure" if fails else "warning",
+        name.rpartition(".")[0] or name,
+        f"{text}, eps is {number(eps.value)}, so steps are x{number(size / (size + eps.value))}",
+        profile=evidence.first,
+        value=size,
+        limit=eps,
+    )
+
+
+def first_weight(profile: GradientProfile) -> tuple[str, float]:
+    """Name and gradient RMS of the first weight on a gradient path (else of the model)."""
+    trunk = {point.name for path in profile.judged_paths for point in path.points}
+    weights = [p for p in profile.parameters if len(p.shape) > 1 and p.gradient is not None]
+    ordered = [p for p in weights if p.module in trunk] or weights
+    if not ordered:
+        return "", math.nan
+    first = ordered[0]
+    return first.name, (first.gradient or 0.0) / math.sqrt(math.prod(first.shape))
+
+
+RULE = Rule(
+    code="GH103",
+    name="negligible-gradient",
+    summary="gradients must not drown in the eps of the declared optimizer",
+    reads="gradient RMS of the first weight, against the optimizer's eps",
+    check=check,
+    error=NegligibleGradientError,
+)

@@ -1,0 +1,56 @@
+"""GH403: the units of a layer must not be saturated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_gradhealth.errors import SaturatedUnitsError
+from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.rules.dead_units import place_of, shares_of, worst_of
+from pytest_gradhealth.rules.rule import Evidence, Rule
+
+#: Share of flat elements from which a layer is mentioned.
+MENTION = 0.9
+
+
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Warn of layers that sit in their flat part; fail on a gradient path above `max_saturated`.
+
+    >>> from pytest_gradhealth.results.diagnosis import Limit
+    >>> from pytest_gradhealth.results.profile import ActivationRecord, GradientProfile
+    >>> flat = ActivationRecord("act", "Tanh", "Tanh", 64, flat=0.97)
+    >>> look = GradientProfile(0, 0, 2.3, paths=(), activations=(flat,))
+    >>> limits = {"max_saturated": Limit(0.995, "default")}
+    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, limits))]
+    [('warning', 'act')]
+    """
+    limit, first, second = evidence.limits["max_saturated"], evidence.first, evidence.second
+    trunk = {point.name for path in first.judged_paths for point in path.points}
+    later = None if second is None else shares_of(second, "flat")
+    for seen in worst_of(first, "flat"):
+        share = seen.flat or 0.0
+        again = share if later is None else later.get(place_of(seen))
+        share_of_both = share if again is None else min(share, again)
+        fails = share_of_both > limit.value and seen.name in trunk
+        if not fails and share_of_both < MENTION:
+            continue
+        text = f"{share:.0%} of {seen.title} ({seen.function}) is saturated"
+        text += f"; {'limit' if fails else 'fails above'} {limit.value:.1%} ({limit.source})"
+        yield RULE.finding(
+            "failure" if fails else "warning",
+            seen.name,
+            text,
+            profile=first,
+            value=share,
+            limit=limit if fails else None,
+        )
+
+
+RULE = Rule(
+    code="GH403",
+    name="saturated-units",
+    summary="the units of a layer must not be saturated",
+    reads="share of sigmoid and tanh outputs where the slope is below 1% of its largest",
+    check=check,
+    error=SaturatedUnitsError,
+)

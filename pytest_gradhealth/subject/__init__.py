@@ -1,0 +1,1 @@
+"""What is probed, and how it is called."""

@@ -1,0 +1,77 @@
+"""Calling a model on fresh copies of a batch, and errors that say what to pass instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.subject.lightning import TrainingBatch, advice, returned, training_step
+from pytest_gradhealth.tensors.modules import class_name
+from pytest_gradhealth.tensors.trees import map_tensors, tensors
+from pytest_gradhealth.tensors.unwrap import shape_of
+
+
+def fresh(value: Any, device: torch.device) -> Any:
+    """Copy every tensor in `value` to `device`, cut off from the caller's graph.
+
+    Floating tensors that require grad still do, as leaves of their own. Other objects with a
+    `to` method (a tokenizer's batch, say) are moved by it.
+    """
+
+    def copied(tensor: Tensor) -> Tensor:
+        return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.detach().clone().to(device).requires_grad_(tensor.requires_grad)
+
+    def other(item: Any) -> Any:
+        if isinstance(item, tuple) and hasattr(item, "_fields"):
+            fields = (copied(field) if isinstance(field, Tensor) else field for field in item)
+            return type(item)(*fields).to(device)  # type: ignore[attr-defined]
+        try:
+            return deepcopy(item).to(device)
+        except Exception:
+            return item.to(device)
+
+    return map_tensors(moved, value, other)
+
+
+def call_model(model: nn.Module, inputs: Any) -> Any:
+    """Call the model: a tuple is spread over its arguments, a mapping over its keywords.
+
+    A TrainingBatch goes to the `training_step` of a Lightning module.
+    """
+    in_step = isinstance(inputs, TrainingBatch)
+    try:
+        outputs = _called_model(model, inputs)
+    except Exception as error:
+        method = "training_step" if in_step else "forward"
+        raise ProbeError(
+            f"{class_name(model)}.{method} raised {type(error).__name__}: {error}"
+            f"\n  it was called with {describe(inputs)}" + (advice(error) if in_step else "")
+        ) from error
+    return returned(model, outputs) if in_step else outputs
+
+
+def _called_model(model: nn.Module, inputs: Any) -> Any:
+    if isinstance(inputs, TrainingBatch):
+        return training_step(model, inputs.batch)
+    if isinstance(inputs, tuple) and not hasattr(inputs, "_fields"):
+        return model(*inputs)
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(inputs)
+
+
+def describe(value: Any) -> str:
+    """Shapes and dtypes of the tensors in a nested value, briefly."""
+    found = list(tensors(value))
+    if not found:
+        return type(value).__name__ if value is not None else "None"
+    shown = ", ".join(f"{shape_of(t)} {str(t.dtype).removeprefix('torch.')}" for t in found[:4])
+    return shown + (f" and {len(found) - 4} more" if len(found) > 4 else "")

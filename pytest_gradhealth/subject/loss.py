@@ -1,0 +1,171 @@
+"""The loss of a probe: the caller's, the model's own, or a fixed random cotangent."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.subject.forward import describe
+from pytest_gradhealth.tensors.trees import tensors
+from pytest_gradhealth.tensors.unwrap import packed
+
+Loss = Callable[..., Any]
+
+#: Seed of the cotangent that stands in for a loss; the same for every probe.
+COTANGENT_SEED = 20100513
+
+
+def scalar_loss(outputs: Any, targets: Any, loss: Loss | None) -> Tensor:
+    """Return the scalar to differentiate.
+
+    With `loss`: `loss(outputs, targets)`, or `loss(outputs)` without targets. Without: the model's
+    own (`outputs.loss`, the one scalar output, the sum of a mapping of scalars), else the inner
+    product of the outputs with a fixed random cotangent of unit norm. Raises ProbeError if that is
+    not a scalar that depends on the model.
+    """
+    if loss is not None:
+        value = _called_loss(outputs, targets, loss)
+        origin = "the loss"
+    else:
+        own = _own_loss(outputs)
+        if own is None and _lacks_labels(outputs):
+            raise ProbeError(
+                "the model left its loss None: its inputs lack what it makes one of, most often"
+                " labels; pass them with the inputs, for example {'input_ids': ids, 'labels': ids},"
+                " or pass loss=... that makes a scalar of what the model returns"
+                f" ({', '.join(outputs)})"
+            )
+        if own is None and _are_detections(outputs):
+            raise ProbeError(
+                "the model returns boxes and scores, which carry no loss: detectors make theirs in"
+                " train mode, from targets among their inputs; call model.train() and pass"
+                " (images, targets) as the inputs"
+            )
+        if own is None and targets is not None:
+            raise ProbeError(
+                "targets were given, but nothing to compare them with: the model returns no loss;"
+                " pass loss=..., for example loss=torch.nn.functional.cross_entropy"
+            )
+        value = _cotangent_product(outputs) if own is None else own
+        origin = "the model's own loss"
+    return _checked(value, origin)
+
+
+def _called_loss(outputs: Any, targets: Any, loss: Loss) -> Any:
+    alone = targets is None and _accepts_one(loss)
+    arguments: tuple[Any, ...] = (outputs,) if alone else (outputs, targets)
+    try:
+        return loss(*arguments)
+    except Exception as error:
+        name = getattr(loss, "__name__", type(loss).__name__)
+        raise ProbeError(
+            f"loss {name} raised {type(error).__name__}: {error}"
+            f"\n  it was called with outputs: {describe(outputs)}; targets: {describe(targets)}"
+        ) from error
+
+
+def _accepts_one(loss: Loss) -> bool:
+    try:
+        inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).bind(None)
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
+
+
+def _own_loss(outputs: Any) -> Any:
+    """The loss among the outputs, None if there is none."""
+    own = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
+    if own is not None:
+        return own
+    if isinstance(outputs, Tensor):
+        return outputs if outputs.dim() == 0 and outputs.requires_grad else None
+    if isinstance(outputs, Mapping):
+        return _sum_of_scalars(outputs)
+    if isinstance(outputs, tuple):
+        scalars = [t for t in outputs if isinstance(t, Tensor) and t.dim() == 0 and t.requires_grad]
+        return scalars[0] if len(scalars) == 1 else None
+    return None
+
+
+def _lacks_labels(outputs: Any) -> bool:
+    """Whether a model of transformers would have made a loss, had it been given labels."""
+    theirs = any(
+        kind.__name__ == "ModelOutput" and kind.__module__.partition(".")[0] == "transformers"
+        for kind in type(outputs).__mro__
+    )
+    return theirs and hasattr(outputs, "loss")
+
+
+def _are_detections(outputs: Any) -> bool:
+    """Whether the outputs are what detectors find in each image: however many boxes, or none."""
+    return isinstance(outputs, list) and any(
+        isinstance(found, Mapping) and {"boxes", "scores"} <= found.keys() for found in outputs
+    )
+
+
+def _sum_of_scalars(values: Mapping[Any, Any]) -> Tensor | None:
+    scalars = list(values.values())
+    if not scalars or not all(isinstance(s, Tensor) and s.dim() == 0 for s in scalars):
+        return None
+    differentiable = [s for s in scalars if s.requires_grad]
+    return torch.stack(differentiable).sum() if differentiable else None
+
+
+def _cotangent_product(outputs: Any) -> Tensor:
+    found = list(tensors(outputs))
+    usable = [t for t in found if t.is_floating_point() or t.is_complex()]
+    if not usable:
+        kinds = ", ".join(sorted({str(t.dtype) for t in found})) or type(outputs).__name__
+        raise ProbeError(
+            f"the model returns nothing a gradient can flow back from ({kinds}) and no loss was"
+            " given; pass loss=... that computes one from what the model returns"
+        )
+    usable = [packed(t) for t in usable if t.requires_grad]
+    if not usable:
+        raise ProbeError(
+            "the model's outputs do not depend on its trainable parameters; is something detached,"
+            " or the forward wrapped in torch.no_grad()?"
+        )
+    if not any(t.numel() for t in usable):
+        shapes = ", ".join(str(tuple(t.shape)) for t in usable)
+        raise ProbeError(
+            f"the model's outputs hold no numbers (shape {shapes}), so that no gradient can flow"
+            " back from them; pass a batch for which there are some, or loss=..."
+        )
+    generator = torch.Generator().manual_seed(COTANGENT_SEED)
+    directions = [torch.randn(t.shape, generator=generator, dtype=torch.float64) for t in usable]
+    size = math.sqrt(sum(float(direction.square().sum()) for direction in directions))
+    total = torch.zeros((), device=usable[0].device)
+    for tensor, direction in zip(usable, directions, strict=True):
+        term = torch.sum(tensor * (direction / size).to(tensor.device, tensor.dtype))
+        total = total + (term.real if term.is_complex() else term).to(total.device)
+    return total
+
+
+def _checked(value: Any, origin: str) -> Tensor:
+    if isinstance(value, Mapping):
+        summed = _sum_of_scalars(value)
+        value = value if summed is None else summed
+    if not isinstance(value, Tensor):
+        is_number = isinstance(value, (int, float))
+        wanted = "the tensor itself, without .item() or float()" if is_number else "a scalar tensor"
+        raise ProbeError(f"{origin} is a {type(value).__name__}, not a tensor; return {wanted}")
+    if value.numel() != 1:
+        raise ProbeError(
+            f"{origin} has shape {tuple(value.shape)}; reduce it to one number,"
+            " for example with .mean()"
+        )
+    if not value.requires_grad:
+        raise ProbeError(
+            f"{origin} does not depend on the model's trainable parameters; is something detached,"
+            " or computed under torch.no_grad()?"
+        )
+    return value

@@ -1,0 +1,40 @@
+"""The training step as the caller declares it: clipping and penalty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from pytest_gradhealth.errors import ProbeError
+
+#: The largest L2 norm of all gradients together, or a function that clips those of a list.
+Clip = float | Callable[[list[nn.Parameter]], object]
+#: The penalty on a model's parameters, a scalar that is added to the loss.
+Regularizer = Callable[[nn.Module], Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a training step clips gradients and what it adds to the loss; None for not at all."""
+
+    clip: Clip | None = None
+    regularizer: Regularizer | None = None
+
+
+def check_step(step: Step) -> None:
+    """Raise ProbeError for a clip or a regularizer that cannot be one."""
+    clip = step.clip
+    is_number = isinstance(clip, (int, float)) and not isinstance(clip, bool)
+    if clip is not None and not callable(clip) and not (is_number and clip > 0):
+        raise ProbeError(
+            f"clip is {clip!r}; pass the largest gradient norm, for example 1.0, or a function that"
+            " clips the gradients of a list of parameters"
+        )
+    if step.regularizer is not None and not callable(step.regularizer):
+        raise ProbeError(
+            f"regularizer is a {type(step.regularizer).__name__}; pass a function of the model, for"
+            " example lambda model: 1e-4 * sum(p.abs().sum() for p in model.parameters())"
+        )

@@ -1,0 +1,48 @@
+"""What is probed: a model on a device, its batch, its loss and its training step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradhealth.results.magnitudes import LossScale
+from pytest_gradhealth.subject.forward import call_model, fresh
+from pytest_gradhealth.subject.loss import Loss, scalar_loss
+from pytest_gradhealth.subject.step import Step
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is looked at: a model, one batch and how they make a loss, all on one device.
+
+    `step` says how it is trained, and `decay`, by parameter name, the weight decay that the
+    optimizer adds to the gradient. `scale` multiplies the loss in training steps; `dependency` is
+    how many steps back in time the gradient has to reach. A backward is made with the loss times
+    `loss_scale`, which is taken out of what is measured.
+    """
+
+    model: nn.Module
+    inputs: Any
+    targets: Any
+    loss: Loss | None
+    device: torch.device
+    step: Step = field(default_factory=Step)
+    decay: Mapping[str, float] = field(default_factory=dict)
+    scale: float = 1.0
+    dependency: int | None = None
+    loss_scale: LossScale = field(default_factory=LossScale)
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The modules whose state a run may touch: the model, and a loss that is one."""
+        return (self.model, self.loss) if isinstance(self.loss, nn.Module) else (self.model,)
+
+    def run(self) -> Tensor:
+        """Forward to the scalar loss, on copies of the batch."""
+        inputs, targets = fresh((self.inputs, self.targets), self.device)
+        loss = scalar_loss(call_model(self.model, inputs), targets, self.loss)
+        return loss if self.scale == 1.0 else loss * self.scale

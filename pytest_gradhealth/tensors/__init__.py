@@ -1,0 +1,1 @@
+"""Graphs, norms, devices, and trees of tensors: no idea of a probe."""

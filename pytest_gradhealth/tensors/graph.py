@@ -1,0 +1,86 @@
+"""The autograd graph behind an output."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
+
+#: A tensor in the graph: the node that computes it and the number of the node's output.
+Edge = tuple[Node, int]
+
+
+def sequence_number() -> int:
+    """Return the number that the next node of the autograd graph will get."""
+    with torch.inference_mode(False), torch.enable_grad():  # a module may run without either
+        probe = torch.zeros((), requires_grad=True).view(())
+    assert probe.grad_fn is not None
+    return probe.grad_fn._sequence_nr() + 1
+
+
+def edge_of(tensor: Tensor) -> Edge:
+    """Return where the gradient of a tensor that requires grad enters the graph."""
+    node = tensor.grad_fn
+    if node is not None:
+        return node, tensor.output_nr
+    edge = get_gradient_edge(tensor)
+    return edge.node, edge.output_nr
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The nodes behind a loss in topological order, and the leaf tensors that they end in.
+
+    `leaf_of` maps the nodes that gather a leaf's gradient to that leaf.
+    """
+
+    root: Edge
+    nodes: tuple[Node, ...]
+    leaf_of: Mapping[Node, Tensor]
+
+    @property
+    def leaves(self) -> Collection[Tensor]:
+        """The leaf tensors."""
+        return self.leaf_of.values()
+
+    def reaches_behind(self, number: int) -> bool:
+        """Whether part of it was there before the node with this sequence number."""
+        return any(n.next_functions and n._sequence_nr() < number for n in self.nodes)
+
+
+def walk(loss: Tensor) -> Graph:
+    """Return the graph of everything that the loss depends on."""
+    root = edge_of(loss)
+    order: list[Node] = []
+    leaf_of: dict[Node, Tensor] = {}
+    seen = {root[0]}
+    stack = [(root[0], iter(root[0].next_functions))]
+    while stack:
+        node, inputs = stack[-1]
+        for child, _ in inputs:
+            if child is not None and child not in seen:
+                seen.add(child)
+                stack.append((child, iter(child.next_functions)))
+                break
+        else:
+            stack.pop()
+            order.append(node)
+            if not node.next_functions and hasattr(node, "variable"):
+                leaf_of[node] = node.variable
+    order.reverse()
+    return Graph(root, tuple(order), leaf_of)
+
+
+def op_name(node: Node) -> str:
+    """The operation whose backward a node is: "Sigmoid" for SigmoidBackward0."""
+    return _operation(node.name())
+
+
+@lru_cache(maxsize=1024)
+def _operation(name: str) -> str:
+    name = name.rpartition("::")[2]
+    return name.partition("Backward")[0] or name

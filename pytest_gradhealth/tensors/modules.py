@@ -1,0 +1,66 @@
+"""What several processes can make of a model: DistributedDataParallel, fully_shard, DTensor.
+
+This module imports nothing of torch: what has not been imported, a model cannot be.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from torch import nn
+
+
+def is_ddp(model: Any) -> bool:
+    """Whether a model is wrapped in DistributedDataParallel."""
+    return _is(model, "torch.nn.parallel.distributed", "DistributedDataParallel")
+
+
+def is_replicated(module: Any) -> bool:
+    """Whether replicate() has been applied to a module, which hangs a reducer on it in place."""
+    return _is(module, "torch.distributed._composable.replicate", "DDP")
+
+
+def is_dtensor(tensor: object) -> bool:
+    """Whether a tensor is a DTensor, of which every rank holds a part."""
+    return _is(tensor, "torch.distributed.tensor", "DTensor")
+
+
+def is_fsdp(module: Any) -> bool:
+    """Whether the parameters of a module were spread by fully_shard."""
+    return _is(module, "torch.distributed.fsdp", "FSDPModule")
+
+
+def class_name(module: Any) -> str:
+    """The name of a module's class, as it was before fully_shard or replicate."""
+    kind, changed = type(module), is_fsdp(module) or is_replicated(module)
+    return str((kind.__bases__[-1] if changed else kind).__name__)
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether no rank can compute a model's outputs alone, because each has a part of it."""
+    if process_group() is None or not _is(model, "torch.nn", "Module"):
+        return False
+    return any(map(is_dtensor, model.parameters())) or any(map(is_fsdp, model.modules()))
+
+
+def process_group() -> Any:
+    """torch.distributed, None if nobody has made a process group."""
+    dist: Any = sys.modules.get("torch.distributed")
+    return dist if dist is not None and dist.is_available() and dist.is_initialized() else None
+
+
+def _is(value: object, module: str, name: str) -> bool:
+    """Whether a value is of a class that may not have been imported."""
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind is not None and isinstance(value, kind)
+
+
+def named_parameters(model: nn.Module) -> dict[str, tuple[nn.Parameter, tuple[str, ...]]]:
+    """Each parameter once, under its first name, with its further names."""
+    names: dict[int, list[str]] = {}
+    parameters: dict[int, nn.Parameter] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+        parameters[id(parameter)] = parameter
+    return {first: (parameters[key], tuple(rest)) for key, (first, *rest) in names.items()}

@@ -1,0 +1,172 @@
+"""Tensors to numbers: L2 norms that neither under- nor overflow, and their transfer to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pytest_gradhealth.tensors.devices import on_host
+from pytest_gradhealth.tensors.modules import is_dtensor
+from pytest_gradhealth.tensors.unwrap import packed, whole
+
+#: Between these, the squares of float32 numbers add up without loss.
+_SAFE_FLOAT32 = (1e-15, 1e18)
+#: The same for float64.
+_SAFE_FLOAT64 = (1e-150, 1e150)
+#: A naive float32 sum of more squares than this loses digits: it is cut into rows of this length.
+_ROW = 256
+#: Up to so many elements, a sum in float64 costs less than to see whether it takes one.
+_FEW = 2**13
+
+
+def l2_norm(tensor: Tensor) -> Tensor:
+    """Return the L2 norm of all elements as a 0-dim tensor on the tensor's device.
+
+    Any dtype; sparse and complex tensors count by their values. Right from 1e-300 to 1e+300 in
+    float64, and in float32 also where the squares leave its range. NaN stays NaN, infinite stays
+    infinite. On the CPU the number is looked at to choose the cheapest right way; on an accelerator
+    nothing waits for the device.
+    """
+    if _is_plain(tensor) and on_host(tensor) and 0 < tensor.numel() <= _FEW:
+        return _norm(tensor.detach(), dtype=torch.float64)
+    if is_dtensor(tensor):
+        return whole(_norm(tensor.detach(), dtype=torch.float64))
+    values = _values(tensor)
+    if values.numel() == 0:
+        return torch.zeros((), dtype=torch.float64)
+    if on_host(values):
+        return _cpu_norm(values)
+    if values.dtype == torch.float64 or values.device.type == "mps":
+        return _rescaled_norm(values)
+    return _norm(values, dtype=torch.float64)
+
+
+def to_numbers(scalars: Sequence[Tensor]) -> list[float]:
+    """Read 0-dim tensors back as Python floats, in one transfer per accelerator."""
+    numbers = [0.0] * len(scalars)
+    by_device: dict[torch.device, list[int]] = {}
+    scalars = [whole(scalar) for scalar in scalars]
+    for index, scalar in enumerate(scalars):
+        if on_host(scalar):
+            numbers[index] = float(scalar.item())
+        else:
+            by_device.setdefault(scalar.device, []).append(index)
+    for device, indices in by_device.items():
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        stacked = torch.stack([scalars[index].to(dtype) for index in indices])
+        for index, number in zip(indices, stacked.tolist(), strict=True):
+            numbers[index] = number
+    return numbers
+
+
+def cosine(weight: Tensor, gradient: Tensor, norms: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Return the cosine of the angle between two tensors of one shape, NaN if one is zero.
+
+    `norms` are theirs, if they are known: on the CPU that saves another two passes over them.
+    """
+    with torch.no_grad():
+        low, high = _SAFE_FLOAT32
+        plain = on_host(weight) and _is_plain(weight) and _is_plain(gradient)
+        if plain and norms and all(low < norm.item() < high for norm in norms):
+            return torch.dot(weight.reshape(-1), gradient.reshape(-1)) / (norms[0] * norms[1])
+        dense = gradient if gradient.layout == torch.strided else gradient.to_dense()
+        return torch.vdot(_unit(weight), _unit(dense)).real
+
+
+def rms(tensor: Tensor) -> Tensor:
+    """Return the root mean square of all elements."""
+    root: Tensor = l2_norm(tensor) / packed(tensor.detach()).numel() ** 0.5
+    return root
+
+
+@torch.no_grad()
+def spread(outputs: Tensor, dim: int = 0) -> Tensor:
+    """Return how far the examples of a batch lie apart: RMS distance from their mean over RMS.
+
+    Between 0 (all the same) and 1, also for integers and booleans; NaN for a batch of zeros. `dim`
+    is the one that counts the examples.
+    """
+    outputs = whole(outputs)
+    values = outputs if outputs.is_floating_point() or outputs.is_complex() else outputs.double()
+    distance: Tensor = l2_norm(values - values.mean(dim, keepdim=True)) / l2_norm(values)
+    return distance
+
+
+#: Rows are equal if they are apart by less than this share of their length: rounding.
+_ROUNDING = 1e-5
+
+
+@torch.no_grad()
+def has_equal_rows(values: Tensor) -> bool:
+    """Return whether all rows of a tensor are the same, but for rounding, and not zero."""
+    return bool(spread(values) < _ROUNDING)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is dense float32 without anything special, as most are."""
+    return (
+        tensor.dtype is torch.float32
+        and tensor.layout is torch.strided
+        and type(tensor) in _PLAIN
+        and not tensor.is_nested
+    )
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _norm(values: Tensor, dim: int | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(values, dim=dim, dtype=dtype)
+    return norm
+
+
+def _unit(tensor: Tensor) -> Tensor:
+    flat = _values(tensor).reshape(-1)
+    return flat / l2_norm(flat)
+
+
+def _values(tensor: Tensor) -> Tensor:
+    values = packed(whole(tensor.detach()))
+    if values.layout != torch.strided:
+        values = values.coalesce().values() if values.is_sparse else values.values()
+    if values.is_floating_point() or values.is_complex():
+        return values
+    return values.to(torch.float32)
+
+
+def _cpu_norm(values: Tensor) -> Tensor:
+    if values.dtype in (torch.float64, torch.complex128):
+        plain, safe = _norm(values), _SAFE_FLOAT64
+    elif values.dtype == torch.float32:
+        plain, safe = _rowwise_norm(values), _SAFE_FLOAT32
+    else:
+        return _widened_norm(values)
+    if safe[0] < plain.item() < safe[1]:
+        return plain
+    if values.dtype in (torch.float64, torch.complex128):
+        return _rescaled_norm(values)
+    return _widened_norm(values)
+
+
+def _rowwise_norm(values: Tensor) -> Tensor:
+    flat = values.reshape(-1)
+    rows, rest = divmod(flat.numel(), _ROW)
+    norms = _norm(flat[: rows * _ROW].view(rows, _ROW), dim=1)
+    if rest:
+        norms = torch.cat([norms, _norm(flat[rows * _ROW :])[None]])
+    return _norm(norms.double())
+
+
+def _widened_norm(values: Tensor) -> Tensor:
+    wide = torch.complex128 if values.is_complex() else torch.float64
+    return _norm(values.to(wide))
+
+
+def _rescaled_norm(values: Tensor) -> Tensor:
+    magnitudes = values.abs()
+    largest = magnitudes.amax()
+    usable = torch.isfinite(largest) & (largest > 0)
+    scaled = _norm(magnitudes / torch.where(usable, largest, 1))
+    return torch.where(usable, largest * scaled, largest)

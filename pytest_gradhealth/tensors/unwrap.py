@@ -1,0 +1,60 @@
+"""Plain tensors in place of those that wrap them: nested ones, and those inside torch.func."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_gradhealth.tensors.modules import is_dtensor
+
+_functorch = torch._C._functorch
+
+
+def packed(tensor: Tensor) -> Tensor:
+    """Return all elements of a nested tensor as a dense one; any other tensor as it is."""
+    if not tensor.is_nested:
+        return tensor
+    if tensor.layout == torch.jagged and getattr(tensor, "_lengths", None) is None:
+        return tensor.values()
+    parts = tensor.unbind()
+    if len({part.shape[1:] for part in parts}) == 1 and parts[0].dim():
+        return torch.cat(parts)
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+def whole(tensor: Any) -> Tensor:
+    """Return all elements of a DTensor, gathered from all ranks; any other tensor as it is."""
+    full: Tensor = tensor.full_tensor() if is_dtensor(tensor) else tensor
+    return full
+
+
+def own_part(tensor: Any) -> Tensor:
+    """Return what this rank holds of a DTensor; any other tensor as it is."""
+    own: Tensor = tensor.to_local() if is_dtensor(tensor) else tensor
+    return own
+
+
+def shape_of(tensor: Tensor) -> tuple[int, ...]:
+    """Return the shape; of a nested tensor, which has none, that of all its elements together."""
+    return tuple(packed(tensor.detach()).shape if tensor.is_nested else tensor.shape)
+
+
+def unwrapped(tensor: Tensor) -> Tensor:
+    """Return what autograd sees of a tensor inside torch.func.vmap, grad or jvp."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def is_inside_transform() -> bool:
+    """Whether the caller is in torch.func.vmap, grad or jvp, which would transform a probe too."""
+    return _functorch.maybe_current_level() is not None
+
+
+def outside_transforms() -> AbstractContextManager[None]:
+    """Computations on unwrapped tensors: the transforms of torch.func do not see them."""
+    guard: AbstractContextManager[None] = torch._C._DisableFuncTorch()
+    return guard

@@ -1,0 +1,1 @@
+"""The user's training step, made on a copy."""
