@@ -27,6 +27,7 @@ def test_the_gate_runs_exactly_the_test_command_after_lint_and_types() -> None:
         ".venv/bin/ruff check .",
         ".venv/bin/ruff format --check .",
         ".venv/bin/mypy",
+        ".venv/bin/lint-imports",
     ]
 
 
