@@ -16,8 +16,8 @@ from pytest_gradhealth.plugin.options import (
     base_settings,
     cli_values,
     ini_values,
-    reports,
     run_options,
+    wants_probes,
 )
 from pytest_gradhealth.plugin.transport import LEFT_OUT
 
@@ -84,7 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_gradhealth.plugin.baseline_session import Keeper
 
         config.pluginmanager.register(Keeper(config), "gradhealth-keeper")
-        if reports(config):
+        if wants_probes(config):
             from pytest_gradhealth.plugin.reports import Collector
 
             config.pluginmanager.register(Collector(config), "gradhealth-collector")
@@ -162,7 +162,7 @@ def pytest_runtest_makereport(
     if context is not None and report.when == "teardown":
         if context.recorded and item.config.getoption("xmlpath", None):
             report.user_properties += context.properties()
-        everything = reports(item.config) or "warning" in run_options(item.config).fail_on
+        everything = wants_probes(item.config) or "warning" in run_options(item.config).fail_on
         context.hand_over(report, everything=everything)
     return report
 

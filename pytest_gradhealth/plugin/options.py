@@ -140,7 +140,7 @@ def annotates() -> bool:
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
-def reports(config: pytest.Config) -> bool:
+def wants_probes(config: pytest.Config) -> bool:
     """Whether anybody wants all probes of the run."""
     return shows_report(config) or annotates() or bool(run_options(config).files)
 
