@@ -10,6 +10,10 @@ import pytest
 import torch
 import torch._dynamo  # optimizers import it; a second import by an inner run would crash too
 
+from pytest_gradhealth import context
+
+pytest.register_assert_rewrite("tests.helpers")
+
 #: For networks this small, sharing the work costs more than doing it, most of all under xdist.
 torch.set_num_threads(1)
 
@@ -37,3 +41,9 @@ def _own_random_numbers() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture
+def _outside_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a script: no seed from the test's name, no verbosity, no command to run again."""
+    monkeypatch.setattr(context, "_entered", [])

@@ -10,13 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth import probe
-from tests.nets import mlp
+from tests.helpers.architectures import TOKENS, LanguageModel, Recurrent, labels
+from tests.helpers.nets import mlp
 
 cross_entropy = nn.functional.cross_entropy
-
-
-def labels(classes: int = 10, examples: int = 4) -> Tensor:
-    return torch.randint(0, classes, (examples,))
 
 
 def images(size: int = 64, examples: int = 4) -> Tensor:
@@ -64,34 +61,6 @@ def test_a_vision_transformer_with_its_zero_head() -> None:
     assert [profile.steps for profile in diagnosis.profiles] == [0, 5]
 
 
-class LanguageModel(nn.Module):
-    def __init__(self, *, norm_first: bool, tied: bool) -> None:
-        super().__init__()
-        self.tokens, self.positions = nn.Embedding(50, 32), nn.Embedding(16, 32)
-        layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, norm_first=norm_first)
-        self.encoder = nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
-        self.head = nn.Linear(32, 50, bias=False)
-        if tied:
-            self.head.weight = self.tokens.weight
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        hidden = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1]))
-        mask = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1])
-        out: Tensor = self.head(self.encoder(hidden, mask=mask))
-        return out.mT
-
-
-class Recurrent(nn.Module):
-    def __init__(self, kind: Callable[..., nn.Module]) -> None:
-        super().__init__()
-        self.embed, self.rnn = nn.Embedding(50, 16), kind(16, 32, num_layers=2, batch_first=True)
-        self.head = nn.Linear(32, 10)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        out: Tensor = self.head(self.rnn(self.embed(tokens))[0][:, -1])
-        return out
-
-
 class UNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -114,9 +83,6 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
-
-
-TOKENS = torch.arange(64).reshape(4, 16) % 50
 
 
 @pytest.mark.parametrize("norm_first", [False, True], ids=["post-norm", "pre-norm"])

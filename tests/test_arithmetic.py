@@ -10,11 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth import probe
-from tests.nets import batch, mlp, scalar_chain
-
-
-def total(outputs: Tensor) -> Tensor:
-    return outputs.sum()
+from tests.helpers.nets import batch, mlp, scalar_chain, total
 
 
 @pytest.mark.parametrize("input_gradient", [False, True], ids=["from layer 1", "from the input"])

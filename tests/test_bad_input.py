@@ -14,59 +14,13 @@ from torch.optim import SGD
 from pytest_gradhealth import ProbeError, SettingError, assert_no_vanishing, probe
 from pytest_gradhealth.config.settings import Settings
 from pytest_gradhealth.tensors.devices import choose_device
-from tests.nets import batch, mlp
+from tests.helpers.nets import batch, mlp
+from tests.helpers.refusals import Breaks, Nameless, Returning, check, raising, refusal
 
 cross_entropy = nn.functional.cross_entropy
 without_accelerator = pytest.mark.skipif(
     torch.accelerator.is_available(), reason="the message lists the accelerator of this machine"
 )
-
-
-def refusal(model: Any, inputs: Any = None, targets: Any = None, **arguments: Any) -> ProbeError:
-    with pytest.raises(ProbeError) as caught:
-        probe(model, batch()[0] if inputs is None else inputs, targets, **arguments)
-    return caught.value
-
-
-def check(error: ProbeError, message: str, cause: type[Exception] | None = None) -> None:
-    assert str(error) == message
-    assert type(error) is ProbeError
-    assert type(error.__cause__) is (cause or type(None))
-
-
-class Returning(nn.Module):
-    """Passes what a linear layer returns through a function."""
-
-    def __init__(self, function: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.layer = nn.Linear(20, 5)
-        self.function = function
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(self.layer(x))
-
-
-def raising(*_: object) -> Any:
-    raise KeyError("nothing")
-
-
-class Breaks(torch.autograd.Function):
-    """The identity, with a backward that raises."""
-
-    @staticmethod
-    def forward(_: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(*_: Any) -> Any:
-        return raising()
-
-
-class Nameless:
-    """A callable without a name of its own, that raises."""
-
-    def __call__(self, *_: object) -> Any:
-        return raising()
 
 
 # Models.
@@ -614,6 +568,7 @@ def test_a_factory_may_choose_among_its_parameters(steps: int) -> None:
 
 
 # Settings.
+
 
 DEVICE = "a device such as 'auto', 'cpu' or 'cuda:0'"
 SEEDS = "a number of seeds, at least 1, or a list of seeds"

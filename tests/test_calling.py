@@ -20,7 +20,7 @@ from pytest_gradhealth import probe
 from pytest_gradhealth.subject.forward import call_model, fresh
 from pytest_gradhealth.subject.loss import scalar_loss
 from pytest_gradhealth.tensors.norms import cosine, l2_norm, to_numbers
-from tests.nets import batch, mlp
+from tests.helpers.nets import batch, mlp
 
 cross_entropy = nn.functional.cross_entropy
 CPU = torch.device("cpu")

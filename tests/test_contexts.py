@@ -16,8 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_gradhealth import Diagnosis, ProbeError, probe
-from tests.nets import batch, mlp
-from tests.test_isolation import unchanged
+from tests.helpers.nets import batch, mlp
+from tests.helpers.state import unchanged
 
 
 class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -27,7 +27,7 @@ from pytest_gradhealth.rules import built_in_rules
 from pytest_gradhealth.subject import inputs, loss
 from pytest_gradhealth.tensors import norms
 from pytest_gradhealth.tensors.trees import tensors
-from tests.nets import batch, mlp
+from tests.helpers.nets import batch, mlp
 
 #: What makes the host wait for a device, by the names that torch dispatches.
 WAITING = {"_local_scalar_dense", "equal", "nonzero", "is_nonzero", "masked_select", "unique"}

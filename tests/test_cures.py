@@ -25,7 +25,7 @@ from pytest_gradhealth import (
     assert_no_exploding,
     assert_no_vanishing,
 )
-from tests.nets import mlp
+from tests.helpers.nets import mlp
 
 pytest.importorskip("torchvision")
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from pytest_gradhealth import ProbeError, probe, suggest
 from pytest_gradhealth.tensors.devices import choose_device, has_accelerator
-from tests.nets import batch, mlp
+from tests.helpers.nets import batch, mlp
 
 cross_entropy = nn.functional.cross_entropy
 with_accelerator = pytest.mark.skipif(

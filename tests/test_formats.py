@@ -22,7 +22,6 @@ from torch.nn.functional import cross_entropy
 
 import pytest_gradhealth
 from pytest_gradhealth import (
-    Diagnosis,
     Probe,
     ProbeError,
     Run,
@@ -30,7 +29,6 @@ from pytest_gradhealth import (
     assert_no_vanishing,
     read_report,
 )
-from pytest_gradhealth import probe as probe_model
 from pytest_gradhealth.reporting.github import workflow_commands
 from pytest_gradhealth.reporting.html import html_report
 from pytest_gradhealth.reporting.json_report import VERSION, read_json, schema, write_json
@@ -41,7 +39,19 @@ from pytest_gradhealth.reporting.summary import verdict_line
 from pytest_gradhealth.reporting.terminal import report_lines
 from pytest_gradhealth.results.serialization import LIVE
 from pytest_gradhealth.rules import built_in_rules
-from tests.test_html import Reader, X, Y, checked, measured, net, sample
+from tests.helpers.runs import (
+    LONG_NAME,
+    SICK,
+    Reader,
+    checked,
+    many,
+    measured,
+    net,
+    renamed,
+    renamed_records,
+    sample,
+)
+from tests.helpers.sarif import SARIF
 
 jsonschema: Any = pytest.importorskip("jsonschema")
 RULES = [(rule.code, rule.name, rule.summary) for rule in built_in_rules()]
@@ -50,28 +60,6 @@ RULES = [(rule.code, rule.name, rule.summary) for rule in built_in_rules()]
 @pytest.fixture(scope="module")
 def run() -> Run:
     return sample()
-
-
-def renamed(diagnosis: Diagnosis, name: str) -> Diagnosis:
-    """A diagnosis in which everything that has a name has this one."""
-    return _renamed(diagnosis, name)  # type: ignore[no-any-return]
-
-
-def _renamed(value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        changed = {}
-        for item in dataclasses.fields(value):
-            old = getattr(value, item.name)
-            named = item.name in ("name", "type", "leaf", "layer", "model", "message", "device")
-            changed[item.name] = name if named and isinstance(old, str) else _renamed(old, name)
-        return replace(value, **changed)
-    if isinstance(value, tuple):
-        return tuple(_renamed(item, name) for item in value)
-    return value
-
-
-SICK = measured(net(nn.Sigmoid, 12))
-WARNS = probe_model(net(), X, Y, loss=cross_entropy, warn_min_ratio=0.9)
 
 
 # JSON
@@ -143,16 +131,6 @@ def test_markdown_has_a_verdict_line_what_fails_and_the_rest_folded(run: Run) ->
 
 
 WIDE = "\U0001d54f"  # four bytes in UTF-8
-LONG_NAME = "n" * 290
-
-
-def many(kind: str, n: int, name: str = LONG_NAME) -> tuple[Probe, ...]:
-    """Probes of one kind, all with names as long as those of a large project get at most."""
-    shown = {"healthy": measured(net()), "warning": WARNS, "failing": SICK}[kind]
-    named = renamed(shown, name)
-    outcome: Any = "failed" if kind == "failing" else "passed"
-    message = 50 * f"{200 * 'x'}\n" if kind == "failing" else ""
-    return tuple(Probe(f"t{i}{name}", outcome, named, (), message) for i in range(n))
 
 
 @pytest.mark.parametrize("name", ["n", LONG_NAME, WIDE * 290, "|`" * 145], ids=range(4))
@@ -242,103 +220,6 @@ def test_findings_and_ratios_are_properties(run: Run) -> None:
 
 # SARIF
 
-#: What the standard requires of the parts that are written (SARIF 2.1.0, section 3).
-TEXT = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}}
-SARIF: dict[str, Any] = {
-    "type": "object",
-    "required": ["version", "runs"],
-    "properties": {
-        "version": {"const": "2.1.0"},
-        "runs": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["tool", "results"],
-                "additionalProperties": False,
-                "properties": {
-                    "columnKind": {"enum": ["utf16CodeUnits", "unicodeCodePoints"]},
-                    "tool": {
-                        "type": "object",
-                        "required": ["driver"],
-                        "properties": {
-                            "driver": {
-                                "type": "object",
-                                "required": ["name"],
-                                "additionalProperties": False,
-                                "properties": {
-                                    "name": {"type": "string"},
-                                    "version": {"type": "string"},
-                                    "rules": {
-                                        "type": "array",
-                                        "uniqueItems": True,
-                                        "items": {
-                                            "type": "object",
-                                            "required": ["id"],
-                                            "properties": {
-                                                "id": {"type": "string"},
-                                                "name": {"type": "string"},
-                                                "shortDescription": TEXT,
-                                            },
-                                        },
-                                    },
-                                },
-                            }
-                        },
-                    },
-                    "results": {
-                        "type": "array",
-                        "items": {
-                            "type": "object",
-                            "required": ["message"],
-                            "additionalProperties": False,
-                            "properties": {
-                                "ruleId": {"type": "string"},
-                                "ruleIndex": {"type": "integer", "minimum": -1},
-                                "level": {"enum": ["none", "note", "warning", "error"]},
-                                "message": TEXT,
-                                "partialFingerprints": {
-                                    "type": "object",
-                                    "additionalProperties": {"type": "string"},
-                                },
-                                "locations": {
-                                    "type": "array",
-                                    "items": {
-                                        "type": "object",
-                                        "properties": {
-                                            "physicalLocation": {
-                                                "type": "object",
-                                                "required": ["artifactLocation"],
-                                                "properties": {
-                                                    "artifactLocation": {
-                                                        "properties": {
-                                                            "uri": {
-                                                                "type": "string",
-                                                                "pattern": "^[A-Za-z0-9_.~/%-]*$",
-                                                            }
-                                                        }
-                                                    },
-                                                    "region": {
-                                                        "properties": {
-                                                            "startLine": {
-                                                                "type": "integer",
-                                                                "minimum": 1,
-                                                            }
-                                                        }
-                                                    },
-                                                },
-                                            }
-                                        },
-                                    },
-                                },
-                            },
-                        },
-                    },
-                },
-            },
-        },
-    },
-}
-
 
 def test_sarif_has_a_result_for_all_that_fails_or_warns(run: Run) -> None:
     report = sarif_report(run, RULES)
@@ -361,6 +242,7 @@ def test_sarif_has_a_result_for_all_that_fails_or_warns(run: Run) -> None:
 
 
 # Names of every kind, in every format
+
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -391,7 +273,7 @@ WORSE = checked(measured(net()), SICK)
 
 
 def hostile(name: str) -> Run:
-    check = _renamed(replace(WORSE, key=name, file=name), name)
+    check = renamed_records(replace(WORSE, key=name, file=name), name)
     probe = Probe(name, "failed", renamed(SICK, name), (check,), name, name, 1)
     return Run((probe, replace(probe, outcome="passed")), {name: name}, (name,))
 

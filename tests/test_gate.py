@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from pytest_gradhealth import ProbeError, assert_matches_baseline
-from tests.scratch import NETS, damage, run
-
-ONE = """
-from nets import BATCH, net
-
-def test_net(gradhealth):
-    gradhealth.assert_matches_baseline(net(), **BATCH)
-"""
-TWO = (
-    ONE
-    + """
-def test_deep(gradhealth):
-    gradhealth.assert_matches_baseline(net(layers=6), **BATCH)
-"""
-)
-FILE = "__gradhealth__/test_models.json"
+from tests.helpers.projects import FILE, NETS, ONE, TWO, damage, kept, run
 
 
 @pytest.fixture(autouse=True)
@@ -44,11 +27,6 @@ def workers(request: pytest.FixtureRequest) -> tuple[str, ...]:
         pytest.importorskip("xdist")
     options: tuple[str, ...] = request.param
     return options
-
-
-def kept(file: str = FILE) -> dict[str, Any]:
-    entries: dict[str, Any] = json.loads(Path(file).read_text())["entries"]
-    return entries
 
 
 def test_written_same_and_worse(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scratch import NETS, damage, run
+from tests.helpers.projects import NETS, damage, run
 
 TESTS = """
 import pytest

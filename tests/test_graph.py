@@ -14,7 +14,7 @@ from torch.autograd.graph import Node
 from pytest_gradhealth import GradientPath, probe
 from pytest_gradhealth.tensors.dominators import DominatorTree, dominators
 from pytest_gradhealth.tensors.graph import edge_of, op_name, walk
-from tests.nets import batch, mlp
+from tests.helpers.nets import batch, mlp
 
 
 def brute_force_dominators(users: list[list[int]], vertex: int) -> list[int]:

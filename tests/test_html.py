@@ -7,81 +7,14 @@ import json
 import math
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
-from torch.nn.functional import cross_entropy
 
-from pytest_gradhealth import Diagnosis, Probe, Run, VanishingGradientError, assert_no_vanishing
-from pytest_gradhealth import probe as probe_model
-from pytest_gradhealth.baseline.check import Check, check_entry
-from pytest_gradhealth.baseline.entry import entry_of
+from pytest_gradhealth import Probe, Run
 from pytest_gradhealth.formatting import number
 from pytest_gradhealth.reporting.html import html_fragment, html_report
-from pytest_gradhealth.results.diagnosis import Limit
-
-X = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
-Y = torch.arange(16) % 4
-
-
-class Block(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner, self.act = nn.Linear(8, 8), nn.ReLU()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = x + self.act(self.inner(x))
-        return out
-
-
-def net(activation: type[nn.Module] = nn.ReLU, layers: int = 4) -> nn.Sequential:
-    torch.manual_seed(0)
-    parts: list[nn.Module] = []
-    for _ in range(layers):
-        parts += [nn.Linear(8, 8), activation()]
-    return nn.Sequential(*parts, nn.Linear(8, 4))
-
-
-def measured(model: nn.Module) -> Diagnosis:
-    return probe_model(model, X, Y, loss=cross_entropy)
-
-
-def checked(before: Diagnosis, after: Diagnosis) -> Check:
-    return check_entry(
-        entry_of(after, {}),
-        {"test_net": entry_of(before, {})},
-        file="tests/__gradhealth__/test_models.json",
-        key="test_net",
-        max_path=Limit(0.5, "default"),
-        max_step=Limit(1.0, "default"),
-    )
-
-
-def sample() -> Run:
-    """A healthy probe, one that has got worse, one that failed and was treated, one in time."""
-    healthy = measured(nn.Sequential(nn.Linear(8, 8), Block(), nn.Linear(8, 4)))
-    worse = measured(net(nn.Sigmoid))
-    with pytest.raises(VanishingGradientError) as caught:
-        assert_no_vanishing(net(nn.Sigmoid, 12), X, Y, loss=cross_entropy, remedy_budget=1)
-    sick = caught.value.diagnosis
-    assert sick is not None
-    reader = nn.RNN(8, 8, batch_first=True)
-    times = probe_model(
-        reader, torch.randn(4, 12, 8), loss=lambda out: out[0][:, -1].sum(), dependency=9
-    )
-    return Run(
-        (
-            Probe("test_a.py::test_healthy", "passed", healthy, file="test_a.py", line=3),
-            Probe("test_a.py::test_net", "failed", worse, (checked(measured(net()), worse),), "m"),
-            Probe("test_a.py::test_sick", "failed", sick, (), str(caught.value), "test_a.py", 9),
-            Probe("test_a.py::test_time", "passed", times),
-        ),
-        {"torch": torch.__version__},
-        ("stale in f.json: test_old",),
-    )
+from tests.helpers.runs import Reader, measured, net, sample
 
 
 @pytest.fixture(scope="module")
@@ -92,32 +25,6 @@ def run() -> Run:
 @pytest.fixture(scope="module")
 def page(run: Run) -> str:
     return html_report(run)
-
-
-class Reader(HTMLParser):
-    """Collects elements and text; HTML that is not closed shows in `open`."""
-
-    VOID = frozenset({"meta", "input", "br"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] not in ("script", "style"):
-            self.text.append(data)
 
 
 def data_of(page: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_gradhealth.reporting.html import html_report
-from tests.test_html import sample
+from tests.helpers.runs import sample
 
 webdriver: Any = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

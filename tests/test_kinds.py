@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from pytest_gradhealth import Diagnosis, ProbeError, probe
 from pytest_gradhealth.results.names import OUTPUT
 from pytest_gradhealth.results.path import PathPoint
-from tests import kinds
-from tests.kinds import KINDS, Kind, body
-from tests.nets import batch, mlp
-from tests.test_isolation import unchanged
+from tests.helpers import kinds
+from tests.helpers.kinds import KINDS, Kind, body
+from tests.helpers.nets import batch, mlp
+from tests.helpers.state import unchanged
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:.*{text}")

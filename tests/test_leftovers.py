@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pytest_gradhealth import ProbeError, probe, suggest
-from tests.nets import batch, mlp
+from tests.helpers.nets import batch, mlp
 
 
 def sick() -> nn.Sequential:

@@ -18,8 +18,8 @@ from torch.nn.functional import cross_entropy
 
 from pytest_gradhealth import Diagnosis, ProbeError, probe
 from pytest_gradhealth.tensors.trees import tensors
-from tests.test_isolation import unchanged, with_gradients
-from tests.zoo import library
+from tests.helpers.libraries import library
+from tests.helpers.state import unchanged, with_gradients
 
 LABELS = torch.tensor([0, 1, 2, 3])
 

@@ -18,9 +18,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from pytest_gradhealth import ProbeError, VanishingGradientError, assert_healthy, probe, suggest
 from pytest_gradhealth.subject.lightning import is_lightning
-from tests.nets import batch, mlp
-from tests.test_isolation import unchanged, with_gradients
-from tests.zoo import library
+from tests.helpers.libraries import library
+from tests.helpers.nets import batch, mlp
+from tests.helpers.state import unchanged, with_gradients
 
 lightning = library("lightning")
 torchmetrics = library("torchmetrics")  # Lightning depends on it

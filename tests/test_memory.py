@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from pytest_gradhealth import ProbeError, probe
 from pytest_gradhealth.training import memory
-from tests.nets import batch, mlp
+from tests.helpers.nets import batch, mlp
 
 CPU = torch.device("cpu")
 

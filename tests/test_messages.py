@@ -19,33 +19,16 @@ from pytest_gradhealth import (
     assert_all_reached,
     assert_no_exploding,
     assert_no_vanishing,
-    context,
     probe,
 )
 from pytest_gradhealth.formatting import number, shortened
 from pytest_gradhealth.reporting.message import render
 from pytest_gradhealth.reporting.tables import path_table
-from tests.nets import batch, mlp, scalar_chain
+from tests.helpers.nets import HALF, batch, mlp, scalar_chain, sigmoids, total
+
+pytestmark = pytest.mark.usefixtures("_outside_pytest")
 
 
-@pytest.fixture(autouse=True)
-def _outside_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a script: no seed from the test's name, no verbosity, no command to run again."""
-    monkeypatch.setattr(context, "_entered", [])
-
-
-def total(outputs: Tensor) -> Tensor:
-    return outputs.sum()
-
-
-def sigmoids(links: int = 12) -> nn.Module:
-    layers: list[nn.Module] = []
-    for layer in scalar_chain(links, weight=1.0, bias=-0.5, activation=None).children():
-        layers += [layer, nn.Sigmoid()]
-    return nn.Sequential(*layers)
-
-
-HALF = torch.full((1, 1), 0.5, dtype=torch.float64)
 ONE = torch.ones(1, 1, dtype=torch.float64)
 
 VANISHING = """\

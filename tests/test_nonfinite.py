@@ -11,18 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth import NonFiniteGradientError, assert_no_vanishing, probe
-from tests.nets import batch, mlp
-
-
-class Apply(nn.Module):
-    """A layer that applies a function."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
+from tests.helpers.architectures import Apply, around, nan_weight
+from tests.helpers.nets import batch, mlp
 
 
 class Parent(nn.Module):
@@ -38,22 +28,11 @@ class Parent(nn.Module):
         return out
 
 
-def around(layer: nn.Module) -> nn.Module:
-    return nn.Sequential(nn.Linear(20, 8), nn.Tanh(), layer, nn.Linear(8, 5))
-
-
 def message(model: nn.Module, loss: Callable[[Tensor], Tensor] | None = None) -> tuple[str, str]:
     diagnosis = probe(model, batch()[0], loss=loss)
     assert diagnosis.verdict == "failure"
     (finding,) = diagnosis.of(["GH301"])
     return finding.layer, finding.message
-
-
-def nan_weight() -> nn.Module:
-    layer = nn.Linear(8, 8)
-    with torch.no_grad():
-        layer.weight[3, 3] = math.nan
-    return layer
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,13 @@ import re
 from typing import Any, get_type_hints
 
 import pytest
-import torch._dynamo
 
-from pytest_gradhealth import SettingError, assert_healthy, plugin
+from pytest_gradhealth import SettingError, plugin
 from pytest_gradhealth.config.options import OPTIONS
 from pytest_gradhealth.config.settings import Settings, SettingValues, check_codes, is_selected
+from tests.helpers.projects import run
 
 NAMES = [option.name for option in OPTIONS]
-#: What inner runs load on first use has to outlive them: torch cannot be loaded twice.
-LOADED = (torch._dynamo, assert_healthy)
 
 MODEL = """
 import torch
@@ -65,12 +63,6 @@ def _model(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     pytester.syspathinsert()
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-
-
-def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    """Run the inner tests, without hypothesis, which is slow to end a run."""
-    without = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
-    return pytester.runpytest_inprocess(*without, *arguments)
 
 
 def write_ini(pytester: pytest.Pytester, *lines: str) -> None:
@@ -327,6 +319,7 @@ def test_the_failure_says_where_the_limit_came_from(
 
 
 # What is refused
+
 
 KNOWN = ", ".join(NAMES)
 

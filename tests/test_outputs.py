@@ -14,9 +14,7 @@ from torch.nn import functional as F
 
 from pytest_gradhealth import (
     CollapsedOutputError,
-    Diagnosis,
     ExplodingOutputError,
-    Finding,
     NegligibleGradientError,
     UnreachedParameterError,
     UnusedParameterError,
@@ -26,22 +24,11 @@ from pytest_gradhealth import (
 )
 from pytest_gradhealth.config.options import DEFAULTS
 from pytest_gradhealth.formatting import number
-from tests.nets import batch, mlp
-from tests.test_units import Wired
+from tests.helpers.architectures import Wired
+from tests.helpers.findings import of, said, severities
+from tests.helpers.nets import batch, mlp
 
 cross_entropy = F.cross_entropy
-
-
-def of(diagnosis: Diagnosis, code: str) -> list[Finding]:
-    return [finding for finding in diagnosis.findings if finding.code == code]
-
-
-def said(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
-    return [(f.code, f.severity, f.layer) for f in diagnosis.findings]
-
-
-def severities(diagnosis: Diagnosis, code: str) -> list[str]:
-    return [f.severity for f in of(diagnosis, code)]
 
 
 def rms_of(model: nn.Module, x: Tensor) -> float:

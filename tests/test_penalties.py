@@ -21,12 +21,10 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from pytest_gradhealth import (
     Diagnosis,
     DominatingRegularizerError,
-    Finding,
     NonFiniteGradientError,
     ProbeError,
     assert_healthy,
     assert_no_dominating_regularizer,
-    context,
     probe,
 )
 from pytest_gradhealth.results.diagnosis import Limit
@@ -34,58 +32,13 @@ from pytest_gradhealth.results.path import GradientPath, PathPoint
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
 from pytest_gradhealth.rules.regulariser_dominates import check
 from pytest_gradhealth.rules.rule import Evidence
-from tests.nets import batch, mlp
-from tests.test_isolation import content, unchanged
-from tests.test_updates import LayerScale
-from tests.test_verdicts import ZeroHead, lora_net
+from tests.helpers.architectures import LayerScale, ZeroHead, lora_net
+from tests.helpers.nets import ONES, batch, constant, mlp, total
+from tests.helpers.penalties import Penalty, lasso, measured, of_rule, penalty_of, ridge
+from tests.helpers.state import content, unchanged
+from tests.helpers.steps import Factory, sgd
 
 cross_entropy = nn.functional.cross_entropy
-Factory = Callable[[Iterable[nn.Parameter]], Optimizer]
-Penalty = Callable[[nn.Module], Any]
-
-
-def total(outputs: Tensor) -> Tensor:
-    return outputs.sum()
-
-
-def sgd(rate: float, **options: Any) -> Factory:
-    return lambda parameters: SGD(parameters, lr=rate, **options)
-
-
-def ridge(strength: float) -> Penalty:
-    return lambda model: strength * sum(p.square().sum() for p in model.parameters())
-
-
-def lasso(strength: float) -> Penalty:
-    return lambda model: strength * sum(p.abs().sum() for p in model.parameters())
-
-
-def constant(size: float = 1.0) -> nn.Sequential:
-    """A layer of sixteen equal weights; on ONES its gradient of `total` is 1 in each element."""
-    layer = nn.Linear(4, 4, bias=False, dtype=torch.float64)
-    nn.init.constant_(layer.weight, size)
-    return nn.Sequential(layer)
-
-
-ONES = torch.ones(1, 4, dtype=torch.float64)
-
-
-def of_rule(diagnosis: Diagnosis, severity: str = "failure") -> list[Finding]:
-    return [f for f in diagnosis.findings if f.code == "GH601" and f.severity == severity]
-
-
-def penalty_of(diagnosis: Diagnosis, name: str = "0.weight") -> float | None:
-    (record,) = (p for p in diagnosis.profile.parameters if p.name == name)
-    return record.penalty
-
-
-def measured(model: nn.Module, optimizer: Any = None, regularizer: Penalty | None = None) -> float:
-    diagnosis = probe(
-        model, ONES, loss=total, optimizer=optimizer, regularizer=regularizer, clip=1e9
-    )
-    found = penalty_of(diagnosis)
-    assert found is not None
-    return found
 
 
 # Closed forms: norms are 4 times what an element has.
@@ -558,11 +511,6 @@ def test_another_limit_is_applied_to_the_same_measurement() -> None:
 # Words.
 
 
-@pytest.fixture
-def _outside_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "_entered", [])
-
-
 def two_weights() -> nn.Sequential:
     """Weights of 1 and 2, whose gradients of `total` on a 1 are 2 and 1."""
     layers = [nn.Linear(1, 1, bias=False, dtype=torch.float64) for _ in range(2)]
@@ -609,6 +557,7 @@ def test_a_gate_that_hardly_opens_is_no_drowned_weight() -> None:
 
 
 # Bad arguments.
+
 
 EXAMPLE = (
     "; pass a function of the model, for example lambda model: 1e-4 * sum(p.abs().sum() for p in"

@@ -8,70 +8,9 @@ import shlex
 import sys
 
 import pytest
-import torch._dynamo
 
-import pytest_gradhealth
 from pytest_gradhealth.config.options import OPTIONS
-
-#: What inner runs load on first use has to outlive them: torch cannot be loaded twice.
-LOADED = [torch._dynamo, *(getattr(pytest_gradhealth, name) for name in pytest_gradhealth.__all__)]
-
-NETWORKS = """
-import torch
-from torch import nn
-from torch.nn.functional import cross_entropy
-
-
-class Net(nn.Sequential):
-    forwards = 0
-
-    def forward(self, x):
-        type(self).forwards += 1
-        return super().forward(x)
-
-
-def net(activation, hidden):
-    generator = torch.Generator().manual_seed(1)
-    layers = []
-    for inputs in [6] + [16] * (hidden - 1):
-        layers += [nn.Linear(inputs, 16), activation()]
-    model = Net(*layers, nn.Linear(16, 3))
-    for parameter in model.parameters():
-        with torch.no_grad():
-            parameter.uniform_(-0.25, 0.25, generator=generator)
-    return model
-
-
-def healthy():
-    return net(nn.ReLU, 2)
-
-
-def sick():
-    return net(nn.Sigmoid, 8)
-
-
-x = torch.linspace(-1, 1, 48).reshape(8, 6)
-y = torch.arange(8) % 3
-"""
-
-HEALTHY = """
-from networks import healthy, x
-
-def test_a(gradhealth):
-    gradhealth.assert_no_vanishing(healthy(), x)
-"""
-
-SICK = """
-from networks import sick, x
-
-def test_a(gradhealth):
-    gradhealth.assert_no_vanishing(sick(), x)
-"""
-
-COLUMNS = [
-    *("verdict", "ratio", "rate", "profile", "layers", "seeds"),
-    *("device", "ms", "model", "test"),
-]
+from tests.helpers.projects import HEALTHY, NETWORKS, SICK, folders, probed, rows, run, text_of
 
 
 @pytest.fixture(autouse=True)
@@ -83,39 +22,6 @@ def _networks(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("COLUMNS", "120")
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
-
-
-def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    """Run the inner tests, without hypothesis, which is slow to end a run."""
-    without = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
-    return pytester.runpytest_inprocess(*without, *arguments)
-
-
-def rows(result: pytest.RunResult) -> list[dict[str, str]]:
-    """The rows of the report by column, without the one that is never the same twice."""
-    lines = result.outlines
-    starts = [i for i, line in enumerate(lines) if line.split() == COLUMNS]
-    assert len(starts) == 1, result.stdout.str()
-    table = lines[starts[0] + 1 : lines.index("", starts[0])]
-    found = [dict(zip(COLUMNS, line.split(), strict=True)) for line in table]
-    assert all(row.pop("ms").isdecimal() for row in found)
-    return found
-
-
-def probed(result: pytest.RunResult) -> list[str]:
-    return sorted(row["test"].rpartition("::")[2] for row in rows(result))
-
-
-def text_of(result: pytest.RunResult) -> str:
-    return result.stdout.str() + result.stderr.str()
-
-
-def folders(pytester: pytest.Pytester, **files: str) -> None:
-    """Write files; two underscores in a name are a folder's end."""
-    for name, text in files.items():
-        path = pytester.path / (name.replace("__", "/") + ".py")
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
 
 
 # Fixture, functions and failures
@@ -336,6 +242,7 @@ def test_settings_of_one_test_do_not_reach_the_next(pytester: pytest.Pytester) -
 
 
 # Shared probes
+
 
 SHARED = """
 import pytest
@@ -608,6 +515,7 @@ def test_each_test_probes_for_itself_and_lets_its_models_go(pytester: pytest.Pyt
 
 
 # The report
+
 
 SUITE = """
 import pytest
@@ -1088,6 +996,7 @@ def test_nothing_is_written_to_disk(
 
 # Rules of one's own
 
+
 RULE = """
 from pytest_gradhealth import Rule
 
@@ -1191,6 +1100,7 @@ def test_two_rules_of_one_code_are_told_apart(pytester: pytest.Pytester) -> None
 
 
 # Hostile names
+
 
 HOSTILE = r"""
 from collections import OrderedDict

@@ -25,7 +25,7 @@ from pytest_gradhealth import (
 )
 from pytest_gradhealth.results.magnitudes import FORMATS, LossScale, MagnitudeRecord
 from pytest_gradhealth.rules.underflow import window
-from tests.nets import batch, mlp, scalar_chain
+from tests.helpers.nets import batch, mlp, scalar_chain
 
 cross_entropy = F.cross_entropy
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -20,7 +20,7 @@ from pytest_gradhealth.results.profile import (
     OutputRecord,
     ParameterRecord,
 )
-from tests.nets import batch, mlp
+from tests.helpers.nets import batch, mlp
 
 norms = st.floats(min_value=1e-300, max_value=1e300)
 numbers = st.floats(allow_nan=False)

@@ -15,7 +15,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from pytest_gradhealth import CannotApplyError, Patient, Remedy, built_in_remedies
 from pytest_gradhealth.subject.step import Step
-from tests.nets import mlp
+from tests.helpers.nets import mlp
 
 BY_NAME = {remedy.name: remedy for remedy in built_in_remedies()}
 #: Those that change the model, and not how it is trained.

@@ -8,6 +8,7 @@ import pytest
 
 import pytest_gradhealth
 from pytest_gradhealth import remedies
+from tests.helpers.projects import run
 
 #: What inner runs load on first use has to outlive them: torch cannot be loaded twice.
 LOADED = [
@@ -55,11 +56,6 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
         monkeypatch.delenv(name, raising=False)
-
-
-def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    without = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
-    return pytester.runpytest_inprocess(*without, *arguments)
 
 
 def errors(result: pytest.RunResult) -> str:

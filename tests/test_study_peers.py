@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from examples.study.observation import LayerSeen, Observation, ParameterSeen, observe
 from examples.study.peers import PEERS, About, Peer
 from pytest_gradhealth import probe
-from tests.nets import batch, mlp
+from tests.helpers.nets import batch, mlp
 
 BY_NAME = {peer.name: peer for peer in PEERS}
 ON_GRADIENTS: tuple[About, ...] = ("gradients", "loss")

@@ -10,15 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pytest_gradhealth import Diagnosis, IdenticalUnitsError, assert_healthy, probe, suggest
+from pytest_gradhealth import IdenticalUnitsError, assert_healthy, probe, suggest
 from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
 from pytest_gradhealth.rules import Evidence, attention_collapse
 from pytest_gradhealth.rules.attention_collapse import LIMIT, attention_ratios
-from tests.nets import batch, mlp
-
-
-def said(diagnosis: Diagnosis, code: str) -> list[tuple[str, str, str]]:
-    return [(f.severity, f.layer, f.message) for f in diagnosis.findings if f.code == code]
+from tests.helpers.findings import told
+from tests.helpers.nets import batch, mlp
 
 
 def constant(model: nn.Module, *indices: int, value: float = 0.05) -> nn.Module:
@@ -35,7 +32,7 @@ def test_units_of_a_constant_initialisation_fail() -> None:
     x, y = batch()
     model = constant(mlp(hidden=3, width=8))
     diagnosis = probe(model, x, y, loss=F.cross_entropy)
-    assert said(diagnosis, "GH406") == [
+    assert told(diagnosis, "GH406") == [
         (
             "failure",
             "0",
@@ -75,7 +72,7 @@ def test_a_constant_convolution_fails() -> None:
     )
     constant(model, 0, 1)
     x, y = torch.randn(8, 1, 6, 6), torch.randint(0, 5, (8,))
-    (found,) = said(probe(model, x, y, loss=F.cross_entropy), "GH406")
+    (found,) = told(probe(model, x, y, loss=F.cross_entropy), "GH406")
     assert found[:2] == ("failure", "0")
 
 
@@ -105,7 +102,7 @@ def test_what_the_gradient_tells_apart_is_healthy(name: str) -> None:
 def test_equal_outputs_under_a_sum_are_the_losss_doing() -> None:
     x, _ = batch()
     model = constant(mlp(), 3)
-    assert said(probe(model, x, loss=lambda y: y.sum()), "GH406") == []
+    assert told(probe(model, x, loss=lambda y: y.sum()), "GH406") == []
 
 
 class Attention(nn.Module):
@@ -164,14 +161,14 @@ def tower(names: tuple[str, str, str] | None, depth: int, skip: bool) -> nn.Modu
 def test_attention_without_skips_collapses(name: str) -> None:
     x, y = torch.randn(8, 12, 16), torch.randint(0, 5, (8,))
     sick = probe(tower(NAMES[name], 8, skip=False), x, y, loss=F.cross_entropy)
-    ((severity, layer, message),) = said(sick, "GH407")
+    ((severity, layer, message),) = told(sick, "GH407")
     assert severity == "warning"
     assert layer.endswith("attention.qkv" if name == "fused" else "attention")
     start = f"attention collapses in {layer}: its tokens are all the same, and query and key get x"
     assert message.startswith(start)
     assert message.endswith("of the gradient of value; limit x0.0001")
     healthy = probe(tower(NAMES[name], 8, skip=True), x, y, loss=F.cross_entropy)
-    assert said(healthy, "GH407") == []
+    assert told(healthy, "GH407") == []
     assert attention_ratios(healthy.profile) == {}, "its tokens differ"
 
 
@@ -189,7 +186,7 @@ def test_both_the_tokens_and_the_gradients_have_to_collapse(spread: float) -> No
     diagnosis = probe(model, x, y, loss=F.cross_entropy, confirm_steps=0)
     (ratio,) = attention_ratios(diagnosis.profile).values() if spread < 0.03 else (0.0,)
     assert ratio < LIMIT
-    assert [s for s, _, _ in said(diagnosis, "GH407")] == (["warning"] if spread < 0.03 else [])
+    assert [s for s, _, _ in told(diagnosis, "GH407")] == (["warning"] if spread < 0.03 else [])
 
 
 @pytest.mark.parametrize(("later", "severities"), [(1e-6, ["warning"]), (0.5, [])])
@@ -231,4 +228,4 @@ def test_a_single_token_is_no_collapse(name: str) -> None:
     """Attention over one token is one whatever query and key are."""
     x, y = torch.randn(8, 1, 16), torch.randint(0, 5, (8,))
     diagnosis = probe(tower(NAMES[name], 2, skip=True), x, y, loss=F.cross_entropy)
-    assert said(diagnosis, "GH407") == []
+    assert told(diagnosis, "GH407") == []

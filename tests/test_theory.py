@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth import GradientPath, probe
-from tests import meanfield
-from tests.meanfield import Activation, Plain
+from tests.helpers import mean_field
+from tests.helpers.mean_field import Activation, Plain
 
 WIDTH, DEPTH, BATCH = 1024, 30, 32
 
@@ -46,23 +46,23 @@ def per_layer(decades: float, layers: int) -> float:
 
 
 NETS = [
-    pytest.param(meanfield.IDENTITY, 0.81, 0.0, id="identity, small"),
-    pytest.param(meanfield.TANH, 1.0, 0.0, id="tanh, Glorot"),
-    pytest.param(meanfield.TANH, 3.0, 0.05, id="tanh, chaotic"),
-    pytest.param(meanfield.TANH, 0.8, 0.05, id="tanh, ordered"),
-    pytest.param(meanfield.SIGMOID, 1 / 3, 1 / 3072, id="sigmoid, default"),
-    pytest.param(meanfield.SIGMOID, 16.0, 1.0, id="sigmoid, large"),
-    pytest.param(meanfield.RELU, 2.0, 0.0, id="relu, He"),
-    pytest.param(meanfield.RELU, 1 / 3, 1 / 3072, id="relu, default"),
-    pytest.param(meanfield.RELU, 3.0, 0.1, id="relu, large"),
-    pytest.param(meanfield.LEAKY, 2.0, 0.0, id="leaky relu"),
-    pytest.param(meanfield.GELU, 2.0, 0.3, id="gelu, He and biases"),
-    pytest.param(meanfield.GELU, 1 / 3, 1 / 3072, id="gelu, default"),
-    pytest.param(meanfield.ERF, 1.0, 0.0, id="erf"),
-    pytest.param(meanfield.ERF, 2.0, 0.1, id="erf, chaotic"),
-    pytest.param(meanfield.HARDTANH, 2.0, 0.1, id="hardtanh"),
-    pytest.param(meanfield.SELU, 1.0, 0.0, id="selu"),
-    pytest.param(meanfield.SILU, 2.0, 0.0, id="silu"),
+    pytest.param(mean_field.IDENTITY, 0.81, 0.0, id="identity, small"),
+    pytest.param(mean_field.TANH, 1.0, 0.0, id="tanh, Glorot"),
+    pytest.param(mean_field.TANH, 3.0, 0.05, id="tanh, chaotic"),
+    pytest.param(mean_field.TANH, 0.8, 0.05, id="tanh, ordered"),
+    pytest.param(mean_field.SIGMOID, 1 / 3, 1 / 3072, id="sigmoid, default"),
+    pytest.param(mean_field.SIGMOID, 16.0, 1.0, id="sigmoid, large"),
+    pytest.param(mean_field.RELU, 2.0, 0.0, id="relu, He"),
+    pytest.param(mean_field.RELU, 1 / 3, 1 / 3072, id="relu, default"),
+    pytest.param(mean_field.RELU, 3.0, 0.1, id="relu, large"),
+    pytest.param(mean_field.LEAKY, 2.0, 0.0, id="leaky relu"),
+    pytest.param(mean_field.GELU, 2.0, 0.3, id="gelu, He and biases"),
+    pytest.param(mean_field.GELU, 1 / 3, 1 / 3072, id="gelu, default"),
+    pytest.param(mean_field.ERF, 1.0, 0.0, id="erf"),
+    pytest.param(mean_field.ERF, 2.0, 0.1, id="erf, chaotic"),
+    pytest.param(mean_field.HARDTANH, 2.0, 0.1, id="hardtanh"),
+    pytest.param(mean_field.SELU, 1.0, 0.0, id="selu"),
+    pytest.param(mean_field.SILU, 2.0, 0.0, id="silu"),
 ]
 
 
@@ -89,7 +89,7 @@ def test_mean_field_rates(activation: Activation, sw2: float, sb2: float, depth:
 
 @pytest.mark.parametrize("keep", [0.5, 0.9])
 def test_dropout_divides_chi_by_what_it_keeps(keep: float) -> None:
-    theory = Plain(meanfield.RELU, 2.0, keep=keep)
+    theory = Plain(mean_field.RELU, 2.0, keep=keep)
     layers: list[nn.Module] = []
     for _ in range(DEPTH):
         layers += [gaussian(WIDTH, WIDTH, 2.0), nn.ReLU(), nn.Dropout(1 - keep)]

@@ -33,7 +33,7 @@ from pytest_gradhealth.remedies.trial import STEPS
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.training.loop import train
 from pytest_gradhealth.training.optimizers import as_factory
-from tests.nets import batch, mlp
+from tests.helpers.nets import batch, mlp
 
 X, Y = batch(examples=32)
 NAMES = [remedy.name for remedy in built_in_remedies()]

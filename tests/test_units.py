@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,35 +14,14 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import pytest_gradhealth.measure.look
-from pytest_gradhealth import (
-    DeadUnitsError,
-    Diagnosis,
-    Finding,
-    SaturatedUnitsError,
-    assert_healthy,
-    probe,
-)
+from pytest_gradhealth import DeadUnitsError, SaturatedUnitsError, assert_healthy, probe
 from pytest_gradhealth.measure.activations import CALLS, SAMPLE
 from pytest_gradhealth.results.profile import ActivationRecord
-from tests.nets import batch, mlp
+from tests.helpers.architectures import Squeezed, Wired, with_biases
+from tests.helpers.findings import of
+from tests.helpers.nets import batch, mlp
 
 cross_entropy = F.cross_entropy
-
-
-class Wired(nn.Module):
-    """Parts, and a function that says how they are wired."""
-
-    def __init__(self, use: Callable[..., Any], **parts: Any) -> None:
-        super().__init__()
-        self.use = use
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def __getattr__(self, name: str) -> Any:
-        return super().__getattr__(name)
-
-    def forward(self, *args: Tensor) -> Any:
-        return self.use(self, *args)
 
 
 def seen(model: nn.Module, x: Tensor, **options: Any) -> list[ActivationRecord]:
@@ -53,19 +32,6 @@ def seen(model: nn.Module, x: Tensor, **options: Any) -> list[ActivationRecord]:
 def only(model: nn.Module, x: Tensor) -> ActivationRecord:
     (record,) = seen(model, x)
     return record
-
-
-def of(diagnosis: Diagnosis, code: str) -> list[Finding]:
-    return [finding for finding in diagnosis.findings if finding.code == code]
-
-
-def with_biases(layer: nn.Module, dead: Sequence[int] = (0, 2, 3)) -> nn.Module:
-    """A layer whose units `dead` never come through a rectifier, and whose others do."""
-    assert isinstance(layer.bias, Tensor)
-    with torch.no_grad():
-        layer.bias.fill_(5.0)
-        layer.bias[list(dead)] = -1e3
-    return layer
 
 
 RECTIFIERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
@@ -480,22 +446,6 @@ def test_max_dead_moves_the_limit(limit: float, dead: int, severity: str | None)
         assert findings[0].limit == limit
         text = f"{dead} of 32 units of 3 are dead: zero for the whole batch"
         assert findings[0].message == f"{text}; limit {limit:.0%} (the call)"
-
-
-class Squeezed(nn.Module):
-    """A convolution with a squeeze-excite gate (Hu et al. 2018)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.head = nn.Conv2d(3, 16, 3), nn.Linear(16, 5)
-        self.squeeze, self.excite = nn.Linear(16, 4), nn.Linear(4, 16)
-        self.act = nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        gate = self.excite(self.act(self.squeeze(x.mean((2, 3))))).sigmoid()
-        out: Tensor = self.head((x * gate[:, :, None, None]).mean((2, 3)))
-        return out
 
 
 def test_a_dead_side_branch_is_only_a_warning() -> None:

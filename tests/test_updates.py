@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -22,53 +21,28 @@ from pytest_gradhealth import (
     ProbeError,
     assert_healthy,
     assert_no_exploding_update,
-    context,
     probe,
 )
 from pytest_gradhealth.results.diagnosis import Limit
 from pytest_gradhealth.results.profile import GradientProfile, Update
 from pytest_gradhealth.rules.exploding_update import check
 from pytest_gradhealth.rules.rule import Evidence
-from tests.nets import batch, mlp
-from tests.test_architectures import TOKENS, LanguageModel, Recurrent, labels
-from tests.test_isolation import content, unchanged
-from tests.test_verdicts import ReZero, ZeroHead, lora_net
+from tests.helpers.architectures import (
+    TOKENS,
+    LanguageModel,
+    LayerScale,
+    Recurrent,
+    ReZero,
+    ZeroHead,
+    labels,
+    lora_net,
+)
+from tests.helpers.findings import codes
+from tests.helpers.nets import ONES, batch, constant, mlp, total
+from tests.helpers.state import content, unchanged
+from tests.helpers.steps import Clip, Factory, by_hand, lasso, made, sgd, steps_of
 
 cross_entropy = nn.functional.cross_entropy
-Factory = Callable[[Iterable[nn.Parameter]], Optimizer]
-Clip = float | Callable[[list[nn.Parameter]], object]
-
-
-def total(outputs: Tensor) -> Tensor:
-    return outputs.sum()
-
-
-def sgd(rate: float, **options: Any) -> Factory:
-    return lambda parameters: SGD(parameters, lr=rate, **options)
-
-
-def constant(size: float = 1.0, *, inputs: int = 4, outputs: int = 4) -> nn.Sequential:
-    """One linear layer of equal weights; on ONES its gradient of `total` is 1 in each element."""
-    layer = nn.Linear(inputs, outputs, bias=False, dtype=torch.float64)
-    nn.init.constant_(layer.weight, size)
-    return nn.Sequential(layer)
-
-
-ONES = torch.ones(1, 4, dtype=torch.float64)
-
-
-def made(diagnosis: Diagnosis) -> tuple[Update, ...]:
-    return diagnosis.profile.updates
-
-
-def steps_of(model: nn.Module, optimizer: Any, clip: Clip | None = None) -> tuple[Update, ...]:
-    return made(
-        probe(model, ONES, loss=total, optimizer=optimizer, clip=math.inf if clip is None else clip)
-    )
-
-
-def codes(diagnosis: Diagnosis) -> list[str]:
-    return [finding.code for finding in diagnosis.findings if finding.severity == "failure"]
 
 
 # Closed forms: weights of 1, gradients of 1, norms of 4, and a level of sqrt(4) = 2.
@@ -342,47 +316,6 @@ def test_the_worst_of_several_steps_is_reported_once() -> None:
 
 
 # The same training by hand.
-
-
-def by_hand(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    optimizer: Any,
-    clip: Clip | None,
-    penalty: Callable[[nn.Module], Any] | None,
-    steps: int = 10,
-) -> tuple[nn.Module, list[tuple[float, float, float, float, str]]]:
-    """Train a copy with the plainest loop; loss, norms, largest change and its layer per step."""
-    twin = copy.deepcopy(model)
-    stepper = optimizer(twin.parameters())
-    rows = []
-    for _ in range(steps):
-        old = {n: p.detach().double().clone() for n, p in twin.named_parameters() if p.dim() > 1}
-        stepper.zero_grad()
-        loss = cross_entropy(twin(x), y)
-        (loss if penalty is None else loss + penalty(twin)).backward()
-        grads = [p.grad for p in twin.parameters() if p.grad is not None]
-        before = torch.cat([g.double().flatten() for g in grads]).norm().item()
-        if callable(clip):
-            clip(list(twin.parameters()))
-        elif clip is not None:
-            scale = min(1.0, clip / (before + 1e-6))
-            for gradient in grads:
-                gradient.mul_(scale)
-        after = torch.cat([g.double().flatten() for g in grads]).norm().item()
-        stepper.step()
-        changes = {}
-        for name, weight in old.items():
-            distance = (twin.get_parameter(name).detach().double() - weight).norm().item()
-            changes[name] = distance / max(weight.norm().item(), math.sqrt(weight.shape[0]))
-        worst = max(changes, key=lambda name: changes[name])
-        rows.append((loss.item(), before, after, changes[worst], worst.rpartition(".")[0]))
-    return twin, rows
-
-
-def lasso(model: nn.Module) -> Any:
-    return 1e-2 * sum(p.abs().sum() for p in model.parameters())
 
 
 OPTIMIZERS: dict[str, Factory] = {
@@ -685,26 +618,6 @@ def lenet() -> nn.Module:
     )
 
 
-class LayerScale(nn.Module):
-    """Residual blocks that start at a millionth (Touvron et al. 2021)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.head = nn.Linear(20, 16), nn.Linear(16, 5)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 16))
-            for _ in range(4)
-        )
-        self.gammas = nn.ParameterList(nn.Parameter(torch.full((16,), 1e-6)) for _ in range(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for block, gamma in zip(self.blocks, self.gammas, strict=True):
-            x = x + gamma * block(x)
-        out: Tensor = self.head(x)
-        return out
-
-
 def policy() -> nn.Module:
     """A policy head of gain 0.01, as PPO has it."""
     model = mlp(nn.Tanh, width=64)
@@ -818,11 +731,6 @@ def test_clipping_cures_what_only_long_gradients_make_sick() -> None:
 # Words.
 
 
-@pytest.fixture
-def _outside_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "_entered", [])
-
-
 # Weights are 1 - 8 (k - 1), losses 16 times that, changes 8 over that.
 EXPLODING = """\
 training explodes: step 1 changes 0 by x8 of its weight; limit x1 (default) [GH202]
@@ -909,6 +817,7 @@ def test_nobody_is_told_to_accept_a_change_of_a_hundred() -> None:
 
 
 # Bad arguments.
+
 
 CLIP_IS = (
     "; pass the largest gradient norm, for example 1.0, or a function that clips the gradients of"

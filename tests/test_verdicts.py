@@ -8,14 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_gradhealth import Diagnosis, Finding, probe
-from tests.nets import batch, mlp, scalar_chain
+from pytest_gradhealth import Finding, probe
+from tests.helpers.architectures import ReZero, ZeroHead, lora_net
+from tests.helpers.findings import codes
+from tests.helpers.nets import batch, mlp, scalar_chain
 
 cross_entropy = nn.functional.cross_entropy
-
-
-def codes(diagnosis: Diagnosis, severity: str = "failure") -> list[str]:
-    return [finding.code for finding in diagnosis.findings if finding.severity == severity]
 
 
 def test_a_deep_sigmoid_net_vanishes_and_a_relu_net_does_not() -> None:
@@ -65,55 +63,6 @@ def test_sgd_has_stricter_limits(hidden: int, adam: str, sgd: str) -> None:
         assert finding.limit_source == "default with SGD"
 
 
-class ZeroHead(nn.Module):
-    """A net whose last layer starts at zero, as in ViT and DiT."""
-
-    def __init__(self, body: nn.Module, width: int = 5) -> None:
-        super().__init__()
-        self.body = body
-        self.head = nn.Linear(width, 5)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.head(self.body(x))
-        return out
-
-
-class ReZero(nn.Module):
-    """Residual blocks behind a scalar gate that starts at zero (Bachlechner et al. 2020)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.head = nn.Linear(20, 16), nn.Linear(16, 5)
-        self.blocks = nn.ModuleList(nn.Linear(16, 16) for _ in range(4))
-        self.gates = nn.ParameterList(nn.Parameter(torch.zeros(())) for _ in range(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for block, gate in zip(self.blocks, self.gates, strict=True):
-            x = x + gate * block(x).relu()
-        out: Tensor = self.head(x)
-        return out
-
-
-class LoRA(nn.Module):
-    """A frozen layer with a low-rank adapter (Hu et al. 2021)."""
-
-    def __init__(self, inputs: int, outputs: int, *, both_zero: bool = False) -> None:
-        super().__init__()
-        self.frozen = nn.Linear(inputs, outputs).requires_grad_(False)
-        self.lora_A = nn.Linear(inputs, 4, bias=False)
-        self.lora_B = nn.Linear(4, outputs, bias=False)
-        nn.init.zeros_(self.lora_B.weight)
-        if both_zero:
-            nn.init.zeros_(self.lora_A.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.frozen(x) + self.lora_B(self.lora_A(x))
-        return out
-
-
 class ZeroGamma(nn.Module):
     """Residual blocks whose last normalisation starts at zero (Goyal et al. 2017)."""
 
@@ -133,11 +82,6 @@ class ZeroGamma(nn.Module):
             x = x + block(x)
         out: Tensor = self.head(x)
         return out
-
-
-def lora_net(*, both_zero: bool = False) -> nn.Module:
-    first, second = LoRA(20, 16, both_zero=both_zero), LoRA(16, 5, both_zero=both_zero)
-    return nn.Sequential(first, nn.ReLU(), second)
 
 
 @pytest.mark.parametrize("optimizer", [None, torch.optim.SGD])

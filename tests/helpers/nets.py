@@ -37,3 +37,31 @@ def scalar_chain(links: int, weight: float, bias: float, activation: nn.Module |
         nn.init.constant_(layer.bias, bias)
         layers += [layer] if activation is None else [layer, activation]
     return nn.Sequential(*layers)
+
+
+def total(outputs: Tensor) -> Tensor:
+    """A loss whose gradient is 1 in every output."""
+    return outputs.sum()
+
+
+def constant(size: float = 1.0, *, inputs: int = 4, outputs: int = 4) -> nn.Sequential:
+    """One linear layer of equal weights; on ONES its gradient of `total` is 1 in each element."""
+    layer = nn.Linear(inputs, outputs, bias=False, dtype=torch.float64)
+    nn.init.constant_(layer.weight, size)
+    return nn.Sequential(layer)
+
+
+#: On these every weight of `constant` has the same gradient.
+ONES = torch.ones(1, 4, dtype=torch.float64)
+
+
+def sigmoids(links: int = 12) -> nn.Module:
+    """A chain of scalars with a sigmoid after each link, at its steepest on HALF."""
+    layers: list[nn.Module] = []
+    for layer in scalar_chain(links, weight=1.0, bias=-0.5, activation=None).children():
+        layers += [layer, nn.Sigmoid()]
+    return nn.Sequential(*layers)
+
+
+#: What `sigmoids` maps to itself, so that each of its links passes on a quarter of the gradient.
+HALF = torch.full((1, 1), 0.5, dtype=torch.float64)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
-from tests.nets import mlp
+from tests.helpers.nets import mlp
 
 #: First point, last point and number of points of a path.
 Path = tuple[str, str, int]
