@@ -20,7 +20,7 @@ from examples.remedies import table
 from examples.remedies.pair import SEEDS, Pair, Recipe, Symptom, judged, trained
 from examples.training import one_thread
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "examples" / "README.md").read_text()
 TRAINING, TEST = load_digits(train=True), load_digits(train=False)
 

@@ -14,7 +14,7 @@ from pytest_gradhealth.config.options import OPTIONS, Option
 from pytest_gradhealth.remedies import built_in_remedies
 from pytest_gradhealth.rules import built_in_rules
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^python3 -m venv .*$", README, flags=re.MULTILINE)
 

@@ -1,0 +1,1 @@
+"""Tests of the examples, the study and the benchmarks."""

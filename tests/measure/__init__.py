@@ -1,0 +1,1 @@
+"""Tests of one look at a model."""

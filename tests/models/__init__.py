@@ -1,0 +1,1 @@
+"""Tests of healthy models and sick twins, end to end."""

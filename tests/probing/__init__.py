@@ -1,0 +1,1 @@
+"""Tests of the way from a model and a batch to a verdict."""

@@ -1,0 +1,1 @@
+"""Tests of stories that take several runs."""

@@ -1,0 +1,1 @@
+"""Tests of what is probed and how it is called."""

@@ -1,0 +1,1 @@
+"""Tests of the autograd graph, norms and devices."""

@@ -1,0 +1,1 @@
+"""Tests of the user's training step, made on a copy."""
