@@ -180,3 +180,19 @@ def nan_weight() -> nn.Module:
     with torch.no_grad():
         layer.weight[3, 3] = math.nan
     return layer
+
+
+def zeroed(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def adapter(a: float, b: float) -> Wired:
+    """A frozen layer with a low-rank adapter, whose factors are plain parameters."""
+    return Wired(
+        lambda m, x: m.frozen(x) + x @ m.A @ m.B,
+        frozen=nn.Linear(20, 5).requires_grad_(False),
+        A=nn.Parameter(a * torch.randn(20, 4)),
+        B=nn.Parameter(b * torch.randn(4, 5)),
+    )

@@ -65,3 +65,7 @@ def sigmoids(links: int = 12) -> nn.Module:
 
 #: What `sigmoids` maps to itself, so that each of its links passes on a quarter of the gradient.
 HALF = torch.full((1, 1), 0.5, dtype=torch.float64)
+
+
+def leaf_outputs(*shape: int) -> Tensor:
+    return torch.randn(*shape, requires_grad=True)

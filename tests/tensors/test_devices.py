@@ -12,6 +12,7 @@ from torch import nn
 from pytest_gradhealth import ProbeError, probe, suggest
 from pytest_gradhealth.tensors.devices import choose_device, has_accelerator
 from tests.helpers.nets import batch, mlp
+from tests.helpers.refusals import check, refusal
 
 cross_entropy = nn.functional.cross_entropy
 with_accelerator = pytest.mark.skipif(
@@ -126,3 +127,44 @@ def test_time_and_precision_are_measured_on_the_accelerator() -> None:
     assert [r.name for r in there.magnitudes] == [r.name for r in here.magnitudes]
     for one, other in zip(there.magnitudes, here.magnitudes, strict=True):
         assert abs(one.high - other.high) <= 1
+
+
+without_accelerator = pytest.mark.skipif(
+    torch.accelerator.is_available(), reason="the message lists the accelerator of this machine"
+)
+
+
+# Devices.
+
+
+@without_accelerator
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "device 'gpu' (from the call) is not a device; pass 'auto' or 'cpu'"),
+        (0, "device '0' (from the call) is not a device; pass 'auto' or 'cpu'"),
+        ("cuda:x", "device 'cuda:x' (from the call) is not a device; pass 'auto' or 'cpu'"),
+    ],
+)
+def test_devices_that_do_not_exist(device: Any, message: str) -> None:
+    check(refusal(mlp(), device=device), message, RuntimeError)
+
+
+@without_accelerator
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps", "xpu", "meta", torch.device("cuda")])
+def test_devices_that_this_machine_lacks(device: Any) -> None:
+    check(
+        refusal(mlp(), device=device),
+        f"device '{device}' (from the call) is not available on this machine; pass 'auto' or 'cpu'",
+    )
+
+
+@without_accelerator
+def test_the_source_of_a_device_is_named() -> None:
+    with pytest.raises(ProbeError) as caught:
+        choose_device("cuda", mlp(), "--gradhealth-device")
+    check(
+        caught.value,
+        "device 'cuda' (from --gradhealth-device) is not available on this machine; pass 'auto' or"
+        " 'cpu'",
+    )

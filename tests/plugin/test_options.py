@@ -1,17 +1,16 @@
-"""Settings: who wins, what is refused, and where a value came from."""
+"""Marker, command line and ini file: which wins, what is refused, where a limit came from."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from typing import Any, get_type_hints
 
 import pytest
 
-from pytest_gradhealth import SettingError, plugin
+from pytest_gradhealth import plugin
 from pytest_gradhealth.config.options import OPTIONS
-from pytest_gradhealth.config.settings import Settings, SettingValues, check_codes, is_selected
+from pytest_gradhealth.config.settings import Settings, SettingValues
 from tests.helpers.projects import run
 
 NAMES = [option.name for option in OPTIONS]
@@ -594,101 +593,3 @@ def test_a_device_that_is_none_names_where_it_came_from(
     )
     said = refusal(run(pytester, *filter(None, [option])), "ProbeError: ")
     assert said.startswith(f"device 'tpu9' (from {source}) is not a device; pass 'auto'")
-
-
-# Settings by themselves
-
-
-def test_merged_lays_values_on_top_and_remembers_their_sources() -> None:
-    base = Settings().merged({"min_ratio": "1e-4", "seeds": 2}, {"min_ratio": "A", "seeds": "B"})
-    top = base.merged({"seeds": (1, 2), "max_ratio": 7, "device": None}, "C")
-    assert (top.min_ratio, top.seeds, top.max_ratio, top.device) == (1e-4, (1, 2), 7.0, "auto")
-    assert dict(top.sources) == {"min_ratio": "A", "seeds": "C", "max_ratio": "C"}
-    assert [top.source(name) for name in ("seeds", "device")] == ["C", "default"]
-    assert base.seeds == 2, "the settings below are as they were"
-    assert Settings().merged({}, "nowhere") == Settings()
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "read"),
-    [
-        ("device", "cuda:1", "cuda:1"),
-        ("seeds", 1, 1),
-        ("seeds", "12", 12),
-        ("seeds", [0], (0,)),
-        ("seeds", (7, "8"), (7, 8)),
-        ("confirm_steps", 0, 0),
-        ("confirm_steps", 3.0, 3),
-        ("min_ratio", 1, 1.0),
-        ("max_ratio", "1e300", 1e300),
-        ("select", "GH1, GH2,", ("GH1", "GH2")),
-        ("select", ["GH1,GH2", "GH3"], ("GH1", "GH2", "GH3")),
-        ("ignore", {"GH1"}, ("GH1",)),
-        ("ignore", "", ()),
-    ],
-)
-def test_values_are_read(name: str, value: Any, read: Any) -> None:
-    assert getattr(Settings().merged({name: value}, "here"), name) == read
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("device", ""),
-        ("seeds", 0),
-        ("seeds", True),
-        ("seeds", 1.5),
-        ("seeds", "1.5"),
-        ("seeds", [-1]),
-        ("seeds", ()),
-        ("seeds", math.nan),
-        ("seeds", math.inf),
-        ("seeds", {"a": 1}),
-        ("confirm_steps", -1),
-        ("confirm_steps", False),
-        ("min_ratio", 0),
-        ("min_ratio", -1e-5),
-        ("min_ratio", math.nan),
-        ("max_ratio", math.inf),
-        ("max_ratio", 10**400),
-        ("max_ratio", True),
-        ("max_ratio", [1]),
-        ("select", 5),
-    ],
-)
-def test_values_that_cannot_be_are_refused_with_their_source(name: str, value: Any) -> None:
-    expects = next(option.expects for option in OPTIONS if option.name == name)
-    with pytest.raises(SettingError) as caught:
-        Settings().merged({name: value}, "here")
-    assert str(caught.value) == f"here: {name} = {value!r} is not {expects}"
-
-
-@pytest.mark.parametrize(
-    ("select", "ignore", "selected"),
-    [
-        ((), (), ["GH101", "GH201", "GH202", "MY101"]),
-        (("GH101",), (), ["GH101"]),
-        (("GH2",), (), ["GH201", "GH202"]),
-        (("GH",), ("GH2",), ["GH101"]),
-        ((), ("GH", "MY"), []),
-        (("GH202", "MY"), ("GH201",), ["GH202", "MY101"]),
-        (("GH101",), ("GH101",), []),
-    ],
-)
-def test_rules_are_chosen_by_the_beginnings_of_their_codes(
-    select: tuple[str, ...], ignore: tuple[str, ...], selected: list[str]
-) -> None:
-    settings = Settings(select=select, ignore=ignore)
-    codes = ["GH101", "GH201", "GH202", "MY101"]
-    assert [code for code in codes if is_selected(code, settings)] == selected
-    check_codes(settings, codes)
-
-
-@pytest.mark.parametrize("name", ["select", "ignore"])
-def test_codes_that_match_no_rule_are_refused(name: str) -> None:
-    settings = Settings().merged({name: ["GH1", "GH1011"]}, "here")
-    with pytest.raises(SettingError) as caught:
-        check_codes(settings, ["GH101", "MY101"])
-    assert str(caught.value) == (
-        f"here: {name} = 'GH1011' matches no rule; the rules are GH101, MY101"
-    )

@@ -1,0 +1,190 @@
+"""Settings: their table, their values, where they came from, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from pytest_gradhealth import SettingError, probe
+from pytest_gradhealth.config.options import OPTIONS
+from pytest_gradhealth.config.settings import Settings, check_codes, is_selected
+from tests.helpers.nets import batch, mlp
+from tests.helpers.refusals import refusal
+
+DEVICE = "a device such as 'auto', 'cpu' or 'cuda:0'"
+SEEDS = "a number of seeds, at least 1, or a list of seeds"
+STEPS = "a number of steps, at least 0"
+POSITIVE = "a positive number"
+CODES = "rule codes such as GH101,GH2"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("device", "", DEVICE),
+        *(
+            ("seeds", value, SEEDS)
+            for value in (
+                *(0, -1, 2.5, math.nan, math.inf, True, "three", ""),
+                *([], (), [-1], [1.5], [True], ["a"], [[1]], {1}, range(2)),
+            )
+        ),
+        *(("confirm_steps", value, STEPS) for value in (-1, 0.5, math.inf, False, "many", [1])),
+        *(
+            (name, value, POSITIVE)
+            for name in ("min_ratio", "max_ratio", "warn_min_ratio", "warn_max_ratio")
+            for value in (0, -1e-5, math.nan, math.inf, True, "small", [1e-5])
+        ),
+        pytest.param("min_ratio", 10**400, POSITIVE, id="10**400"),
+        ("select", 101, CODES),
+        ("ignore", 101, CODES),
+    ],
+)
+def test_values_that_a_setting_cannot_have(name: str, value: Any, expected: str) -> None:
+    error = refusal(mlp(), **{name: value})
+    assert str(error) == f"the call: {name} = {value!r} is not {expected}"
+    assert type(error) is SettingError
+
+
+def test_the_error_behind_a_setting_is_chained() -> None:
+    assert isinstance(refusal(mlp(), seeds="three").__cause__, ValueError)
+    assert isinstance(refusal(mlp(), seeds={1}).__cause__, TypeError)
+
+
+def test_seeds_that_no_generator_takes() -> None:
+    error = refusal(mlp, seeds=[0, 2**70])
+    assert str(error) == f"the call: seeds = [0, {2**70}] is not {SEEDS}"
+    assert probe(mlp, batch()[0], seeds=[2**62 - 1]).verdict == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [
+        ("select", ["GH999"], "GH999"),
+        ("select", "GH101,GH9", "GH9"),
+        ("ignore", ["GH101", "gh201"], "gh201"),
+        ("ignore", "vanishing", "vanishing"),
+    ],
+)
+def test_codes_of_no_rule(name: str, value: Any, code: str) -> None:
+    error = refusal(mlp(), **{name: value})
+    assert str(error) == (
+        f"the call: {name} = {code!r} matches no rule; the rules are GH101, GH102, GH103, GH201,"
+        " GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405, GH406, GH407, GH408, GH501, GH601"
+    )
+    assert type(error) is SettingError
+    assert error.__cause__ is None
+
+
+def test_names_of_no_setting() -> None:
+    known = (
+        "device, seeds, confirm_steps, min_ratio, max_ratio, warn_min_ratio, warn_max_ratio,"
+        " max_update, max_penalty, max_output, min_spread, max_dead, max_saturated,"
+        " max_underflow, baseline, max_path_change, max_step_change, remedy_budget, select, ignore"
+    )
+    with pytest.raises(SettingError) as caught:
+        Settings().merged({"ratio": 1}, "the marker")
+    assert str(caught.value) == f"the marker: unknown setting 'ratio'; the settings are {known}"
+    with pytest.raises(SettingError) as caught:
+        Settings().merged({"seeds": 0}, {"seeds": "pytest.ini"})
+    assert str(caught.value) == f"pytest.ini: seeds = 0 is not {SEEDS}"
+
+
+# Settings by themselves
+
+
+def test_merged_lays_values_on_top_and_remembers_their_sources() -> None:
+    base = Settings().merged({"min_ratio": "1e-4", "seeds": 2}, {"min_ratio": "A", "seeds": "B"})
+    top = base.merged({"seeds": (1, 2), "max_ratio": 7, "device": None}, "C")
+    assert (top.min_ratio, top.seeds, top.max_ratio, top.device) == (1e-4, (1, 2), 7.0, "auto")
+    assert dict(top.sources) == {"min_ratio": "A", "seeds": "C", "max_ratio": "C"}
+    assert [top.source(name) for name in ("seeds", "device")] == ["C", "default"]
+    assert base.seeds == 2, "the settings below are as they were"
+    assert Settings().merged({}, "nowhere") == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("device", "cuda:1", "cuda:1"),
+        ("seeds", 1, 1),
+        ("seeds", "12", 12),
+        ("seeds", [0], (0,)),
+        ("seeds", (7, "8"), (7, 8)),
+        ("confirm_steps", 0, 0),
+        ("confirm_steps", 3.0, 3),
+        ("min_ratio", 1, 1.0),
+        ("max_ratio", "1e300", 1e300),
+        ("select", "GH1, GH2,", ("GH1", "GH2")),
+        ("select", ["GH1,GH2", "GH3"], ("GH1", "GH2", "GH3")),
+        ("ignore", {"GH1"}, ("GH1",)),
+        ("ignore", "", ()),
+    ],
+)
+def test_values_are_read(name: str, value: Any, read: Any) -> None:
+    assert getattr(Settings().merged({name: value}, "here"), name) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("device", ""),
+        ("seeds", 0),
+        ("seeds", True),
+        ("seeds", 1.5),
+        ("seeds", "1.5"),
+        ("seeds", [-1]),
+        ("seeds", ()),
+        ("seeds", math.nan),
+        ("seeds", math.inf),
+        ("seeds", {"a": 1}),
+        ("confirm_steps", -1),
+        ("confirm_steps", False),
+        ("min_ratio", 0),
+        ("min_ratio", -1e-5),
+        ("min_ratio", math.nan),
+        ("max_ratio", math.inf),
+        ("max_ratio", 10**400),
+        ("max_ratio", True),
+        ("max_ratio", [1]),
+        ("select", 5),
+    ],
+)
+def test_values_that_cannot_be_are_refused_with_their_source(name: str, value: Any) -> None:
+    expects = next(option.expects for option in OPTIONS if option.name == name)
+    with pytest.raises(SettingError) as caught:
+        Settings().merged({name: value}, "here")
+    assert str(caught.value) == f"here: {name} = {value!r} is not {expects}"
+
+
+@pytest.mark.parametrize(
+    ("select", "ignore", "selected"),
+    [
+        ((), (), ["GH101", "GH201", "GH202", "MY101"]),
+        (("GH101",), (), ["GH101"]),
+        (("GH2",), (), ["GH201", "GH202"]),
+        (("GH",), ("GH2",), ["GH101"]),
+        ((), ("GH", "MY"), []),
+        (("GH202", "MY"), ("GH201",), ["GH202", "MY101"]),
+        (("GH101",), ("GH101",), []),
+    ],
+)
+def test_rules_are_chosen_by_the_beginnings_of_their_codes(
+    select: tuple[str, ...], ignore: tuple[str, ...], selected: list[str]
+) -> None:
+    settings = Settings(select=select, ignore=ignore)
+    codes = ["GH101", "GH201", "GH202", "MY101"]
+    assert [code for code in codes if is_selected(code, settings)] == selected
+    check_codes(settings, codes)
+
+
+@pytest.mark.parametrize("name", ["select", "ignore"])
+def test_codes_that_match_no_rule_are_refused(name: str) -> None:
+    settings = Settings().merged({name: ["GH1", "GH1011"]}, "here")
+    with pytest.raises(SettingError) as caught:
+        check_codes(settings, ["GH101", "MY101"])
+    assert str(caught.value) == (
+        f"here: {name} = 'GH1011' matches no rule; the rules are GH101, MY101"
+    )

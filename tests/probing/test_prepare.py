@@ -1,0 +1,119 @@
+"""Models and factories that cannot be probed are refused in words that say what to pass instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.helpers.nets import mlp
+from tests.helpers.refusals import Nameless, check, raising, refusal
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            5,
+            "model is a int; pass a torch.nn.Module, or a function without arguments that builds"
+            " one",
+        ),
+        (
+            {"weight": 1},
+            "model is a dict; pass a torch.nn.Module, or a function without arguments that builds"
+            " one",
+        ),
+        (lambda: None, "the model factory returned a NoneType, not a torch.nn.Module"),
+        (
+            mlp().requires_grad_(False),
+            "no parameter of Sequential requires grad; call model.requires_grad_(True), or pass the"
+            " model before it is frozen",
+        ),
+        (
+            lambda: nn.ReLU(),
+            "ReLU has no parameters, so there is no gradient to check; layers and parameters in"
+            " plain lists or dicts are not registered: keep them in nn.ModuleList or"
+            " nn.ParameterList",
+        ),
+        (
+            nn.Sequential(nn.ReLU(), nn.LazyLinear(5)),
+            "1.weight is a lazy parameter without a shape; call the model once on a batch before"
+            " the probe",
+        ),
+        (
+            nn.Sequential(nn.Linear(20, 5), nn.LazyBatchNorm1d(affine=False)),
+            "1.running_mean is a lazy buffer without a shape; call the model once on a batch before"
+            " the probe",
+        ),
+        (
+            nn.Sequential(nn.Linear(20, 5), nn.Linear(5, 5, device="meta")),
+            "1.weight is on the meta device and holds no numbers; materialise the model first, for"
+            " example with model.to_empty(device='cpu') and its initialisation",
+        ),
+        (
+            nn.Sequential(nn.Linear(20, 5), nn.BatchNorm1d(5, affine=False, device="meta")),
+            "1.running_mean is on the meta device and holds no numbers; materialise the model"
+            " first, for example with model.to_empty(device='cpu') and its initialisation",
+        ),
+    ],
+    ids=[
+        "int",
+        "dict",
+        "no module",
+        "frozen",
+        "empty",
+        "lazy",
+        "lazy buffer",
+        "meta",
+        "meta buffer",
+    ],
+)
+def test_models_that_cannot_be_probed(model: Any, message: str) -> None:
+    check(refusal(model), message)
+
+
+@pytest.mark.parametrize(
+    ("factory", "name", "cause", "text"),
+    [
+        (raising, "raising", KeyError, "'nothing'"),
+        (Nameless(), "Nameless", KeyError, "'nothing'"),
+        (lambda: 1 / 0, "<lambda>", ZeroDivisionError, "division by zero"),
+    ],
+)
+def test_a_factory_that_raises(factory: Any, name: str, cause: type[Exception], text: str) -> None:
+    check(
+        refusal(factory),
+        f"the model factory {name} raised {cause.__name__}: {text}; a factory is called without"
+        " arguments, for example lambda: Net(width=64)",
+        cause,
+    )
+
+
+def test_a_class_that_needs_arguments() -> None:
+    error = refusal(nn.Linear)
+    assert str(error).startswith("the model factory Linear raised TypeError: ")
+    assert str(error).endswith("called without arguments, for example lambda: Net(width=64)")
+    assert isinstance(error.__cause__, TypeError)
+
+
+def test_a_model_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        model = mlp()
+    check(
+        refusal(model),
+        "0.weight was made in inference mode and can never get a gradient; build the model outside"
+        " torch.inference_mode()",
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_a_scripted_model() -> None:
+    message = (
+        " holds a ScriptModule, which takes no hooks; pass the model as it was before"
+        " torch.jit.script or torch.jit.trace"
+    )
+    scripted = torch.jit.script(mlp())
+    check(refusal(scripted), f"{type(scripted).__name__}{message}")
+    check(refusal(nn.Sequential(nn.Linear(20, 20), scripted)), f"Sequential{message}")

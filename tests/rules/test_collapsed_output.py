@@ -1,0 +1,189 @@
+"""Outputs that are the same for all examples fail, unless inputs or biases excuse them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pytest_gradhealth import CollapsedOutputError, assert_healthy, probe
+from pytest_gradhealth.config.options import DEFAULTS
+from pytest_gradhealth.formatting import number
+from tests.helpers.architectures import Wired
+from tests.helpers.findings import of, severities
+from tests.helpers.nets import batch, mlp
+
+cross_entropy = F.cross_entropy
+
+
+def spread_of(outputs: Tensor) -> float:
+    centred = outputs - outputs.mean(0)
+    share: float = (centred.norm() / outputs.norm()).item()
+    return share
+
+
+def test_a_deep_sigmoid_net_gives_every_example_the_same() -> None:
+    x, y = batch()
+    model = mlp(nn.Sigmoid, hidden=8).double()
+    x = x.double()
+    options: dict[str, Any] = {"loss": cross_entropy, "select": ["GH404"]}
+    diagnosis = probe(model, x, y, confirm_steps=0, **options)
+    with torch.no_grad():
+        bias: Any = model[-1].bias
+        spread = spread_of(model(x) - bias) / min(1.0, spread_of(x))
+        assert spread_of(model(x)) < spread_of(model(x) - bias)
+    assert spread < DEFAULTS["min_spread"]
+    assert diagnosis.profile.spread == pytest.approx(spread, rel=1e-6)
+    (finding,) = diagnosis.findings
+    assert (finding.severity, finding.layer) == ("failure", "16")
+    assert finding.message == (
+        f"the outputs of different examples differ by only x{number(spread)} of their size;"
+        f" limit x{number(DEFAULTS['min_spread'])} (default)"
+    )
+    assert probe(model, x, y, **options).verdict == "failure"
+    with pytest.raises(CollapsedOutputError):
+        assert_healthy(model, x, y, **options)
+    everything = probe(model, x, y, loss=cross_entropy)
+    assert severities(everything, "GH101") == ["failure"]
+    assert of(everything, "GH404") == [], "GH101 says it more plainly"
+
+
+def shallow(spread: float, x: Tensor) -> nn.Module:
+    """A net whose outputs are 1, but for some spread that no step changes."""
+    frozen = nn.Linear(20, 5).double().requires_grad_(False)
+    with torch.no_grad():
+        size = frozen(x)
+        size -= size.mean(0)
+    gain = spread / (size.norm() / size.numel() ** 0.5).item()
+    return Wired(
+        lambda m, x: 1 + m.scale * 0 + gain * (m.body(x) - m.body(x).mean(0)),
+        body=frozen,
+        scale=nn.Parameter(torch.ones(5, dtype=torch.float64)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("spread", "severity", "limit"),
+    [
+        (DEFAULTS["min_spread"] / 5, "failure", "min_spread"),
+        (DEFAULTS["warn_min_spread"] / 2, "warning", "warn_min_spread"),
+        (DEFAULTS["warn_min_spread"] * 2, None, ""),
+    ],
+)
+def test_the_limits_of_the_spread(spread: float, severity: str | None, limit: str) -> None:
+    x = batch()[0].double()
+    wanted = spread / spread_of(x)
+    diagnosis = probe(shallow(spread, x), x, loss=lambda y: y.square().sum(), select=["GH404"])
+    assert diagnosis.profile.spread == pytest.approx(wanted, rel=1e-3)
+    assert [(f.severity, f.message) for f in diagnosis.findings] == (
+        []
+        if severity is None
+        else [
+            (
+                severity,
+                f"the outputs of different examples differ by only x{number(wanted)} of their size;"
+                f" limit x{number(DEFAULTS[limit])} (default)",
+            )
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "severity"), [(1e-9, "warning"), (1e-3, "failure"), (1e-2, "failure")]
+)
+def test_min_spread_moves_the_limit(limit: float, severity: str) -> None:
+    x = batch()[0].double()
+    (finding,) = probe(
+        shallow(DEFAULTS["warn_min_spread"] / 2, x),
+        x,
+        loss=lambda y: y.square().sum(),
+        min_spread=limit,
+        select=["GH404"],
+    ).findings
+    assert finding.severity == severity
+    if severity == "failure":
+        assert finding.message.endswith(f"limit x{number(limit)} (the call)")
+
+
+def test_outputs_that_are_the_same_for_all_examples_fail() -> None:
+    """As of a model that averages over the batch by mistake."""
+    x, y = batch()
+    model = Wired(lambda m, x: m.body(x).mean(0, keepdim=True).expand(len(x), -1), body=mlp())
+    diagnosis = probe(model, x, y, loss=cross_entropy)
+    assert (diagnosis.profile.spread or 0.0) < 1e-6
+    assert severities(diagnosis, "GH404") == ["failure"]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-14])
+def test_a_net_that_wakes_up_is_not_failed(scale: float) -> None:
+    x, y = batch()
+    model = mlp()
+    with torch.no_grad():
+        model[-3].weight.mul_(1e-6)  # type: ignore[operator]
+        model[-3].bias.fill_(1.0)  # type: ignore[operator]
+    options: dict[str, Any] = {
+        "loss": lambda out, labels: scale * cross_entropy(out, labels),
+        "select": ["GH404"],
+    }
+    asleep = probe(model, x, y, confirm_steps=0, **options)
+    assert severities(asleep, "GH404") == ["failure"]
+    woken = probe(model, x, y, **options)
+    assert [profile.steps for profile in woken.profiles] == [0, 5]
+    assert woken.verdict == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation"),
+    [(2e5, 1e5), (1e5, 3e4), (1e6, 1e3), (101325.0, 500.0), (2000.0, 10.0)],
+)
+@pytest.mark.parametrize("squeezed", [False, True])
+def test_a_bias_at_the_mean_of_the_targets_is_healthy(
+    mean: float, deviation: float, squeezed: bool
+) -> None:
+    x = batch()[0]
+    targets = mean + deviation * torch.randn(16, 1)
+    model: Any = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 1))
+    nn.init.constant_(model[-1].bias, mean)
+    if squeezed:
+        model, targets = Wired(lambda m, x: m.body(x).squeeze(-1), body=model), targets[:, 0]
+    diagnosis = probe(model, x, targets, loss=F.mse_loss)
+    assert of(diagnosis, "GH404") == []
+
+
+@pytest.mark.parametrize(
+    "head", [lambda: nn.Linear(20, 8), lambda: nn.Conv2d(4, 8, 1), lambda: nn.Conv1d(4, 8, 1)]
+)
+def test_a_prior_in_the_bias_is_healthy(head: Callable[[], Any]) -> None:
+    """As of a detector whose classes start out unlikely: weights of .01, biases of -4.6."""
+    layer = head()
+    nn.init.normal_(layer.weight, std=1e-4)
+    nn.init.constant_(layer.bias, -4.6)
+    shape = {nn.Linear: (16, 20), nn.Conv2d: (16, 4, 5, 5), nn.Conv1d: (16, 4, 5)}[type(layer)]
+    x = torch.randn(*shape)
+    diagnosis = probe(layer, x, loss=lambda y: y.square().mean())
+    with torch.no_grad():
+        bias = layer.bias if len(shape) == 2 else layer.bias.view(1, -1, *[1] * (len(shape) - 2))
+        expected = spread_of(layer(x) - bias) / spread_of(x)
+    assert diagnosis.profile.spread == pytest.approx(min(expected, 1.0), rel=0.05)
+    assert of(diagnosis, "GH404") == []
+
+
+def test_equal_inputs_excuse_equal_outputs() -> None:
+    x = torch.randn(1, 20).repeat(16, 1)
+    near = x + 1e-6 * torch.randn(16, 20)
+    for given_ in (x, near):
+        assert of(probe(mlp(), given_, batch()[1], loss=cross_entropy), "GH404") == []
+
+
+def test_outputs_of_a_zero_head_are_no_finding() -> None:
+    x, y = batch()
+    model = mlp()
+    nn.init.zeros_(model[-1].weight)  # type: ignore[arg-type]
+    nn.init.zeros_(model[-1].bias)  # type: ignore[arg-type]
+    diagnosis = probe(model, x, y, loss=cross_entropy)
+    assert (diagnosis.profiles[0].spread or 0.0, diagnosis.profiles[0].magnitude) == (0, 0)
+    assert diagnosis.verdict == "healthy", diagnosis.findings

@@ -1,0 +1,148 @@
+"""Units that are dead in the whole batch fail where all gradient passes through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pytest_gradhealth import DeadUnitsError, assert_healthy, probe
+from tests.helpers.architectures import Squeezed, Wired, with_biases
+from tests.helpers.findings import of
+from tests.helpers.nets import batch, mlp
+
+cross_entropy = F.cross_entropy
+
+
+def test_a_layer_that_is_alive_in_one_call_is_not_dead() -> None:
+    layer = nn.Linear(8, 8)
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
+
+    def use(m: Any, x: Tensor) -> Tensor:
+        out: Tensor = m.head(F.relu(m.fc(-x.abs())) + F.relu(m.fc(x.abs())))
+        return out
+
+    model = Wired(use, fc=layer, head=nn.Linear(8, 5))
+    diagnosis = probe(model, torch.randn(4, 8), torch.tensor([0, 1, 2, 3]), loss=cross_entropy)
+    assert sorted(r.dead or 0.0 for r in diagnosis.profile.activations) == [0.0, 1.0]
+    assert of(diagnosis, "GH402") == []
+
+
+def half_dead(dead: int, width: int = 32, act: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+    """A net of which `dead` units of the second layer (its ReLU is "3") are."""
+    model = mlp(act, hidden=2, width=width)
+    with_biases(model[2], range(dead))
+    return model
+
+
+def test_dead_units_on_the_path_fail_and_are_confirmed() -> None:
+    x, y = batch()
+    diagnosis = probe(half_dead(31), x, y, loss=cross_entropy, select=["GH402"])
+    (finding,) = diagnosis.findings
+    assert (finding.severity, finding.layer) == ("failure", "3")
+    assert (finding.value, finding.limit) == (31 / 32, 0.95)
+    assert finding.message == (
+        "31 of 32 units of 3 are dead: zero for the whole batch; limit 95% (default)"
+    )
+    assert [profile.steps for profile in diagnosis.profiles] == [0, 5]
+    with pytest.raises(DeadUnitsError):
+        assert_healthy(half_dead(31), x, y, loss=cross_entropy, select=["GH402"])
+
+
+def test_a_layer_with_all_units_dead_says_so_and_leaves_the_word_to_the_plainer_rule() -> None:
+    x, y = batch()
+    alone = probe(half_dead(32), x, y, loss=cross_entropy, select=["GH402"])
+    assert [f.message for f in alone.findings] == [
+        "all 32 units of 3 are dead: zero for the whole batch; limit 95% (default)"
+    ]
+    together = probe(half_dead(32), x, y, loss=cross_entropy)
+    assert of(together, "GH101")[0].severity == "failure"
+    assert of(together, "GH402") == []
+
+
+def test_units_that_the_steps_bring_to_life_are_no_finding() -> None:
+    x, y = batch()
+    model = half_dead(32)
+    with torch.no_grad():
+        model[2].weight.mul_(1e-3)  # type: ignore[operator]
+        model[2].bias.fill_(-0.05)  # type: ignore[operator]
+
+    def decaying(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=0.1, weight_decay=0.01)
+
+    asleep = probe(model, x, y, loss=cross_entropy, select=["GH402"], confirm_steps=0)
+    assert [f.severity for f in asleep.findings] == ["failure"]
+    woken = probe(model, x, y, loss=cross_entropy, select=["GH402"], optimizer=decaying)
+    assert [profile.steps for profile in woken.profiles] == [0, 5]
+    assert woken.findings == ()
+
+
+@pytest.mark.parametrize(
+    ("dead", "severity"),
+    [(0, None), (16, None), (28, None), (29, "warning"), (30, "warning"), (31, "failure")],
+)
+def test_the_limits_of_dead_units(dead: int, severity: str | None) -> None:
+    """29 of 32 are 91%, 30 are 94%."""
+    diagnosis = probe(half_dead(dead), *batch(), loss=cross_entropy, select=["GH402"])
+    assert [f.severity for f in diagnosis.findings] == ([severity] if severity else [])
+
+
+def test_the_warning_names_no_limit() -> None:
+    (finding,) = probe(half_dead(30), *batch(), loss=cross_entropy, select=["GH402"]).findings
+    assert finding.message == "30 of 32 units of 3 are dead: zero for the whole batch"
+    assert finding.limit is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "dead", "severity"),
+    [
+        (0.4, 12, None),
+        (0.4, 14, "failure"),
+        (0.5, 17, "failure"),
+        (0.99, 31, "warning"),
+        (1.0, 32, "warning"),
+    ],
+)
+def test_max_dead_moves_the_limit(limit: float, dead: int, severity: str | None) -> None:
+    options: dict[str, Any] = {"loss": cross_entropy, "select": ["GH402"], "max_dead": limit}
+    findings = probe(half_dead(dead), *batch(), **options).findings
+    assert [f.severity for f in findings] == ([severity] if severity else [])
+    if severity == "failure":
+        assert findings[0].limit == limit
+        text = f"{dead} of 32 units of 3 are dead: zero for the whole batch"
+        assert findings[0].message == f"{text}; limit {limit:.0%} (the call)"
+
+
+def test_a_dead_side_branch_is_only_a_warning() -> None:
+    model = Squeezed()
+    with_biases(model.squeeze, range(4))
+    x, y = torch.randn(8, 3, 8, 8), torch.randint(0, 5, (8,))
+    diagnosis = probe(model, x, y, loss=cross_entropy)
+    assert diagnosis.verdict == "warning"
+    (finding,) = of(diagnosis, "GH402")
+    assert (finding.severity, finding.layer) == ("warning", "act")
+    assert finding.message == "all 4 units of act are dead: zero for the whole batch"
+    assert_healthy(model, x, y, loss=cross_entropy)
+
+
+def test_an_activation_without_a_layer_before_it_has_a_name() -> None:
+    model = Wired(
+        lambda m, x: m.head(F.relu(x @ m.weight - 1e3)),
+        weight=nn.Parameter(torch.randn(20, 16)),
+        head=nn.Linear(16, 5),
+    )
+    (finding,) = probe(model, *batch(), loss=cross_entropy, select=["GH402"]).findings
+    assert finding.layer
+    assert "of  are" not in finding.message
+
+
+def test_a_dead_layer_is_found_behind_a_shared_activation_module() -> None:
+    act = nn.ReLU()
+    first, second = nn.Linear(20, 32), with_biases(nn.Linear(32, 32), range(31))
+    model = nn.Sequential(first, act, second, act, nn.Linear(32, 5))
+    assert of(probe(model, *batch(), loss=cross_entropy), "GH402")

@@ -1,0 +1,113 @@
+"""Optimizers that cannot be used are refused in words that say what to pass instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+
+from pytest_gradhealth import probe
+from tests.helpers.nets import batch, mlp
+from tests.helpers.refusals import check, raising, refusal
+
+cross_entropy = nn.functional.cross_entropy
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message", "cause"),
+    [
+        (
+            "adam",
+            "optimizer is a str; pass a class (torch.optim.SGD), a factory"
+            " (lambda params: torch.optim.SGD(params, lr=0.1)) or an optimizer",
+            None,
+        ),
+        (
+            0.1,
+            "optimizer is a float; pass a class (torch.optim.SGD), a factory"
+            " (lambda params: torch.optim.SGD(params, lr=0.1)) or an optimizer",
+            None,
+        ),
+        (
+            raising,
+            "optimizer raised KeyError: 'nothing'; pass a factory that takes the parameters, for"
+            " example lambda params: torch.optim.SGD(params, lr=0.1)",
+            KeyError,
+        ),
+        (
+            lambda _: "adam",
+            "optimizer returned a str, not a torch.optim.Optimizer",
+            None,
+        ),
+        (
+            lambda _: SGD(mlp().parameters(), lr=0.1),
+            "optimizer returned one over other parameters than it was given; build it from its"
+            " argument, for example lambda params: torch.optim.SGD(params, lr=0.1)",
+            None,
+        ),
+        (
+            SGD(mlp().parameters(), lr=0.1),
+            "optimizer holds none of the model's parameters; build it from this model's"
+            " parameters() or pass its class",
+            None,
+        ),
+    ],
+    ids=["text", "number", "raising", "no optimizer", "own parameters", "of another model"],
+)
+def test_optimizers_of_the_wrong_kind(
+    optimizer: Any, message: str, cause: type[Exception] | None
+) -> None:
+    check(refusal(mlp(), optimizer=optimizer), message, cause)
+
+
+def test_a_class_that_fails_on_the_models_parameters() -> None:
+    class Picky(SGD):
+        def __init__(self, params: Any) -> None:
+            raise ValueError("no")
+
+    x, y = batch()
+    check(
+        refusal(mlp(nn.Sigmoid, hidden=10), x, y, loss=cross_entropy, optimizer=Picky),
+        "optimizer raised ValueError: no; pass a factory that takes the parameters, for example"
+        " lambda params: torch.optim.SGD(params, lr=0.1)",
+        ValueError,
+    )
+
+
+def test_an_optimizer_whose_step_raises() -> None:
+    class Failing(SGD):
+        def step(self, closure: Any = None) -> Any:
+            raise ValueError("no")
+
+    x, y = batch()
+    check(
+        refusal(mlp(nn.Sigmoid, hidden=10), x, y, loss=cross_entropy, optimizer=Failing),
+        "optimizer Failing raised ValueError: no in its step",
+        ValueError,
+    )
+
+
+@pytest.mark.parametrize("as_instance", [False, True])
+def test_an_optimizer_that_needs_a_closure_is_fine(as_instance: bool) -> None:
+    (x, y), model = batch(), mlp(nn.Sigmoid, hidden=10)
+
+    def build(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.LBFGS(parameters, max_iter=2)
+
+    optimizer: Any = build(model.parameters()) if as_instance else build
+    assert len(probe(model, x, y, loss=cross_entropy, optimizer=optimizer).profiles) == 2
+
+
+@pytest.mark.parametrize("steps", [0, 5])
+def test_a_factory_may_choose_among_its_parameters(steps: int) -> None:
+    (x, y), model = batch(), mlp(nn.Sigmoid, hidden=10)
+
+    def weights_only(parameters: Any) -> torch.optim.Optimizer:
+        return SGD([p for p in parameters if p.dim() > 1], lr=0.1)
+
+    arguments: dict[str, Any] = {"optimizer": weights_only, "confirm_steps": steps}
+    diagnosis = probe(model, x, y, loss=cross_entropy, **arguments)
+    assert diagnosis.optimizer == "SGD(lr=0.1)"
