@@ -156,3 +156,34 @@ def kept(file: str = FILE) -> dict[str, Any]:
     """The entries of a file of baselines, by key."""
     entries: dict[str, Any] = json.loads(Path(file).read_text())["entries"]
     return entries
+
+
+#: A test module on `networks` with a test of every verdict.
+SUITE = """
+import pytest
+from pytest_gradhealth import VanishingGradientError
+from networks import cross_entropy, healthy, net, nn, sick, x, y
+
+def test_healthy(gradhealth):
+    model = healthy()
+    gradhealth.assert_no_vanishing(model, x)
+    gradhealth.assert_no_exploding(model, x)
+    gradhealth.assert_healthy(model, x)
+
+def test_two(gradhealth):
+    gradhealth.assert_healthy(healthy, x, seeds=3)
+    gradhealth.assert_healthy(healthy(), x)
+
+def test_sick(gradhealth):
+    gradhealth.assert_no_vanishing(sick(), x, y, loss=cross_entropy)
+
+@pytest.mark.xfail(raises=VanishingGradientError, strict=True)
+def test_known(gradhealth):
+    gradhealth.assert_no_vanishing(sick(), x, y, loss=cross_entropy)
+
+def test_warns(gradhealth):
+    gradhealth.assert_no_vanishing(net(nn.Sigmoid, 4), x, warn_min_ratio=0.5)
+
+def test_without():
+    pass
+"""

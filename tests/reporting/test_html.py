@@ -14,12 +14,7 @@ import pytest
 from pytest_gradhealth import Probe, Run
 from pytest_gradhealth.formatting import number
 from pytest_gradhealth.reporting.html import html_fragment, html_report
-from tests.helpers.runs import Reader, measured, net, sample
-
-
-@pytest.fixture(scope="module")
-def run() -> Run:
-    return sample()
+from tests.helpers.runs import Reader, measured, net
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
-"""The words of a verdict, compared exactly."""
+"""The message of a failure, compared exactly."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-import tabulate
 import torch
 from torch import Tensor, nn
 
@@ -21,9 +20,8 @@ from pytest_gradhealth import (
     assert_no_vanishing,
     probe,
 )
-from pytest_gradhealth.formatting import number, shortened
+from pytest_gradhealth.formatting import number
 from pytest_gradhealth.reporting.message import render
-from pytest_gradhealth.reporting.tables import path_table
 from tests.helpers.nets import HALF, batch, mlp, scalar_chain, sigmoids, total
 
 pytestmark = pytest.mark.usefixtures("_outside_pytest")
@@ -201,31 +199,6 @@ def test_dead_units_are_named_as_the_cause() -> None:
     assert cause(probe(model, batch()[0]))[0] == (
         "all units of 3 are dead: its output is zero for the whole batch"
     )
-
-
-def test_tables_do_not_depend_on_a_global_of_tabulate(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = probe(sigmoids(), HALF, loss=total).paths[0]
-    plain = path_table(path)
-    monkeypatch.setattr(tabulate, "PRESERVE_WHITESPACE", True)
-    assert path_table(path) == plain
-
-
-@pytest.mark.parametrize("width", [40, 76, 160])
-def test_tables_keep_to_the_width_as_far_as_they_can(width: int) -> None:
-    table, hidden = path_table(probe(sigmoids(), HALF, loss=total).paths[0], width=width)
-    assert max(map(len, table.splitlines())) <= max(width, 56)
-    assert hidden > 0
-
-
-def test_long_and_hostile_names_are_tamed() -> None:
-    assert shortened("a" * 50, 20) == "aaaaaa..aaaaaaaaaaaa"
-    assert shortened("evil\x1b[31m\n\u202e", 40) == "evil?[31m??"
-    model = nn.Sequential()
-    model.add_module("x" * 300 + "\x1b[2J", nn.Linear(4, 4))
-    model.add_module("y\n::error::", nn.Linear(4, 4))
-    text = str(probe(model, torch.randn(2, 4)))
-    assert "\x1b" not in text
-    assert max(map(len, text.splitlines()[1:])) <= 80
 
 
 # Remedies

@@ -1,71 +1,21 @@
-"""Baselines as data: what is kept, aligned, compared, written and read back."""
+"""What counts as worse, in decades and whatever layers are called."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import random
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
-from pytest_gradhealth import ProbeError
-from pytest_gradhealth.baseline.alignment import Pair, aligned, path_pairs
+from pytest_gradhealth.baseline.alignment import path_pairs
 from pytest_gradhealth.baseline.check import check_entry
 from pytest_gradhealth.baseline.comparison import Comparison, compare, is_same
-from pytest_gradhealth.baseline.entry import Entry, KeptPath, KeptPoint, entry_of
-from pytest_gradhealth.baseline.store import VERSION, file_for, read, write
-from pytest_gradhealth.reporting.regression import missing, regression
-from pytest_gradhealth.results.diagnosis import Limit, Verdict
-from tests.helpers.baselines import (
-    DECADES,
-    ENTRIES,
-    NAMES,
-    PATH,
-    PLAIN,
-    POINTS,
-    STEP,
-    compared,
-    diagnosed,
-    entry,
-    path,
-)
-
-
-def test_what_is_kept_are_the_norms_of_the_first_look_in_decades() -> None:
-    diagnosis = diagnosed()
-    kept = entry_of(diagnosis, {"torch": "2"})
-    (measured,) = diagnosis.paths
-    assert [p.layer for p in kept.paths[0].points] == [str(i) for i in range(7)]
-    for mine, theirs in zip(kept.paths[0].points, measured.points, strict=True):
-        assert mine.norm == pytest.approx(math.log10(theirs.norm), abs=0.006)
-    assert kept.paths[0].ratio == pytest.approx(measured.l2, abs=0.006)
-    assert kept.limits["min_ratio"] == 1e-5
-    assert kept.environment == {"device": "cpu", "optimizer": "Adam(lr=0.001)", "torch": "2"}
-
-
-def test_layers_are_the_same_by_name_then_by_type_in_order() -> None:
-    before = path(("a", "Linear", 0.0), ("b", "ReLU", 0.0), ("c", "Linear", 0.0))
-    after = path(("x", "Linear", 0.0), ("y", "ReLU", 0.0), ("new", "Tanh", 0.0), ("c", "L", 0.0))
-    assert aligned(before.points, after.points) == [
-        Pair(0, 0),
-        Pair(1, 1),
-        Pair(None, 2),
-        Pair(2, 3),
-    ]
-
-
-@given(st.lists(POINTS, max_size=10), st.lists(POINTS, max_size=10))
-def test_every_layer_of_both_is_paired_once_and_in_order(
-    before: list[KeptPoint], after: list[KeptPoint]
-) -> None:
-    pairs = aligned(before, after)
-    assert [p.before for p in pairs if p.before is not None] == list(range(len(before)))
-    assert [p.after for p in pairs if p.after is not None] == list(range(len(after)))
+from pytest_gradhealth.baseline.entry import Entry, KeptPath, KeptPoint
+from pytest_gradhealth.results.diagnosis import Verdict
+from tests.helpers.baselines import DECADES, ENTRIES, PATH, PLAIN, STEP, compared, entry, path
 
 
 @given(ENTRIES)
@@ -255,18 +205,6 @@ def test_silence_that_the_second_look_has_cleared_is_not_worse() -> None:
     assert status("failure", weak) == "worse"
 
 
-@pytest.mark.parametrize("alike", [True, False])
-def test_long_paths_are_aligned_in_no_time(alike: bool) -> None:
-    def long(length: int, name: str, kind: str) -> tuple[KeptPoint, ...]:
-        types = ("Linear", kind)
-        return tuple(KeptPoint(f"{name}.{i}", types[i % 2], -0.1) for i in range(length))
-
-    before, after = long(4000, "a", "ReLU"), long(4002, "b", "ReLU" if alike else "GELU")
-    pairs = aligned(before, after)
-    assert len([p for p in pairs if p.before is not None]) == 4000
-    assert len([p for p in pairs if p.after is not None]) == 4002
-
-
 def test_a_path_that_is_gone_is_worse_and_one_that_is_new_is_not() -> None:
     other = path(("embed", "Embedding", -1.0), ("2", "Linear", -0.4))
     lost = compare(entry(PLAIN, other), entry(PLAIN), PATH, STEP)
@@ -318,145 +256,6 @@ def test_gates_of_zero_are_as_they_were() -> None:
     assert not compared(gated, PLAIN).worse
 
 
-@given(st.dictionaries(NAMES, ENTRIES, min_size=1, max_size=4))
-def test_a_file_gives_back_what_was_written(entries: dict[str, Entry]) -> None:
-    from tempfile import TemporaryDirectory
-
-    with TemporaryDirectory() as folder:
-        file = Path(folder, "deep", "test_x.json")
-        write(file, "f.json", entries)
-        text = file.read_text()
-        assert text.isascii()
-        back = read(file, "it")
-        assert repr([back[key] for key in sorted(back)]) == repr(
-            [entries[key] for key in sorted(entries)]
-        )
-        write(file, "f.json", back)
-        assert file.read_text() == text
-        assert [p.name for p in file.parent.iterdir()] == ["test_x.json"]
-        write(file, "f.json", {})
-        assert not file.parent.exists()
-
-
-def test_a_layer_is_a_line_and_keys_are_sorted(tmp_path: Path) -> None:
-    file = file_for(tmp_path / "test_x.py", "__kept__")
-    assert file == tmp_path / "__kept__" / "test_x.json"
-    write(file, "f.json", {"b": entry(PLAIN), "a": entry(PLAIN, verdict="warning")})
-    lines = file.read_text().splitlines()
-    assert '      {"layer": "1", "type": "ReLU", "norm": -0.8},' in lines
-    assert list(json.loads(file.read_text())["entries"]) == ["a", "b"]
-
-
-def test_an_interrupted_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "test_x.json"
-    write(file, "f.json", {"a": entry(PLAIN)})
-    before = file.read_bytes()
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write(file, "f.json", {"b": entry(PLAIN)})
-    assert file.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["test_x.json"]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("<<<<<<< HEAD", "tests/x.json is no baseline (JSONDecodeError: Expecting value: line 1"),
-        ("[]", "tests/x.json is no baseline (TypeError: "),
-        ('{"version": 1}', "tests/x.json is no baseline (KeyError: 'entries')"),
-        ('{"version": 1, "entries": {"a": {}}}', "tests/x.json is no baseline (TypeError: "),
-        ('{"version": true, "entries": {}}', "tests/x.json is no baseline (ValueError: version is"),
-        ('{"version": 0, "entries": {}}', "tests/x.json is no baseline (ValueError: version is 0)"),
-        (
-            '{"version": 1, "entries": {"a": {"verdict": "good", "paths": []}}}',
-            "tests/x.json is no baseline (ValueError: the entry 'a' is incomplete)",
-        ),
-        (
-            '{"version": 1, "entries": {"a": {"verdict": "healthy", "paths": [{"ratio": 0,'
-            ' "points": []}]}}}',
-            "tests/x.json is no baseline (ValueError: the entry 'a' is incomplete)",
-        ),
-        (
-            '{"version": 1, "entries": {"a": {"verdict": "healthy", "paths": []}, "a": {}}}',
-            "tests/x.json is no baseline (ValueError: 'a' is in it twice)",
-        ),
-        (
-            json.dumps({"version": VERSION + 1, "entries": {}}),
-            f"tests/x.json was written by a newer version (format {VERSION + 1}, this one reads up"
-            f" to {VERSION}); update pytest-gradhealth",
-        ),
-        ("\udcff", "tests/x.json cannot be read ("),
-    ],
-)
-def test_a_file_that_is_none_is_an_error(tmp_path: Path, text: str, message: str) -> None:
-    file = tmp_path / "x.json"
-    file.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(ProbeError) as caught:
-        read(file, "tests/x.json")
-    assert str(caught.value).startswith(message)
-    if "no baseline" in message:
-        assert str(caught.value).endswith(
-            "; restore it from version control, or delete it and run pytest with"
-            " --gradhealth-update"
-        )
-
-
-def test_an_update_keeps_what_has_changed_beyond_noise() -> None:
-    kept = {"a": entry(PLAIN)}
-
-    def status(after: KeptPath, key: str = "a", *, update: bool = True) -> str:
-        return check_entry(
-            entry(after),
-            kept,
-            file="f.json",
-            key=key,
-            max_path=PATH,
-            max_step=STEP,
-            update=update,
-        ).status
-
-    noisy = path(("0", "Linear", -1.03), ("1", "ReLU", -0.79), ("2", "Linear", -0.4))
-    other = path(("0", "Linear", -1.2), ("1", "ReLU", -0.79), ("2", "Linear", -0.4))
-    better = path(("0", "Linear", -0.4), ("1", "ReLU", -0.4), ("2", "Linear", -0.4))
-    assert [status(p) for p in (PLAIN, noisy, other, better)] == [
-        "same",
-        "same",
-        "written",
-        "written",
-    ]
-    assert status(other, update=False) == "same"
-    assert status(better, update=False) == "better"
-    assert status(path(("0", "Linear", -9.0), ("2", "Linear", -0.4)), update=False) == "worse"
-    assert status(better, "b") == "written"
-    assert status(better, "b", update=False) == "missing"
-
-
-def test_an_update_keeps_whatever_would_fail_without_it() -> None:
-    kept = {"a": dataclasses.replace(entry(PLAIN), output=0.0)}
-
-    def status(after: Entry, limit: float = 1.0, *, update: bool = True) -> str:
-        change = Limit(limit, "default")
-        return check_entry(
-            after, kept, file="f", key="a", max_path=change, max_step=change, update=update
-        ).status
-
-    louder = dataclasses.replace(entry(PLAIN), output=2.0)
-    noisy = entry(path(("0", "Linear", -1.04), ("1", "ReLU", -0.79), ("2", "Linear", -0.4)))
-    noisy = dataclasses.replace(noisy, output=0.0)
-    assert status(louder, update=False) == "worse"
-    assert status(louder) == "written"
-    assert status(noisy, 0.01, update=False) == "worse"
-    assert status(noisy, 0.01) == "written"
-    assert status(noisy) == "same"
-    assert status(dataclasses.replace(louder, output=None)) == "written"
-
-
 @pytest.mark.parametrize(
     ("before", "after", "status"),
     [
@@ -473,44 +272,3 @@ def test_a_verdict_that_changes_is_better_worse_or_neither(
     now = dataclasses.replace(entry(PLAIN), verdict=after)
     check = check_entry(now, kept, file="f", key="a", max_path=PATH, max_step=STEP)
     assert check.status == status
-
-
-def test_the_message_names_layer_before_after_and_command() -> None:
-    before, after = diagnosed(nn.ReLU, 4), diagnosed(nn.Sigmoid, 4)
-    kept = {"test_net": entry_of(before, {"torch": "2.6.0"})}
-    check = check_entry(
-        entry_of(after, {"torch": "2.15.0"}),
-        kept,
-        file="tests/__gradhealth__/test_models.json",
-        key="test_net",
-        max_path=PATH,
-        max_step=Limit(0.35, "@pytest.mark.gradhealth on test_net"),
-    )
-    assert regression(check, after, rerun="pytest tests/test_models.py::test_net") == MESSAGE
-    lost = check_entry(check.entry, {}, file="f.json", key="k", max_path=PATH, max_step=STEP)
-    assert missing(lost, rerun="pytest test_a.py::test_b") == (
-        "no baseline for k in f.json\n\n"
-        "next:   pytest test_a.py::test_b --gradhealth-update\n"
-        "        (writes it; commit the file)"
-    )
-
-
-MESSAGE = """\
-x0.0005 of the gradient reaches 0 (Linear); it was x0.035 (1.8 decades worse; limit 0.5, default) [regression]
-
-Sequential against test_net in tests/__gradhealth__/test_models.json
-measured with torch 2.6.0 (now 2.15.0)
-
-    layer                    step before    step now
-    0 (Linear)                     x0.59       x0.23
-    1 (Sigmoid)  was ReLU          x0.58        x0.6
-    2 (Linear)                     x0.72       x0.25
-    3 (Sigmoid)  was ReLU          x0.63       x0.59
-    4 (Linear)                     x0.68       x0.25
-    5 (Sigmoid)  was ReLU          x0.59        x0.6
->   6 (Linear)                     x0.81       x0.25
-    7 (Sigmoid)  was ReLU          x0.68       x0.68
-    8 (Linear)
-
-accept: pytest tests/test_models.py::test_net --gradhealth-update
-        (if this is meant to be; commit the change of tests/__gradhealth__/test_models.json)"""  # noqa: E501
