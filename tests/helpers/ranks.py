@@ -576,3 +576,7 @@ def errors(run: Run, test: str) -> tuple[str, ...]:
     """What a test failed with on each rank, without the name of the error."""
     assert [how.outcome for how in run.tests[test]] == ["failed", "failed"], run.output
     return tuple(how.message.partition(": ")[2] for how in run.tests[test])
+
+
+#: What a model of DDP and SHARDED raises on one rank alone.
+PICKY = "Picky.forward raised ValueError: no such example\n  it was called with (32, 16) float32"
