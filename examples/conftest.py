@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from examples.digits import BATCH, SUBSET, load_digits
-from examples.training import one_thread
+from examples.mnist.digits import BATCH, SUBSET, load_digits
+from examples.mnist.training import one_thread
 
 Digits = tuple[Tensor, Tensor]
 

@@ -18,8 +18,8 @@ PROJECT = """
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from examples.classifiers import DeepClassifier
-from examples.digits import BATCH, load_digits
+from examples.mnist.digits import BATCH, load_digits
+from examples.mnist.models import DeepClassifier
 
 images, labels = (part[:BATCH] for part in load_digits())
 
@@ -46,7 +46,7 @@ def pytest_output(*arguments: str, cwd: Path = ROOT) -> str:
 
 def report() -> str:
     """The terminal's report on the first example, from its header on."""
-    first = "examples/test_mnist_classifier.py"
+    first = "examples/mnist/test_classifier.py"
     lines = pytest_output(first, "--gradhealth-report").splitlines()
     start = next(i for i, line in enumerate(lines) if "gradient health" in line)
     return "\n".join(lines[start:])
@@ -54,7 +54,7 @@ def report() -> str:
 
 def failure() -> str:
     """The message of the example that is expected to fail."""
-    test = "examples/test_mnist_classifier.py::test_deep_sigmoid"
+    test = "examples/mnist/test_classifier.py::test_deep_sigmoid"
     return _message(pytest_output(test, "--runxfail"))
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from examples.digits import BATCH, batches, load_digits
-from examples.training import Clip, Optimizing, Penalty, accuracy, one_thread, train
+from examples.mnist.digits import BATCH, batches, load_digits
+from examples.mnist.training import Clip, Optimizing, Penalty, accuracy, one_thread, train
 from pytest_gradhealth import (
     Diagnosis,
     GradientHealthError,

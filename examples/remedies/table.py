@@ -11,7 +11,8 @@ from statistics import median
 import torch
 from tabulate import tabulate
 
-from examples.digits import load_digits
+from examples.mnist.digits import load_digits
+from examples.mnist.training import one_thread
 from examples.remedies import (
     test_activation_functions,
     test_batch_normalisation,
@@ -22,7 +23,6 @@ from examples.remedies import (
     test_weight_initialisation,
 )
 from examples.remedies.pair import SEEDS, Measured, Pair, Recipe, Symptom, measured
-from examples.training import one_thread
 
 README = Path(__file__).parent.parent / "README.md"
 PAIRS: tuple[Pair, ...] = (
@@ -46,10 +46,10 @@ HEADERS = (
 INTRODUCTION = """\
 # Worked examples
 
-`test_mnist_classifier.py` shows a network that the linter rejects and one that it accepts.
+`mnist/test_classifier.py` shows a network that the linter rejects and one that it accepts.
 `remedies/` has one file per remedy: the network that needs it is a strict xfail, the network that
 has it passes, and a short training of both shows that the linter is right. They run on the 2,000
-MNIST digits in `data/` and are tested on another 500.
+MNIST digits in `mnist/data/` and are tested on another 500.
 
 ```sh
 pytest examples

@@ -16,7 +16,7 @@ import pytest
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from examples.classifiers import DeepClassifier
+from examples.mnist.models import DeepClassifier
 from examples.remedies.pair import SEEDS, VANISHING, Pair, Recipe, Trained, sgd, show
 from pytest_gradhealth import GradHealth, VanishingGradientError
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_value_
 
-from examples.classifiers import DeepClassifier, he
+from examples.mnist.models import DeepClassifier, he
 from examples.remedies.pair import SEEDS, WILD_STEP, Pair, Recipe, Trained, sgd, show
 from pytest_gradhealth import ExplodingUpdateError, GradHealth
 

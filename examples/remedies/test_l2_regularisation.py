@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from examples.classifiers import DeepClassifier, he
+from examples.mnist.models import DeepClassifier, he
 from examples.remedies.pair import (
     DROWNED,
     SEEDS,

@@ -15,7 +15,7 @@ import pytest
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from examples.classifiers import DeepConvNet
+from examples.mnist.models import DeepConvNet
 from examples.remedies.pair import EXPLODING, SEEDS, Pair, Recipe, Trained, adam, show
 from pytest_gradhealth import ExplodingGradientError, GradHealth
 

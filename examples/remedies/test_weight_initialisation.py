@@ -17,7 +17,7 @@ import pytest
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from examples.classifiers import DeepClassifier, he
+from examples.mnist.models import DeepClassifier, he
 from examples.remedies.pair import (
     EXPLODING,
     SEEDS,

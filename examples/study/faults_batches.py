@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from examples.digits import load_digits
+from examples.mnist.digits import load_digits
 
 SIZE = 128
 

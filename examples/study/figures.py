@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from examples.classifiers import DeepClassifier, DeepConvNet
+from examples.mnist.models import DeepClassifier, DeepConvNet
 from examples.study.measurement import STATISTICS
 from examples.study.scoring import Judged, area, statistic
 from examples.study.stages import first_digits

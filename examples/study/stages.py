@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from examples.digits import load_digits
+from examples.mnist.digits import load_digits
 from examples.study.corpus import SIZE, build, recipe
 from examples.study.faults import known_faults
 from examples.study.journal import Record, complete

@@ -15,10 +15,10 @@ pytest.importorskip("torchvision")
 
 import torch
 
-from examples.digits import load_digits
+from examples.mnist.digits import load_digits
+from examples.mnist.training import one_thread
 from examples.remedies import table
 from examples.remedies.pair import SEEDS, Pair, Recipe, Symptom, judged, trained
-from examples.training import one_thread
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "examples" / "README.md").read_text()

@@ -29,7 +29,7 @@ from tests.helpers.nets import mlp
 
 pytest.importorskip("torchvision")
 
-from examples.digits import load_digits
+from examples.mnist.digits import load_digits
 
 IMAGES, LABELS = (part[:50] for part in load_digits())
 SEEDS = range(3)

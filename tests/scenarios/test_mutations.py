@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from examples.digits import load_digits
+from examples.mnist.digits import load_digits
 from pytest_gradhealth import Diagnosis, probe
 from pytest_gradhealth.baseline.comparison import Comparison, compare
 from pytest_gradhealth.baseline.entry import Entry, entry_of

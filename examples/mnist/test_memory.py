@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from examples.digits import batches
-from examples.readers import Reader, identity_rnn, lstm, orthogonal_rnn, tanh_rnn
-from examples.training import accuracy, train
+from examples.mnist.digits import batches
+from examples.mnist.recurrent import Reader, identity_rnn, lstm, orthogonal_rnn, tanh_rnn
+from examples.mnist.training import accuracy, train
 from pytest_gradhealth import GradHealth, VanishingInTimeError
 
 Digits = tuple[Tensor, Tensor]

@@ -11,9 +11,9 @@ import pytest
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from examples.classifiers import Classifier, DeepClassifier
-from examples.digits import batches
-from examples.training import accuracy, train
+from examples.mnist.digits import batches
+from examples.mnist.models import Classifier, DeepClassifier
+from examples.mnist.training import accuracy, train
 from pytest_gradhealth import GradHealth, VanishingGradientError
 
 Digits = tuple[Tensor, Tensor]
