@@ -13,27 +13,10 @@ from tabulate import tabulate
 
 from examples.mnist.digits import load_digits
 from examples.mnist.training import one_thread
-from examples.remedies import (
-    test_activation_functions,
-    test_batch_normalisation,
-    test_gradient_clipping,
-    test_l1_regularisation,
-    test_l2_regularisation,
-    test_residual_connections,
-    test_weight_initialisation,
-)
 from examples.remedies.pair import SEEDS, Measured, Pair, Recipe, Symptom, measured
+from examples.remedies.pairs import PAIRS
 
-README = Path(__file__).parent.parent / "README.md"
-PAIRS: tuple[Pair, ...] = (
-    *test_gradient_clipping.PAIRS,
-    *test_l1_regularisation.PAIRS,
-    *test_l2_regularisation.PAIRS,
-    *test_residual_connections.PAIRS,
-    *test_batch_normalisation.PAIRS,
-    *test_weight_initialisation.PAIRS,
-    *test_activation_functions.PAIRS,
-)
+README = Path(__file__).parent / "README.md"
 HEADERS = (
     "sick",
     "remedy",
@@ -44,15 +27,15 @@ HEADERS = (
     "accuracy",
 )
 INTRODUCTION = """\
-# Worked examples
+# Remedies
 
-`mnist/test_classifier.py` shows a network that the linter rejects and one that it accepts.
-`remedies/` has one file per remedy: the network that needs it is a strict xfail, the network that
-has it passes, and a short training of both shows that the linter is right. They run on the 2,000
-MNIST digits in `mnist/data/` and are tested on another 500.
+There is one file per remedy: why a network needs it, and that network as a strict xfail. `pairs.py`
+lists these networks and the same ones with the remedy. `test_pairs.py` shows that the latter pass,
+and by a short training of both that the linter is right. They run on the 2,000 MNIST digits in
+`../mnist/data/` and are tested on another 500.
 
 ```sh
-pytest examples
+pytest examples/remedies
 pytest examples/remedies/test_batch_normalisation.py --runxfail  # the message of the sick network
 python -m examples.remedies.test_activation_functions  # trains and prints, with progress bars
 python -m examples.remedies.table  # writes this file

@@ -9,61 +9,17 @@ and its relatives have slope 1 on their open side, and with the weights made for
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import pytest
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from examples.mnist.models import DeepClassifier, he
-from examples.remedies.pair import SEEDS, VANISHING, Pair, Recipe, Trained, adam, show
+from examples.remedies.pair import SEEDS, show
+from examples.remedies.pairs import ACTIVATION_FUNCTIONS, SIGMOID, TANH, ten
 from pytest_gradhealth import GradHealth, VanishingGradientError
 
 Batch = tuple[Tensor, Tensor]
-
-leaky_he = partial(nn.init.kaiming_normal_, a=0.01, nonlinearity="leaky_relu")
-lecun = partial(nn.init.kaiming_normal_, nonlinearity="linear")
-
-ten = partial(DeepClassifier, depth=10, width=64)
-thirty = partial(DeepClassifier, depth=30, width=64)
-
-SIGMOID = Recipe("10 sigmoids", partial(ten, nn.Sigmoid), adam(1e-3))
-TANH = Recipe("30 tanhs", partial(thirty, nn.Tanh), adam(5e-4))
-
-PAIRS = (
-    Pair(
-        "ReLU",
-        VANISHING,
-        SIGMOID,
-        Recipe("10 ReLUs", partial(ten, nn.ReLU, weights=he), adam(1e-3)),
-    ),
-    Pair(
-        "LeakyReLU",
-        VANISHING,
-        SIGMOID,
-        Recipe("10 LeakyReLUs", partial(ten, nn.LeakyReLU, weights=leaky_he), adam(1e-3)),
-    ),
-    Pair(
-        "GELU",
-        VANISHING,
-        SIGMOID,
-        Recipe("10 GELUs", partial(ten, nn.GELU, weights=he), adam(1e-3)),
-    ),
-    Pair(
-        "SELU",
-        VANISHING,
-        SIGMOID,
-        Recipe("10 SELUs", partial(ten, nn.SELU, weights=lecun), adam(1e-3)),
-    ),
-    Pair(
-        "SELU",
-        VANISHING,
-        TANH,
-        Recipe("30 SELUs", partial(thirty, nn.SELU, weights=lecun), adam(5e-4)),
-    ),
-)
-each_pair = pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.cured.what)
 
 
 @pytest.mark.xfail(strict=True, raises=VanishingGradientError, reason="ten sigmoids")
@@ -84,20 +40,5 @@ def test_shallow_tanh(gradhealth: GradHealth, batch: Batch) -> None:
     gradhealth.assert_no_vanishing(shallow, *batch, loss=cross_entropy, seeds=SEEDS)
 
 
-@each_pair
-def test_cured(gradhealth: GradHealth, batch: Batch, pair: Pair) -> None:
-    """The gradient arrives, neither starved nor swollen."""
-    model = pair.cured.model
-    gradhealth.assert_no_vanishing(model, *batch, loss=cross_entropy, seeds=SEEDS)
-    gradhealth.assert_no_exploding(model, *batch, loss=cross_entropy, seeds=SEEDS)
-
-
-@each_pair
-def test_only_the_cured_learns(train: Callable[[Recipe], Trained], pair: Pair) -> None:
-    """The same steps of the same optimizer."""
-    assert train(pair.sick).failed
-    assert train(pair.cured).learned
-
-
 if __name__ == "__main__":
-    show(*PAIRS)
+    show(*ACTIVATION_FUNCTIONS)

@@ -19,14 +19,15 @@ from examples.mnist.digits import load_digits
 from examples.mnist.training import one_thread
 from examples.remedies import table
 from examples.remedies.pair import SEEDS, Pair, Recipe, Symptom, judged, trained
+from examples.remedies.pairs import PAIRS
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "examples" / "README.md").read_text()
+PAGE = (ROOT / "examples" / "remedies" / "README.md").read_text()
 TRAINING, TEST = load_digits(train=True), load_digits(train=False)
 
 #: What the linter judges as it is built, and what it judges after a training, which takes longer.
-FRESH = [pair for pair in table.PAIRS if not pair.symptom.after_training]
-AFTER_TRAINING = [pair for pair in table.PAIRS if pair.symptom.after_training]
+FRESH = [pair for pair in PAIRS if not pair.symptom.after_training]
+AFTER_TRAINING = [pair for pair in PAIRS if pair.symptom.after_training]
 
 
 @pytest.fixture(scope="module", autouse=True)
