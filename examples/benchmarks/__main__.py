@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from examples.benchmarks.depth import depth_rows
 from examples.benchmarks.peers import peer_rows
-from examples.benchmarks.row import Row, environment, summary, table
 from examples.benchmarks.startup import first_use_row, startup_rows
 from examples.benchmarks.steps import memory_row, peak_on_cuda, peak_on_host, time_rows
+from examples.benchmarks.table import Row, environment, summary, table
 from examples.benchmarks.workloads import WORKLOADS
 from examples.readme import README, with_blocks
 
@@ -40,7 +40,7 @@ def cuda() -> Iterator[Row]:
     """The same on a GPU, and how often the host waits for it; nothing without one."""
     if not torch.cuda.is_available():
         return
-    from examples.benchmarks.waiting import waiting_row
+    from examples.benchmarks.synchronisation import waiting_row
 
     for name, build in tqdm(WORKLOADS.items(), desc="models on the GPU", leave=False):
         workload = build().to(torch.device("cuda"))

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from examples.benchmarks.pairs import in_turns, ratio
-from examples.benchmarks.row import Row
 from examples.benchmarks.steps import probe_of
+from examples.benchmarks.table import Row
+from examples.benchmarks.timing import in_turns, ratio
 from examples.benchmarks.workloads import SEED, Workload
 
 SHALLOW, DEEP = 100, 10_000

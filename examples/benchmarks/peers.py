@@ -24,9 +24,9 @@ from typing import Any
 
 from torch import nn
 
-from examples.benchmarks.pairs import Spread, in_turns, ratio
-from examples.benchmarks.row import Row
 from examples.benchmarks.steps import probe_of
+from examples.benchmarks.table import Row
+from examples.benchmarks.timing import Spread, in_turns, ratio
 from examples.benchmarks.workloads import WORKLOADS, Workload
 
 #: Makes one check: forward, backward and what the tool reads of them.

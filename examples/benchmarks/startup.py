@@ -9,8 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from examples.benchmarks.pairs import Spread, difference, in_turns
-from examples.benchmarks.row import Row
+from examples.benchmarks.table import Row
+from examples.benchmarks.timing import Spread, difference, in_turns
 
 #: Milliseconds.
 LOAD_TARGET, TEST_TARGET = 5.0, 3.0

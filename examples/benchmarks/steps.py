@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from examples.benchmarks.pairs import Spread, difference, in_turns, ratio
-from examples.benchmarks.row import Row
+from examples.benchmarks.table import Row
+from examples.benchmarks.timing import Spread, difference, in_turns, ratio
 from examples.benchmarks.workloads import Workload
 from pytest_gradhealth import probe
 from pytest_gradhealth.tensors.norms import l2_norm, to_numbers

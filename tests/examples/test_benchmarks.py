@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from examples.benchmarks import __main__ as command
 from examples.benchmarks import steps
 from examples.benchmarks.depth import stack
-from examples.benchmarks.pairs import Spread, difference, in_turns, ratio
 from examples.benchmarks.peers import PEERS, peer_rows
-from examples.benchmarks.row import Row, summary, table
 from examples.benchmarks.steps import (
     least_of,
     memory_row,
@@ -23,7 +21,9 @@ from examples.benchmarks.steps import (
     probe_of,
     time_rows,
 )
-from examples.benchmarks.waiting import SAYING, warned
+from examples.benchmarks.synchronisation import SAYING, warned
+from examples.benchmarks.table import Row, summary, table
+from examples.benchmarks.timing import Spread, difference, in_turns, ratio
 from examples.benchmarks.workloads import mlp
 from pytest_gradhealth import probe
 

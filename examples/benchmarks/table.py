@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
-from examples.benchmarks.pairs import Spread
+from examples.benchmarks.timing import Spread
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from unittest.mock import patch
 
 import torch
 
-from examples.benchmarks.pairs import Spread
-from examples.benchmarks.row import Row
 from examples.benchmarks.steps import probe_of
+from examples.benchmarks.table import Row
+from examples.benchmarks.timing import Spread
 from examples.benchmarks.workloads import Workload
 
 #: Times that a probe waits beyond a step.
