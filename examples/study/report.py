@@ -333,7 +333,7 @@ def false_alarms(healthy: Records) -> str:
     lines += [f"- {r['family']}, {r['name']} could not be probed: {r['error']}" for r in broken]
     return (
         "## 2. False alarms: healthy architectures\n\nDefault initialisation, train mode. The"
-        " networks are in `zoo*.py`.\n\n"
+        " networks are in `zoo/`.\n\n"
         + _table(rows, "family", "networks", "seeds", "healthy", "warnings", "failures")
         + "\n\nEverything that is not healthy, and why:\n\n"
         + "\n".join(lines)

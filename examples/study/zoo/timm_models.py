@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from examples.study.network import Network
-from examples.study.zoo_torchvision import pictures
+from examples.study.zoo.torchvision_models import pictures
 
 CLASSES = 10
 COUNT = 8

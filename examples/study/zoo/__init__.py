@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from examples.study.network import Network
-from examples.study.zoo_special import special_networks
-from examples.study.zoo_timm import timm_networks
-from examples.study.zoo_torchvision import torchvision_networks
-from examples.study.zoo_transformers import transformers_networks
+from examples.study.zoo.special import special_networks
+from examples.study.zoo.timm_models import timm_networks
+from examples.study.zoo.torchvision_models import torchvision_networks
+from examples.study.zoo.transformers_models import transformers_networks
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,152 @@
+"""Causal language models of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from examples.study.zoo.transformers_models.sizes import (
+    BERT,
+    EXPERTS,
+    GPT2,
+    LLAMA,
+    MAMBA,
+    SPECIAL,
+    VOCABULARY,
+    Options,
+)
+
+#: Causal language models: the class without its ending, and options.
+CAUSAL: Mapping[str, tuple[str, Options]] = {
+    "GPT-2": ("GPT2LMHeadModel", {**GPT2, "n_layer": 12}),
+    "GPT": ("OpenAIGPTLMHeadModel", GPT2),
+    "CTRL": ("CTRLLMHeadModel", {**GPT2, "dff": 128}),
+    "GPT-BigCode": ("GPTBigCodeForCausalLM", GPT2),
+    "GPT-J": ("GPTJForCausalLM", {**GPT2, "rotary_dim": 8}),
+    "CodeGen": ("CodeGenForCausalLM", {**GPT2, "rotary_dim": 8}),
+    "GPT-Neo": (
+        "GPTNeoForCausalLM",
+        {
+            **BERT,
+            "num_layers": 4,
+            "num_heads": 4,
+            "attention_types": [[["global", "local"], 2]],
+            "window_size": 8,
+        },
+    ),
+    "GPT-NeoX": ("GPTNeoXForCausalLM", BERT),
+    "OPT": ("OPTForCausalLM", {**BERT, "ffn_dim": 128, "word_embed_proj_dim": 64}),
+    "OPT 350m": (
+        "OPTForCausalLM",
+        {**BERT, "ffn_dim": 128, "word_embed_proj_dim": 32, "do_layer_norm_before": False},
+    ),
+    "Bloom": ("BloomForCausalLM", {**MAMBA, "n_layer": 4, "n_head": 4}),
+    "Falcon": ("FalconForCausalLM", BERT),
+    "MPT": (
+        "MptForCausalLM",
+        {"vocab_size": VOCABULARY, "d_model": 64, "n_heads": 4, "n_layers": 4, "max_seq_len": 64},
+    ),
+    "Llama": ("LlamaForCausalLM", LLAMA),
+    "Mistral": ("MistralForCausalLM", LLAMA),
+    "Mixtral": ("MixtralForCausalLM", {**LLAMA, "num_local_experts": 8}),
+    "Qwen2": ("Qwen2ForCausalLM", LLAMA),
+    "Qwen2-MoE": ("Qwen2MoeForCausalLM", {**LLAMA, **EXPERTS}),
+    "Qwen3": ("Qwen3ForCausalLM", LLAMA),
+    "Qwen3-MoE": ("Qwen3MoeForCausalLM", {**LLAMA, **EXPERTS}),
+    "Qwen3-Next": (
+        "Qwen3NextForCausalLM",
+        {
+            **LLAMA,
+            **EXPERTS,
+            "linear_num_value_heads": 4,
+            "linear_num_key_heads": 2,
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 16,
+        },
+    ),
+    "Gemma": ("GemmaForCausalLM", LLAMA),
+    "Gemma 2": ("Gemma2ForCausalLM", LLAMA),
+    "Gemma 3": ("Gemma3ForCausalLM", LLAMA),
+    "RecurrentGemma": (
+        "RecurrentGemmaForCausalLM",
+        {**LLAMA, "num_hidden_layers": 6, "lru_width": 64, "attention_window_size": 16},
+    ),
+    "Phi": ("PhiForCausalLM", BERT),
+    "Phi-3": ("Phi3ForCausalLM", {**BERT, "num_key_value_heads": 2}),
+    "Cohere": ("CohereForCausalLM", LLAMA),
+    "OLMo": ("OlmoForCausalLM", LLAMA),
+    "OLMo 2": ("Olmo2ForCausalLM", LLAMA),
+    "OLMoE": ("OlmoeForCausalLM", {**LLAMA, "num_experts": 8, "num_experts_per_tok": 2}),
+    "StableLM": ("StableLmForCausalLM", LLAMA),
+    "Starcoder2": ("Starcoder2ForCausalLM", LLAMA),
+    "Granite": ("GraniteForCausalLM", LLAMA),
+    "Nemotron": ("NemotronForCausalLM", LLAMA),
+    "GLM-4": ("Glm4ForCausalLM", LLAMA),
+    "GPT-OSS": ("GptOssForCausalLM", {**LLAMA, "num_local_experts": 8, "sliding_window": 16}),
+    "DeepSeek-V3": (
+        "DeepseekV3ForCausalLM",
+        {
+            **BERT,
+            "moe_intermediate_size": 32,
+            "num_key_value_heads": 4,
+            "n_routed_experts": 8,
+            "num_experts_per_tok": 2,
+            "n_group": 2,
+            "topk_group": 1,
+            "first_k_dense_replace": 1,
+            "q_lora_rank": 32,
+            "kv_lora_rank": 16,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 8,
+            "v_head_dim": 16,
+        },
+    ),
+    "BioGPT": ("BioGptForCausalLM", BERT),
+    "XGLM": (
+        "XGLMForCausalLM",
+        {
+            "vocab_size": VOCABULARY,
+            "d_model": 64,
+            "num_layers": 4,
+            "attention_heads": 4,
+            "ffn_dim": 128,
+            "max_position_embeddings": 64,
+            **SPECIAL,
+        },
+    ),
+    "Mamba": ("MambaForCausalLM", MAMBA),
+    "Mamba-2": ("Mamba2ForCausalLM", {**MAMBA, "num_heads": 8, "head_dim": 16, "chunk_size": 16}),
+    "FalconMamba": ("FalconMambaForCausalLM", MAMBA),
+    "Jamba": (
+        "JambaForCausalLM",
+        {
+            **LLAMA,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+            "num_experts": 4,
+            "use_mamba_kernels": False,
+        },
+    ),
+    "Bamba": (
+        "BambaForCausalLM",
+        {
+            **BERT,
+            "num_key_value_heads": 2,
+            "attn_layer_indices": [1, 3],
+            "mamba_n_heads": 8,
+            "mamba_d_head": 16,
+            "mamba_d_state": 16,
+            "mamba_chunk_size": 16,
+        },
+    ),
+    "RWKV": (
+        "RwkvForCausalLM",
+        {**MAMBA, "attention_hidden_size": 64, "intermediate_size": 128, "context_length": 64},
+    ),
+    "LFM2": ("Lfm2ForCausalLM", {**BERT, "num_key_value_heads": 2, "block_ff_dim": 128}),
+    "xLSTM": (
+        "xLSTMForCausalLM",
+        {**MAMBA, "num_heads": 4, "num_blocks": 4, "qk_dim_factor": 1.0},
+    ),
+}
