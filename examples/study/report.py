@@ -395,7 +395,7 @@ def known_faults(known: Records) -> str:
     wrong = sum("failure" in v for v in cured.values())
     return (
         "## 3. Known faults\n\nRebuilt from their descriptions, each with its cured twin, under"
-        " three seeds (`faults*.py`).\n\n"
+        " three seeds (`faults/`).\n\n"
         f"Of {len(sick)} faults in reach, {every} fail under every seed, {some} under at least one,"
         f" and {warned} fail or warn. Of {len(cured)} cured twins, {wrong} fail.\n\n"
         + _table(rows, "fault", "symptom", "sick", "codes", "cured", "remedy", "source")

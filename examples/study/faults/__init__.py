@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from examples.study.faults_collections import (
+from examples.study.faults.collections import (
     autotrainer_faults,
     checker_faults,
     stack_overflow_faults,
 )
-from examples.study.faults_out_of_reach import faults_out_of_reach
-from examples.study.faults_papers import (
-    attention_faults,
-    cut_faults,
-    dead_faults,
-    depth_faults,
-    numeric_faults,
-)
+from examples.study.faults.operations import cut_faults, numeric_faults
+from examples.study.faults.out_of_reach import faults_out_of_reach
+from examples.study.faults.papers import attention_faults, dead_faults, depth_faults
 from examples.study.network import Fault
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from torch import nn
 from torch.nn import functional as F
 
-from examples.study.faults_batches import (
+from examples.study.faults.batches import (
     blobs,
     circles,
     digits,
@@ -22,7 +22,13 @@ from examples.study.faults_batches import (
     thirds,
     xor,
 )
-from examples.study.faults_parts import (
+from examples.study.faults.losses import (
+    keras_binary,
+    keras_cross_entropy,
+    one_hot_error,
+    reconstruction_error,
+)
+from examples.study.faults.parts import (
     MEASURED,
     constant,
     digit_tower,
@@ -31,15 +37,11 @@ from examples.study.faults_parts import (
     glorot,
     he,
     he_uniform,
-    keras_binary,
-    keras_cross_entropy,
     keras_normal,
     keras_uniform,
     lecun,
     lenet,
     normal,
-    one_hot_error,
-    reconstruction_error,
     softmax,
     tower,
     wide_lenet,

@@ -7,17 +7,10 @@ from functools import partial
 from torch import nn
 from torch.nn import functional as F
 
-from examples.study.faults_batches import (
-    circles,
-    digits,
-    parabola,
-    shuffled,
-    table,
-    thirds,
-)
-from examples.study.faults_collections import CHECKER, POST
-from examples.study.faults_parts import (
-    broadcast_error,
+from examples.study.faults.batches import circles, digits, parabola, shuffled, table, thirds
+from examples.study.faults.collections import CHECKER, POST
+from examples.study.faults.losses import broadcast_error
+from examples.study.faults.parts import (
     digit_tower,
     fault,
     frozen_but_last,
