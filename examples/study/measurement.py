@@ -12,8 +12,8 @@ import torch
 from torch.utils._pytree import tree_map
 
 from examples.study.network import Network
-from examples.study.observation import observe
 from examples.study.peers import PEERS
+from examples.study.peers.observation import observe
 from pytest_gradhealth import Diagnosis, GradientPath, GradientProfile, ProbeError, probe
 from pytest_gradhealth.config.options import DEFAULTS
 from pytest_gradhealth.results.diagnosis import worst_path

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from examples.study.observation import LayerSeen, Observation, ParameterSeen, observe
-from examples.study.peers import PEERS, About, Peer
+from examples.study.peers import PEERS
+from examples.study.peers.observation import LayerSeen, Observation, ParameterSeen, observe
+from examples.study.peers.peer import About, Peer
 from pytest_gradhealth import probe
 from tests.helpers.nets import batch, mlp
 

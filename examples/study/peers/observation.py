@@ -16,17 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from examples.study.peers.numbers import (
+    FLAT,
+    NOTHING,
+    as_dense,
+    gradient_numbers,
+    in_double,
+    input_numbers,
+    output_numbers,
+    rms_of,
+    share_of,
+)
+
 Loss = Callable[[Any, Any], Any]
 
 #: Of the update after which torchtest2 looks at gradients of zero again: its default is Adam's.
 SECOND_LOOK_RATE = 1e-3
-#: A unit that is active, or not saturated, for less than this share of a batch is idle.
-IDLE = 0.01
-#: Where tanh and sigmoid are flat: their derivative is below 1e-7.
-FLAT = {"Tanh": (-9.4999, 9.4999), "Sigmoid": (-23.0, 16.99999)}
-#: The range of what they return.
-RANGE = {"Tanh": (-1.0, 1.0), "Sigmoid": (0.0, 1.0)}
-BINS = 50
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ class _Recorder:
 
     def _before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if self.listening and inputs and isinstance(inputs[0], Tensor):
-            self._inputs[module] = _input_numbers(inputs[0], type(module).__name__)
+            self._inputs[module] = input_numbers(inputs[0], type(module).__name__)
 
     def _after(self, name: str, module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
         values: Any = _first_tensor(output)
@@ -153,7 +158,7 @@ class _Recorder:
                 name=name,
                 kind=kind,
                 parameterised=any(True for _ in module.parameters(recurse=False)),
-                **_output_numbers(values, kind),
+                **output_numbers(values, kind),
             ),
             self._inputs.pop(module, {}),
         )
@@ -164,11 +169,11 @@ class _Recorder:
 
     def _arrived(self, call: _Call, gradient: Tensor) -> None:
         with torch.no_grad():
-            exact = _exact(gradient)
+            exact = in_double(gradient)
             call.more |= {
                 "gradient_norm": float(exact.norm()),
-                "gradient_rms": _rms(exact),
-                "gradient_zero_share": _share(exact == 0),
+                "gradient_rms": rms_of(exact),
+                "gradient_zero_share": share_of(exact == 0),
             }
 
     def layers(self) -> tuple[LayerSeen, ...]:
@@ -268,7 +273,7 @@ def _zero_after_a_step(
         return {
             name
             for name, p in of.named_parameters()
-            if p.requires_grad and (p.grad is None or not bool(_dense(p.grad).any()))
+            if p.requires_grad and (p.grad is None or not bool(as_dense(p.grad).any()))
         }
 
     before = idle(model)
@@ -304,8 +309,8 @@ def _parameters(model: nn.Module) -> tuple[ParameterSeen, ...]:
 
 
 def _parameter(name: str, p: nn.Parameter, layer: str, kind: str) -> ParameterSeen:
-    weight = _exact(p)
-    gradient = None if p.grad is None else _exact(_dense(p.grad))
+    weight = in_double(p)
+    gradient = None if p.grad is None else in_double(as_dense(p.grad))
     return ParameterSeen(
         name=name,
         shape=tuple(p.shape),
@@ -318,126 +323,9 @@ def _parameter(name: str, p: nn.Parameter, layer: str, kind: str) -> ParameterSe
         weight_max=float(weight.abs().max()),
         weight_variance=float(weight.var(correction=0)),
         weight_finite=bool(weight.isfinite().all()),
-        **(_NOTHING if gradient is None else _gradient_numbers(gradient)),
+        **(NOTHING if gradient is None else gradient_numbers(gradient)),
         finite=gradient is None or bool(gradient.isfinite().all()),
     )
-
-
-_NOTHING: dict[str, Any] = dict.fromkeys(
-    ("gradient_norm", "finite_norm", "mean_abs", "max_abs", "zero_share", "spread"), math.nan
-)
-
-
-def _gradient_numbers(gradient: Tensor) -> dict[str, Any]:
-    finite = gradient[gradient.isfinite()]
-    low, high = _percentiles(gradient.flatten(), 0.05, 0.95)
-    return {
-        "gradient_norm": float(gradient.norm()),
-        "finite_norm": float(finite.norm()) if finite.numel() else math.inf,
-        "mean_abs": float(gradient.abs().mean()),
-        "max_abs": float(gradient.abs().max()),
-        "zero_share": _share(gradient == 0),
-        "spread": float(high - low),
-    }
-
-
-def _input_numbers(values: Tensor, kind: str) -> dict[str, Any]:
-    with torch.no_grad():
-        exact = _exact(values)
-        low, high = FLAT[kind]
-        alive = _share_per_unit(~((exact <= low) | (exact >= high)))
-        return {
-            "large_input_share": _share(exact.abs() >= 5),
-            "flat_share": _share(alive < IDLE),
-        }
-
-
-def _output_numbers(values: Tensor, kind: str) -> dict[str, Any]:
-    with torch.no_grad():
-        exact = _exact(values)
-        size = exact.abs()
-        numbers: dict[str, Any] = {
-            "rms": _rms(exact),
-            "std": float(exact.std(correction=0)) if exact.numel() else math.nan,
-            "finite": bool(exact.isfinite().all()),
-            "nonpositive_share": _share(exact <= 0),
-            "near_zero_share": _share(size < 1e-6),
-            "high_share": _share(size > 0.95),
-        }
-        if kind in ACTIVATIONS and exact.numel():
-            columns = _columns(exact)
-            numbers["dim_share"] = _share(_percentiles(columns.abs(), 0.95)[0] < 1e-5)
-            if kind == "ReLU":
-                numbers["idle_share"] = _share(_share_per_unit(exact > 0) < IDLE)
-            if kind in RANGE:
-                numbers["rho_share"] = _share(_rho(columns, *RANGE[kind]) > 0.85)
-        return numbers
-
-
-#: The kinds of layers that are activations.
-ACTIVATIONS = frozenset(
-    kind.__name__
-    for kind in (
-        *(nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU),
-        *(nn.LogSoftmax, nn.Mish, nn.PReLU, nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Sigmoid),
-        *(nn.Softmax, nn.Softplus, nn.Softsign, nn.Tanh),
-    )
-)
-
-
-def _rho(columns: Tensor, low: float, high: float) -> Tensor:
-    """Rakitianskaia and Engelbrecht's rho_B per column, with the bins' own means."""
-    place = ((columns - low) / (high - low) * BINS).nan_to_num(0).long().clamp(0, BINS - 1)
-    shape = (BINS, columns.shape[1])
-    counts = torch.zeros(shape, dtype=columns.dtype, device=columns.device)
-    sums = torch.zeros_like(counts)
-    counts.scatter_add_(0, place, torch.ones_like(columns))
-    sums.scatter_add_(0, place, columns)
-    means = sums / counts.clamp(min=1)
-    return ((2 * (means - low) / (high - low) - 1).abs() * counts).sum(0) / counts.sum(0)
-
-
-def _columns(values: Tensor) -> Tensor:
-    """One column per channel of images, else per position of the last axis."""
-    if values.ndim < 2:
-        return values.reshape(-1, 1)
-    channels_last = values.movedim(1, -1) if values.ndim >= 4 else values
-    return channels_last.reshape(-1, channels_last.shape[-1])
-
-
-def _share_per_unit(mask: Tensor) -> Tensor:
-    return mask.reshape(len(mask), -1).double().mean(0) if mask.ndim else mask.double()
-
-
-def _percentiles(values: Tensor, *shares: float) -> list[Tensor]:
-    """Along the first axis, with linear interpolation; torch.quantile takes no large tensors."""
-    last = len(values) - 1
-    found = []
-    for share in shares:
-        place = share * last
-        below = math.floor(place)
-        low, high = (
-            values.kthvalue(1 + min(rank, last), dim=0).values for rank in (below, below + 1)
-        )
-        found.append(torch.lerp(low, high, place - below))
-    return found
-
-
-def _share(mask: Tensor) -> float:
-    return float(mask.double().mean()) if mask.numel() else 0.0
-
-
-def _rms(values: Tensor) -> float:
-    return float(values.norm()) / math.sqrt(max(values.numel(), 1))
-
-
-def _exact(values: Tensor) -> Tensor:
-    values = values.detach()
-    return values.abs().double() if values.is_complex() else values.double()
-
-
-def _dense(values: Tensor) -> Tensor:
-    return values if values.layout == torch.strided else values.to_dense()
 
 
 def _first_tensor(output: Any) -> Tensor | None:
