@@ -6,8 +6,8 @@ import argparse
 import math
 import os
 
-from examples.study import figures, report
-from examples.study.scoring import joined
+from examples.study.report import figures, report
+from examples.study.report.scoring import joined
 from examples.study.stages import RESULTS, STAGES
 from examples.study.zoo import missing_libraries
 from pytest_gradhealth.config.options import DEFAULTS

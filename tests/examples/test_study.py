@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from examples.study import report
 from examples.study.corpus import recipe
-from examples.study.explanations import EXPLANATIONS
 from examples.study.journal import complete, read
-from examples.study.scoring import Judged, Share, area, fails, joined, limit_for
+from examples.study.report import report
+from examples.study.report.explanations import EXPLANATIONS
+from examples.study.report.scoring import Judged, Share, area, fails, joined, limit_for
 from examples.study.stages import STAGES, faults, probe_fault, probe_random
 from examples.study.trainability import Run, Truth
 from pytest_gradhealth.config.options import DEFAULTS, WITH_SGD
@@ -103,7 +103,7 @@ def test_no_healthy_architecture_fails() -> None:
 
 
 def test_the_readme_quotes_the_summary() -> None:
-    readme = " ".join((Path(report.__file__).parents[2] / "README.md").read_text().split())
+    readme = " ".join((Path(report.__file__).parents[3] / "README.md").read_text().split())
     found, lost = SUMMARY["recall"]
     alarms, fine = SUMMARY["false failures"]
     assert f"{found} of {lost} networks that neither SGD nor Adam can train" in readme

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from examples.mnist.models import DeepClassifier, DeepConvNet
 from examples.study.measurement import STATISTICS
-from examples.study.scoring import Judged, area, statistic
+from examples.study.report.scoring import Judged, area, statistic
 from examples.study.stages import first_digits
 from pytest_gradhealth import probe
 
