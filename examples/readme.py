@@ -9,6 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pytest_gradhealth.config.options import OPTIONS, plain
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 
@@ -76,16 +78,29 @@ def regression() -> str:
         return _message(pytest_output(cwd=project))
 
 
+def settings() -> str:
+    """The table of settings, from the one of the options."""
+    rows = ["| call and marker | command line | ini | default |", "| --- | --- | --- | --- |"]
+    for option in OPTIONS:
+        value = option.example or plain(option.default)
+        called = {"string": f'"{value}"', "args": f'["{value}"]'}.get(option.ini, value)
+        typed = option.flag if option.is_switch else f"{option.flag}={value}"
+        rows.append(
+            f"| `{option.name}={called}` | `{typed}` | `{option.key}` | {option.default_in_words} |"
+        )
+    return "\n".join(rows)
+
+
 def _message(output: str) -> str:
     lines = [line for line in output.splitlines() if line[:2] == "E "]
     return "\n".join(line[1:].removeprefix("       ").rstrip() for line in lines)
 
 
 def with_blocks(text: str, **blocks: str) -> str:
-    """Put each block between its markers."""
+    """Put each block between its markers: a table as it is, outputs as code."""
     for name, block in blocks.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        fenced = f"```text\n{block}\n```\n"
+        fenced = f"{block}\n" if block.startswith("|") else f"```text\n{block}\n```\n"
         text = re.sub(pattern, lambda m, new=fenced: m[1] + new + m[2], text, flags=re.DOTALL)  # type: ignore[misc]
     return text
 
@@ -98,5 +113,10 @@ def block(text: str, name: str) -> str:
 
 
 if __name__ == "__main__":
-    blocks = {"report": report(), "failure": failure(), "regression": regression()}
+    blocks = {
+        "report": report(),
+        "failure": failure(),
+        "regression": regression(),
+        "settings": settings(),
+    }
     README.write_text(with_blocks(README.read_text(), **blocks))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         assert_no_vanishing,
         assert_no_vanishing_in_time,
     )
+    from pytest_gradhealth.config.options import Option
     from pytest_gradhealth.errors import (
         AttentionCollapseError,
         CannotApplyError,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         VanishingGradientError,
         VanishingInTimeError,
     )
+    from pytest_gradhealth.formatting import View
     from pytest_gradhealth.plugin.fixture import GradHealth
     from pytest_gradhealth.probing.probe import probe
     from pytest_gradhealth.remedies import Patient, Remedy, built_in_remedies
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from pytest_gradhealth.results.path import GradientPath, PathPoint
     from pytest_gradhealth.results.profile import GradientProfile, TimeRecord, Update
     from pytest_gradhealth.rules import Evidence, Rule, built_in_rules
+    from pytest_gradhealth.rules.rule import Cause, Quantity
 
 _HOMES = {
     "assertions": (
@@ -69,6 +72,7 @@ _HOMES = {
         "assert_no_vanishing",
         "assert_no_vanishing_in_time",
     ),
+    "config.options": ("Option",),
     "errors": (
         "AttentionCollapseError",
         "CannotApplyError",
@@ -94,6 +98,7 @@ _HOMES = {
         "VanishingGradientError",
         "VanishingInTimeError",
     ),
+    "formatting": ("View",),
     "plugin.fixture": ("GradHealth",),
     "probing.probe": ("probe",),
     "remedies": (
@@ -122,15 +127,16 @@ _HOMES = {
         "TimeRecord",
         "Update",
     ),
-    "rules": (
-        "Evidence",
-        "Rule",
-        "built_in_rules",
-    ),
+    "rules": ("Evidence", "Rule", "built_in_rules"),
+    "rules.rule": ("Cause", "Quantity"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "View",
+    "Quantity",
+    "Option",
+    "Cause",
     "AttentionCollapseError",
     "CannotApplyError",
     "CollapsedOutputError",

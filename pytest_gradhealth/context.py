@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_gradhealth.config.settings import Settings
     from pytest_gradhealth.errors import GradientHealthError
+    from pytest_gradhealth.formatting import View
     from pytest_gradhealth.probing.cache import ProbeCache
     from pytest_gradhealth.remedies.remedy import Remedy
     from pytest_gradhealth.results.diagnosis import Diagnosis
@@ -49,12 +50,8 @@ if TYPE_CHECKING:
             """The probes of the test so far."""
 
         @property
-        def verbose(self) -> bool:
-            """Whether messages show all layers."""
-
-        @property
-        def rerun(self) -> str:
-            """The command that runs the test alone."""
+        def view(self) -> View:
+            """How messages are drawn, with the command that runs the test alone."""
 
         @property
         def base_seed(self) -> int:

@@ -7,6 +7,7 @@ import math
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 #: Columns of a failure message: 80, less what pytest puts before each line.
 WIDTH = 76
@@ -14,6 +15,18 @@ WIDTH = 76
 MOST_ROWS = 12
 #: What a CI system takes for a command wherever it is: ##[error], ##vso[task...].
 _COMMAND = re.compile(r"##(?=\w*\[)")
+
+
+@dataclass(frozen=True)
+class View:
+    """How a message is drawn: all rows or the worst, in how many columns.
+
+    `rerun` is the command that draws it for one test alone, "" where there is none.
+    """
+
+    verbose: bool = False
+    width: int = WIDTH
+    rerun: str = ""
 
 
 def number(value: float) -> str:

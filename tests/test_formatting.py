@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pytest_gradhealth import probe
-from pytest_gradhealth.formatting import shortened
+from pytest_gradhealth.formatting import View, shortened
 from pytest_gradhealth.reporting.tables import path_table
 from tests.helpers.nets import HALF, sigmoids, total
 
@@ -24,7 +24,7 @@ def test_tables_do_not_depend_on_a_global_of_tabulate(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("width", [40, 76, 160])
 def test_tables_keep_to_the_width_as_far_as_they_can(width: int) -> None:
-    table, hidden = path_table(probe(sigmoids(), HALF, loss=total).paths[0], width=width)
+    table, hidden = path_table(probe(sigmoids(), HALF, loss=total).paths[0], view=View(width=width))
     assert max(map(len, table.splitlines())) <= max(width, 56)
     assert hidden > 0
 

@@ -1,93 +1,17 @@
-"""One table of settings: how each is read, and the names it has outside of Python."""
+"""The one table of settings: how each is read, its default, and the names it has outside of Python.
+
+Flags, ini keys, the marker's text, the settings of a check, thresholds and the tables of the
+documentation follow from it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
-#: Ratios, first layer over last, with Adam or an unknown optimizer; change of a weight in one step
-#: over the weight; gradient of the penalty over that of the data; RMS of the outputs, and their
-#: spread over the batch; shares of dead and of saturated units. examples/study/RESULTS.md shows
-#: where they come from.
-DEFAULTS = {
-    "min_ratio": 1e-5,
-    "warn_min_ratio": 1e-3,
-    "max_ratio": 1e3,
-    "warn_max_ratio": 1e2,
-    "max_update": 1.0,
-    "max_penalty": 10.0,
-    "max_output": 1e3,
-    "warn_max_output": 1e2,
-    "min_spread": 5e-6,
-    "warn_min_spread": 1e-4,
-    "max_dead": 0.95,
-    "max_saturated": 0.995,
-    "max_underflow": 0.5,
-}
-#: The setting that a rule's value is compared with.
-SETTING_OF = {
-    "GH101": "min_ratio",
-    "GH102": "min_ratio",
-    "GH201": "max_ratio",
-    "GH202": "max_update",
-    "GH203": "max_output",
-    "GH402": "max_dead",
-    "GH403": "max_saturated",
-    "GH501": "max_underflow",
-    "GH404": "min_spread",
-    "GH601": "max_penalty",
-}
-#: What differs with SGD, whose steps shrink with the gradient.
-WITH_SGD = {"min_ratio": 3e-5}
-#: Settings that only matter to the judgement, not to the measurement.
-JUDGEMENT = (
-    "min_ratio",
-    "max_ratio",
-    "warn_min_ratio",
-    "warn_max_ratio",
-    "max_update",
-    "max_penalty",
-    "max_output",
-    "min_spread",
-    "max_dead",
-    "max_saturated",
-    "max_underflow",
-    "baseline",
-    "max_path_change",
-    "max_step_change",
-    "remedy_budget",
-    "select",
-    "ignore",
-)
-
-
-class Option(NamedTuple):
-    """A setting: how its values are read, and how command line and ini file call it.
-
-    `ini` is the type that pytest reads from native TOML; from ini files text comes in.
-    """
-
-    name: str
-    parse: Callable[[Any], Any]
-    expects: str
-    help: str
-    ini: str = "string"
-
-    @property
-    def is_switch(self) -> bool:
-        """Whether the command line takes it without a value."""
-        return self.ini == "bool"
-
-    @property
-    def flag(self) -> str:
-        """The command-line option."""
-        return f"--gradhealth-{self.name.replace('_', '-')}"
-
-    @property
-    def key(self) -> str:
-        """The ini key."""
-        return f"gradhealth_{self.name}"
+if TYPE_CHECKING:
+    import torch
 
 
 def _device(value: Any) -> str:
@@ -118,7 +42,8 @@ def _steps(value: Any) -> int:
     return _integer(value, least=0)
 
 
-def _ratio(value: Any) -> float:
+def ratio(value: Any) -> float:
+    """Read a positive number."""
     number = float(value)
     if isinstance(value, bool) or not number > 0 or math.isinf(number):
         raise ValueError
@@ -147,139 +72,230 @@ def _codes(value: Any) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
+class Option(NamedTuple):
+    """A setting: what it does, how its values are read, and what it is if nobody gives it.
+
+    `use` says what it bears on: "measurement" (another value takes another probe), the "limit" of a
+    rule, which "rules" apply, or what a "test" does with a probe. `with_sgd` is the default for
+    models trained with SGD, whose steps shrink with the gradient. A `share` is a part of a layer.
+    `expects` completes "... is not"; `ini` is the type that pytest reads from native TOML (from ini
+    files text comes in); `example` is a value as it is typed, `told` the default in words.
+    """
+
+    name: str
+    help: str
+    default: Any
+    with_sgd: float | None = None
+    use: Literal["measurement", "limit", "rules", "test"] = "limit"
+    share: bool = False
+    parse: Callable[[Any], Any] = ratio
+    expects: str = "a positive number"
+    ini: str = "float"
+    example: str = ""
+    told: str = ""
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the command line takes it without a value."""
+        return self.ini == "bool"
+
+    @property
+    def flag(self) -> str:
+        """The command-line option."""
+        return f"--gradhealth-{self.name.replace('_', '-')}"
+
+    @property
+    def key(self) -> str:
+        """The ini key."""
+        return f"gradhealth_{self.name}"
+
+    @property
+    def described(self) -> str:
+        """What it does, and its default."""
+        return f"{self.help} (default: {self.default_in_words})"
+
+    @property
+    def default_in_words(self) -> str:
+        """The default as help and documentation have it: "1e-5, for SGD 3e-5"."""
+        told = self.told or plain(self.default)
+        return told if self.with_sgd is None else f"{told}, for SGD {plain(self.with_sgd)}"
+
+
+def plain(value: float) -> str:
+    """A number as one would type it.
+
+    >>> [plain(value) for value in (1e-5, 1e3, 100.0, 10.0, 0.995, 5e-6)]
+    ['1e-5', '1e3', '1e2', '10', '0.995', '5e-6']
+    """
+    digits, _, exponent = f"{value:e}".partition("e")
+    power = int(exponent)
+    return f"{float(digits):g}e{power}" if abs(power) > 1 else f"{value:g}"
+
+
+#: Ratios are first layer over last. examples/study/RESULTS.md shows where the limits come from.
 OPTIONS: tuple[Option, ...] = (
-    Option("device", _device, "a device such as 'auto', 'cpu' or 'cuda:0'", "device to probe on"),
+    Option(
+        "device",
+        "device to probe on",
+        "auto",
+        use="measurement",
+        parse=_device,
+        expects="a device such as 'auto', 'cpu' or 'cuda:0'",
+        ini="string",
+        example="cpu",
+        told="auto: the accelerator that the model is on, or that torch reports, else the CPU",
+    ),
     Option(
         "seeds",
-        _seeds,
-        "a number of seeds, at least 1, or a list of seeds",
-        "number of seeds for models given as factories (default: 1, up to 5 near a limit)",
+        "number of seeds, or a list of them, for models given as factories",
+        None,
+        use="measurement",
+        parse=_seeds,
+        expects="a number of seeds, at least 1, or a list of seeds",
         ini="int",
+        example="3",
+        told="1, up to 5 near a limit or in a narrow net",
     ),
     Option(
         "confirm_steps",
-        _steps,
-        "a number of steps, at least 0",
-        "optimizer steps before a failing verdict is looked at again (default: 5)",
+        "optimizer steps before a failing verdict is looked at again",
+        5,
+        use="measurement",
+        parse=_steps,
+        expects="a number of steps, at least 0",
         ini="int",
+        told="5, with 0 the first look stands",
     ),
     Option(
         "min_ratio",
-        _ratio,
-        "a positive number",
-        "GH101 fails below this ratio, first layer over last (default: 1e-5, for SGD 3e-5)",
-        ini="float",
+        "GH101 and GH102 fail below this ratio, first layer or step over last",
+        1e-5,
+        with_sgd=3e-5,
     ),
-    Option(
-        "max_ratio",
-        _ratio,
-        "a positive number",
-        "GH201 fails above this ratio, first layer over last (default: 1e3)",
-        ini="float",
-    ),
-    Option(
-        "warn_min_ratio",
-        _ratio,
-        "a positive number",
-        "GH101 warns below this ratio (default: 1e-3)",
-        ini="float",
-    ),
-    Option(
-        "warn_max_ratio",
-        _ratio,
-        "a positive number",
-        "GH201 warns above this ratio (default: 1e2)",
-        ini="float",
-    ),
+    Option("max_ratio", "GH201 fails above this ratio, first layer over last", 1e3),
+    Option("warn_min_ratio", "GH101 and GH102 warn below this ratio", 1e-3),
+    Option("warn_max_ratio", "GH201 warns above this ratio", 1e2),
     Option(
         "max_update",
-        _ratio,
-        "a positive number",
-        "GH202 fails when a training step changes a weight by more than this share (default: 1)",
-        ini="float",
+        "GH202 fails when a training step changes a weight by more than this share",
+        1.0,
     ),
     Option(
         "max_penalty",
-        _ratio,
-        "a positive number",
-        "GH601 fails above this ratio, gradient of the penalty over that of the data (default: 10)",
-        ini="float",
+        "GH601 fails above this ratio, gradient of the penalty over that of the data",
+        10.0,
     ),
-    Option(
-        "max_output",
-        _ratio,
-        "a positive number",
-        "GH203 fails when the RMS of the outputs is above this (default: 1e3)",
-        ini="float",
-    ),
-    Option(
-        "min_spread",
-        _ratio,
-        "a positive number",
-        "GH404 fails when outputs differ by less than this over the batch (default: 5e-6)",
-        ini="float",
-    ),
+    Option("max_output", "GH203 fails when the RMS of the outputs is above this", 1e3),
+    Option("min_spread", "GH404 fails when outputs differ by less than this over the batch", 5e-6),
     Option(
         "max_dead",
-        _ratio,
-        "a positive number",
-        "GH402 fails when more than this share of a layer's units is dead (default: 0.95)",
-        ini="float",
+        "GH402 fails when more than this share of a layer's units is dead",
+        0.95,
+        share=True,
     ),
     Option(
         "max_saturated",
-        _ratio,
-        "a positive number",
-        "GH403 fails when more than this share of a layer is saturated (default: 0.995)",
-        ini="float",
+        "GH403 fails when more than this share of a layer is saturated",
+        0.995,
+        share=True,
     ),
     Option(
         "max_underflow",
-        _ratio,
-        "a positive number",
-        "GH501 fails when more than this share of a layer's gradient is flushed (default: 0.5)",
-        ini="float",
+        "GH501 fails when more than this share of a layer's gradient is flushed",
+        0.5,
+        share=True,
     ),
     Option(
         "baseline",
-        _switch,
-        "true or false",
-        "compare every probe with a baseline beside its test module (default: false)",
+        "compare every probe with a baseline beside its test module",
+        False,
+        use="test",
+        parse=_switch,
+        expects="true or false",
         ini="bool",
+        example="True",
+        told="false",
     ),
     Option(
         "max_path_change",
-        _ratio,
-        "a positive number",
-        "decades that a path's ratio may get worse by against a baseline (default: 0.5)",
-        ini="float",
+        "how much a path's ratio may get worse against a baseline",
+        0.5,
+        use="test",
+        told="0.5 decades",
     ),
     Option(
         "max_step_change",
-        _ratio,
-        "a positive number",
-        "decades that a step between two layers may get worse by (default: 1)",
-        ini="float",
+        "how much a step between two layers may get worse against a baseline",
+        1.0,
+        use="test",
+        told="1 decade",
     ),
     Option(
         "remedy_budget",
-        _seconds,
-        "a number of seconds, at least 0",
-        "seconds for trying remedies on copies of a failing model, 0 for none (default: 10)",
-        ini="float",
+        "time for trying remedies on copies of a failing model",
+        10.0,
+        use="test",
+        parse=_seconds,
+        expects="a number of seconds, at least 0",
+        told="10 seconds, 0 for none",
     ),
     Option(
         "select",
-        _codes,
-        "rule codes such as GH101,GH2",
-        "rules to apply: codes or their beginnings, separated by commas (default: all)",
+        "rules to apply: codes or their beginnings, separated by commas",
+        (),
+        use="rules",
+        parse=_codes,
+        expects="rule codes such as GH101,GH2",
         ini="args",
+        example="GH1",
+        told="all rules",
     ),
     Option(
         "ignore",
-        _codes,
-        "rule codes such as GH101,GH2",
-        "rules to leave out: codes or their beginnings, separated by commas (default: none)",
+        "rules to leave out: codes or their beginnings, separated by commas",
+        (),
+        use="rules",
+        parse=_codes,
+        expects="rule codes such as GH101,GH2",
         ini="args",
+        example="GH401",
+        told="none",
     ),
 )
+BY_NAME = {option.name: option for option in OPTIONS}
+#: Limits of the built-in rules that nobody can set: RMS of the outputs, and their spread over the
+#: batch, from which on there is a warning.
+FIXED_LIMITS = {"warn_max_output": 1e2, "warn_min_spread": 1e-4}
+#: The limits that count where none are given, and what differs with SGD.
+DEFAULTS = {o.name: o.default for o in OPTIONS if o.use == "limit"} | FIXED_LIMITS
+WITH_SGD = {o.name: o.with_sgd for o in OPTIONS if o.with_sgd is not None}
+
+
+class ProbeValues(TypedDict, total=False):
+    """What a probe can be told, as keywords of a call; None leaves a setting as it is."""
+
+    device: str | torch.device | None
+    seeds: int | Sequence[int] | None
+    confirm_steps: int | None
+    min_ratio: float | None
+    max_ratio: float | None
+    warn_min_ratio: float | None
+    warn_max_ratio: float | None
+    max_update: float | None
+    max_penalty: float | None
+    max_output: float | None
+    min_spread: float | None
+    max_dead: float | None
+    max_saturated: float | None
+    max_underflow: float | None
+    select: Sequence[str] | None
+    ignore: Sequence[str] | None
+
+
+class SettingValues(ProbeValues, total=False):
+    """The settings of a test as keywords of a call, what it does with a probe included."""
+
+    baseline: bool | None
+    max_path_change: float | None
+    max_step_change: float | None
+    remedy_budget: float | None

@@ -5,95 +5,76 @@ A value given in the call wins over the marker, then the command line, the ini f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from pytest_gradhealth.config.options import OPTIONS, Option
+from pytest_gradhealth.config.options import BY_NAME, OPTIONS, Option, ProbeValues
 from pytest_gradhealth.errors import SettingError
 
 if TYPE_CHECKING:
     from pytest_gradhealth.results.diagnosis import Limit
 
-BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
-
-
-class SettingValues(TypedDict, total=False):
-    """The settings as keywords of a call; None leaves a setting as it is."""
-
-    device: str | None
-    seeds: int | Sequence[int] | None
-    confirm_steps: int | None
-    min_ratio: float | None
-    max_ratio: float | None
-    warn_min_ratio: float | None
-    warn_max_ratio: float | None
-    max_update: float | None
-    max_penalty: float | None
-    max_output: float | None
-    min_spread: float | None
-    max_dead: float | None
-    max_saturated: float | None
-    max_underflow: float | None
-    baseline: bool | None
-    max_path_change: float | None
-    max_step_change: float | None
-    remedy_budget: float | None
-    select: Sequence[str] | None
-    ignore: Sequence[str] | None
-
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one check; `sources` says where those that are not default came from."""
+    """The settings of one check: `values` are those that were given, `sources` says where.
 
-    device: str = "auto"
-    seeds: int | tuple[int, ...] | None = None
-    confirm_steps: int = 5
-    min_ratio: float | None = None
-    max_ratio: float | None = None
-    warn_min_ratio: float | None = None
-    warn_max_ratio: float | None = None
-    max_update: float | None = None
-    max_penalty: float | None = None
-    max_output: float | None = None
-    min_spread: float | None = None
-    max_dead: float | None = None
-    max_saturated: float | None = None
-    max_underflow: float | None = None
-    baseline: bool = False
-    max_path_change: float = 0.5
-    max_step_change: float = 1.0
-    remedy_budget: float = 10.0
-    select: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
+    Every setting is an attribute, which has the default of the table of options where none was
+    given. Limits that rules of others bring along are read by `limit` alone.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
 
+    def __getattr__(self, name: str) -> Any:
+        if name not in BY_NAME:
+            raise AttributeError(f"there is no setting {name!r}")
+        return self.values.get(name, BY_NAME[name].default)
+
     def merged(
-        self, values: Mapping[str, Any] | SettingValues, source: str | Mapping[str, str]
+        self,
+        values: Mapping[str, Any] | ProbeValues,
+        source: str | Mapping[str, str],
+        options: Iterable[Option] = OPTIONS,
     ) -> Settings:
         """Return these settings with `values` on top; a value of None changes nothing.
 
-        Raises SettingError, naming the source, for an unknown name or a value that cannot be.
+        `options` are those there are. Raises SettingError, naming the source, for an unknown name
+        or a value that cannot be.
         """
-        changed: dict[str, Any] = {}
-        sources = dict(self.sources)
+        known = {option.name: option for option in options}
+        merged, sources = dict(self.values), dict(self.sources)
         for name, value in values.items():
             where = source if isinstance(source, str) else source.get(name, "")
-            if name not in BY_NAME:
-                known = ", ".join(BY_NAME)
-                raise SettingError(f"{where}: unknown setting {name!r}; the settings are {known}")
-            if value is None:
-                continue
-            changed[name] = parse(BY_NAME[name], value, where)
-            sources[name] = where
-        return replace(self, **changed, sources=sources)
+            if name not in known:
+                raise SettingError(
+                    f"{where}: unknown setting {name!r}; the settings are {', '.join(known)}"
+                )
+            if value is not None:
+                merged[name] = parse(known[name], value, where)
+                sources[name] = where
+        return Settings(merged, sources)
 
-    def limit(self, name: str) -> Limit:
-        """A setting that has a default of its own, as a limit."""
-        from pytest_gradhealth.results.diagnosis import Limit
+    @property
+    def of_measurement(self) -> dict[str, Any]:
+        """The values that a measurement depends on; the others only matter to its judgement."""
+        names = [option.name for option in OPTIONS if option.use == "measurement"]
+        return {name: getattr(self, name) for name in names}
 
-        return Limit(getattr(self, name), self.source(name))
+    def measured_with(self, other: Settings) -> Settings:
+        """The same settings, but for what `other` has measured with."""
+        return Settings({**self.values, **other.of_measurement}, self.sources)
+
+    def limit(self, option: Option, *, sgd: bool = False) -> Limit:
+        """The value of a limit and where it came from; `sgd` says which default counts."""
+        from pytest_gradhealth.results.diagnosis import Limit  # a run without checks needs none
+
+        if option.name in self.values:
+            return Limit(self.values[option.name], self.source(option.name))
+        if sgd and option.with_sgd is not None:
+            return Limit(option.with_sgd, "default with SGD")
+        return Limit(option.default, "default")
 
     def source(self, name: str) -> str:
         """Where the value of a setting came from."""

@@ -27,11 +27,8 @@ if TYPE_CHECKING:
     from pytest_gradhealth.rules import Rule
 
 MARKER = (
-    "gradhealth(*, device, seeds, confirm_steps, min_ratio, max_ratio, warn_min_ratio,"
-    " warn_max_ratio, max_update, max_penalty, max_output, min_spread, max_dead, max_saturated,"
-    " max_underflow, baseline, max_path_change, max_step_change,"
-    " remedy_budget, select, ignore): settings for the gradient checks of a test; those of the"
-    " nearest marker win, key by key."
+    f"gradhealth(*, {', '.join(option.name for option in OPTIONS)}): settings for the gradient"
+    " checks of a test; those of the nearest marker win, key by key."
 )
 
 
@@ -59,9 +56,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         taken: dict[str, Any] = {"metavar": option.name.upper()}
         if option.is_switch:
             taken = {"action": "store_true"}
-        group.addoption(option.flag, default=None, dest=option.key, help=option.help, **taken)
+        group.addoption(option.flag, default=None, dest=option.key, help=option.described, **taken)
         kind: Any = option.ini if numbers or option.ini in ("args", "bool") else "string"
-        parser.addini(option.key, option.help, kind, default=None)
+        parser.addini(option.key, option.described, kind, default=None)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:

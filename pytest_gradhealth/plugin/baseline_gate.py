@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_gradhealth.config.options import BY_NAME
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.plugin.options import run_options
 
@@ -80,11 +81,9 @@ def failure(
     fail_on = run_options(context.item.config).fail_on
     if check.status == "worse" and "regression" in fail_on:
         compared = _typed(context.item.config) if of_run else ""
-        return regression(
-            check, diagnosis, rerun=context.rerun, compared=compared, verbose=context.verbose
-        )
+        return regression(check, diagnosis, context.view, compared=compared)
     if check.status == "missing" and "missing" in fail_on:
-        return missing(check, rerun=context.rerun)
+        return missing(check, rerun=context.view.rerun)
     return ""
 
 
@@ -125,8 +124,8 @@ def _checked(
         key=key,
         later=None if second is None else entry_of(diagnosis, environment(), second),
         layers={(output.name, output.type) for output in diagnosis.profile.outputs},
-        max_path=settings.limit("max_path_change"),
-        max_step=settings.limit("max_step_change"),
+        max_path=settings.limit(BY_NAME["max_path_change"]),
+        max_step=settings.limit(BY_NAME["max_step_change"]),
         update=options.update and not compared,
         optional=compared,
     )

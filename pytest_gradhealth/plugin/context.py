@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_gradhealth.config.options import BY_NAME, OPTIONS, Option
 from pytest_gradhealth.plugin.options import base_settings, from_command_line
 from pytest_gradhealth.plugin.transport import CARRIED, MESSAGE, UNCHECKED, Recorded, carried
 
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check
     from pytest_gradhealth.config.settings import Settings
     from pytest_gradhealth.errors import GradientHealthError
+    from pytest_gradhealth.formatting import View
     from pytest_gradhealth.probing.cache import ProbeCache
     from pytest_gradhealth.remedies import Remedy
     from pytest_gradhealth.results.diagnosis import Diagnosis
     from pytest_gradhealth.rules import Rule
 
-T = TypeVar("T")
 CONTEXT = pytest.StashKey["TestContext"]()
 #: Tests are numbered as this process comes to them.
 _numbers = itertools.count(1)
@@ -68,50 +69,30 @@ class TestContext:
                 raise SettingError(
                     f"{where}: takes keywords only, for example min_ratio=1e-4; got {mark.args!r}"
                 )
-            settings = settings.merged(mark.kwargs, where)
+            settings = settings.merged(mark.kwargs, where, self._options(mark.kwargs))
         return settings
+
+    def _options(self, names: Iterable[str]) -> Sequence[Option]:
+        """The settings there are, with those of rules where a name is none of the package's own."""
+        if BY_NAME.keys() >= set(names):
+            return OPTIONS
+        from pytest_gradhealth.rules.rule import own_settings
+
+        return (*OPTIONS, *own_settings(self.rules))
 
     @cached_property
     def rules(self) -> Sequence[Rule]:
         """The rules of every hook that applies to this test, by code."""
-        from pytest_gradhealth.errors import SettingError
-        from pytest_gradhealth.rules import Rule
+        from pytest_gradhealth.plugin.registered import registered_rules
 
-        found: dict[str, Rule] = {}
-        for rule in self._hooked("pytest_gradhealth_rules", Rule):
-            if found.setdefault(rule.code, rule) is not rule:
-                raise SettingError(
-                    f"two rules have the code {rule.code} ({found[rule.code].name} and"
-                    f" {rule.name}); give yours a code of its own"
-                )
-        return tuple(found[code] for code in sorted(found))
+        return registered_rules(self.item.ihook, self.item.config)
 
     @cached_property
     def remedies(self) -> Sequence[Remedy]:
         """The remedies of every hook that applies to this test, the package's own first."""
-        from pytest_gradhealth.remedies import Remedy, built_in_remedies
+        from pytest_gradhealth.plugin.registered import registered_remedies
 
-        own = built_in_remedies()
-        found = list(self._hooked("pytest_gradhealth_remedies", Remedy))
-        return (*own, *(remedy for remedy in found if remedy not in own))
-
-    def _hooked(self, hook: str, kind: type[T]) -> Iterator[T]:
-        """What the implementations of a hook return; SettingError for what they may not."""
-        from pytest_gradhealth.errors import SettingError
-
-        name = f"pytest_gradhealth.{kind.__name__}"
-        for returned in getattr(self.item.ihook, hook)(config=self.item.config):
-            if not isinstance(returned, Iterable):
-                raise SettingError(
-                    f"{hook} returned a {type(returned).__name__}; return a list of {name} objects"
-                )
-            for item in returned:
-                if not isinstance(item, kind):
-                    raise SettingError(
-                        f"{hook} returned a {type(item).__name__} in its list; return {name}"
-                        " objects"
-                    )
-                yield item
+        return registered_remedies(self.item.ihook, self.item.config)
 
     @cached_property
     def probes(self) -> ProbeCache:
@@ -121,12 +102,14 @@ class TestContext:
         return ProbeCache()
 
     @property
-    def verbose(self) -> bool:
-        """Whether messages show all layers."""
-        return bool(self.item.config.getoption("verbose", 0) > 0)
+    def view(self) -> View:
+        """How messages are drawn, with the command that runs this test alone."""
+        from pytest_gradhealth.formatting import View
+
+        return View(self.item.config.getoption("verbose", 0) > 0, rerun=self._rerun)
 
     @property
-    def rerun(self) -> str:
+    def _rerun(self) -> str:
         """The command that runs this test alone, from where pytest was started."""
         import shlex
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from pytest_gradhealth.config.settings import SettingValues
+    from pytest_gradhealth.config.options import SettingValues
     from pytest_gradhealth.results.diagnosis import Diagnosis
 
 
@@ -35,7 +35,7 @@ class GradHealth:
     ) -> Diagnosis:
         """Measure and judge without raising; `settings` are those of `pytest_gradhealth.probe`."""
         __tracebackhide__ = True
-        from pytest_gradhealth.assertions import measured
+        from pytest_gradhealth.assertions.verdict import measured
         from pytest_gradhealth.probing.case import Case
         from pytest_gradhealth.probing.probe import declared_step
 

@@ -9,12 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pytest_gradhealth.config.options import JUDGEMENT
 from pytest_gradhealth.config.settings import Settings, check_codes, is_selected
 from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.isolation.fingerprint import Fingerprint, fingerprint
 from pytest_gradhealth.probing.case import Case
-from pytest_gradhealth.probing.judge import judge_again
+from pytest_gradhealth.probing.judge import Criteria, judge_again
 from pytest_gradhealth.probing.probe import Origin, diagnose
 from pytest_gradhealth.probing.thresholds import limits_of
 from pytest_gradhealth.results.diagnosis import Diagnosis
@@ -36,21 +35,20 @@ class ProbeCache:
         Other limits are applied to what was measured; a failure that no second look has confirmed
         costs a new probe.
         """
-        measuring = _measuring(settings)
-        known_already = self._known_already(case, settings, rules, measuring)
+        known_already = self._known_already(case, settings, rules)
         if not anywhere(case.model, known_already is None) and known_already is not None:
             return known_already
         fresh = diagnose(case, settings, rules, base_seed)
         # Taken now: a probe leaves the values of buffers alone, but not their version counters.
-        self._known.insert(0, (case, measuring, fingerprint(*_watched(case)), fresh))
+        self._known.insert(0, (case, settings, fingerprint(*_watched(case)), fresh))
         return fresh
 
     def _known_already(
-        self, case: Case, settings: Settings, rules: Sequence[Rule], measuring: Settings
+        self, case: Case, settings: Settings, rules: Sequence[Rule]
     ) -> Diagnosis | None:
         state: Fingerprint | None = None
         for known, theirs, their_state, diagnosis in self._known:
-            if not _is_same(known, case) or theirs != measuring:
+            if not _is_same(known, case) or theirs.of_measurement != settings.of_measurement:
                 continue
             state = state or fingerprint(*_watched(case))
             if state == their_state:
@@ -67,13 +65,12 @@ def judged(
     check_codes(settings, [rule.code for rule in rules])
     chosen = tuple(rule for rule in rules if is_selected(rule.code, settings))
     if isinstance(diagnosis.origin, Origin):
-        judgement = {name: getattr(settings, name) for name in JUDGEMENT}
-        theirs = replace(diagnosis.origin.settings, **judgement, sources=settings.sources)
+        theirs = settings.measured_with(diagnosis.origin.settings)
         origin = replace(diagnosis.origin, settings=theirs, rules=chosen)
         diagnosis = replace(diagnosis, origin=origin, treatments=())
-    return judge_again(
-        diagnosis, chosen, limits_of(settings, sgd=diagnosis.sgd, eps=diagnosis.limits.get("eps"))
-    )
+    eps = diagnosis.limits.get("eps")
+    limits = limits_of(settings, rules, sgd=diagnosis.sgd, eps=eps)
+    return judge_again(diagnosis, Criteria(chosen, limits))
 
 
 def _watched(case: Case) -> tuple[list[nn.Module], list[Tensor], Optimizer | None]:
@@ -81,11 +78,6 @@ def _watched(case: Case) -> tuple[list[nn.Module], list[Tensor], Optimizer | Non
     modules = [m for m in (case.model, case.loss) if isinstance(m, nn.Module)]
     optimizer = case.optimizer if isinstance(case.optimizer, Optimizer) else None
     return modules, list(tensors((case.inputs, case.targets))), optimizer
-
-
-def _measuring(settings: Settings) -> Settings:
-    neutral = {name: getattr(Settings(), name) for name in JUDGEMENT}
-    return replace(settings, **neutral, sources={})
 
 
 def _is_same(one: Case, other: Case) -> bool:

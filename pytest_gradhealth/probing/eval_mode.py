@@ -16,19 +16,17 @@ from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.isolation.isolate import isolated
 from pytest_gradhealth.results.diagnosis import RANK, Finding
 from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.rule import Rule
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_sharded
 
 #: The looks under one seed, and what the rules say of them.
 Examined = tuple[list[GradientProfile], tuple[Finding, ...]]
 
-#: Rules on what the scale of the outputs decides.
-_OF_SCALE = frozenset(
-    {"GH101", "GH103", "GH201", "GH202", "GH203", "GH301", "GH402", "GH403", "GH404"}
-)
 
-
-def as_trained(subject: Subject, examine: Callable[[], Examined]) -> Examined:
+def as_trained(
+    subject: Subject, rules: Sequence[Rule], examine: Callable[[], Examined]
+) -> Examined:
     """Examine a model, again in training mode if it is in evaluation mode and looks sick there.
 
     Training mode decides if it looks better; what has gone then is left as information. Where
@@ -36,7 +34,8 @@ def as_trained(subject: Subject, examine: Callable[[], Examined]) -> Examined:
     """
     looks, findings = examine()
     model = subject.model
-    sick = any(f.code in _OF_SCALE and f.severity != "info" for f in findings)
+    of_scale = {rule.code for rule in rules if rule.of_scale}
+    sick = any(f.code in of_scale and f.severity != "info" for f in findings)
     if not anywhere(model, sick and is_evaluating(model)):
         return looks, findings
     with isolated(subject.modules, subject.device):
@@ -46,7 +45,7 @@ def as_trained(subject: Subject, examine: Callable[[], Examined]) -> Examined:
         except Exception as error:
             if is_sharded(model):
                 raise  # the other ranks are waiting in the middle of it
-            return looks, tuple(_untried(finding, error) for finding in findings)
+            return looks, tuple(_untried(f, error) if f.code in of_scale else f for f in findings)
     if not anywhere(model, _worst(left) > _worst(findings)):
         return looks, findings
     return trained, (*left, *_gone(findings, left))
@@ -84,7 +83,7 @@ def _gone(findings: Sequence[Finding], left: Sequence[Finding]) -> list[Finding]
 
 
 def _untried(finding: Finding, error: Exception) -> Finding:
-    if finding.severity != "failure" or finding.code not in _OF_SCALE:
+    if finding.severity != "failure":
         return finding
     said = str(error.__cause__ or error).partition("\n")[0]
     text = (

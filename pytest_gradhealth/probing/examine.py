@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 
 from pytest_gradhealth.distributed.team import anywhere, everywhere
@@ -12,12 +12,11 @@ from pytest_gradhealth.measure.nonfinite import first_non_finite
 from pytest_gradhealth.measure.perturbation import data_carriers, without_influence
 from pytest_gradhealth.measure.precision import magnitudes
 from pytest_gradhealth.measure.recurrence import look_through_time
-from pytest_gradhealth.probing.judge import in_doubt, judge
+from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial
 from pytest_gradhealth.probing.second_look import look_after_steps
-from pytest_gradhealth.results.diagnosis import Finding, Limit
+from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile, Update
-from pytest_gradhealth.rules import Evidence, Rule
 from pytest_gradhealth.rules.exploding import scale_free_weights
 from pytest_gradhealth.subject.inputs import check_numbers
 from pytest_gradhealth.training.copies import copied
@@ -31,9 +30,7 @@ LEVEL = 0.1
 UPDATE_STEPS = 10
 
 
-def examine(
-    trial: Trial, confirm_steps: int, rules: Sequence[Rule], limits: Mapping[str, Limit]
-) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
+def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
     """Look under one seed, again where a rule wants to be sure, and judge."""
     subject, seed = trial.subject, trial.seed
     with isolated(subject.modules, subject.device):
@@ -53,8 +50,8 @@ def examine(
             forecast = magnitudes(subject, seed=seed)
         profile = replace(first.profile, magnitudes=forecast, loss_scale=subject.loss_scale)
         first = replace(first, profile=profile)
-    findings = judge(rules, Evidence(first.profile, None, limits))
-    doubt = in_doubt(rules, findings)
+    findings = criteria.judge(first.profile)
+    doubt = criteria.in_doubt(findings)
     on_paths = any(f.path is not None and f.severity != "info" for f in findings)
     if not anywhere(subject.model, doubt or on_paths):
         return [first.profile], findings
@@ -65,21 +62,20 @@ def examine(
             carriers = data_carriers(subject, seed=seed)
     if carriers is not None:
         first = first.restricted_to(carriers)
-        findings = judge(rules, Evidence(first.profile, None, limits))
-    if not confirm_steps or not anywhere(subject.model, in_doubt(rules, findings)):
+        findings = criteria.judge(first.profile)
+    if not criteria.confirm_steps or not anywhere(subject.model, criteria.in_doubt(findings)):
         return [first.profile], findings
 
     if trial.optimizer is None:
         subject = replace(subject, scale=_leveling(first.profile))
-    second = look_after_steps(subject, trial.optimizer, seed=seed, steps=confirm_steps)
+    second = look_after_steps(subject, trial.optimizer, seed=seed, steps=criteria.confirm_steps)
     ignored = {output.name for output in first.profile.outputs if output.state == "ignored"}
     second = replace(second, profile=_marked_ignored(second.profile, ignored))
     if carriers is not None:
         second = second.restricted_to(carriers)
     if not _is_finite(second.profile):
         second = second.marked(SOMEWHERE)
-    evidence = Evidence(first.profile, second.profile, limits)
-    return [first.profile, second.profile], judge(rules, evidence)
+    return [first.profile, second.profile], criteria.judge(first.profile, second.profile)
 
 
 def _updates(trial: Trial, profile: GradientProfile) -> tuple[Update, ...]:

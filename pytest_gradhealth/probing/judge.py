@@ -3,39 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pytest_gradhealth.results.diagnosis import RANK, Diagnosis, Finding, Limit, verdict_of
+from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules import Evidence, Rule
 from pytest_gradhealth.rules.rule import without_echoes
 
 
-def judge(rules: Iterable[Rule], evidence: Evidence) -> tuple[Finding, ...]:
-    """Apply rules to what was measured."""
-    rules = tuple(rules)
-    found = [finding for rule in rules for finding in rule.check(evidence) or ()]
-    return without_echoes(rules, found)
+@dataclass(frozen=True)
+class Criteria:
+    """What models are judged by: rules, their limits, and the steps before a second look.
+
+    With 0 `confirm_steps`, what fails in the first look stands.
+    """
+
+    rules: Sequence[Rule]
+    limits: Mapping[str, Limit]
+    confirm_steps: int = 0
+
+    def judge(
+        self, first: GradientProfile, second: GradientProfile | None = None
+    ) -> tuple[Finding, ...]:
+        """Apply the rules to what was measured."""
+        evidence = Evidence(first, second, self.limits)
+        found = [finding for rule in self.rules for finding in rule.check(evidence) or ()]
+        return without_echoes(self.rules, found)
+
+    def in_doubt(self, findings: Sequence[Finding]) -> bool:
+        """Whether some rule wants its findings confirmed by a second look."""
+        return any(
+            rule.wants_second_look(f for f in findings if f.code == rule.code)
+            for rule in self.rules
+        )
 
 
-def judge_again(
-    diagnosis: Diagnosis, rules: Iterable[Rule], limits: Mapping[str, Limit]
-) -> tuple[Diagnosis, bool]:
-    """Judge what was measured against other limits.
+def judge_again(diagnosis: Diagnosis, criteria: Criteria) -> tuple[Diagnosis, bool]:
+    """Judge what was measured by other criteria.
 
     Also says whether that leaves a failure that no second look has confirmed.
     """
-    rules = tuple(rules)
     findings: list[Finding] = []
     unconfirmed = False
     for seed in diagnosis.seeds:
         first, *more = diagnosis.looks(seed)
-        evidence = Evidence(first, more[0] if more else None, limits)
-        found = judge(rules, evidence)
+        found = criteria.judge(first, more[0] if more else None)
         findings = with_news(findings, found)
-        unconfirmed |= not more and in_doubt(rules, found)
-    findings.sort(key=lambda finding: RANK[finding.severity])
+        unconfirmed |= not more and criteria.in_doubt(found)
     changed = replace(
-        diagnosis, findings=tuple(findings), verdict=verdict_of(findings), limits=limits
+        diagnosis,
+        findings=worst_first(findings),
+        verdict=verdict_of(findings),
+        limits=criteria.limits,
     )
     return changed, unconfirmed
 
@@ -52,10 +71,6 @@ def with_news(known: Sequence[Finding], found: Sequence[Finding]) -> list[Findin
     return [*known, *(f for f in found if f.seed in seeds or thing(f) not in things)]
 
 
-def in_doubt(rules: Sequence[Rule], findings: Sequence[Finding]) -> bool:
-    """Whether some rule wants its findings confirmed by a second look."""
-    return any(rule.wants_second_look(_of(rule, findings)) for rule in rules)
-
-
-def _of(rule: Rule, findings: Sequence[Finding]) -> list[Finding]:
-    return [finding for finding in findings if finding.code == rule.code]
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings in the order of a diagnosis."""
+    return tuple(sorted(findings, key=lambda finding: RANK[finding.severity]))

@@ -6,25 +6,30 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pytest_gradhealth.config.options import OPTIONS, ProbeValues
 from pytest_gradhealth.config.settings import Settings, check_codes, is_selected
 from pytest_gradhealth.distributed.team import agreed
 from pytest_gradhealth.probing.case import Case, ModelLike, check_case
 from pytest_gradhealth.probing.eval_mode import as_trained
 from pytest_gradhealth.probing.examine import examine
-from pytest_gradhealth.probing.judge import with_news
+from pytest_gradhealth.probing.judge import Criteria, with_news, worst_first
 from pytest_gradhealth.probing.prepare import Trial, prepare
 from pytest_gradhealth.probing.thresholds import leaves_doubt, limits_of
-from pytest_gradhealth.results.diagnosis import RANK, Diagnosis, Finding, Limit, verdict_of
+from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Limit, verdict_of
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules import Rule, built_in_rules
+from pytest_gradhealth.rules.rule import own_settings
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Clip, Regularizer, Step
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.training.optimizers import OptimizerLike
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 #: How many seeds are tried at most where one leaves doubt.
 MOST_SEEDS = 5
@@ -62,23 +67,8 @@ def probe(
     dependency: int | None = None,
     precision: str | torch.dtype | None = None,
     loss_scale: Any = None,
-    device: str | torch.device | None = None,
-    seeds: int | Sequence[int] | None = None,
-    confirm_steps: int = 5,
-    min_ratio: float | None = None,
-    max_ratio: float | None = None,
-    warn_min_ratio: float | None = None,
-    warn_max_ratio: float | None = None,
-    max_update: float | None = None,
-    max_penalty: float | None = None,
-    max_output: float | None = None,
-    min_spread: float | None = None,
-    max_dead: float | None = None,
-    max_saturated: float | None = None,
-    max_underflow: float | None = None,
-    select: Sequence[str] | None = None,
-    ignore: Sequence[str] | None = None,
     rules: Sequence[Rule] = (),
+    **settings: Unpack[ProbeValues],
 ) -> Diagnosis:
     """Measure the gradient from the loss back to the first layer and judge it.
 
@@ -103,30 +93,12 @@ def probe(
     Model, batch, random numbers and modes are left as they were. Raises ProbeError for what cannot
     be probed.
     """
-    settings = Settings().merged(
-        {
-            "device": None if device is None else str(device),
-            "seeds": seeds,
-            "confirm_steps": confirm_steps,
-            "min_ratio": min_ratio,
-            "max_ratio": max_ratio,
-            "warn_min_ratio": warn_min_ratio,
-            "warn_max_ratio": warn_max_ratio,
-            "max_update": max_update,
-            "max_penalty": max_penalty,
-            "max_output": max_output,
-            "min_spread": min_spread,
-            "max_dead": max_dead,
-            "max_saturated": max_saturated,
-            "max_underflow": max_underflow,
-            "select": select,
-            "ignore": ignore,
-        },
-        "the call",
-    )
+    every = (*built_in_rules(), *rules)
+    options = [option for option in OPTIONS if option.use != "test"]
+    chosen = Settings().merged(settings, "the call", (*options, *own_settings(every)))
     step = declared_step(clip, regularizer)
     case = Case(model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale)
-    return agreed(model, lambda: diagnose(case, settings, (*built_in_rules(), *rules)))
+    return agreed(model, lambda: diagnose(case, chosen, every))
 
 
 def diagnose(
@@ -141,9 +113,9 @@ def diagnose(
     findings: list[Finding] = []
     for seed in _seeds(case, settings, base_seed):
         trial = prepare(case, settings, seed)
-        limits = limits_of(settings, sgd=trial.kind.sgd, eps=_eps(trial))
-        examination = partial(examine, trial, settings.confirm_steps, chosen, limits)
-        looks, found = as_trained(trial.subject, examination)
+        limits = limits_of(settings, rules, sgd=trial.kind.sgd, eps=_eps(trial))
+        criteria = Criteria(chosen, limits, settings.confirm_steps)
+        looks, found = as_trained(trial.subject, chosen, partial(examine, trial, criteria))
         profiles += looks
         findings = with_news(findings, found)
         if verdict_of(findings) == "failure" or not _goes_on(case, settings, looks[0], limits):
@@ -151,7 +123,7 @@ def diagnose(
     return Diagnosis(
         model=class_name(trial.subject.model),
         verdict=verdict_of(findings),
-        findings=tuple(sorted(findings, key=lambda finding: RANK[finding.severity])),
+        findings=worst_first(findings),
         profiles=tuple(profiles),
         device=str(trial.subject.device),
         optimizer=str(trial.kind),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from pytest_gradhealth.config.options import DEFAULTS, WITH_SGD
+from pytest_gradhealth.config.options import FIXED_LIMITS, OPTIONS
 from pytest_gradhealth.config.settings import Settings
 from pytest_gradhealth.results.diagnosis import Limit
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.rule import Rule, own_settings
 
 #: Decades from a limit within which one seed does not decide.
 CLOSE = 0.3
@@ -18,20 +19,19 @@ CLOSE = 0.3
 NARROW = 1.0
 
 
-def limits_of(settings: Settings, *, sgd: bool, eps: Limit | None = None) -> dict[str, Limit]:
+def limits_of(
+    settings: Settings, rules: Iterable[Rule], *, sgd: bool, eps: Limit | None = None
+) -> dict[str, Limit]:
     """Return the thresholds by setting name, each with its source.
 
-    `eps` is that of the declared optimizer, which is a limit of its own.
+    Those of the table of options and those that rules bring along; `eps`, that of the declared
+    optimizer, is a limit of its own.
     """
     found = {} if eps is None else {"eps": eps}
-    for name, default in DEFAULTS.items():
-        value = getattr(settings, name, None)
-        if value is not None:
-            found[name] = Limit(value, settings.source(name))
-        elif sgd and name in WITH_SGD:
-            found[name] = Limit(WITH_SGD[name], "default with SGD")
-        else:
-            found[name] = Limit(default, "default")
+    found |= {name: Limit(value, "default") for name, value in FIXED_LIMITS.items()}
+    for option in (*OPTIONS, *own_settings(rules)):
+        if option.use == "limit":
+            found[option.name] = settings.limit(option, sgd=sgd)
     return found
 
 
@@ -41,11 +41,14 @@ def leaves_doubt(profile: GradientProfile, limits: Mapping[str, Limit]) -> bool:
 
 
 def _is_close(path: GradientPath, limits: Mapping[str, Limit]) -> bool:
+    values = {
+        "min_ratio": path.vanishing,
+        "warn_min_ratio": path.vanishing,
+        "max_ratio": path.exploding,
+        "warn_max_ratio": path.exploding,
+    }
     return any(
-        abs(value - math.log10(limit.value)) < CLOSE
-        for name, limit in limits.items()
-        if name.endswith("ratio")
-        for value in [path.vanishing if "min" in name else path.exploding]
+        abs(value - math.log10(limits[name].value)) < CLOSE for name, value in values.items()
     )
 
 

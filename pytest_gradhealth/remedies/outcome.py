@@ -17,8 +17,6 @@ ENOUGH = 0.5
 #: Decades towards the limit that count as better, or away from it as worse.
 NOTABLE = 0.5
 
-#: Rules whose value should be larger than it is.
-_LARGER = {"GH101", "GH102", "GH404"}
 #: The order of the table.
 _ORDER: dict[Outcome, int] = {
     "cured": 0,
@@ -39,14 +37,14 @@ class Examined:
     warning: frozenset[str] = frozenset()
 
 
-def gain(code: str, before: float | None, after: float | None) -> float:
-    """Decades that a value has moved in the right direction."""
+def gain(before: float | None, after: float | None, *, larger: bool) -> float:
+    """Decades that a value has moved in the right direction, up if it should be `larger`."""
     if before is None or after is None or not math.isfinite(after) or after == before:
         return 0.0
     if not math.isfinite(before):
         return math.inf
     moved = decades(after, before)
-    return moved if code in _LARGER else -moved
+    return moved if larger else -moved
 
 
 def measure_of(value: float | None, losses: Sequence[float]) -> Measure:
@@ -75,13 +73,15 @@ def is_clear(losses: Sequence[float], floor: float) -> bool:
 class Comparison:
     """What a remedy is held against.
 
-    `codes` are the codes to be cured, the first of which has its value compared; `floor` the loss
-    that an answer without learning has (NaN if unknown); `steps` the length of a full training.
+    `codes` are the codes to be cured, the first of which has its value compared, which should be
+    `larger` or smaller; `floor` is the loss that an answer without learning has (NaN if unknown),
+    `steps` the length of a full training.
     """
 
     codes: tuple[str, ...]
     floor: float
     steps: int
+    larger: bool = False
 
     @property
     def code(self) -> str:
@@ -93,7 +93,7 @@ def outcome_of(
     goal: Comparison, before: Measure, after: Measure, seen: Examined
 ) -> tuple[Outcome, str]:
     """Compare what was measured before and after; say why where the numbers do not."""
-    improves = gain(goal.code, before.value, after.value)
+    improves = gain(before.value, after.value, larger=goal.larger)
     learned = learns(after, goal.floor)
     ends_badly = after.end is not None and not math.isfinite(after.end)
     if not seen.failing and learned:

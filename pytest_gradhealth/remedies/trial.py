@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -18,9 +17,11 @@ from pytest_gradhealth.errors import CannotApplyError, ProbeError
 from pytest_gradhealth.isolation.isolate import isolated
 from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.probing.examine import examine
+from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial, prepare
 from pytest_gradhealth.probing.probe import Origin
 from pytest_gradhealth.remedies import Patient, Remedy, built_in_remedies
+from pytest_gradhealth.remedies.clock import Clock
 from pytest_gradhealth.remedies.constant_predictor import constant_answer
 from pytest_gradhealth.remedies.outcome import (
     Comparison,
@@ -34,12 +35,11 @@ from pytest_gradhealth.remedies.outcome import (
 from pytest_gradhealth.results.diagnosis import (
     Diagnosis,
     Finding,
-    Limit,
     Measure,
     Outcome,
     Treatment,
 )
-from pytest_gradhealth.rules.rule import Rule, value_of
+from pytest_gradhealth.rules.rule import Rule
 from pytest_gradhealth.subject.forward import fresh
 from pytest_gradhealth.subject.step import Step
 from pytest_gradhealth.subject.subject import Subject
@@ -93,19 +93,19 @@ def treat(
     chosen = [remedy for remedy in remedies if set(codes) & set(remedy.symptoms)]
     if not budget or not chosen:
         return ()
-    clock = _Clock(time.perf_counter() + budget, longest=diagnosis.milliseconds / 1e3)
+    clock = Clock(time.perf_counter() + budget, longest=diagnosis.milliseconds / 1e3)
     trial = prepare(origin.case, origin.settings, diagnosis.decisive_seed)
     ward = _Ward(
         trial=replace(trial, optimizer=as_factory(trial.optimizer)),
-        rules=origin.rules,
-        limits=diagnosis.limits,
-        confirm_steps=origin.settings.confirm_steps,
+        criteria=Criteria(origin.rules, diagnosis.limits, origin.settings.confirm_steps),
         codes=codes,
         known=frozenset(f.code for f in diagnosis.findings if f.severity == "failure"),
         clock=clock,
         budget=budget,
     )
-    nothing = _Untreated(Measure(), Comparison(ward.codes, math.nan, STEPS), Examined)
+    nothing = _Untreated(
+        Measure(), Comparison(ward.codes, math.nan, STEPS, ward.larger_is_better), Examined
+    )
     reason = ""
     if is_sharded(trial.subject.model):
         reason = "the layers of a sharded model cannot be replaced: probe it before it is sharded"
@@ -117,7 +117,7 @@ def treat(
         return tuple(_not_done(nothing, remedy, "not tried", ward.no_time) for remedy in chosen)
     with isolated(trial.subject.modules, trial.subject.device):
         try:
-            untreated = _untreated(ward, value_of(ward.codes[0], diagnosis.profile))
+            untreated = _untreated(ward, ward.rule.value(diagnosis.profile))
         except Exception as error:  # whatever it is, it must not hide what failed
             reason = f"no copy can be trained: {_first_line(error)}"
             return tuple(_not_done(nothing, remedy, "cannot", reason) for remedy in chosen)
@@ -131,31 +131,6 @@ def _first_line(error: Exception) -> str:
     return text.splitlines()[0]
 
 
-@dataclass
-class _Clock:
-    """When the time is up, and how long the slowest trial took."""
-
-    deadline: float
-    longest: float
-
-    @property
-    def leaves_room(self) -> bool:
-        """Whether a trial as long as the slowest so far would end in time."""
-        return time.perf_counter() + self.longest < self.deadline
-
-    def share(self, parts: int) -> float:
-        """The time at which one of `parts` equal parts of what is left will be over."""
-        now = time.perf_counter()
-        return now + max(0.0, self.deadline - now) / parts
-
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Take the time of a trial."""
-        started = time.perf_counter()
-        yield
-        self.longest = max(self.longest, time.perf_counter() - started)
-
-
 @dataclass(frozen=True)
 class _Ward:
     """The failing model, how it is judged, and the time there is.
@@ -164,13 +139,21 @@ class _Ward:
     """
 
     trial: Trial
-    rules: tuple[Rule, ...]
-    limits: Mapping[str, Limit]
-    confirm_steps: int
+    criteria: Criteria
     codes: tuple[str, ...]
     known: frozenset[str]
-    clock: _Clock
+    clock: Clock
     budget: float
+
+    @property
+    def rule(self) -> Rule:
+        """The rule whose value is compared."""
+        return next(rule for rule in self.criteria.rules if rule.code == self.codes[0])
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Which way its value is to go."""
+        return self.rule.quantity is not None and self.rule.quantity.better == "larger"
 
     @property
     def no_time(self) -> str:
@@ -191,10 +174,10 @@ class _Ward:
         What failed beside the asserted rules may go on failing; anything else may not begin to.
         """
         trial = replace(self.trial, subject=subject, optimizer=optimizer)
-        profiles, findings = examine(trial, self.confirm_steps, self.rules, self.limits)
+        profiles, findings = examine(trial, self.criteria)
         excused = self.known - set(self.codes)
         return Examined(
-            value_of(self.codes[0], profiles[0]),
+            self.rule.value(profiles[0]),
             frozenset(f.code for f in findings if f.severity == "failure") - excused,
             frozenset(f.code for f in findings if f.severity == "warning") - excused,
         )
@@ -234,7 +217,7 @@ def _untreated(ward: _Ward, value: float | None) -> _Untreated:
     def trained() -> Examined:
         return ward.examine(subject, patient.optimizer)
 
-    goal = Comparison(ward.codes, floor, STEPS)
+    goal = Comparison(ward.codes, floor, STEPS, ward.larger_is_better)
     return _Untreated(measure_of(value, losses), goal, trained)
 
 
@@ -268,7 +251,7 @@ def _treated(
         seed_everything(ward.trial.seed, subject.device)
         code = remedy.change(patient) or remedy.code
         subject = replace(subject, model=patient.model, step=patient.step or Step())
-        if (patient.step, patient.optimizer) != given and ward.codes[0] != "GH202":
+        if (patient.step, patient.optimizer) != given and not ward.rule.judges_steps:
             return _treated_in_training(ward, untreated, remedy, code, patient, subject)
         seen = ward.examine(subject, patient.optimizer)
         losses: list[float] = []

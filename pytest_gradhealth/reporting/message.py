@@ -2,72 +2,48 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from pytest_gradhealth.config.options import SETTING_OF
-from pytest_gradhealth.formatting import WIDTH, count, factor, hanging, number, printable, shortened
-from pytest_gradhealth.reporting.causes import causes_of
-from pytest_gradhealth.reporting.tables import (
-    COMPARED,
-    path_table,
-    penalties_table,
-    times_table,
-    underflow_table,
-    updates_table,
-)
+from pytest_gradhealth.formatting import View, count, factor, hanging, printable, shortened
+from pytest_gradhealth.reporting.tables import path_table
 from pytest_gradhealth.reporting.treatments import treatment_blocks
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, worst_path
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
-from pytest_gradhealth.rules.regulariser_dominates import drowned
-from pytest_gradhealth.rules.rule import value_of
-from pytest_gradhealth.rules.vanishing_in_time import too_short
+from pytest_gradhealth.rules import known_rules
+from pytest_gradhealth.rules.rule import Rule
 
-#: Rules that are shown by tables of their own.
-_OWN_TABLE = {"GH102", "GH202", "GH501", "GH601"}
-#: Settings that are shares of a layer.
-_SHARES = {"max_dead", "max_saturated", "max_underflow"}
 #: Characters of a finding that are shown, however long the names in it.
 LONGEST_LINE = 400
 
 
 def render(
-    diagnosis: Diagnosis,
-    findings: Sequence[Finding] | None = None,
-    *,
-    verbose: bool = False,
-    rerun: str = "",
-    width: int = WIDTH,
+    diagnosis: Diagnosis, findings: Sequence[Finding] | None = None, view: View | None = None
 ) -> str:
-    """Return the message for some findings of a diagnosis (by default all but information).
-
-    `rerun` is the command that shows all layers; `verbose` shows them at once.
-    """
+    """Return the message for some findings of a diagnosis (by default all but information)."""
     if findings is None:
         findings = [finding for finding in diagnosis.findings if finding.severity != "info"]
-    codes = {finding.code for finding in findings}
-    profile = diagnosis.profile
+    view, rules = view or View(), known_rules(diagnosis)
+    shown = {f.code: [g for g in findings if g.code == f.code] for f in findings}
+    drawn = {code: rules[code].exhibit for code in sorted(shown) if code in rules}
+    exhibits = {code: exhibit for code, exhibit in drawn.items() if exhibit is not None}
     blocks = [headline(diagnosis, findings)]
-    path = worst_path(profile, findings) if codes - _OWN_TABLE or not codes else None
+    path = None
+    if not shown or shown.keys() - exhibits.keys():
+        path = worst_path(diagnosis.profile, findings)
     hidden = 0
+    blocks.append(setting_line(diagnosis, path, findings))
     if path is not None:
-        table, hidden = path_table(path, findings, verbose=verbose, width=width)
-        blocks += [setting_line(diagnosis, path, findings), table]
-    else:
-        blocks.append(setting_line(diagnosis, None, findings))
-    if "GH102" in codes:
-        blocks += [times_table(record, width) for record in too_short(findings, profile)]
-    if "GH501" in codes:
-        blocks.append(underflow_table(profile, verbose=verbose))
-    if "GH202" in codes:
-        blocks.append(updates_table(profile.updates))
-    if "GH601" in codes:
-        limit = diagnosis.limits["max_penalty"].value
-        weights = drowned(profile, diagnosis.confirmation, limit)
-        blocks.append(penalties_table(profile, weights, verbose=verbose))
-    blocks.append(_advice(diagnosis, findings, path, hidden, rerun, width))
-    blocks += treatment_blocks(diagnosis, verbose=verbose, width=width)
+        table, hidden = path_table(path, findings, view)
+        blocks.append(table)
+    blocks += [exhibit(diagnosis, shown[code], view) for code, exhibit in exhibits.items()]
+    more = (
+        f"{printable(view.rerun)} -v\n        (shows all {len(path.points)} points)"
+        if hidden and view.rerun and path is not None
+        else ""
+    )
+    blocks.append("\n".join(_advice(diagnosis, findings, rules, more, view)))
+    blocks += treatment_blocks(diagnosis, view)
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -101,19 +77,22 @@ def setting_line(
     line = ", ".join(parts)
     second = diagnosis.confirmation
     if second is not None and path is not None:
-        again = _seen_again(second, path, findings[0].code if findings else "")
+        again = _seen_again(second, path, findings[0] if findings else None, diagnosis)
         if again:
             steps = f"{count(second.steps, 'step')} of {diagnosis.optimizer}"
             line += f"\nlooked at again after {steps}: {again}"
     return line
 
 
-def _seen_again(second: GradientProfile, path: GradientPath, code: str) -> str:
+def _seen_again(
+    second: GradientProfile, path: GradientPath, finding: Finding | None, diagnosis: Diagnosis
+) -> str:
     """What the second look showed of what was judged: the path's ratio unless it is another."""
-    if code in COMPARED and code not in _OWN_TABLE:
-        value = value_of(code, second)
-        name, form = COMPARED[code]
-        return "" if value is None else f"{name} {form.format(number(value))}"
+    if finding is not None and finding.path is None:
+        rule = known_rules(diagnosis).get(finding.code)
+        if rule is not None and rule.quantity is not None and rule.exhibit is None:
+            shown = rule.quantity.shown(rule.value(second))
+            return shown and f"{rule.quantity.name} {shown}"
     again = next((p for p in second.paths if p.first.label == path.first.label), None)
     return "" if again is None else factor(again.l2)
 
@@ -121,42 +100,21 @@ def _seen_again(second: GradientProfile, path: GradientPath, code: str) -> str:
 def _advice(
     diagnosis: Diagnosis,
     findings: Sequence[Finding],
-    path: GradientPath | None,
-    hidden: int,
-    rerun: str,
-    width: int,
-) -> str:
-    lines: list[str] = []
+    rules: Mapping[str, Rule],
+    more: str,
+    view: View,
+) -> Iterator[str]:
+    """Causes and what to try, the command that shows more, and what would let this pass."""
+    known = [(f, rules[f.code]) for f in findings if f.code in rules]
+    profile = diagnosis.profile
+    causes = [rule.explain(f, profile) for f, rule in known if f.seed == profile.seed]
     cured = any(treatment.outcome == "cured" for treatment in diagnosis.treatments)
-    for cause in causes_of(findings, diagnosis.profile):
-        lines.append(hanging("cause", cause.because, width))
+    for cause in dict.fromkeys(cause for cause in causes if cause is not None):
+        yield hanging("cause", cause.because, view.width)
         if not cured:  # what was tried says more than what might be
-            lines.append(hanging("try", cause.advice, width))
-    if hidden and rerun and path is not None:
-        # On one line, however long, so that it can be copied.
-        lines.append(f"next:   {printable(rerun)} -v")
-        lines.append(f"        (shows all {len(path.points)} points)")
-    limited = next((f for f in findings if f.limit is not None and f.severity == "failure"), None)
-    if limited is not None and limited.value is not None and not _is_wild(limited):
-        lines.append(hanging("accept", _acceptance(limited), width))
-    return "\n".join(lines)
-
-
-def _is_wild(finding: Finding) -> bool:
-    """Whether nobody can mean it: a step that throws a weight a hundred times its size away."""
-    return finding.code == "GH202" and not (finding.value or 0.0) < 100
-
-
-def _acceptance(finding: Finding) -> str:
-    """The setting that would let this value pass, for whoever knows better."""
-    name = SETTING_OF.get(finding.code)
-    if name is None:
-        return f"--gradhealth-ignore={finding.code} leaves the rule out"
-    value = finding.value or 0.0
-    if not value or math.isinf(value):
-        return f"no {name} lets this pass; --gradhealth-ignore={finding.code} leaves the rule out"
-    if name in _SHARES:
-        return f"{name}={math.ceil(100 * value) / 100:g}, if this is meant to be"
-    rounded = math.floor if name.startswith("min") else math.ceil
-    exponent = rounded(math.log10(value))
-    return f"{name}=1e{exponent:+03d}, if this is meant to be".replace("+", "+")
+            yield hanging("try", cause.advice, view.width)
+    if more:
+        yield f"next:   {more}"  # on one line, however long, so that it can be copied
+    accept = next((text for f, rule in known for text in [rule.acceptance(f)] if text), "")
+    if accept:
+        yield hanging("accept", accept, view.width)

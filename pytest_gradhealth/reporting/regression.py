@@ -10,6 +10,7 @@ from pytest_gradhealth.baseline.comparison import PathComparison, most_changed
 from pytest_gradhealth.baseline.entry import KeptPath
 from pytest_gradhealth.formatting import (
     MOST_ROWS,
+    View,
     columns,
     count,
     factor,
@@ -27,18 +28,14 @@ LONGEST_LINE = 400
 
 
 def regression(
-    check: Check,
-    diagnosis: Diagnosis,
-    *,
-    rerun: str = "",
-    compared: str = "",
-    verbose: bool = False,
+    check: Check, diagnosis: Diagnosis, view: View | None = None, *, compared: str = ""
 ) -> str:
     """Return the message for a model that is worse than its baseline.
 
-    `rerun` is the command that runs the test alone. `compared` is the option that compares with the
-    report of another run, if that is the baseline: no update of this one changes it.
+    `compared` is the option that compares with the report of another run, if that is the baseline:
+    no update of this one changes it.
     """
+    view = view or View()
     changes = check.comparison.worse
     lines = [f"{shortened(c.message, LONGEST_LINE)} [regression]" for c in changes[:MOST_CHANGES]]
     if len(changes) > MOST_CHANGES:
@@ -49,8 +46,8 @@ def regression(
     blocks = ["\n".join(lines), _setting(check, diagnosis.model)]
     path = _worst(check)
     if path is not None:
-        blocks.append(comparison_table(path, verbose=verbose))
-    blocks.append(_next(compared, rerun) if compared else _accept(check, rerun))
+        blocks.append(comparison_table(path, verbose=view.verbose))
+    blocks.append(_next(compared, view.rerun) if compared else _accept(check, view.rerun))
     return "\n\n".join(block for block in blocks if block)
 
 

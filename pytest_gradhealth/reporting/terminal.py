@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_gradhealth.formatting import columns, count, factor, printable, shortened
+from pytest_gradhealth.formatting import View, columns, count, factor, printable, shortened
 from pytest_gradhealth.reporting.message import headline, setting_line
 from pytest_gradhealth.reporting.sparkline import BLOCKS, sparkline
 from pytest_gradhealth.reporting.summary import shown_verdict
@@ -43,7 +43,7 @@ def report_lines(
     yield _summary(entries), {}
     for entry in entries:
         if verbose or shown_verdict(entry) != "healthy":
-            yield from _profile(entry, width, verbose)
+            yield from _profile(entry, View(verbose, min(width, 120)))
 
 
 def _overview(entries: Sequence[Probe], width: int, levels: str) -> Iterator[Line]:
@@ -112,10 +112,10 @@ def _summary(entries: Sequence[Probe]) -> str:
     return f"{count(len(entries), 'probe')}: {', '.join(parts)}{note}"
 
 
-def _profile(entry: Probe, width: int, verbose: bool) -> Iterator[Line]:
+def _profile(entry: Probe, view: View) -> Iterator[Line]:
     diagnosis = entry.diagnosis
     findings = sorted(
-        (f for f in diagnosis.findings if verbose or f.severity != "info"),
+        (f for f in diagnosis.findings if view.verbose or f.severity != "info"),
         key=lambda finding: RANK[finding.severity],
     )
     yield "", {}
@@ -131,9 +131,9 @@ def _profile(entry: Probe, width: int, verbose: bool) -> Iterator[Line]:
     path = worst_path(diagnosis.profile, shown)
     if path is not None:
         yield from ((line, {}) for line in setting_line(diagnosis, path).splitlines())
-        table, _ = path_table(path, shown, verbose=verbose, width=min(width, 120))
+        table, _ = path_table(path, shown, view)
         yield "", {}
         yield from ((line, {}) for line in table.splitlines())
-    for block in treatment_blocks(diagnosis, verbose=verbose, width=min(width, 120)):
+    for block in treatment_blocks(diagnosis, view):
         yield "", {}
         yield from ((line, {}) for line in block.splitlines())

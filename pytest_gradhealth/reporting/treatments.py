@@ -4,34 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_gradhealth.formatting import columns, hanging, number, printable
-from pytest_gradhealth.reporting.tables import COMPARED
+from pytest_gradhealth.formatting import View, columns, hanging, number, printable
 from pytest_gradhealth.results.diagnosis import Diagnosis, Measure, Treatment
+from pytest_gradhealth.rules import known_rules
+from pytest_gradhealth.rules.rule import Quantity
 
 #: Cured remedies whose code is shown without -v.
 MOST_CODES = 3
 
 
-def treatment_blocks(diagnosis: Diagnosis, *, verbose: bool, width: int) -> list[str]:
+def treatment_blocks(diagnosis: Diagnosis, view: View) -> list[str]:
     """What was tried on copies, as a table, and the code of what cured them."""
     treatments = diagnosis.treatments
     if not treatments:
         return []
-    table = treatments_table(treatments)
+    rule = known_rules(diagnosis).get(treatments[0].rule)
+    table = treatments_table(treatments, None if rule is None else rule.quantity)
     blocks = []
     if table:
         title = f"tried on copies, trained with {diagnosis.optimizer} on this batch:"
         blocks += [title, table]
-    blocks.append("\n".join(_reasons(treatments, width)))
+    blocks.append("\n".join(_reasons(treatments, view.width)))
     cured = [treatment for treatment in treatments if treatment.outcome == "cured"]
-    shown = cured if verbose else _best_of_families(cured)[:MOST_CODES]
+    shown = cured if view.verbose else _best_of_families(cured)[:MOST_CODES]
     for place, treatment in enumerate(shown):
         lead = "write" if place == 0 else "or"
         code = "\n".join(f"    {printable(line)}" for line in treatment.code.splitlines())
         blocks.append(f"{lead} ({printable(treatment.remedy)}):\n{code}")
     if len(shown) < len(cured):
         others = ", ".join(printable(t.remedy) for t in cured if t not in shown)
-        blocks.append(hanging("more", f"-v shows the code of {others} as well", width))
+        blocks.append(hanging("more", f"-v shows the code of {others} as well", view.width))
     if table and not cured:
         blocks.append("no remedy cured it: change more than one thing, or the architecture")
     return blocks
@@ -55,7 +57,7 @@ def _reasons(treatments: Sequence[Treatment], width: int) -> Iterator[str]:
         yield hanging(lead, f"{', '.join(names)}: {reason}", width)
 
 
-def treatments_table(treatments: Sequence[Treatment]) -> str:
+def treatments_table(treatments: Sequence[Treatment], quantity: Quantity | None = None) -> str:
     """Return what was tried as a table, an unchanged copy on top, the best first.
 
     What could not be applied or was not tried is left out.
@@ -64,18 +66,16 @@ def treatments_table(treatments: Sequence[Treatment]) -> str:
     if not tried:
         return ""
     before = treatments[0].before
-    compared, form = COMPARED.get(treatments[0].rule, ("ratio", "x{}"))
-    rows = [["(as it is)", "", _value(before, form), *_training(before)]]
+    quantity = quantity or Quantity(lambda _: None)
+    rows = [["(as it is)", "", quantity.shown(before.value), *_training(before)]]
     for treatment in tried:
         assert treatment.after is not None
         after = treatment.after
-        rows.append([treatment.remedy, treatment.outcome, _value(after, form), *_training(after)])
-    names = ["remedy", "outcome", compared, "loss", "steps"]
+        rows.append(
+            [treatment.remedy, treatment.outcome, quantity.shown(after.value), *_training(after)]
+        )
+    names = ["remedy", "outcome", quantity.name, "loss", "steps"]
     return columns(rows, names, "llrlr")
-
-
-def _value(measure: Measure, form: str) -> str:
-    return "" if measure.value is None else form.format(number(measure.value))
 
 
 def _training(measure: Measure) -> tuple[str, str]:

@@ -160,6 +160,12 @@ class GradientPath:
         )
 
     @property
+    def silent_at(self) -> int | None:
+        """Index of the point nearest to the loss whose gradient is exactly zero, None without."""
+        zeros = [index for index, point in enumerate(self.points) if point.norm == 0]
+        return zeros[-1] if zeros else None
+
+    @property
     def finite(self) -> bool:
         """Whether every norm on the path is a finite number."""
         return all(math.isfinite(point.norm) for point in self.points)

@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+
+from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.rules.rule import Evidence, Rule
 
 __all__ = ["Evidence", "Rule", "built_in_rules"]
 
 
+@cache
 def built_in_rules() -> tuple[Rule, ...]:
-    """Return the package's own rules, in the order of their codes."""
-    from pytest_gradhealth.rules import (
-        attention_collapse,
-        collapsed_output,
-        dead_units,
-        exploding,
-        exploding_output,
-        exploding_update,
-        identical_units,
-        negligible_gradient,
-        non_finite,
-        regulariser_dominates,
-        saturated_units,
-        underflow,
-        unreached,
-        unregistered,
-        unused,
-        vanishing,
-        vanishing_in_time,
-    )
+    """Return the package's own rules, in the order of their codes: the RULE of each file here."""
+    files = [import_module(f"{__name__}.{file.name}") for file in iter_modules(__path__)]
+    rules = [file.RULE for file in files if hasattr(file, "RULE")]
+    return tuple(sorted(rules, key=lambda rule: rule.code))
 
-    return (
-        vanishing.RULE,
-        vanishing_in_time.RULE,
-        negligible_gradient.RULE,
-        exploding.RULE,
-        exploding_update.RULE,
-        exploding_output.RULE,
-        non_finite.RULE,
-        unreached.RULE,
-        dead_units.RULE,
-        saturated_units.RULE,
-        collapsed_output.RULE,
-        unused.RULE,
-        identical_units.RULE,
-        attention_collapse.RULE,
-        unregistered.RULE,
-        underflow.RULE,
-        regulariser_dominates.RULE,
-    )
+
+def known_rules(diagnosis: Diagnosis) -> Mapping[str, Rule]:
+    """Return the package's own rules and those that a diagnosis was made with, by code."""
+    rules = (*built_in_rules(), *getattr(diagnosis.origin, "rules", ()))
+    return {rule.code: rule for rule in rules}

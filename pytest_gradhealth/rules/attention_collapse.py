@@ -1,4 +1,20 @@
-"""GH407: attention must be able to learn where to look."""
+"""GH407: attention must be able to learn where to look.
+
+## What it does
+
+Warns where all tokens that attention gets are the same, and query and key get less than 1e-4 of the
+gradient of value.
+
+## Why
+
+Among equal tokens it makes no difference which is attended to, so that query and key get no
+gradient and the tokens stay equal.
+
+## References
+
+- Noci et al. (2022), Signal propagation in transformers: theoretical perspectives and the role of
+  rank collapse
+"""
 
 from __future__ import annotations
 
@@ -11,7 +27,7 @@ from pytest_gradhealth.formatting import number
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.names import ATTENTION_ROLES
 from pytest_gradhealth.results.profile import GradientProfile
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
 #: Gradient of query and key over that of value below which they learn next to nothing.
 LIMIT = 1e-4
@@ -87,4 +103,9 @@ RULE = Rule(
     check=check,
     confirm_from="warning",
     error=AttentionCollapseError,
+    doc=__doc__,
+    cause=Cause(
+        "all tokens look alike there, so that it makes no difference which is attended to",
+        "residual connections around the attention, or fewer layers",
+    ),
 )

@@ -1,4 +1,20 @@
-"""GH404: the model's outputs must tell the examples of a batch apart."""
+"""GH404: the model's outputs must tell the examples of a batch apart.
+
+## What it does
+
+Compares how far the outputs of different examples lie apart, over their size and over the same of
+the inputs, with `min_spread`. The last bias, which is the same for all, is left out.
+
+## Why
+
+A network that maps every example to the same output has lost what tells them apart on the way, and
+can learn one answer for all.
+
+## References
+
+- Poole et al. (2016), Exponential expressivity in deep neural networks through transient chaos
+- Schoenholz et al. (2017), Deep information propagation
+"""
 
 from __future__ import annotations
 
@@ -7,7 +23,7 @@ from collections.abc import Iterator
 from pytest_gradhealth.errors import CollapsedOutputError
 from pytest_gradhealth.formatting import number
 from pytest_gradhealth.results.diagnosis import Finding
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -52,4 +68,12 @@ RULE = Rule(
     check=check,
     error=CollapsedOutputError,
     echoes=("GH101",),
+    doc=__doc__,
+    cause=Cause(
+        "small weights forget what tells the examples apart, or large biases drown it",
+        "larger initial weights, inputs of standard deviation 1, or a residual connection",
+    ),
+    settings=("min_spread",),
+    quantity=Quantity(lambda look: look.spread, "spread", better="larger"),
+    of_scale=True,
 )

@@ -1,13 +1,28 @@
-"""GH402: the units of a layer must not be dead."""
+"""GH402: the units of a layer must not be dead.
+
+## What it does
+
+Counts the units (channels or features) of each rectifier that are zero for the whole batch, and
+compares their share with `max_dead`. Layers on a gradient path fail, those in side branches warn.
+
+## Why
+
+A unit that is zero for every example has no gradient: nothing will ever wake it up.
+
+## References
+
+- Lu et al. (2019), Dying ReLU and initialization: theory and numerical examples
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from pytest_gradhealth.errors import DeadUnitsError
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.profile import ActivationRecord, GradientProfile
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
 #: Share of dead units from which a layer is mentioned.
 MENTION = 0.9
@@ -77,6 +92,12 @@ def place_of(seen: ActivationRecord) -> tuple[str, str, str]:
     return seen.name, seen.function, seen.after
 
 
+def largest_share(kind: str, profile: GradientProfile) -> float:
+    """The largest share ("dead" or "flat") of any activation."""
+    shares = [getattr(seen, kind) for seen in profile.activations]
+    return max((share for share in shares if share is not None), default=0.0)
+
+
 RULE = Rule(
     code="GH402",
     name="dead-units",
@@ -86,4 +107,12 @@ RULE = Rule(
     confirm_from="warning",  # behind a branch that starts at zero all units are, and wake up
     error=DeadUnitsError,
     echoes=("GH101",),
+    doc=__doc__,
+    cause=Cause(
+        "large negative biases, inputs that were not scaled, or a step that was too long",
+        "zero biases, standardised inputs, a smaller learning rate, or nn.LeakyReLU()",
+    ),
+    settings=("max_dead",),
+    quantity=Quantity(partial(largest_share, "dead"), "dead", "{}"),
+    of_scale=True,
 )

@@ -1,16 +1,38 @@
-"""GH201: the gradient must not explode between the loss and the first layer."""
+"""GH201: the gradient must not explode between the loss and the first layer.
+
+## What it does
+
+Follows the gradient from the loss back along every path, and compares what arrives at the first
+layer with what leaves the last: the smaller of the ratio of L2 norms and the ratio of root mean
+squares. Growth through weights whose scale a normalisation layer takes out again is told, and is no
+fault.
+
+## Why
+
+A step that suits the last layers throws the first ones away. In a plain network the norm grows by
+about the same factor with each layer, so that a little too much variance in the weights is enough;
+batch normalisation without skip connections does the same.
+
+## References
+
+- Pascanu, Mikolov and Bengio (2013), On the difficulty of training recurrent neural networks
+- Philipp, Song and Carbonell (2017), The exploding gradient problem demystified
+- Yang et al. (2019), A mean field theory of batch normalization
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 from pytest_gradhealth.errors import ExplodingGradientError
 from pytest_gradhealth.formatting import factor, number
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.path import GradientPath, decades, power
 from pytest_gradhealth.results.profile import GradientProfile
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.path_causes import path_cause
+from pytest_gradhealth.rules.rule import Evidence, Quantity, Rule
 
 #: A weight whose cosine with its gradient is below this has a scale that does not matter.
 SCALE_FREE_ALIGNMENT = 1e-3
@@ -111,6 +133,12 @@ def scale_free_weights(profile: GradientProfile) -> frozenset[str]:
     )
 
 
+def largest_growth(profile: GradientProfile) -> float | None:
+    """The most that a gradient grows by to a first layer, as a ratio."""
+    paths = [path for path in profile.judged_paths if path.links and path.finite]
+    return power(max(path.exploding for path in paths)) if paths else None
+
+
 RULE = Rule(
     code="GH201",
     name="exploding",
@@ -118,4 +146,9 @@ RULE = Rule(
     reads="X = min(L2 ratio, RMS ratio), first layer over last, along each gradient path",
     check=check,
     error=ExplodingGradientError,
+    doc=__doc__,
+    settings=("max_ratio", "warn_max_ratio"),
+    quantity=Quantity(largest_growth),
+    cause=partial(path_cause, down=False),
+    of_scale=True,
 )

@@ -1,4 +1,20 @@
-"""GH203: the model's outputs must start at a sane size."""
+"""GH203: the model's outputs must start at a sane size.
+
+## What it does
+
+Compares the root mean square of the outputs (over that of floating targets, where those are larger
+than 1) with `max_output`. A few steps of the optimizer may bring it down, which clears it.
+
+## Why
+
+Logits in the thousands make a softmax certain of what it has not learned, and a squared error
+enormous: the first steps go into undoing the initialisation.
+
+## References
+
+- He et al. (2015), Delving deep into rectifiers
+- Hanin and Rolnick (2018), How to start training: the effect of initialization and architecture
+"""
 
 from __future__ import annotations
 
@@ -7,7 +23,7 @@ from collections.abc import Iterator
 from pytest_gradhealth.errors import ExplodingOutputError
 from pytest_gradhealth.formatting import number
 from pytest_gradhealth.results.diagnosis import Finding
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -50,4 +66,12 @@ RULE = Rule(
     check=check,
     error=ExplodingOutputError,
     echoes=("GH201",),
+    doc=__doc__,
+    cause=Cause(
+        "inputs that were not scaled, large initial weights, or a sum over many layers",
+        "standardised inputs, nn.init.kaiming_normal_ for the weights, or a normalisation layer",
+    ),
+    settings=("max_output",),
+    quantity=Quantity(lambda look: look.magnitude, "output", "{}"),
+    of_scale=True,
 )

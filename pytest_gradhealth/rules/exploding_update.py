@@ -1,4 +1,21 @@
-"""GH202: a training step must not change a weight beyond recognition, nor the training run away."""
+"""GH202: a training step must not change a weight beyond recognition, nor the training run away.
+
+## What it does
+
+Makes ten of your training steps on a copy (your optimizer, `clip=` and `regularizer=`) and compares
+how far each moves a weight, over the weight's norm, with `max_update`. A loss or a gradient that is
+not finite any more fails too, and so does a gradient norm that grows a thousandfold with the loss.
+Judged where the training step is declared.
+
+## Why
+
+A step as long as the weight itself forgets what the weight was: the learning rate is too large for
+the gradient, or nothing limits a gradient that comes in bursts.
+
+## References
+
+- Pascanu, Mikolov and Bengio (2013), On the difficulty of training recurrent neural networks
+"""
 
 from __future__ import annotations
 
@@ -6,10 +23,10 @@ import math
 from collections.abc import Iterator, Sequence
 
 from pytest_gradhealth.errors import ExplodingUpdateError
-from pytest_gradhealth.formatting import number
-from pytest_gradhealth.results.diagnosis import Finding
-from pytest_gradhealth.results.profile import Update
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.formatting import View, columns, number, shortened
+from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
+from pytest_gradhealth.results.profile import GradientProfile, Update
+from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
 #: Growth of the gradient norm over the steps, while the loss rises, that is called running away.
 RUNAWAY = 1e3
@@ -74,6 +91,55 @@ def _runs_away(made: Sequence[Update]) -> bool:
     return end.gradient > RUNAWAY * start.gradient > 0 and end.loss > start.loss
 
 
+def largest_change(profile: GradientProfile) -> float | None:
+    """The most that a step changes a weight by, over the weight."""
+    return max((update.change for update in profile.updates), default=None)
+
+
+def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
+    """How large the gradient of the longest step was, and how much shorter a step would do."""
+    if not profile.updates:
+        return None
+    first = max(profile.updates, key=lambda update: update.change == finding.value)
+    slower = "a smaller learning rate"
+    if finding.value and finding.limit:
+        slower = f"a learning rate {number(finding.value / finding.limit)} times smaller"
+    norm = number(first.gradient)
+    if first.clipped < first.gradient:
+        return Cause(
+            f"the gradient norm {norm} is clipped to {number(first.clipped)}, and the step is still"
+            " too long",
+            slower,
+        )
+    return Cause(
+        f"the gradient norm is {norm} in step {first.step}, unclipped",
+        "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0) between loss.backward() and"
+        f" optimizer.step(), or {slower}",
+    )
+
+
+def exhibit(diagnosis: Diagnosis, _findings: Sequence[Finding], _view: View) -> str:
+    """The training steps that were made."""
+    return updates_table(diagnosis.profile.updates)
+
+
+def updates_table(updates: Sequence[Update]) -> str:
+    """Return the training steps as a table, the gradient norm before and after clipping."""
+    rows = [
+        [
+            str(update.step),
+            number(update.loss),
+            number(update.gradient),
+            number(update.clipped) if update.clipped != update.gradient else "",
+            f"x{number(update.change)}",
+            shortened(update.layer, 22),
+        ]
+        for update in updates
+    ]
+    names = ["step", "loss", "gradient norm", "after clipping", "change", "of layer"]
+    return columns(rows, names, "rrrrrl")
+
+
 RULE = Rule(
     code="GH202",
     name="exploding-update",
@@ -82,4 +148,12 @@ RULE = Rule(
     check=check,
     confirm_from=None,
     error=ExplodingUpdateError,
+    doc=__doc__,
+    settings=("max_update",),
+    quantity=Quantity(largest_change, "change"),
+    cause=cause_of,
+    exhibit=exhibit,
+    of_scale=True,
+    judges_steps=True,
+    unacceptable=100.0,
 )

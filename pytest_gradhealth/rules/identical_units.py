@@ -1,4 +1,14 @@
-"""GH406: the units of a layer must differ."""
+"""GH406: the units of a layer must differ.
+
+## What it does
+
+Fails layers all of whose units have the same weights and get the same gradient, in every look. The
+last layer, whose units the targets tell apart, may start so.
+
+## Why
+
+Nothing will ever tell such units apart: whatever the layer's width, it learns as one unit.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +17,7 @@ from collections.abc import Iterator
 from pytest_gradhealth.errors import IdenticalUnitsError
 from pytest_gradhealth.formatting import count
 from pytest_gradhealth.results.diagnosis import Finding
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -45,4 +55,9 @@ RULE = Rule(
     check=check,
     error=IdenticalUnitsError,
     echoes=("GH101",),
+    doc=__doc__,
+    cause=Cause(
+        "a constant initialisation: whatever is learned, each of them learns the same",
+        "nn.init.kaiming_normal_(layer.weight), or any other random initialisation",
+    ),
 )

@@ -1,4 +1,19 @@
-"""GH103: gradients must not drown in the eps of the declared optimizer."""
+"""GH103: gradients must not drown in the eps of the declared optimizer.
+
+## What it does
+
+Compares the root mean square of the first weight's gradient with the eps of an Adam-like optimizer
+that you declare. A hundredth of it fails, less than all of it warns.
+
+## Why
+
+Adam steps by lr * g / (g + eps). Well below eps the step shrinks with the gradient, and a layer
+that would otherwise train at any scale of the loss stands still.
+
+## References
+
+- Kingma and Ba (2015), Adam: a method for stochastic optimization
+"""
 
 from __future__ import annotations
 
@@ -9,7 +24,7 @@ from pytest_gradhealth.errors import NegligibleGradientError
 from pytest_gradhealth.formatting import number
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.profile import GradientProfile
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
 #: Below this share of eps an adaptive step is down to a hundredth: too small to train with.
 SHARE = 0.01
@@ -67,4 +82,10 @@ RULE = Rule(
     reads="gradient RMS of the first weight, against the optimizer's eps",
     check=check,
     error=NegligibleGradientError,
+    doc=__doc__,
+    cause=Cause(
+        "the loss is scaled down, or the gradient is lost on the way",
+        "a larger loss (a sum instead of a mean, no constant factor), or a smaller eps",
+    ),
+    of_scale=True,
 )

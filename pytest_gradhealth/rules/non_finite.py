@@ -1,4 +1,16 @@
-"""GH301: loss, activations and gradients must be finite."""
+"""GH301: loss, activations and gradients must be finite.
+
+## What it does
+
+Looks for NaN and infinity in the loss, in every module's output and in every gradient. Where there
+is any, the batch is run once more to name the module, and in the backward the operation, that turns
+finite numbers into it first.
+
+## Why
+
+One NaN in a gradient is in every weight after the next step. Where it stays inside, behind a mask
+say, there is a warning.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +21,7 @@ from pytest_gradhealth.errors import NonFiniteGradientError
 from pytest_gradhealth.formatting import listing
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.profile import GradientProfile, NonFinite, OutputRecord
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -65,6 +77,33 @@ def _holds_nan(output: OutputRecord) -> bool:
     return output.activation is not None and math.isnan(output.activation)
 
 
+def cause_of(_finding: Finding, profile: GradientProfile) -> Cause | None:
+    """What makes such numbers in the operation that made the first."""
+    bad = profile.non_finite
+    if bad is None:
+        return None
+    if bad.parameter:
+        return Cause(
+            f"{bad.parameter} of {bad.layer} holds it", "check how it is initialised or loaded"
+        )
+    if bad.during == "backward":
+        known = {
+            "Sqrt": "sqrt has an infinite slope at 0: torch.sqrt(x + 1e-8)",
+            "Pow": "a power below 1 has an infinite slope at 0: (x + 1e-8) ** p",
+            "LinalgVectorNorm": "a norm has no slope at 0: add 1e-8 before taking it",
+            "Log": "log has an infinite slope at 0: torch.log(x.clamp_min(1e-8))",
+            "Div": "a division by something near 0: add 1e-8 below the bar",
+        }
+        advice = known.get(bad.op, "clamp what goes in, or add a small constant")
+        return Cause(f"the backward of {bad.op or bad.layer} divides by zero or overflows", advice)
+    if bad.during == "loss":
+        return Cause("the loss function itself overflows or takes log(0)", "a loss on logits")
+    return Cause(
+        f"{bad.type or bad.layer} overflows, divides by zero or takes log(0)",
+        "scaled inputs, smaller weights, or a clamp before it",
+    )
+
+
 RULE = Rule(
     code="GH301",
     name="non-finite",
@@ -73,4 +112,7 @@ RULE = Rule(
     check=check,
     confirm_from=None,
     error=NonFiniteGradientError,
+    doc=__doc__,
+    cause=cause_of,
+    of_scale=True,
 )

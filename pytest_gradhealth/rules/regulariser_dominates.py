@@ -1,16 +1,36 @@
-"""GH601: the gradient of the regularisation term must not drown that of the data."""
+"""GH601: the gradient of the regularisation term must not drown that of the data.
+
+## What it does
+
+Compares, weight by weight, the gradient of the penalty (`regularizer=`, and the weight decay of the
+optimizer where that is part of the gradient) with that of the loss; `max_penalty` is the largest
+ratio. Weights on a gradient path fail, those in side branches warn.
+
+## Why
+
+Weights that follow the penalty go to zero, whatever the data says.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from pytest_gradhealth.errors import DominatingRegularizerError
-from pytest_gradhealth.formatting import listing, number
-from pytest_gradhealth.results.diagnosis import Finding, Severity
+from pytest_gradhealth.formatting import (
+    MOST_ROWS,
+    View,
+    columns,
+    factor,
+    listing,
+    number,
+    shortened,
+)
+from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Severity
 from pytest_gradhealth.results.names import module_of
+from pytest_gradhealth.results.path import decades
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
 #: Growth of the loss, over itself, by which the steps before the second look have ruined it.
 RUIN = 9.0
@@ -101,6 +121,58 @@ def _is_on(trunk: set[str], parameter: ParameterRecord) -> bool:
     return "" in modules or bool(modules & trunk)
 
 
+def cause_of(finding: Finding, _profile: GradientProfile) -> Cause | None:
+    """Whether the loss has any gradient there, and how strong a penalty would equal it."""
+    value = finding.value
+    if value is None:
+        return None
+    if math.isinf(value):
+        return Cause(
+            "the loss has no gradient there at all, so that only the penalty moves the weights",
+            "find out why no gradient arrives before choosing a penalty",
+        )
+    return Cause(
+        "at that strength the weights follow the penalty and not the data",
+        f"a penalty or weight decay {number(value)} times weaker makes both equally strong",
+    )
+
+
+def exhibit(diagnosis: Diagnosis, _findings: Sequence[Finding], view: View) -> str:
+    """The weights with both gradients; ">" marks those that are drowned."""
+    limit = diagnosis.limits["max_penalty"].value
+    weights = drowned(diagnosis.profile, diagnosis.confirmation, limit)
+    return penalties_table(diagnosis.profile, weights, verbose=view.verbose)
+
+
+def penalties_table(
+    profile: GradientProfile, drowned: Collection[ParameterRecord], *, verbose: bool
+) -> str:
+    """Return the weights with the gradients of penalty and loss, the most drowned first.
+
+    ">" marks those in `drowned`.
+    """
+    weights = [p for p in profile.parameters if p.penalty and p.gradient is not None]
+    weights = sorted((p for p in weights if len(p.shape) > 1), key=lambda p: -decades(*_pair(p)))
+    shown = weights if verbose else weights[:MOST_ROWS]
+    rows = [
+        [
+            ">" if p in drowned else "",
+            shortened(p.name, 30),
+            *map(number, _pair(p)),
+            factor(decades(*_pair(p))),
+        ]
+        for p in shown
+    ]
+    if len(shown) < len(weights):
+        rows.append(["", f"... {len(weights) - len(shown)} more", "", "", ""])
+    names = ["", "weight", "penalty gradient", "loss gradient", "ratio"]
+    return columns(rows, names, "llrrr")
+
+
+def _pair(parameter: ParameterRecord) -> tuple[float, float]:
+    return parameter.penalty or 0.0, parameter.gradient or 0.0
+
+
 RULE = Rule(
     code="GH601",
     name="regulariser-dominates",
@@ -108,4 +180,8 @@ RULE = Rule(
     reads="gradient norms of the penalty (with coupled weight decay) and of the loss, per weight",
     check=check,
     error=DominatingRegularizerError,
+    doc=__doc__,
+    settings=("max_penalty",),
+    cause=cause_of,
+    exhibit=exhibit,
 )

@@ -1,13 +1,30 @@
-"""GH403: the units of a layer must not be saturated."""
+"""GH403: the units of a layer must not be saturated.
+
+## What it does
+
+Counts the elements of each sigmoid or tanh at which its slope is below a hundredth of the largest,
+and compares their share with `max_saturated`. From nine tenths on there is a warning.
+
+## Why
+
+Where an activation is flat, no gradient comes through, and what is learned stays in what little is
+left.
+
+## References
+
+- Glorot and Bengio (2010), Understanding the difficulty of training deep feedforward neural
+  networks
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from pytest_gradhealth.errors import SaturatedUnitsError
 from pytest_gradhealth.results.diagnosis import Finding
-from pytest_gradhealth.rules.dead_units import place_of, shares_of, worst_of
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.dead_units import largest_share, place_of, shares_of, worst_of
+from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
 #: Share of flat elements from which a layer is mentioned.
 MENTION = 0.9
@@ -53,4 +70,12 @@ RULE = Rule(
     reads="share of sigmoid and tanh outputs where the slope is below 1% of its largest",
     check=check,
     error=SaturatedUnitsError,
+    doc=__doc__,
+    cause=Cause(
+        "what comes in is too large: inputs that were not scaled, large weights or large biases",
+        "standardised inputs, smaller weights and biases, or a normalisation layer before it",
+    ),
+    settings=("max_saturated",),
+    quantity=Quantity(partial(largest_share, "flat"), "saturated", "{}"),
+    of_scale=True,
 )

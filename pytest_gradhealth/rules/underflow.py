@@ -1,4 +1,19 @@
-"""GH501: gradients must survive the number format that the model is to be trained in."""
+"""GH501: gradients must survive the number format that the model is to be trained in.
+
+## What it does
+
+Counts the elements of every gradient by their power of two in a probe in float32, and forecasts how
+many of them `precision=` would flush to zero at the given `loss_scale`. A layer fails above
+`max_underflow`, where a tenth of its norm goes with them; so does an overflow at a fixed scale.
+
+## Why
+
+float16 holds nothing below 2^-24. What is flushed is lost before any optimizer sees it.
+
+## References
+
+- Micikevicius et al. (2018), Mixed precision training
+"""
 
 from __future__ import annotations
 
@@ -6,11 +21,11 @@ import math
 from collections.abc import Iterator, Sequence
 
 from pytest_gradhealth.errors import UnderflowError
-from pytest_gradhealth.formatting import number
-from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.formatting import MOST_ROWS, View, columns, number, shortened
+from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 from pytest_gradhealth.results.magnitudes import FORMATS, MagnitudeRecord
 from pytest_gradhealth.results.profile import GradientProfile
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
 #: Share of a layer's gradient that is mentioned when it is flushed.
 MENTION = 0.05
@@ -93,6 +108,41 @@ def advice(profile: GradientProfile) -> str:
     )
 
 
+def cause_of(_finding: Finding, profile: GradientProfile) -> Cause:
+    """What the format holds, and the loss scales that fit."""
+    kind = profile.loss_scale.format
+    lowest, highest = FORMATS[kind].lowest, FORMATS[kind].highest
+    because = f"{kind} holds nothing below 2^{lowest} and nothing above 2^{highest + 1}"
+    return Cause(because, advice(profile))
+
+
+def exhibit(diagnosis: Diagnosis, _findings: Sequence[Finding], view: View) -> str:
+    """What the format makes of each layer's gradient."""
+    return underflow_table(diagnosis.profile, verbose=view.verbose)
+
+
+def underflow_table(profile: GradientProfile, *, verbose: bool) -> str:
+    """Return the layers with what a number format makes of their gradient, the worst first."""
+    kind, shift = profile.loss_scale.format, profile.loss_scale.exponent
+    records = [record for record in profile.magnitudes if record.counts]
+    records.sort(key=lambda record: (-record.flushed(kind, shift), -record.high))
+    shown = records if verbose else records[:MOST_ROWS]
+    rows = [
+        [
+            shortened(record.name, 30),
+            shortened(record.type, 16),
+            f"2^{record.low} .. 2^{record.high}",
+            f"{record.flushed(kind, shift):.0%}",
+            f"{record.lost(kind, shift):.0%}",
+        ]
+        for record in shown
+    ]
+    if len(shown) < len(records):
+        rows.append([f"... {len(records) - len(shown)} more", "", "", "", ""])
+    names = ["gradient of", "type", "from .. to", "flushed", "of norm"]
+    return columns(rows, names, "llrrr")
+
+
 RULE = Rule(
     code="GH501",
     name="underflow",
@@ -101,4 +151,8 @@ RULE = Rule(
     check=check,
     confirm_from=None,
     error=UnderflowError,
+    doc=__doc__,
+    settings=("max_underflow",),
+    cause=cause_of,
+    exhibit=exhibit,
 )

@@ -1,4 +1,16 @@
-"""GH401: every trainable parameter must get a gradient."""
+"""GH401: every trainable parameter must get a gradient.
+
+## What it does
+
+Sorts the parameters without a gradient, or with one that is exactly zero, over all looks and steps.
+Layers that change the loss but are cut off from it fail, and so does a path that is exactly zero.
+Side branches, idle experts and layers behind a gate that starts at zero are told apart.
+
+## Why
+
+A detach(), a no_grad() or an operation without a slope on the way leaves everything before it
+untrained, without an error.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +20,9 @@ from pytest_gradhealth.errors import UnreachedParameterError
 from pytest_gradhealth.formatting import count, listing
 from pytest_gradhealth.results.diagnosis import Finding, Severity
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 from pytest_gradhealth.rules.unused import has_busy_sibling, unused_parameters
-from pytest_gradhealth.rules.vanishing import gets_round, zero_point
+from pytest_gradhealth.rules.vanishing import gets_round
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -84,7 +96,7 @@ def _finding(
 def _silenced_at(profile: GradientProfile) -> str | None:
     """Label of the point at which a judged gradient path goes silent, None if all carry on."""
     for path in profile.judged_paths:
-        index = zero_point(path)
+        index = path.silent_at
         if index is not None and not gets_round(path, profile):
             return path.points[index].label
     return None
@@ -126,6 +138,16 @@ def _block(name: str) -> str:
     return ".".join(parts[: numbered + 1])
 
 
+def cause_of(finding: Finding, _profile: GradientProfile) -> Cause | None:
+    """What cuts layers off; of the other meanings, the finding says all there is to say."""
+    if "cut off from the loss" in finding.message:
+        return Cause(
+            "a detach(), a no_grad() or an operation without a slope lies on the way to the loss",
+            "take it out, or freeze them with requires_grad_(False)",
+        )
+    return None
+
+
 RULE = Rule(
     code="GH401",
     name="unreached",
@@ -134,4 +156,6 @@ RULE = Rule(
     check=check,
     confirm_from="warning",
     error=UnreachedParameterError,
+    doc=__doc__,
+    cause=cause_of,
 )

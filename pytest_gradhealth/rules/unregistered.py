@@ -1,4 +1,13 @@
-"""GH408: a model should know the parameters that it computes with."""
+"""GH408: a model should know the parameters that it computes with.
+
+## What it does
+
+Warns of trainable parameters behind the outputs that `model.parameters()` does not list.
+
+## Why
+
+No optimizer trains them, no state_dict saves them, and no device move takes them along.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +16,7 @@ from collections.abc import Iterator
 from pytest_gradhealth.errors import UnregisteredParameterError
 from pytest_gradhealth.formatting import count, listing
 from pytest_gradhealth.results.diagnosis import Finding
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -39,4 +48,9 @@ RULE = Rule(
     reads="trainable parameters behind the outputs that the model does not list",
     check=check,
     error=UnregisteredParameterError,
+    doc=__doc__,
+    cause=Cause(
+        "layers in a plain list, tuple or dict, or parameters of another model",
+        "nn.ModuleList, nn.ModuleDict or nn.ParameterList, or register_parameter",
+    ),
 )

@@ -1,4 +1,16 @@
-"""GH405: every trainable parameter should have a say in the loss."""
+"""GH405: every trainable parameter should have a say in the loss.
+
+## What it does
+
+Warns of parameters whose module is never called, does without them, or whose output the loss
+ignores. Idle members of a list whose siblings were called (experts of a mixture) are left out.
+`assert_all_reached` fails for them.
+
+## Why
+
+They take memory and optimizer state and learn nothing; often they are a layer that was meant to be
+used.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +21,7 @@ from pytest_gradhealth.formatting import count, listing
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.names import OUTPUT
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -103,4 +115,10 @@ RULE = Rule(
     reads="parameters without a gradient, and whether their modules change the loss",
     check=check,
     error=UnusedParameterError,
+    doc=__doc__,
+    cause=Cause(
+        "their module is never called, does without them, or its output is not used",
+        "use them, delete them, or freeze them with requires_grad_(False)",
+    ),
+    fails_if_asked=True,
 )

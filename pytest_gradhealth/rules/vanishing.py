@@ -1,16 +1,40 @@
-"""GH101: the gradient must not vanish between the loss and the first layer."""
+"""GH101: the gradient must not vanish between the loss and the first layer.
+
+## What it does
+
+Follows the gradient from the loss back along every path, and compares what arrives at the first
+layer with what leaves the last: the larger of the ratio of L2 norms and the ratio of root mean
+squares, so that a change of width alone is no loss. A path that fails is looked at again after a
+few steps of the optimizer.
+
+## Why
+
+Layers that get next to no gradient stay as they were initialised, however long one trains. In a
+plain network the norm changes by about the same factor with each layer: a slope of 1/4 in twenty
+sigmoids leaves 1e-12.
+
+## References
+
+- Hochreiter (1991), Untersuchungen zu dynamischen neuronalen Netzen
+- Glorot and Bengio (2010), Understanding the difficulty of training deep feedforward neural
+  networks
+- He et al. (2015), Delving deep into rectifiers
+- Schoenholz et al. (2017), Deep information propagation
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 from pytest_gradhealth.errors import VanishingGradientError
 from pytest_gradhealth.formatting import count, factor, listing, number
 from pytest_gradhealth.results.diagnosis import Finding, Severity
 from pytest_gradhealth.results.path import GradientPath, power
 from pytest_gradhealth.results.profile import GradientProfile
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.path_causes import path_cause
+from pytest_gradhealth.rules.rule import Evidence, Quantity, Rule
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -42,11 +66,11 @@ def check(evidence: Evidence) -> Iterator[Finding]:
                 yield _silent_loss(evidence.first, index)
                 continue
             path = woken
-            severity = _severity(path.vanishing, evidence)
+            severity = severity_of(path.vanishing, evidence)
         else:
-            severity = _severity(path.vanishing, evidence)
+            severity = severity_of(path.vanishing, evidence)
             if severity == "failure" and evidence.second is not None:
-                severity = _severity(_second_reach(path, evidence.second), evidence)
+                severity = severity_of(_second_reach(path, evidence.second), evidence)
         if severity is not None:
             yield _finding(path, index, severity, evidence)
 
@@ -117,12 +141,6 @@ def _woken(path: GradientPath, second: GradientProfile | None) -> GradientPath |
     return None
 
 
-def zero_point(path: GradientPath) -> int | None:
-    """Index of the point nearest to the loss at which the gradient is exactly zero."""
-    zeros = [index for index, point in enumerate(path.points) if point.norm == 0]
-    return zeros[-1] if zeros else None
-
-
 def _second_reach(path: GradientPath, second: GradientProfile) -> float:
     """V of the same path in the second look.
 
@@ -136,7 +154,7 @@ def _second_reach(path: GradientPath, second: GradientProfile) -> float:
         return 0.0
     if other.entry.norm == 0 or not other.finite:
         return -math.inf
-    gate = zero_point(path)
+    gate = path.silent_at
     if gate is None:
         return other.vanishing
     behind = path.points[gate]
@@ -146,7 +164,8 @@ def _second_reach(path: GradientPath, second: GradientProfile) -> float:
     return 0.0
 
 
-def _severity(reached: float, evidence: Evidence) -> Severity | None:
+def severity_of(reached: float, evidence: Evidence) -> Severity | None:
+    """How bad it is that so little arrives, in decades; None if it is enough."""
     if reached < math.log10(evidence.limits["min_ratio"].value):
         return "failure"
     return "warning" if reached < math.log10(evidence.limits["warn_min_ratio"].value) else None
@@ -154,7 +173,7 @@ def _severity(reached: float, evidence: Evidence) -> Severity | None:
 
 def _finding(path: GradientPath, index: int, severity: Severity, evidence: Evidence) -> Finding:
     limit = evidence.limits["min_ratio" if severity == "failure" else "warn_min_ratio"]
-    gate = zero_point(path)
+    gate = path.silent_at
     if gate is not None:
         point = path.points[gate]
         text = f"the gradient vanishes: it is exactly zero from {point.title} on"
@@ -189,6 +208,12 @@ def _silent_loss(profile: GradientProfile, index: int) -> Finding:
     )
 
 
+def least_reach(profile: GradientProfile) -> float | None:
+    """The least that reaches a first layer, as a ratio."""
+    paths = [path for path in profile.judged_paths if path.links and path.finite]
+    return power(min(path.vanishing for path in paths)) if paths else None
+
+
 RULE = Rule(
     code="GH101",
     name="vanishing",
@@ -196,4 +221,9 @@ RULE = Rule(
     reads="V = max(L2 ratio, RMS ratio), first layer over last, along each gradient path",
     check=check,
     error=VanishingGradientError,
+    doc=__doc__,
+    settings=("min_ratio", "warn_min_ratio"),
+    quantity=Quantity(least_reach, better="larger"),
+    cause=partial(path_cause, down=True),
+    of_scale=True,
 )

@@ -1,16 +1,47 @@
-"""GH102: the gradient must reach as far back in time as the task needs."""
+"""GH102: the gradient must reach as far back in time as the task needs.
+
+## What it does
+
+Sends a gradient back from the state after the last step alone, and reads what of it arrives at each
+step before. At the distance that `dependency=` declares, or further back, `min_ratio` of it has to
+arrive. Without a declared dependency there is nothing to judge: to forget is no fault.
+
+## Why
+
+A recurrent network learns what happened that many steps ago only by a gradient that gets there.
+Each step multiplies it by about the same factor, which a gate or an orthogonal weight keeps near 1.
+
+## References
+
+- Bengio, Simard and Frasconi (1994), Learning long-term dependencies with gradient descent is
+  difficult
+- Pascanu, Mikolov and Bengio (2013), On the difficulty of training recurrent neural networks
+- Jozefowicz, Zaremba and Sutskever (2015), An empirical exploration of recurrent network
+  architectures
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from pytest_gradhealth.errors import VanishingInTimeError
-from pytest_gradhealth.formatting import count, factor, number
-from pytest_gradhealth.results.diagnosis import Finding, Severity
-from pytest_gradhealth.results.path import power
+from pytest_gradhealth.formatting import (
+    MOST_ROWS,
+    WIDTH,
+    View,
+    bar,
+    columns,
+    count,
+    factor,
+    log_scale,
+    number,
+)
+from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Severity
+from pytest_gradhealth.results.path import decades, power
 from pytest_gradhealth.results.profile import GradientProfile, TimeRecord
-from pytest_gradhealth.rules.rule import Evidence, Rule
+from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
+from pytest_gradhealth.rules.vanishing import severity_of
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -27,9 +58,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     for record in evidence.first.times:
         if not record.finite or max(record.norms) == 0:
             continue
-        severity = _severity(record.reach, evidence)
+        severity = severity_of(record.reach, evidence)
         if severity == "failure" and evidence.second is not None:
-            severity = _severity(_again(record, evidence), evidence)
+            severity = severity_of(_again(record, evidence), evidence)
         if severity is not None:
             yield _finding(record, severity, evidence)
 
@@ -39,12 +70,6 @@ def _again(record: TimeRecord, evidence: Evidence) -> float:
         if (other.name, other.reverse) == (record.name, record.reverse) and other.finite:
             return other.reach
     return -math.inf
-
-
-def _severity(reached: float, evidence: Evidence) -> Severity | None:
-    if reached < math.log10(evidence.limits["min_ratio"].value):
-        return "failure"
-    return "warning" if reached < math.log10(evidence.limits["warn_min_ratio"].value) else None
 
 
 def _finding(record: TimeRecord, severity: Severity, evidence: Evidence) -> Finding:
@@ -62,10 +87,60 @@ def _finding(record: TimeRecord, severity: Severity, evidence: Evidence) -> Find
     )
 
 
-def too_short(findings: Iterable[Finding], profile: GradientProfile) -> list[TimeRecord]:
-    """The records that findings of this rule are about, the worst first."""
-    layers = {finding.layer for finding in findings if finding.code == RULE.code}
-    return sorted((r for r in profile.times if r.name in layers), key=lambda r: r.reach)[:1]
+def least_reach(profile: GradientProfile) -> float | None:
+    """The least that gets as far back as it has to, as a ratio."""
+    return power(min(record.reach for record in profile.times)) if profile.times else None
+
+
+def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
+    """What a step passes on, from the last one to the dependency, and what keeps more of it."""
+    records = [r for r in profile.times if r.name == finding.layer]
+    if not records:
+        return None
+    record = min(records, key=lambda r: r.reach)
+    layer, back = record.name, record.dependency
+    if record.norms[back] == 0 or record.norms[0] == 0:
+        because = f"nothing of it gets {count(back, 'step')} back through {layer}"
+    else:
+        each = factor(decades(record.norms[back], record.norms[0]) / back)
+        because = f"each step of {layer} ({record.type}) passes on {each} of the gradient"
+    gate = {"LSTM": "forget", "GRU": "update"}.get(record.type)
+    if gate is not None:
+        bias = f"model.{layer}.bias_hh_l0.data[H : 2 * H] = {math.log(back + 1):.3g}"
+        return Cause(because, f"a larger {gate}-gate bias: {bias}, where H is the hidden size")
+    if record.type == "RNN":
+        advice = f"nn.init.orthogonal_(model.{layer}.weight_hh_l0), or an nn.LSTM"
+        return Cause(because, f"{advice} with a forget-gate bias")
+    return Cause(because, "an orthogonal recurrent weight, a gate, or a skip through time")
+
+
+def exhibit(diagnosis: Diagnosis, findings: Sequence[Finding], view: View) -> str:
+    """The record that findings are about, the worst where there are several."""
+    layers = {finding.layer for finding in findings}
+    records = [record for record in diagnosis.profile.times if record.name in layers]
+    worst = min(records, key=lambda record: record.reach, default=None)
+    return "" if worst is None else times_table(worst, view.width)
+
+
+def times_table(record: TimeRecord, width: int = WIDTH) -> str:
+    """Return what gets how far back in time, the last step on top; ">" marks the dependency."""
+    last = len(record.norms) - 1
+    steps = {round(i * last / (MOST_ROWS - 2)) for i in range(MOST_ROWS - 1)}
+    shown = sorted(steps | {record.dependency})
+    largest = max(record.norms)
+    scale = log_scale(record.norms[distance] for distance in shown)
+    rows = [
+        [
+            ">" if distance == record.dependency else "",
+            str(distance),
+            number(record.norms[distance]),
+            factor(decades(record.norms[distance], largest)),
+            bar(record.norms[distance], scale, min(24, width - 40)),
+        ]
+        for distance in shown
+    ]
+    names = ["", "steps back", "norm", "share", ""]
+    return columns(rows, names, "lrrrl")
 
 
 RULE = Rule(
@@ -75,4 +150,9 @@ RULE = Rule(
     reads="gradient of the last state by the input, step by step, where dependency= is declared",
     check=check,
     error=VanishingInTimeError,
+    doc=__doc__,
+    settings=("min_ratio", "warn_min_ratio"),
+    quantity=Quantity(least_reach, better="larger"),
+    cause=cause_of,
+    exhibit=exhibit,
 )

@@ -174,7 +174,7 @@ def test_values_that_cannot_be_are_refused_with_their_source(name: str, value: A
 def test_rules_are_chosen_by_the_beginnings_of_their_codes(
     select: tuple[str, ...], ignore: tuple[str, ...], selected: list[str]
 ) -> None:
-    settings = Settings(select=select, ignore=ignore)
+    settings = Settings({"select": select, "ignore": ignore})
     codes = ["GH101", "GH201", "GH202", "MY101"]
     assert [code for code in codes if is_selected(code, settings)] == selected
     check_codes(settings, codes)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from examples import readme
 from pytest_gradhealth.config.options import OPTIONS, Option
 from pytest_gradhealth.remedies import built_in_remedies
 from pytest_gradhealth.rules import built_in_rules
@@ -33,6 +34,10 @@ def test_the_gate_runs_exactly_the_test_command_after_lint_and_types() -> None:
 
 def test_the_contributing_guide_names_the_same_test_command() -> None:
     assert COMMANDS[1] in (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_the_table_of_settings_is_that_of_the_options() -> None:
+    assert f"<!-- settings -->\n{readme.settings()}\n<!-- /settings -->" in README
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
@@ -137,22 +142,16 @@ def test_resemblance_can_fail() -> None:
 
 def test_the_report_in_the_readme_is_what_the_examples_print() -> None:
     pytest.importorskip("torchvision")
-    from examples import readme
-
     assert resembles(readme.block(README, "report"), readme.report())
 
 
 def test_the_failure_in_the_readme_is_what_the_example_prints() -> None:
     pytest.importorskip("torchvision")
-    from examples import readme
-
     assert resembles(readme.block(README, "failure"), readme.failure())
 
 
 def test_the_regression_in_the_readme_is_what_its_test_prints() -> None:
     pytest.importorskip("torchvision")
-    from examples import readme
-
     assert resembles(readme.block(README, "regression"), readme.regression())
 
 
@@ -210,4 +209,4 @@ def test_the_rule_in_the_readme_works(pytester: pytest.Pytester) -> None:
     )
     result = pytester.runpytest("-p", "no:cacheprovider")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*the loss starts above 100 [[]MY101[]]"])
+    result.stdout.fnmatch_lines(["*the loss starts at 1e+04; limit 100 (default) [[]MY101[]]"])

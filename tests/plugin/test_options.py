@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 
 from pytest_gradhealth import plugin
-from pytest_gradhealth.config.options import OPTIONS
-from pytest_gradhealth.config.settings import Settings, SettingValues
+from pytest_gradhealth.config.options import OPTIONS, ProbeValues, SettingValues
+from pytest_gradhealth.config.settings import Settings
 from tests.helpers.projects import run
 
 NAMES = [option.name for option in OPTIONS]
@@ -86,9 +85,12 @@ def refusal(result: pytest.RunResult, error: str = "SettingError: ") -> str:
 
 
 def test_every_option_is_a_setting_a_keyword_and_in_the_help_of_the_marker() -> None:
-    fields = [field.name for field in dataclasses.fields(Settings)]
-    assert [*NAMES, "sources"] == fields
-    assert list(get_type_hints(SettingValues)) == NAMES
+    assert sorted(SettingValues.__annotations__) == sorted(NAMES)
+    of_probes = [option.name for option in OPTIONS if option.use != "test"]
+    assert list(ProbeValues.__annotations__) == of_probes
+    assert [getattr(Settings(), option.name) for option in OPTIONS] == [
+        option.default for option in OPTIONS
+    ]
     keywords = plugin.MARKER.partition("(*, ")[2].partition(")")[0]
     assert keywords.split(", ") == NAMES
     assert list(VALUES) == NAMES
@@ -120,7 +122,8 @@ def dump(pytester: pytest.Pytester, decorator: str = "") -> None:
         {decorator}
         def test_a(gradhealth):
             settings = current().settings
-            Path("settings.txt").write_text(repr((vars(settings), dict(settings.sources))))
+            values = {{name: getattr(settings, name) for name in {NAMES}}}
+            Path("settings.txt").write_text(repr((values, dict(settings.sources))))
         """
     )
 
@@ -128,7 +131,6 @@ def dump(pytester: pytest.Pytester, decorator: str = "") -> None:
 def dumped(pytester: pytest.Pytester) -> tuple[dict[str, Any], dict[str, str]]:
     text = (pytester.path / "settings.txt").read_text()
     values, sources = eval(text)
-    del values["sources"]
     return values, sources
 
 
@@ -147,7 +149,7 @@ def test_marker_over_option_over_ini_over_default(
 
     values, sources = dumped(pytester)
     if highest is None:
-        assert values == {k: v for k, v in vars(Settings()).items() if k != "sources"}
+        assert values == {option.name: option.default for option in OPTIONS}
         assert sources == {}
         return
     assert values == {name: VALUES[name][4][level - 1] for name in NAMES}

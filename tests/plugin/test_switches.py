@@ -96,7 +96,7 @@ def test_markers_lists_the_marker_and_strict_markers_know_it(pytester: pytest.Py
 
 def test_fixtures_lists_the_fixture_with_its_doc(pytester: pytest.Pytester) -> None:
     run(pytester, "--fixtures").stdout.fnmatch_lines(
-        ["gradhealth -- *plugin.py:*", "*Gradient checks with the settings of this test."]
+        ["gradhealth -- *plugin/__init__.py:*", "*Gradient checks with the settings of this test."]
     )
 
 

@@ -19,8 +19,9 @@ from pytest_gradhealth.remedies.outcome import (
     outcome_of,
 )
 from pytest_gradhealth.results.diagnosis import Measure, Outcome, Treatment
+from pytest_gradhealth.rules import built_in_rules
 
-GOAL = Comparison(("GH101",), floor=2.3, steps=60)
+GOAL = Comparison(("GH101",), floor=2.3, steps=60, larger=True)
 SICK = Measure(1e-8, 2.4, 2.3, 60)
 PASSES = Examined()
 FAILS = Examined(failing=frozenset({"GH101"}))
@@ -78,13 +79,22 @@ def test_before_and_after_make_an_outcome(
     assert outcome_of(GOAL, SICK, after, seen) == (outcome, reason)
 
 
-def test_less_is_better_for_every_rule_but_vanishing() -> None:
-    assert gain("GH101", 1e-8, 1e-5) == pytest.approx(3)
-    assert gain("GH201", 1e8, 1e5) == pytest.approx(3)
-    assert gain("GH202", math.inf, 1.0) == math.inf
-    assert gain("GH101", 0.0, 1e-30) == math.inf
-    assert gain("GH101", 0.0, 0.0) == 0
-    assert gain("GH301", None, 1.0) == gain("GH301", 1.0, None) == 0
+def test_a_gain_is_a_move_in_the_right_direction() -> None:
+    assert gain(1e-8, 1e-5, larger=True) == pytest.approx(3)
+    assert gain(1e8, 1e5, larger=False) == pytest.approx(3)
+    assert gain(math.inf, 1.0, larger=False) == math.inf
+    assert gain(0.0, 1e-30, larger=True) == math.inf
+    assert gain(0.0, 0.0, larger=True) == 0
+    assert gain(None, 1.0, larger=False) == gain(1.0, None, larger=False) == 0
+
+
+def test_less_is_better_for_every_rule_but_those_on_too_little() -> None:
+    compared = {rule.code: rule.quantity for rule in built_in_rules() if rule.quantity is not None}
+    larger = [code for code, quantity in compared.items() if quantity.better == "larger"]
+    assert larger == ["GH101", "GH102", "GH404"]
+    assert [*compared] == [
+        *("GH101", "GH102", "GH201", "GH202", "GH203", "GH402", "GH403", "GH404")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from pytest_gradhealth import (
     assert_no_vanishing,
     probe,
 )
-from pytest_gradhealth.formatting import number
+from pytest_gradhealth.formatting import View, number
 from pytest_gradhealth.reporting.message import render
 from tests.helpers.nets import HALF, batch, mlp, scalar_chain, sigmoids, total
 
@@ -139,16 +139,16 @@ def test_a_healthy_diagnosis_prints_its_path_too() -> None:
 
 def test_the_verbose_message_shows_every_layer() -> None:
     diagnosis = probe(sigmoids(), HALF, loss=total)
-    lines = render(diagnosis, verbose=True).splitlines()
+    lines = render(diagnosis, view=View(verbose=True)).splitlines()
     assert sum(" Sigmoid " in line or " Linear " in line for line in lines) == 24
     assert not any("more" in line for line in lines)
 
 
 def test_the_next_command_is_named_where_layers_are_hidden() -> None:
     diagnosis = probe(sigmoids(), HALF, loss=total)
-    text = render(diagnosis, rerun="pytest test_a.py::test_b")
+    text = render(diagnosis, view=View(rerun="pytest test_a.py::test_b"))
     assert "next:   pytest test_a.py::test_b -v\n        (shows all 24 points)\n" in text
-    assert "next:" not in render(diagnosis, rerun="pytest x", verbose=True)
+    assert "next:" not in render(diagnosis, view=View(verbose=True, rerun="pytest x"))
 
 
 def cause(diagnosis: Diagnosis) -> tuple[str, str]:
@@ -276,7 +276,7 @@ def test_the_message_ends_with_what_cured_the_best_of_each_family_first() -> Non
 
 
 def test_the_verbose_message_ends_with_the_code_of_everything_that_cured() -> None:
-    text = render(treated(*TREATMENTS), verbose=True)
+    text = render(treated(*TREATMENTS), view=View(verbose=True))
     assert text.endswith(
         "write (ReLU):\n    relu()\n\nor (GELU):\n    gelu()\n\nor (batch norm):\n    a\n    b"
     )

@@ -6,6 +6,7 @@ from torch import nn
 
 from pytest_gradhealth.baseline.check import check_entry
 from pytest_gradhealth.baseline.entry import entry_of
+from pytest_gradhealth.formatting import View
 from pytest_gradhealth.reporting.regression import missing, regression
 from pytest_gradhealth.results.diagnosis import Limit
 from tests.helpers.baselines import PATH, STEP, diagnosed
@@ -22,7 +23,7 @@ def test_the_message_names_layer_before_after_and_command() -> None:
         max_path=PATH,
         max_step=Limit(0.35, "@pytest.mark.gradhealth on test_net"),
     )
-    assert regression(check, after, rerun="pytest tests/test_models.py::test_net") == MESSAGE
+    assert regression(check, after, View(rerun="pytest tests/test_models.py::test_net")) == MESSAGE
     lost = check_entry(check.entry, {}, file="f.json", key="k", max_path=PATH, max_step=STEP)
     assert missing(lost, rerun="pytest test_a.py::test_b") == (
         "no baseline for k in f.json\n\n"

@@ -1,27 +1,16 @@
-"""The assertions: measure a model, or take what was measured, and raise if a rule fails."""
+"""The assertions: each names the rules that it is about, and what they need to be declared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_gradhealth.config.settings import Settings, SettingValues
+from pytest_gradhealth.assertions.verdict import Message, asked_for, check, measured, with_message
+from pytest_gradhealth.config.options import SettingValues
 from pytest_gradhealth.context import current
-from pytest_gradhealth.distributed.team import agreed, by_owner
-from pytest_gradhealth.errors import (
-    GradientHealthError,
-    ProbeError,
-)
-from pytest_gradhealth.measure.precision import declared_scale
-from pytest_gradhealth.probing.cache import judged
+from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.probing.case import Case, ModelLike
-from pytest_gradhealth.probing.probe import declared_step, diagnose
-from pytest_gradhealth.remedies import built_in_remedies
-from pytest_gradhealth.remedies.trial import treat
-from pytest_gradhealth.reporting.message import render
-from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
-from pytest_gradhealth.rules import Rule, built_in_rules
+from pytest_gradhealth.probing.probe import declared_step
+from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Clip, Regularizer, Step
 from pytest_gradhealth.training.optimizers import OptimizerLike
@@ -29,10 +18,6 @@ from pytest_gradhealth.training.optimizers import OptimizerLike
 if TYPE_CHECKING:
     import torch
     from typing_extensions import Unpack
-
-    from pytest_gradhealth.context import Context
-
-Message = str | Callable[[str], str]
 
 
 def assert_no_vanishing(
@@ -58,7 +43,7 @@ def assert_no_vanishing(
     """
     __tracebackhide__ = True
     case = Case(model, inputs, targets, loss, optimizer)
-    return _check(("GH101", "GH301"), case, settings, msg)
+    return check(("GH101", "GH301"), case, settings, msg)
 
 
 def assert_no_vanishing_in_time(
@@ -84,7 +69,7 @@ def assert_no_vanishing_in_time(
     """
     __tracebackhide__ = True
     case = Case(model, inputs, targets, loss, optimizer, dependency=dependency)
-    return _check(("GH102", "GH301"), case, settings, msg)
+    return check(("GH102", "GH301"), case, settings, msg)
 
 
 def assert_no_exploding(
@@ -107,7 +92,7 @@ def assert_no_exploding(
     """
     __tracebackhide__ = True
     case = Case(model, inputs, targets, loss, optimizer)
-    return _check(("GH201", "GH301"), case, settings, msg)
+    return check(("GH201", "GH301"), case, settings, msg)
 
 
 def assert_no_exploding_update(
@@ -135,7 +120,7 @@ def assert_no_exploding_update(
     """
     __tracebackhide__ = True
     case = Case(model, inputs, targets, loss, optimizer, Step(clip, regularizer))
-    return _check(("GH202", "GH301"), case, settings, msg)
+    return check(("GH202", "GH301"), case, settings, msg)
 
 
 def assert_no_dominating_regularizer(
@@ -162,7 +147,7 @@ def assert_no_dominating_regularizer(
     """
     __tracebackhide__ = True
     case = Case(model, inputs, targets, loss, optimizer, Step(clip, regularizer))
-    return _check(("GH601", "GH301"), case, settings, msg)
+    return check(("GH601", "GH301"), case, settings, msg)
 
 
 def assert_finite_gradients(
@@ -182,7 +167,7 @@ def assert_finite_gradients(
     """
     __tracebackhide__ = True
     case = Case(model, inputs, targets, loss, optimizer)
-    return _check(("GH301",), case, settings, msg)
+    return check(("GH301",), case, settings, msg)
 
 
 def assert_no_underflow(
@@ -217,7 +202,7 @@ def assert_no_underflow(
         precision=precision,
         loss_scale=loss_scale,
     )
-    return _check(("GH501",), case, settings, msg)
+    return check(("GH501",), case, settings, msg)
 
 
 def assert_all_reached(
@@ -239,7 +224,7 @@ def assert_all_reached(
     """
     __tracebackhide__ = True
     case = Case(model, inputs, targets, loss, optimizer)
-    return _check(("GH401", "GH405"), case, settings, msg)
+    return check(("GH401", "GH405"), case, settings, msg)
 
 
 def assert_healthy(
@@ -269,7 +254,7 @@ def assert_healthy(
     __tracebackhide__ = True
     step = declared_step(clip, regularizer)
     case = Case(model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale)
-    return _check(None, case, settings, msg)
+    return check(None, case, settings, msg)
 
 
 def assert_matches_baseline(
@@ -306,132 +291,11 @@ def assert_matches_baseline(
         )
     case = Case(model, inputs, targets, loss, optimizer, declared_step(clip, regularizer))
     diagnosis = measured(case, settings)
-    chosen = context.settings.merged(settings, "the call")
     try:
-        failed = context.compare_with_baseline(diagnosis, chosen, name)
+        failed = context.compare_with_baseline(diagnosis, asked_for(settings), name)
     except ProbeError as error:
         raise error.with_traceback(None) from error.__cause__
     if failed is None:
         return diagnosis
     error_class, text = failed
-    raise error_class(_with_message(text, msg), (), diagnosis)
-
-
-def measured(case: Case, values: SettingValues) -> Diagnosis:
-    """Return the diagnosis that the settings of the current test and `values` make of a case.
-
-    The model of a case may be a Diagnosis.
-    """
-    __tracebackhide__ = True
-    context = current()
-    if context is not None:
-        context.begin()
-    try:
-        base = Settings() if context is None else context.settings
-        settings = base.merged(values, "the call")
-        if isinstance(case.model, Diagnosis):
-            _check_measured(case.model, case)
-            diagnosis = judged(case.model, settings, _rules(context))[0]
-        else:
-            diagnosis = agreed(case.model, lambda: _diagnosed(context, case, settings))
-    except ProbeError as error:
-        # What the caller can act on is in the message and its cause, not in frames of ours.
-        raise error.with_traceback(None) from error.__cause__
-    if context is not None:
-        context.record(diagnosis)
-    return diagnosis
-
-
-def _check_measured(diagnosis: Diagnosis, case: Case) -> None:
-    """Raise ProbeError for a diagnosis that lacks what an assertion is about."""
-    profile, step = diagnosis.profile, case.step
-    if step is not None and step != Step():
-        raise ProbeError(
-            "clip and regularizer change what is measured: pass the model instead of its diagnosis"
-        )
-    if step is not None and not profile.updates:
-        raise ProbeError(
-            "this diagnosis was made without training steps; pass the model, or declare the step"
-            " in probe(..., clip=..., regularizer=...)"
-        )
-    reached = sorted({record.dependency for record in profile.times})
-    if case.dependency is not None and reached != [case.dependency]:
-        made = f"with dependency={reached[0]}" if reached else "without a dependency"
-        raise ProbeError(
-            f"this diagnosis was made {made}; pass the model, or"
-            f" probe(..., dependency={case.dependency})"
-        )
-    scale = declared_scale(case.precision, case.loss_scale)
-    if scale.format and scale != profile.loss_scale:
-        known = profile.loss_scale
-        made = f"with precision={known.format!r} and loss_scale={known.value:g}"
-        raise ProbeError(
-            f"this diagnosis was made {made if known.format else 'without a precision'}; pass the"
-            f" model, or probe(..., precision={scale.format!r}, loss_scale={scale.value:g})"
-        )
-
-
-def _diagnosed(context: Context | None, case: Case, settings: Settings) -> Diagnosis:
-    if context is None:
-        return diagnose(case, settings, built_in_rules())
-    return context.probes.diagnose(case, settings, context.rules, context.base_seed)
-
-
-def _rules(context: Context | None) -> Sequence[Rule]:
-    return built_in_rules() if context is None else context.rules
-
-
-def _check(
-    codes: Iterable[str] | None, case: Case, values: SettingValues, msg: Message | None
-) -> Diagnosis:
-    __tracebackhide__ = True
-    diagnosis = measured(case, values)
-    failures = tuple(finding for finding in diagnosis.findings if _fails(finding, codes))
-    if not failures:
-        return diagnosis
-    context = current()
-    diagnosis = _with_treatments(context, diagnosis, failures)
-    text = render(
-        diagnosis,
-        failures,
-        verbose=context is not None and context.verbose,
-        rerun="" if context is None else context.rerun,
-    )
-    raise _error_class(failures[0])(_with_message(text, msg), failures, diagnosis)
-
-
-def _with_message(text: str, msg: Message | None) -> str:
-    """The caller's message in front, or what it makes of ours."""
-    if callable(msg):
-        return msg(text)
-    return text if msg is None else f"{msg}\n{text}"
-
-
-def _fails(finding: Finding, codes: Iterable[str] | None) -> bool:
-    """Whether an assertion on some rules (None: all) fails on a finding.
-
-    An unused parameter is only a warning, unless it is asked for.
-    """
-    if codes is None:
-        return finding.severity == "failure"
-    wanted = finding.severity == "failure" or finding.code == "GH405"
-    return wanted and finding.code in codes
-
-
-def _with_treatments(
-    context: Context | None, diagnosis: Diagnosis, failures: Sequence[Finding]
-) -> Diagnosis:
-    """Try the remedies on copies of what failed, and have them in the report."""
-    remedies = built_in_remedies() if context is None else context.remedies
-    treated = by_owner(
-        diagnosis,
-        lambda: replace(diagnosis, treatments=treat(diagnosis, failures, remedies)),
-    )
-    if context is not None:
-        context.record(treated)
-    return treated
-
-
-def _error_class(finding: Finding) -> type[GradientHealthError]:
-    errors = {rule.code: rule.error for rule in _rules(current())}
-    return errors.get(finding.code, GradientHealthError)
+    raise error_class(with_message(text, msg), (), diagnosis)

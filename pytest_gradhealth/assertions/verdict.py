@@ -1,0 +1,143 @@
+"""Ask for a diagnosis, judge it, and raise what fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from pytest_gradhealth.config.options import OPTIONS, SettingValues
+from pytest_gradhealth.config.settings import Settings
+from pytest_gradhealth.context import current
+from pytest_gradhealth.distributed.team import agreed, by_owner
+from pytest_gradhealth.errors import GradientHealthError, ProbeError
+from pytest_gradhealth.formatting import View
+from pytest_gradhealth.measure.precision import declared_scale
+from pytest_gradhealth.probing.cache import judged
+from pytest_gradhealth.probing.case import Case
+from pytest_gradhealth.probing.probe import diagnose
+from pytest_gradhealth.remedies import built_in_remedies
+from pytest_gradhealth.remedies.trial import treat
+from pytest_gradhealth.reporting.message import render
+from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
+from pytest_gradhealth.rules import built_in_rules
+from pytest_gradhealth.rules.rule import Rule, own_settings
+from pytest_gradhealth.subject.step import Step
+
+Message = str | Callable[[str], str]
+
+
+def measured(case: Case, values: SettingValues) -> Diagnosis:
+    """Return the diagnosis that the settings of the current test and `values` make of a case.
+
+    The model of a case may be a Diagnosis.
+    """
+    __tracebackhide__ = True
+    context = current()
+    if context is not None:
+        context.begin()
+    try:
+        diagnosis = _diagnosed(case, asked_for(values))
+    except ProbeError as error:
+        # What the caller can act on is in the message and its cause, not in frames of ours.
+        raise error.with_traceback(None) from error.__cause__
+    if context is not None:
+        context.record(diagnosis)
+    return diagnosis
+
+
+def asked_for(values: SettingValues) -> Settings:
+    """The settings of the current test with those of a call on top."""
+    context = current()
+    base = Settings() if context is None else context.settings
+    return base.merged(values, "the call", (*OPTIONS, *own_settings(_rules())))
+
+
+def check(
+    codes: Iterable[str] | None, case: Case, values: SettingValues, msg: Message | None
+) -> Diagnosis:
+    """Raise what some rules (None: all) find in a case; return its diagnosis where they do not."""
+    __tracebackhide__ = True
+    diagnosis = measured(case, values)
+    rules = {rule.code: rule for rule in _rules()}
+    failures = tuple(f for f in diagnosis.findings if _fails(f, codes, rules.get(f.code)))
+    if not failures:
+        return diagnosis
+    diagnosis = _with_treatments(diagnosis, failures)
+    context = current()
+    text = render(diagnosis, failures, View() if context is None else context.view)
+    rule = rules.get(failures[0].code)
+    error_class = GradientHealthError if rule is None else rule.error
+    raise error_class(with_message(text, msg), failures, diagnosis)
+
+
+def with_message(text: str, msg: Message | None) -> str:
+    """The caller's message in front, or what it makes of ours."""
+    if callable(msg):
+        return msg(text)
+    return text if msg is None else f"{msg}\n{text}"
+
+
+def _rules() -> Sequence[Rule]:
+    context = current()
+    return built_in_rules() if context is None else context.rules
+
+
+def _diagnosed(case: Case, settings: Settings) -> Diagnosis:
+    context, rules = current(), _rules()
+    if isinstance(case.model, Diagnosis):
+        _check_measured(case.model, case)
+        return judged(case.model, settings, rules)[0]
+    if context is None:
+        return agreed(case.model, lambda: diagnose(case, settings, rules))
+    probes, seed = context.probes, context.base_seed
+    return agreed(case.model, lambda: probes.diagnose(case, settings, rules, seed))
+
+
+def _check_measured(diagnosis: Diagnosis, case: Case) -> None:
+    """Raise ProbeError for a diagnosis that lacks what an assertion is about."""
+    profile, step = diagnosis.profile, case.step
+    if step is not None and step != Step():
+        raise ProbeError(
+            "clip and regularizer change what is measured: pass the model instead of its diagnosis"
+        )
+    if step is not None and not profile.updates:
+        raise ProbeError(
+            "this diagnosis was made without training steps; pass the model, or declare the step"
+            " in probe(..., clip=..., regularizer=...)"
+        )
+    reached = sorted({record.dependency for record in profile.times})
+    if case.dependency is not None and reached != [case.dependency]:
+        made = f"with dependency={reached[0]}" if reached else "without a dependency"
+        raise ProbeError(
+            f"this diagnosis was made {made}; pass the model, or"
+            f" probe(..., dependency={case.dependency})"
+        )
+    scale = declared_scale(case.precision, case.loss_scale)
+    if scale.format and scale != profile.loss_scale:
+        known = profile.loss_scale
+        made = f"with precision={known.format!r} and loss_scale={known.value:g}"
+        raise ProbeError(
+            f"this diagnosis was made {made if known.format else 'without a precision'}; pass the"
+            f" model, or probe(..., precision={scale.format!r}, loss_scale={scale.value:g})"
+        )
+
+
+def _fails(finding: Finding, codes: Iterable[str] | None, rule: Rule | None) -> bool:
+    """Whether an assertion on some rules (None: all) fails on a finding."""
+    if codes is None:
+        return finding.severity == "failure"
+    asked = rule is not None and rule.fails_if_asked
+    return finding.code in codes and (finding.severity == "failure" or asked)
+
+
+def _with_treatments(diagnosis: Diagnosis, failures: Sequence[Finding]) -> Diagnosis:
+    """Try the remedies on copies of what failed, and have them in the report."""
+    context = current()
+    remedies = built_in_remedies() if context is None else context.remedies
+    treated = by_owner(
+        diagnosis,
+        lambda: replace(diagnosis, treatments=treat(diagnosis, failures, remedies)),
+    )
+    if context is not None:
+        context.record(treated)
+    return treated

@@ -1,0 +1,56 @@
+"""Rules and remedies that hooks have registered, as far as they are what they have to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import pytest
+
+from pytest_gradhealth.errors import SettingError
+from pytest_gradhealth.remedies import Remedy, built_in_remedies
+from pytest_gradhealth.rules import Rule
+from pytest_gradhealth.rules.rule import own_settings
+
+T = TypeVar("T")
+
+
+def registered_rules(hooks: Any, config: pytest.Config) -> Sequence[Rule]:
+    """The rules of every implementation of the hook, by code.
+
+    Raises SettingError for what is no rule, and for two with the same code or setting.
+    """
+    found: dict[str, Rule] = {}
+    for rule in _returned(hooks, "pytest_gradhealth_rules", config, Rule):
+        if found.setdefault(rule.code, rule) is not rule:
+            raise SettingError(
+                f"two rules have the code {rule.code} ({found[rule.code].name} and {rule.name});"
+                " give yours a code of its own"
+            )
+    own_settings(found.values())
+    return tuple(found[code] for code in sorted(found))
+
+
+def registered_remedies(hooks: Any, config: pytest.Config) -> Sequence[Remedy]:
+    """The remedies of every implementation of the hook, the package's own first.
+
+    Raises SettingError for what is no remedy.
+    """
+    own = built_in_remedies()
+    found = list(_returned(hooks, "pytest_gradhealth_remedies", config, Remedy))
+    return (*own, *(remedy for remedy in found if remedy not in own))
+
+
+def _returned(hooks: Any, hook: str, config: pytest.Config, kind: type[T]) -> Iterator[T]:
+    name = f"pytest_gradhealth.{kind.__name__}"
+    for returned in getattr(hooks, hook)(config=config):
+        if not isinstance(returned, Iterable):
+            raise SettingError(
+                f"{hook} returned a {type(returned).__name__}; return a list of {name} objects"
+            )
+        for item in returned:
+            if not isinstance(item, kind):
+                raise SettingError(
+                    f"{hook} returned a {type(item).__name__} in its list; return {name} objects"
+                )
+            yield item

@@ -1,0 +1,184 @@
+"""Why a gradient shrinks or grows along a path, in words, where the measurements tell."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pytest_gradhealth.formatting import count, factor, number
+from pytest_gradhealth.results.activation_functions import FUNCTIONAL, RECTIFIERS, SATURATING
+from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.path import GradientPath, PathPoint
+from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.rule import Cause
+
+
+def path_cause(finding: Finding, profile: GradientProfile, *, down: bool) -> Cause | None:
+    """Why the gradient vanishes (`down`) or explodes on the path of a finding."""
+    if finding.path is None or finding.severity == "info":
+        return None
+    path = profile.paths[finding.path]
+    if path.last.norm == 0:
+        return Cause(
+            "the loss does not change with the model's output",
+            "look for a clamp, a rounding or a detach() between output and loss",
+        )
+    if path.silent_at is not None:
+        return _zero(path, path.silent_at, profile)
+    return _one_place(path, profile, down) or _by_kind(path, profile, down)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """Decades that layers of one kind gain together (negative: lose), over how many steps."""
+
+    kind: str
+    decades: float
+    steps: int
+
+    @property
+    def each(self) -> str:
+        return factor(self.decades / self.steps)
+
+
+def _one_place(path: GradientPath, profile: GradientProfile, down: bool) -> Cause | None:
+    index = path.largest_step(down=down)
+    total = path.vanishing if down else path.exploding
+    if index is None or path.links < 4 or abs(path.steps[index]) < 0.5 * abs(total):
+        return None
+    near, far = path.points[index + 1], path.points[index]
+    verb = "lost" if down else "gained"
+    return Cause(
+        f"most of it is {verb} in one place: {factor(path.steps[index])} from {near.label} to"
+        f" {far.label}",
+        _place_advice(near, profile),
+    )
+
+
+def _place_advice(point: PathPoint, profile: GradientProfile) -> str:
+    """What to look at where most of the gradient is lost; only some layers have weights."""
+    inside = f"{point.name}."
+    if any(p.module == point.name or p.name.startswith(inside) for p in profile.parameters):
+        what = f"{_passed(point)} in {point.label}"
+        return f"look at {what}: its weights, and what multiplies its output"
+    return f"look at what {point.label} ({_passed(point)}) is multiplied by on the way on"
+
+
+def _by_kind(path: GradientPath, profile: GradientProfile, down: bool) -> Cause:
+    shares = sorted(_shares(path), key=lambda share: share.decades if down else -share.decades)
+    total = sum(s.decades for s in shares if (s.decades < 0) == down)
+    flat = [share for share in shares if share.kind in SATURATING]
+    if down and flat and sum(share.decades for share in flat) <= 0.4 * total:
+        worst = flat[0]
+        return Cause(
+            f"{count(worst.steps, worst.kind)} let {worst.each} through each (slope at most"
+            f" {SATURATING[worst.kind]})",
+            'nn.ReLU() with nn.init.kaiming_normal_(layer.weight, nonlinearity="relu"),'
+            " or a normalisation layer before each activation",
+        )
+    variance = _mean_variance(path, profile)
+    needed = _needed_variance(path)
+    if variance is not None and ((variance < 0.9 * needed) if down else (variance > 1.2 * needed)):
+        size = "small" if down else "large"
+        layers = next(
+            (s for s in shares if s.kind in ("Linear", "Conv1d", "Conv2d", "Conv3d")), None
+        )
+        each = f"{count(layers.steps, layers.kind)} pass on {layers.each} each: " if layers else ""
+        return Cause(
+            f"{each}the initial weights are {size} (variance x fan-in is {number(variance)},"
+            f" level is {number(needed)})",
+            _initialisation(path),
+        )
+    if not down and any("BatchNorm" in point.leaf for point in path.points):
+        return Cause(
+            f"it grows {factor(math.log10(path.rate))} per step through batch normalisation, which"
+            " amplifies gradients in deep nets without skip connections",
+            "residual connections: x + block(x)",
+        )
+    verb = "shrinks" if down else "grows"
+    return Cause(
+        f"it {verb} {factor(math.log10(path.rate))} per step over {count(path.links, 'step')}",
+        "a normalisation layer or a residual connection x + block(x) every few layers",
+    )
+
+
+def _shares(path: GradientPath) -> Iterator[_Share]:
+    decades: Counter[str] = Counter()
+    steps: Counter[str] = Counter()
+    for step, far, near in zip(path.steps, path.points, path.points[1:], strict=False):
+        kind = _kind(far, near)
+        decades[kind] += step  # type: ignore[assignment]
+        steps[kind] += 1
+    return (_Share(kind, decades[kind], steps[kind]) for kind in steps)
+
+
+def _kind(far: PathPoint, near: PathPoint) -> str:
+    """What lies between two points: a functional activation if there is one, else the layer."""
+    for op in far.ops:
+        name = FUNCTIONAL.get(op, op)
+        if name in SATURATING or name in RECTIFIERS:
+            return name
+    return near.leaf or near.type
+
+
+def _passed(point: PathPoint) -> str:
+    return point.leaf or point.type
+
+
+def _mean_variance(path: GradientPath, profile: GradientProfile) -> float | None:
+    """Geometric mean over the path's weights of variance times fan-in (He et al. 2015)."""
+    names = {point.name for point in path.points[1:]}
+    logs = [
+        2 * math.log10(p.norm) - math.log10(p.shape[0])
+        for p in profile.parameters
+        if p.module in names and p.name.endswith("weight") and len(p.shape) > 1 and p.norm > 0
+    ]
+    return float(10 ** (sum(logs) / len(logs))) if logs else None
+
+
+def _activations(path: GradientPath) -> set[str]:
+    kinds = {_kind(far, near) for far, near in zip(path.points, path.points[1:], strict=False)}
+    return kinds & (RECTIFIERS | SATURATING.keys())
+
+
+def _needed_variance(path: GradientPath) -> float:
+    return 2.0 if _activations(path) & RECTIFIERS else 1.0
+
+
+def _initialisation(path: GradientPath) -> str:
+    if _activations(path) & RECTIFIERS:
+        return 'nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")'
+    if "Tanh" in _activations(path):
+        return 'nn.init.xavier_normal_(layer.weight, gain=nn.init.calculate_gain("tanh"))'
+    return "nn.init.orthogonal_(layer.weight)"
+
+
+def _zero(path: GradientPath, gate: int, profile: GradientProfile) -> Cause:
+    silent, near = path.points[gate], path.points[min(gate + 1, path.links)]
+    kind = _kind(silent, near)
+    if kind == "Softmax" and near.shape and near.shape[-1] == 1:
+        return Cause(
+            f"{near.label} is a softmax over one unit, which is 1 whatever comes in",
+            "nn.Sigmoid(), or two units",
+        )
+    if near.activation == 0 and near.leaf in RECTIFIERS:
+        return Cause(
+            f"all units of {near.label} are dead: its output is zero for the whole batch",
+            "smaller or zero biases, scaled inputs, or nn.LeakyReLU()",
+        )
+    if any(p.module == near.name and p.norm == 0 and len(p.shape) > 1 for p in profile.parameters):
+        return Cause(
+            f"the weights of {near.label} are all zero and stay so",
+            "a random initialisation of that layer",
+        )
+    if 0 < near.norm < 1e-30:
+        return Cause(
+            f"it has become too small for the number format at {near.label} ({number(near.norm)})",
+            "fewer layers, residual connections, or an initialisation that keeps the scale",
+        )
+    return Cause(
+        f"nothing comes back through {near.label}",
+        "look for a detach(), a rounding or a comparison between the two layers",
+    )

@@ -1,0 +1,334 @@
+"""A rule from the hook gets all that a built-in one has: told side by side with its twin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_gradhealth import (
+    Cause,
+    Diagnosis,
+    Evidence,
+    Finding,
+    Option,
+    Patient,
+    Quantity,
+    Remedy,
+    Rule,
+    SettingError,
+    View,
+    built_in_rules,
+    probe,
+)
+from pytest_gradhealth.remedies.trial import treat
+from pytest_gradhealth.reporting.message import render
+from tests.helpers.nets import batch, mlp
+
+BUILT_IN = next(rule for rule in built_in_rules() if rule.code == "GH203")
+LOUDEST = Option("loudest", "MY203 fails when the RMS of the outputs is above this", 1e3)
+
+
+def too_loud(evidence: Evidence) -> Iterator[Finding]:
+    limit, size, second = evidence.limits["loudest"], evidence.first.magnitude, evidence.second
+    if size is None or not size > limit.value:
+        return
+    if second is not None and second.magnitude is not None and second.magnitude <= 100:
+        return
+    yield OWN.finding(
+        "failure",
+        evidence.first.judged_paths[0].last.label,
+        f"the outputs are too large: their RMS is {size:.2g};"
+        f" limit {limit.value:.2g} ({limit.source})",
+        profile=evidence.first,
+        value=size,
+        limit=limit,
+    )
+
+
+OWN = Rule(
+    "MY203",
+    "too-loud",
+    "the model's outputs must not be loud",
+    "RMS of the outputs",
+    too_loud,
+    doc="## What it does\n\nListens.",
+    settings=(LOUDEST,),
+    quantity=Quantity(lambda look: look.magnitude, "output", "{}"),
+    cause=BUILT_IN.cause,
+)
+
+
+def quieter(patient: Patient) -> str:
+    assert isinstance(patient.model, nn.Sequential)
+    head = patient.model[-1]
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        head.weight.mul_(1e-6)
+    return "model[-1].weight.data *= 1e-6"
+
+
+REMEDY = Remedy("quieter head", ("GH203", "MY203"), quieter)
+
+
+def loud() -> nn.Sequential:
+    torch.manual_seed(0)
+    head = nn.Linear(16, 4)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), head)
+    with torch.no_grad():
+        head.weight.mul_(1e6)
+    return model
+
+
+def loss(outputs: Tensor) -> Tensor:
+    return torch.log(outputs.square().mean())
+
+
+def judged(code: str, **settings: Any) -> Diagnosis:
+    inputs = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+    diagnosis = probe(loud(), inputs, loss=loss, rules=[OWN], select=[code], **settings)
+    return replace(diagnosis, treatments=treat(diagnosis, diagnosis.findings, [REMEDY], 60.0))
+
+
+def translated(text: str) -> str:
+    return text.replace("GH203", "MY203").replace("max_output", "loudest")
+
+
+def test_its_message_is_that_of_a_built_in_rule_line_by_line() -> None:
+    built_in, own = judged("GH203"), judged("MY203")
+    view = View(rerun="pytest test_a.py::test_b")
+    theirs, ours = (render(diagnosis, view=view).splitlines() for diagnosis in (built_in, own))
+    assert ours == [translated(line) for line in theirs]
+    assert ours[0].startswith("the outputs are too large: their RMS is 3.1e+05; limit 1e+03")
+    starts = [line.partition(" ")[0] for line in ours]
+    assert {"looked", "cause:", "accept:", "remedy", "quieter", "write"} <= {*starts}
+    assert "accept: loudest=1e+06, if this is meant to be" in ours
+
+
+def test_its_number_is_shown_for_the_second_look_and_for_remedies() -> None:
+    diagnosis = judged("MY203")
+    (treatment,) = diagnosis.treatments
+    assert treatment.outcome == "cured"
+    assert treatment.before.value == diagnosis.profile.magnitude
+    assert treatment.after is not None
+    assert treatment.after.value == pytest.approx(1e-6 * (treatment.before.value or 0), rel=0.1)
+    lines = str(diagnosis).splitlines()
+    assert any(
+        line.startswith("looked at again after 5 steps") and "output" in line for line in lines
+    )
+    (head,) = [line for line in lines if line.startswith("remedy")]
+    assert head.split() == ["remedy", "outcome", "output", "loss", "steps"]
+
+
+def test_without_a_number_the_path_is_what_is_seen_again() -> None:
+    plain = replace(OWN, quantity=None, cause=None)
+    inputs = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+    text = str(probe(loud(), inputs, loss=loss, rules=[plain], select=["MY203"]))
+    assert "looked at again after 5 steps of Adam(lr=0.001): x" in text
+    assert "cause:" not in text
+
+
+def test_its_setting_is_read_from_the_call_and_shown_with_its_source() -> None:
+    assert judged("MY203", loudest=1e6).verdict == "healthy"
+    failed = judged("MY203", loudest="2e3")
+    (finding,) = failed.findings
+    assert (finding.limit, finding.limit_source) == (2e3, "the call")
+    assert failed.limits["loudest"].source == "the call"
+    with pytest.raises(SettingError, match=r"^the call: loudest = -1 is not a positive number$"):
+        judged("MY203", loudest=-1)
+    with pytest.raises(SettingError, match=r"unknown setting 'quietest'; the .*, loudest$"):
+        judged("MY203", quietest=1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ("loudness",),
+            "rule MY203 reads 'loudness', which is no setting; the settings are device",
+        ),
+        (
+            (Option("max_output", "other words", 3.0),),
+            "rule MY203 brings a setting 'max_output', which there is already",
+        ),
+    ],
+)
+def test_settings_that_nobody_could_tell_apart_are_refused(
+    settings: tuple[str | Option, ...], message: str
+) -> None:
+    inputs, targets = batch()
+    with pytest.raises(SettingError, match=f"^{message}"):
+        probe(
+            mlp(),
+            inputs,
+            targets,
+            loss=nn.CrossEntropyLoss(),
+            rules=[replace(OWN, settings=settings)],
+        )
+
+
+def test_two_rules_may_share_a_setting_of_their_own() -> None:
+    twin = replace(OWN, code="MY204")
+    inputs = torch.randn(16, 8)
+    loudest: Any = {"loudest": 1e9}
+    found = probe(loud(), inputs, loss=loss, rules=[OWN, twin], select=["MY"], **loudest)
+    assert found.verdict == "healthy"
+
+
+def test_it_may_name_a_setting_that_there_is() -> None:
+    assert replace(OWN, settings=("max_output",)).options == BUILT_IN.options
+
+
+def test_its_page_has_what_a_built_in_page_has() -> None:
+    assert OWN.page == (
+        "# MY203 too-loud\n\n"
+        "The model's outputs must not be loud.\n\n"
+        "It reads: RMS of the outputs.\n\n"
+        "## What it does\n\nListens.\n\n"
+        "## Settings\n\n"
+        "- `loudest`: MY203 fails when the RMS of the outputs is above this (default: 1e3)\n\n"
+        '## Leaving it out\n\n`ignore=["MY203"]` in a call or a marker, or'
+        " `--gradhealth-ignore=MY203`.\n"
+    )
+
+
+def test_its_cause_may_be_told_from_what_was_measured() -> None:
+    def cause(finding: Finding, look: Any) -> Cause:
+        return Cause(f"{finding.layer} of {len(look.parameters)} parameters shouts", "a gag")
+
+    own = replace(OWN, cause=cause)
+    inputs = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+    lines = str(probe(loud(), inputs, loss=loss, rules=[own], select=["MY203"])).splitlines()
+    assert "cause:  2 of 4 parameters shouts" in lines
+    assert "try:    a gag" in lines
+
+
+def test_its_own_table_takes_the_place_of_the_path() -> None:
+    def exhibit(diagnosis: Diagnosis, findings: Any, view: View) -> str:
+        return f"{len(findings)} of {diagnosis.model}, {view.width} wide"
+
+    own = replace(OWN, exhibit=exhibit)
+    inputs = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+    blocks = str(probe(loud(), inputs, loss=loss, rules=[own], select=["MY203"])).split("\n\n")
+    assert blocks[1:3] == [
+        "Sequential on cpu, trained with Adam(lr=0.001), seed 0",
+        "1 of Sequential, 76 wide",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "value", "text"),
+    [
+        ({}, 1234.0, "loudest=1e+04, if this is meant to be"),
+        (
+            {},
+            float("inf"),
+            "no loudest lets this pass; --gradhealth-ignore=MY203 leaves the rule out",
+        ),
+        ({"settings": ()}, 1234.0, "--gradhealth-ignore=MY203 leaves the rule out"),
+        ({"unacceptable": 1e3}, 1234.0, ""),
+        (
+            {"settings": (LOUDEST._replace(share=True),)},
+            0.123,
+            "loudest=0.13, if this is meant to be",
+        ),
+        (
+            {"quantity": Quantity(lambda _: None, better="larger")},
+            1.5e-7,
+            "loudest=1e-07, if this is meant to be",
+        ),
+    ],
+)
+def test_what_would_let_it_pass(changes: dict[str, Any], value: float, text: str) -> None:
+    finding = Finding("MY203", "too-loud", "failure", "2", "", value, 1.0)
+    assert replace(OWN, **changes).acceptance(finding) == text
+
+
+MODULE = """
+import torch
+from torch import nn
+from pytest_gradhealth import Option, Quantity, Remedy, Rule
+
+def check(evidence):
+    limit, size = evidence.limits["loudest"], evidence.first.magnitude
+    if size > limit.value:
+        text = f"their RMS is {size:.2g}; limit {limit.value:g} ({limit.source})"
+        yield RULE.finding(
+            "failure", "(output)", text, profile=evidence.first, value=size, limit=limit
+        )
+
+RULE = Rule(
+    "MY203", "too-loud", "not too loud", "RMS", check,
+    settings=(Option("loudest", "the most", 1e3),),
+    quantity=Quantity(lambda look: look.magnitude, "loudness", "{}"),
+)
+
+def pytest_gradhealth_rules(config):
+    return [RULE]
+
+def change(patient):
+    patient.model[-1].weight.data *= 1e-6
+    return "hush"
+
+def pytest_gradhealth_remedies(config):
+    return [Remedy("hush", ("MY203",), change)]
+"""
+TESTS = """
+import pytest
+import torch
+from torch import nn
+
+def model():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    model[2].weight.data *= 1e6
+    return model
+
+X = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+def loss(y): return y.square().mean().log()
+
+def test_loud(gradhealth):
+    gradhealth.assert_healthy(model(), X, loss=loss)
+
+@pytest.mark.gradhealth(loudest=1e9)
+def test_marked(gradhealth):
+    gradhealth.assert_healthy(model(), X, loss=loss)
+
+def test_called(gradhealth):
+    gradhealth.assert_healthy(model(), X, loss=loss, loudest=1e9)
+
+@pytest.mark.gradhealth(loudset=1e9)
+def test_misspelt(gradhealth):
+    pass
+"""
+
+
+@pytest.fixture
+def in_project(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
+    pytester.makeconftest(MODULE)
+    pytester.makepyfile(test_own=TESTS)
+    return partial(pytester.runpytest, "-p", "no:cacheprovider", "--gradhealth-select=MY")
+
+
+def test_in_a_project_its_setting_is_a_setting(
+    in_project: Callable[..., pytest.RunResult],
+) -> None:
+    result = in_project("--gradhealth-report")
+    result.assert_outcomes(passed=2, failed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*@pytest.mark.gradhealth on test_misspelt: unknown setting 'loudset'; the settings are"
+            " device*ignore, loudest",
+            "E *their RMS is 2.4e+05; limit 1000 (default) [[]MY203[]]",
+            "E *looked at again after * of Adam(lr=0.001): loudness *",
+            "E *remedy  *outcome *loudness *",
+            "E *hush  *cured *",
+            "*gradient health*",
+            "remedy  *outcome *loudness *",
+        ]
+    )
