@@ -16,8 +16,10 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from pytest_gradhealth.results.names import OUTPUT
+from pytest_gradhealth.results.profile import ActivationRecord
 from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.graph import op_name
+from pytest_gradhealth.tensors.readout import Readout
 from pytest_gradhealth.tensors.unwrap import whole
 
 #: An element is flat where the slope is below this share of the largest slope.
@@ -59,6 +61,18 @@ class SeenActivation:
     after: str = ""
     dead: Tensor | None = None
     flat: Tensor | None = None
+
+    def record(self, numbers: Readout) -> ActivationRecord:
+        """The record of an activation."""
+        return ActivationRecord(
+            name=self.place.name,
+            type=self.place.type,
+            function=self.function,
+            units=self.units,
+            dead=numbers.get(self.dead),
+            flat=numbers.get(self.flat),
+            after=self.after,
+        )
 
 
 @torch.no_grad()

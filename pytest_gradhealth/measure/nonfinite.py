@@ -15,15 +15,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from pytest_gradhealth.distributed.team import anywhere
-from pytest_gradhealth.isolation.gradients import gradients_set_aside
-from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.measure.recorder import recorded_modules
 from pytest_gradhealth.results.profile import NonFinite
-from pytest_gradhealth.subject.forward import call_model, fresh
-from pytest_gradhealth.subject.loss import scalar_loss
-from pytest_gradhealth.subject.passes import run_backward
+from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
-from pytest_gradhealth.tensors.graph import op_name, sequence_number, walk
+from pytest_gradhealth.tensors.graph import op_name, sequence_number
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.tensors.norms import l2_norm
 from pytest_gradhealth.tensors.trees import tensors
@@ -32,20 +28,17 @@ from pytest_gradhealth.tensors.unwrap import outside_transforms, packed, unwrapp
 
 def first_non_finite(subject: Subject, *, seed: int) -> NonFinite | None:
     """Return where the first non-finite value comes up under `seed`, None if none does."""
-    seed_everything(seed, subject.device)
-    began = sequence_number()
+    run = Pass(subject, seed)
     trace = _Trace(subject.model)
     with trace.attached():
-        inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
-        outputs = call_model(subject.model, inputs)
-        loss = scalar_loss(outputs, targets, subject.loss)
+        loss = run.run()
     value = _kind(loss)
     found = trace.culprit
     if found is None and value:
         found = trace.suspect or NonFinite("loss", "(loss)", "", value)
     if anywhere(subject.model, found is not None):
         return found
-    return _first_in_backward(subject, loss, trace, began)
+    return _first_in_backward(run, loss, trace)
 
 
 @dataclass
@@ -117,10 +110,8 @@ class _Trace:
             self.culprit = self.suspect or found
 
 
-def _first_in_backward(
-    subject: Subject, loss: Tensor, trace: _Trace, began: int
-) -> NonFinite | None:
-    graph = walk(loss)
+def _first_in_backward(run: Pass, loss: Tensor, trace: _Trace) -> NonFinite | None:
+    graph = run.graph(loss)
     found: list[NonFinite] = []
 
     def watch(node: Node) -> Any:
@@ -135,11 +126,9 @@ def _first_in_backward(
         return hook
 
     handles = [node.register_hook(watch(node)) for node in graph.nodes]
-    leaves: dict[int, Tensor] = {id(t): t for m in subject.modules for t in m.parameters()}
-    leaves |= {id(t): t for t in graph.leaves}
     try:
-        with gradients_set_aside(leaves.values()):
-            run_backward(loss, keep=graph.reaches_behind(began))
+        with run.own_gradients():
+            run.backward(loss)
     finally:
         for handle in handles:
             handle.remove()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from pytest_gradhealth.tensors.graph import op_name
 from pytest_gradhealth.tensors.norms import rms, spread
+from pytest_gradhealth.tensors.readout import Readout
 from pytest_gradhealth.tensors.trees import tensors
 
 #: Operations between a layer and an output that only change its shape.
@@ -42,16 +42,16 @@ class Seen:
 
     @property
     def scalars(self) -> tuple[Tensor, ...]:
-        """The numbers, in the order in which `read` takes them."""
+        """All the numbers."""
         return (*self.apart, *self.given, *self.sizes, *self.wanted)
 
-    def read(self, numbers: Iterator[float]) -> tuple[float | None, float | None]:
+    def read(self, numbers: Readout) -> tuple[float | None, float | None]:
         """Spread and magnitude of the outputs, as a profile has them."""
-        apart = [n for n in [next(numbers) for _ in self.apart] if not math.isnan(n)]
-        known = [next(numbers) for _ in self.given]
+        apart = [n for n in [numbers[t] for t in self.apart] if not math.isnan(n)]
+        known = [numbers[t] for t in self.given]
         given = max((n for n in known if not math.isnan(n)), default=0.0 if known else 1.0)
-        sizes = [next(numbers) for _ in self.sizes]
-        wanted = max([1.0, *(next(numbers) for _ in self.wanted)])
+        sizes = [numbers[t] for t in self.sizes]
+        wanted = max([1.0, *(numbers[t] for t in self.wanted)])
         return (
             max(apart) / min(given, 1.0) if apart and given else None,
             min(sizes) / wanted if sizes else None,

@@ -5,7 +5,6 @@ A gradient that has been measured is let go of at once, so that a backward never
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.graph import Graph, op_name
 from pytest_gradhealth.tensors.modules import named_parameters
 from pytest_gradhealth.tensors.norms import cosine, has_equal_rows, l2_norm, to_numbers
+from pytest_gradhealth.tensors.readout import Readout
 from pytest_gradhealth.tensors.unwrap import whole
 
 
@@ -44,21 +44,14 @@ class Measured:
 
     @property
     def scalars(self) -> tuple[Tensor | None, ...]:
-        """The numbers, in the order in which `record` takes them."""
+        """All the numbers, None for what was not measured."""
         return self.norm, self.gradient, self.alignment, self.penalty, *self.thirds
 
-    def record(
-        self,
-        unscale: float,
-        norm: float | None,
-        gradient: float | None,
-        alignment: float | None,
-        penalty: float | None,
-        *thirds: float | None,
-    ) -> ParameterRecord:
+    def record(self, numbers: Readout, unscale: float) -> ParameterRecord:
         """The record of a parameter, with `unscale` times what its gradient measures."""
+        gradient = numbers.get(self.gradient)
         gradient = None if gradient is None else gradient * unscale
-        parts = [unscale * (third or 0.0) for third in thirds]
+        parts = [unscale * numbers[third] for third in self.thirds]
         state: ParameterState = "gradient"
         if not self.parameter.requires_grad:
             state = "frozen"
@@ -70,10 +63,10 @@ class Measured:
             name=self.name,
             shape=tuple(self.parameter.shape),
             state=state,
-            norm=math.nan if norm is None else norm,
+            norm=numbers[self.norm],
             gradient=gradient,
-            alignment=alignment,
-            penalty=penalty,
+            alignment=numbers.get(self.alignment),
+            penalty=numbers.get(self.penalty),
             other_names=self.others,
             same=self.same,
             thirds=(parts[0], parts[1], parts[2]) if parts else None,

@@ -1,4 +1,7 @@
-"""Which module outputs depend on the batch, found by a forward on another batch."""
+"""What depends on what, found by changing something and looking at what comes of it.
+
+Another batch shows which module outputs carry data, other outputs which layers the loss ignores.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,14 @@ from torch import Tensor, nn
 
 from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.measure.recorder import Key, Recorder
-from pytest_gradhealth.subject.forward import call_model, fresh
+from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.trees import map_tensors
 from pytest_gradhealth.tensors.unwrap import packed
+
+#: Layers that are asked one by one, where some of them matter.
+MOST = 16
 
 
 def data_carriers(subject: Subject, *, seed: int) -> Collection[Key] | None:
@@ -48,12 +53,11 @@ def _other(tensor: Tensor) -> Tensor:
 
 
 def _fingerprints(subject: Subject, seed: int, functional: bool = False) -> dict[Key, float]:
-    seed_everything(seed, subject.device)
+    run = Pass(subject, seed)
     recorder = Recorder(subject.model, functional, _weighted_sum)
     with recorder.attached():
-        inputs = fresh(subject.inputs, subject.device)
-        recorder.mark_inputs(inputs)
-        call_model(subject.model, inputs)
+        recorder.mark_inputs(run.inputs)
+        run.forward()
         if recorder.missed:
             return _fingerprints(subject, seed, functional=True)
     marks = [mark for mark in recorder.marks if mark.activation is not None]
@@ -71,10 +75,6 @@ def _weighted_sum(tensor: Tensor) -> Tensor:
 
 def _same(a: float, b: float) -> bool:
     return a == b or abs(a - b) <= 1e-6 * max(abs(a), abs(b))
-
-
-#: Layers that are asked one by one, where some of them matter.
-MOST = 16
 
 
 def without_influence(subject: Subject, names: Sequence[str], *, seed: int) -> Collection[str]:
@@ -96,11 +96,10 @@ def without_influence(subject: Subject, names: Sequence[str], *, seed: int) -> C
 
 
 def _loss(subject: Subject, shifted: Collection[str], seed: int) -> Tensor:
-    seed_everything(seed, subject.device)
     modules = dict(subject.model.named_modules())
     handles = [modules[name].register_forward_hook(_shift) for name in shifted]
     try:
-        return subject.run().detach()
+        return Pass(subject, seed).run().detach()
     finally:
         for handle in handles:
             handle.remove()

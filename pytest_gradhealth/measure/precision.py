@@ -9,15 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.isolation.gradients import gradients_set_aside
-from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.measure.recorder import Recorder
 from pytest_gradhealth.results.magnitudes import FORMATS, LossScale, MagnitudeRecord
-from pytest_gradhealth.subject.forward import call_model, fresh
-from pytest_gradhealth.subject.loss import scalar_loss
-from pytest_gradhealth.subject.passes import run_backward
+from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
-from pytest_gradhealth.tensors.graph import sequence_number, walk
 
 #: Exponents of two that are counted, from here on: all of float32.
 _LOWEST = -160
@@ -52,22 +47,16 @@ def magnitudes(subject: Subject, *, seed: int) -> tuple[MagnitudeRecord, ...]:
     inside `isolated`. Raises ProbeError for a model that is not in float32 or better.
     """
     _check_wide(subject.model)
-    seed_everything(seed, subject.device)
-    began = sequence_number()
+    run = Pass(subject, seed)
     recorder = Recorder(subject.model, reading=_by_exponent)
     with recorder.attached():
-        inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
-        outputs = call_model(subject.model, inputs)
+        run.forward()
         recorder.active = False
-        loss = scalar_loss(outputs, targets, subject.loss)
-        leaves: dict[int, Tensor] = {id(t): t for m in subject.modules for t in m.parameters()}
-        graph = walk(loss)
-        leaves |= {id(t): t for t in graph.leaves}
-        keep = graph.reaches_behind(began)
-        del graph
+        loss = run.loss()
+        run.graph(loss)
         recorder.forget_graph()
-        with gradients_set_aside(leaves.values()):
-            run_backward(loss, keep=keep)
+        with run.own_gradients():
+            run.backward(loss)
             gradients = {name: p.grad for name, p in subject.model.named_parameters()}
             weights = {
                 name: _by_exponent(gradient)

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.isolation.random_state import seed_everything
-from pytest_gradhealth.measure.look import Look, look
+from pytest_gradhealth.measure.look import look
+from pytest_gradhealth.measure.reading import Look
 from pytest_gradhealth.measure.recorder import recorded_modules
 from pytest_gradhealth.results.profile import GradientProfile, TimeRecord
-from pytest_gradhealth.subject.forward import call_model, fresh
 from pytest_gradhealth.subject.loss import COTANGENT_SEED
+from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.tensors.trees import tensors
@@ -46,11 +46,10 @@ def time_records(
     subject: Subject, profile: GradientProfile, dependency: int, seed: int
 ) -> tuple[TimeRecord, ...]:
     """Measure the layers by which sequences enter, one record for each and for each direction."""
-    seed_everything(seed, subject.device)
+    run = Pass(subject, seed)
     tape = _Tape(dependency, _calls(profile))
     with tape.attached(subject.model):
-        inputs, _ = fresh((subject.inputs, subject.targets), subject.device)
-        call_model(subject.model, inputs)
+        run.forward()
         # A checkpoint runs its part again for each gradient, and needs the same hooks there.
         tape.recording = False
         runs = tape.runs()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import nn
 
 from pytest_gradhealth.isolation.isolate import isolated
-from pytest_gradhealth.measure.look import Look
+from pytest_gradhealth.measure.reading import Look
 from pytest_gradhealth.measure.recurrence import look_through_time
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_sharded, named_parameters

@@ -2,16 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 from torch import Tensor
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.isolation.gradients import gradients_set_aside
+from pytest_gradhealth.isolation.random_state import seed_everything
+from pytest_gradhealth.subject.forward import call_model, fresh
+from pytest_gradhealth.subject.loss import scalar_loss
+from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.tensors.graph import Graph, sequence_number, walk
+from pytest_gradhealth.tensors.modules import is_sharded
+
+
+class Pass:
+    """A run of a subject on copies of its batch, with random numbers drawn from `seed`.
+
+    Without a seed they go on from where they are. To be called inside `isolated`.
+    """
+
+    def __init__(self, subject: Subject, seed: int | None = None) -> None:
+        if seed is not None:
+            seed_everything(seed, subject.device)
+        self.subject = subject
+        self.inputs, self.targets = fresh((subject.inputs, subject.targets), subject.device)
+        self.outputs: Any = None
+        self._began = sequence_number()
+        # Under fully_shard, a forward leaves other parameters in place.
+        self._leaves = self._parameters()
+        self._keep = False
+
+    def forward(self) -> Any:
+        """Call the model; raises ProbeError if it fails."""
+        self.outputs = call_model(self.subject.model, self.inputs)
+        return self.outputs
+
+    def loss(self) -> Tensor:
+        """The scalar loss of the outputs; raises ProbeError if it cannot be differentiated."""
+        return scalar_loss(self.outputs, self.targets, self.subject.loss)
+
+    def run(self) -> Tensor:
+        """Forward to the scalar loss."""
+        self.forward()
+        return self.loss()
+
+    def graph(self, loss: Tensor) -> Graph:
+        """The graph behind the loss, whose leaves count as leaves of this run from then on."""
+        graph = walk(loss)
+        self._keep = graph.reaches_behind(self._began)
+        if is_sharded(self.subject.model):
+            self._leaves |= self._parameters()
+        self._leaves |= {id(t): t for t in graph.leaves}
+        return graph
+
+    def forget_batch(self) -> None:
+        """Let go of batch and outputs, as far as the graph does without them."""
+        self.inputs = self.targets = self.outputs = None
+
+    @contextmanager
+    def own_gradients(self) -> Iterator[None]:
+        """Give all leaves empty gradients, and the caller's back on exit."""
+        with gradients_set_aside(self._leaves.values()):
+            yield
+
+    def backward(self, loss: Tensor) -> None:
+        """Back-propagate; raises ProbeError with the cause chained.
+
+        A graph that is partly the caller's (a state kept of an earlier forward) is kept.
+        """
+        run_backward(loss, keep=self._keep)
+
+    def _parameters(self) -> dict[int, Tensor]:
+        return {id(t): t for module in self.subject.modules for t in module.parameters()}
 
 
 def run_backward(loss: Tensor, *, keep: bool = False) -> None:
-    """Back-propagate; raises ProbeError with the cause chained.
-
-    A graph that is partly the caller's (a state kept of an earlier forward) is to be kept.
-    """
+    """Back-propagate, keeping the graph if it says so; raises ProbeError with the cause chained."""
     try:
         loss.backward(retain_graph=keep)  # type: ignore[no-untyped-call]
     except Exception as error:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pytest_gradhealth.results.magnitudes import LossScale
-from pytest_gradhealth.subject.forward import call_model, fresh
-from pytest_gradhealth.subject.loss import Loss, scalar_loss
+from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Step
 
 
@@ -40,9 +39,3 @@ class Subject:
     def modules(self) -> tuple[nn.Module, ...]:
         """The modules whose state a run may touch: the model, and a loss that is one."""
         return (self.model, self.loss) if isinstance(self.loss, nn.Module) else (self.model,)
-
-    def run(self) -> Tensor:
-        """Forward to the scalar loss, on copies of the batch."""
-        inputs, targets = fresh((self.inputs, self.targets), self.device)
-        loss = scalar_loss(call_model(self.model, inputs), targets, self.loss)
-        return loss if self.scale == 1.0 else loss * self.scale

@@ -12,9 +12,8 @@ from torch.optim import Optimizer
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation.gradients import gradients_set_aside
 from pytest_gradhealth.isolation.random_state import seed_everything
-from pytest_gradhealth.subject.passes import run_backward
+from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
-from pytest_gradhealth.tensors.graph import sequence_number, walk
 from pytest_gradhealth.tensors.modules import is_sharded
 from pytest_gradhealth.training.gradients import clip_gradients, penalty_of
 
@@ -79,13 +78,15 @@ def _backward(subject: Subject, optimizer: Optimizer, losses: list[Tensor]) -> T
     """Fill the gradients; leaves outside the copy, which a loss may read, get none."""
     with torch.enable_grad():
         optimizer.zero_grad()
-        began = sequence_number()
-        loss = subject.run()
+        run = Pass(subject)
+        loss = run.run()
+        if subject.scale != 1.0:
+            loss = loss * subject.scale
         losses.append(loss.detach().reshape(()))
         if subject.step.regularizer is not None:
             loss = loss + penalty_of(subject.model, subject.step.regularizer)
         own = {id(p) for module in subject.modules for p in module.parameters()}
-        graph = walk(loss)
+        graph = run.graph(loss)
         foreign = [leaf for leaf in graph.leaves if id(leaf) not in own]
         # fully_shard computes with parameters of its own making.
         if len(foreign) == len(graph.leaves) and not is_sharded(subject.model):
@@ -96,7 +97,7 @@ def _backward(subject: Subject, optimizer: Optimizer, losses: list[Tensor]) -> T
                 " verdict; pass confirm_steps=0 to judge the first look alone"
             )
         with gradients_set_aside(foreign):
-            run_backward(loss * subject.loss_scale.value, keep=graph.reaches_behind(began))
+            run.backward(loss * subject.loss_scale.value)
         if subject.loss_scale.value != 1.0:
             _unscale(subject)
     return loss

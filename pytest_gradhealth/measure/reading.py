@@ -1,0 +1,151 @@
+"""From what a forward and a backward have left on the device to the records of a look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from pytest_gradhealth.distributed.shards import whole_norms
+from pytest_gradhealth.measure.activations import SeenActivation
+from pytest_gradhealth.measure.outputs import Seen
+from pytest_gradhealth.measure.parameters import Measured
+from pytest_gradhealth.measure.paths import gradient_paths
+from pytest_gradhealth.measure.recorder import Key, Mark, Recorder
+from pytest_gradhealth.results.path import PathPoint
+from pytest_gradhealth.results.profile import GradientProfile, NonFinite, OutputRecord
+from pytest_gradhealth.tensors.dominators import DominatorTree
+from pytest_gradhealth.tensors.readout import Readout
+
+
+@dataclass(frozen=True)
+class Look:
+    """A profile, and what it takes to read its paths again from other first layers."""
+
+    profile: GradientProfile
+    tree: DominatorTree
+    points: dict[int, PathPoint]
+    keys: dict[int, Key]
+
+    def restricted_to(self, carriers: Collection[Key]) -> Look:
+        """The same look, judging only paths that start at one of these outputs."""
+        marks = [mark for mark, key in self.keys.items() if key in carriers]
+        paths = gradient_paths(self.tree, self.points, marks)
+        return replace(self, profile=replace(self.profile, paths=paths))
+
+    def marked(self, bad: NonFinite) -> Look:
+        """The same look, with where its first NaN or infinity came up."""
+        return replace(self, profile=replace(self.profile, non_finite=bad))
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one forward and one backward have measured, all of it still on the device.
+
+    `marks` are those that paths are made of, by the numbers that they have in `tree`.
+    """
+
+    loss: Tensor
+    recorder: Recorder
+    marks: dict[int, Mark]
+    tree: DominatorTree
+    parameters: Sequence[Measured]
+    activations: Sequence[SeenActivation]
+    outputs: Seen
+    unregistered: tuple[tuple[int, ...], ...]
+
+    def read(self, unscale: float, *, seed: int, steps: int) -> Look:
+        """Bring all numbers to the host at once and write the records.
+
+        Gradients count `unscale` times; `seed` and `steps` are only written down.
+        """
+        loss = self.loss.detach().reshape(())
+        numbers = Readout([loss, *self._scalars()])
+        outputs = self._output_records(numbers, unscale)
+        spread, magnitude = self.outputs.read(numbers)
+        points = {
+            i: _point(mark, outputs[id(mark)])
+            for i, mark in self.marks.items()
+            if i in self.tree.marks and mark.gradient is not None
+        }
+        opaque, uncalled = self.recorder.opaque, self.recorder.uncalled()
+        silent = [OutputRecord(m.name, m.type, "no-tensor", call=m.call) for m in opaque]
+        silent += [OutputRecord(name, kind, "not-called") for name, kind in uncalled]
+        profile = GradientProfile(
+            seed=seed,
+            steps=steps,
+            loss=numbers[loss],
+            paths=gradient_paths(self.tree, points),
+            outputs=(*outputs.values(), *silent),
+            parameters=tuple(p.record(numbers, unscale) for p in self.parameters),
+            activations=tuple(a.record(numbers) for a in reversed(self.activations)),
+            spread=spread,
+            magnitude=magnitude,
+            keyed=self.recorder.keyed(),
+            unregistered=self.unregistered,
+        )
+        return Look(profile, self.tree, points, {i: mark.key for i, mark in self.marks.items()})
+
+    def _scalars(self) -> Iterator[Tensor | None]:
+        for mark in self.recorder.marks:
+            yield from (mark.activation, mark.gradient, mark.tokens)
+        for parameter in self.parameters:
+            yield from parameter.scalars
+        for activation in self.activations:
+            yield from (activation.dead, activation.flat)
+        yield from self.outputs.scalars
+
+    def _output_records(self, numbers: Readout, unscale: float) -> dict[int, OutputRecord]:
+        """The records of all marks by their ids; parts of a cut output make a whole."""
+        marks = self.recorder.marks
+        norms = [(numbers.get(m.activation), numbers.get(m.gradient)) for m in marks]
+        wholes = whole_norms(
+            self.recorder.model,
+            {i: (a or 0.0, g or 0.0) for i, (a, g) in enumerate(norms) if marks[i].owners},
+            {i: mark.owners for i, mark in enumerate(marks)},
+        )
+        found: dict[int, OutputRecord] = {}
+        for i, mark in enumerate(marks):
+            activation, gradient = norms[i]
+            if i in wholes:
+                activation, whole = wholes[i]
+                gradient = None if gradient is None else whole
+            gradient = None if gradient is None else gradient * unscale
+            found[id(mark)] = _output_record(mark, activation, gradient, numbers.get(mark.tokens))
+        return found
+
+
+def _output_record(
+    mark: Mark, activation: float | None, gradient: float | None, tokens: float | None
+) -> OutputRecord:
+    needed = mark.activation is not None
+    return OutputRecord(
+        name=mark.name,
+        type=mark.type,
+        state="measured" if gradient is not None else "unreached" if needed else "no-grad",
+        shape=mark.shape,
+        numel=mark.numel,
+        norm=gradient,
+        activation=activation,
+        call=mark.call,
+        output=mark.output,
+        leaf=mark.leaf,
+        tokens=tokens,
+    )
+
+
+def _point(mark: Mark, record: OutputRecord) -> PathPoint:
+    return PathPoint(
+        name=mark.name,
+        type=mark.type,
+        shape=mark.shape,
+        norm=math.nan if record.norm is None else record.norm,
+        numel=mark.numel,
+        call=mark.call,
+        output=mark.output,
+        activation=math.nan if record.activation is None else record.activation,
+        leaf=mark.leaf,
+        width=mark.width,
+    )
