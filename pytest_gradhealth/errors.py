@@ -107,12 +107,7 @@ class CannotApplyError(Exception):
     """A remedy cannot be applied to a model; the message says why."""
 
 
-for _error in (
-    ProbeError,
-    SettingError,
-    CannotApplyError,
-    GradientHealthError,
-    *GradientHealthError.__subclasses__(),
-    UnusedParameterError,
-):
-    _error.__module__ = "pytest_gradhealth"  # the name to import them by, and a shorter message
+__all__ = [name for name, value in globals().items() if name.endswith("Error")]
+
+for _name in __all__:
+    globals()[_name].__module__ = "pytest_gradhealth"  # to import it by, and a shorter message

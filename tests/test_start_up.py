@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 import pytest_gradhealth
+from pytest_gradhealth import errors
 
 PACKAGE = Path(pytest_gradhealth.__file__).parent
 MODULES = {
@@ -119,7 +120,7 @@ def test_a_run_without_checks_stays_light(tmp_path: Path, options: list[str]) ->
     assert not run.modules & HEAVY
     assert run.events == []
     ours = {name for name in run.modules if name.startswith("pytest_gradhealth")}
-    assert len(ours) <= 14, sorted(ours)
+    assert len(ours) <= 15, sorted(ours)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_what_is_heavy_is_imported_in_functions_if_at_all(name: str) -> None:
 def test_every_public_name_resolves_to_its_home() -> None:
     for name in pytest_gradhealth.__all__:
         value = getattr(pytest_gradhealth, name)
-        home = sys.modules[f"pytest_gradhealth.{pytest_gradhealth._HOME_OF[name]}"]
+        home = sys.modules[f"pytest_gradhealth.{pytest_gradhealth._HOME_OF.get(name, 'errors')}"]
         assert value is getattr(home, name)
         assert value.__doc__
 
@@ -251,7 +252,7 @@ def test_dir_lists_the_public_names() -> None:
     assert len(set(pytest_gradhealth.__all__)) == len(pytest_gradhealth.__all__)
 
 
-@pytest.mark.parametrize("name", ["assert_no_vanish", "torch", "__path_"])
+@pytest.mark.parametrize("name", ["assert_no_vanish", "torch", "__path_", "NoSuchError"])
 def test_an_unknown_name_is_an_attribute_error(name: str) -> None:
     message = f"module 'pytest_gradhealth' has no attribute '{name}'"
     with pytest.raises(AttributeError, match=message):
@@ -263,14 +264,16 @@ def test_the_names_for_the_type_checker_are_those_that_are_loaded() -> None:
     tree = ast.parse(MODULES["pytest_gradhealth"].read_text())
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
     twin = {
-        (node.module or "").removeprefix("pytest_gradhealth."): tuple(a.name for a in node.names)
+        alias.asname: f"{node.module}.{alias.name}"
         for node in block.body
         if isinstance(node, ast.ImportFrom)
+        for alias in node.names
     }
-    assert twin == pytest_gradhealth._HOMES
-    assert sorted(name for names in twin.values() for name in names) == sorted(
-        pytest_gradhealth.__all__
-    )
+    homes = pytest_gradhealth._HOME_OF
+    assert twin.pop(None) == "pytest_gradhealth.errors.*"
+    assert twin == {name: f"pytest_gradhealth.{home}.{name}" for name, home in homes.items()}
+    assert sorted([*homes, *errors.__all__]) == pytest_gradhealth.__all__
+    assert {"ProbeError", "CannotApplyError", "UnusedParameterError"} < {*errors.__all__}
 
 
 def test_names_are_loaded_when_they_are_used_and_not_before() -> None:

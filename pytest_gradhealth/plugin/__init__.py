@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -33,32 +33,8 @@ MARKER = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options; every default is None, so that the ini file is heard."""
-    group = parser.getgroup("gradhealth", "gradient health of PyTorch models")
-    group.addoption(
-        "--gradhealth-report",
-        action="store_true",
-        default=None,
-        dest="gradhealth_report",
-        help="show the gradient profile of every model that was probed",
-    )
-    group.addoption(
-        "--no-gradhealth",
-        action="store_true",
-        default=None,
-        dest="gradhealth_off",
-        help="skip every test that checks gradients, at its first check",
-    )
-    parser.addini("gradhealth_report", "show the gradient profiles (default: false)", "bool")
-    add_options(parser, group)
-    numbers = _knows_numbers()
-    for option in OPTIONS:
-        taken: dict[str, Any] = {"metavar": option.name.upper()}
-        if option.is_switch:
-            taken = {"action": "store_true"}
-        group.addoption(option.flag, default=None, dest=option.key, help=option.described, **taken)
-        kind: Any = option.ini if numbers or option.ini in ("args", "bool") else "string"
-        parser.addini(option.key, option.described, kind, default=None)
+    """Add the settings of checks, and the options of a whole run."""
+    add_options(parser)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -80,11 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         from pytest_gradhealth.plugin.baseline_session import Keeper
 
-        config.pluginmanager.register(Keeper(config), "gradhealth-keeper")
+        keeper = Keeper(config)
+        config.pluginmanager.register(keeper, "gradhealth-keeper")
         if wants_probes(config):
             from pytest_gradhealth.plugin.reports import Collector
 
-            config.pluginmanager.register(Collector(config), "gradhealth-collector")
+            config.pluginmanager.register(Collector(config, keeper), "gradhealth-collector")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -209,9 +186,3 @@ def gradhealth() -> GradHealth:
     from pytest_gradhealth.plugin.fixture import GradHealth
 
     return GradHealth()
-
-
-def _knows_numbers() -> bool:
-    """Whether this pytest reads numbers from native TOML (8.4 and later)."""
-    major, minor = (int(part) for part in pytest.__version__.split(".")[:2])
-    return (major, minor) >= (8, 4)

@@ -15,6 +15,7 @@ import pytest
 
 from pytest_gradhealth.distributed.rank import rank
 from pytest_gradhealth.plugin.options import from_command_line, run_options
+from pytest_gradhealth.plugin.outcomes import Outcomes
 from pytest_gradhealth.plugin.transport import CARRIED, LEFT_OUT, UNCHECKED
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Keeper:
         self.config = config
         self.notes: list[str] = []
         self._checks: dict[str, list[Check]] = defaultdict(list)
-        self._outcomes: dict[str, str] = {}
+        self.outcomes = Outcomes()
         self._collected: set[str] = set()
         self._modules: dict[str, str] = {}
         self._unchecked: set[str] = set()
@@ -71,9 +72,10 @@ class Keeper:
         if report.failed:
             self._incomplete = "a module could not be collected"
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Read the checks off a test's last report, and how it ended off all of them."""
-        self._note_outcome(report)
+        self.outcomes.note(report)
         if getattr(report, UNCHECKED, False):
             self._unchecked.add(report.nodeid)
         carried: Sequence[Mapping[str, Any]] = getattr(report, CARRIED, ())
@@ -148,12 +150,9 @@ class Keeper:
         by_status: dict[str, list[str]] = defaultdict(list)
         for test, checks in sorted(self._checks.items()):
             for check in checks:
-                if self._outcomes.get(test) not in (
-                    "xpassed",
-                    "xfailed",
-                ):  # no update writes theirs
+                if self.outcomes.of(test) not in ("xpassed", "xfailed"):  # no update writes theirs
                     by_status[check.status].append(check.key)
-                if check.status in _TOLD and self._outcomes.get(test) == "passed":
+                if check.status in _TOLD and self.outcomes.passed(test):
                     for change in check.comparison.changes:
                         self.notes.append(f"{_word(change)}: {check.key}: {change.message}")
         if by_status["missing"]:
@@ -172,7 +171,7 @@ class Keeper:
 
         fresh: dict[str, dict[str, Any]] = defaultdict(dict)
         for test, checks in self._checks.items():
-            if self._outcomes.get(test) == "passed":
+            if self.outcomes.passed(test):
                 for check in checks:
                     if check.status == "written":
                         fresh[check.file][check.key] = check
@@ -233,7 +232,7 @@ class Keeper:
     def _is_gone(self, module: str, key: str) -> bool:
         """Whether no test has this key any more: none of its name, or one that no longer checks."""
         return all(
-            self._outcomes.get(test) == "passed" and test not in self._unchecked
+            self.outcomes.passed(test) and test not in self._unchecked
             for test in self._collected
             if test.partition("::")[0] == module and _is_of(key, test, self._grouped)
         )
@@ -245,25 +244,6 @@ class Keeper:
 
     def _command(self, option: str) -> str:
         return f"pytest {option}{from_command_line(self.config)}"
-
-    def _note_outcome(self, report: pytest.TestReport) -> None:
-        """Passed is what has passed to its end; of a test that is run again, the last run counts.
-
-        A subtest only counts where it fails.
-        """
-        test, before = report.nodeid, self._outcomes.get(report.nodeid)
-        ended = "xfailed" if hasattr(report, "wasxfail") else str(report.outcome)
-        if ended == "xfailed" and not report.skipped:
-            ended = "xpassed"
-        if "subtest" in type(report).__name__.lower():
-            if ended == "failed":
-                self._outcomes[test] = ended
-        elif report.when == "setup":
-            self._outcomes[test] = "begun" if ended == "passed" else ended
-        elif report.when == "call" and before == "begun":
-            self._outcomes[test] = "called" if ended == "passed" else ended
-        elif ended != "passed" or (report.when == "teardown" and before == "called"):
-            self._outcomes[test] = ended
 
     def _partial(self) -> str:
         """Why this run does not show what is stale, "" if it does."""

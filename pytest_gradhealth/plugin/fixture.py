@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,6 +10,19 @@ if TYPE_CHECKING:
 
     from pytest_gradhealth.config.options import SettingValues
     from pytest_gradhealth.results.diagnosis import Diagnosis
+
+
+class _Assertion:
+    """The assertion of the same name, which is loaded, with torch, when it is used."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type) -> Callable[..., Diagnosis]:
+        from pytest_gradhealth import assertions
+
+        assertion: Callable[..., Diagnosis] = getattr(assertions, self._name)
+        return assertion
 
 
 class GradHealth:
@@ -45,72 +59,13 @@ class GradHealth:
         )
         return measured(case, settings)
 
-    def assert_no_vanishing(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
-        """Assert that the gradient does not vanish on its way to the first layer (GH101)."""
-        __tracebackhide__ = True
-        from pytest_gradhealth.assertions import assert_no_vanishing
-
-        return assert_no_vanishing(model, *args, **kwargs)
-
-    def assert_no_vanishing_in_time(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
-        """Assert that the gradient reaches far enough back in time (GH102)."""
-        __tracebackhide__ = True
-        from pytest_gradhealth.assertions import assert_no_vanishing_in_time
-
-        return assert_no_vanishing_in_time(model, *args, **kwargs)
-
-    def assert_no_exploding(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
-        """Assert that the gradient does not explode on its way to the first layer (GH201)."""
-        __tracebackhide__ = True
-        from pytest_gradhealth.assertions import assert_no_exploding
-
-        return assert_no_exploding(model, *args, **kwargs)
-
-    def assert_no_exploding_update(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
-        """Assert that the training step does not blow the model up (GH202)."""
-        __tracebackhide__ = True
-        from pytest_gradhealth.assertions import assert_no_exploding_update
-
-        return assert_no_exploding_update(model, *args, **kwargs)
-
-    def assert_no_dominating_regularizer(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
-        """Assert that the penalty does not drown the data (GH601)."""
-        __tracebackhide__ = True
-        from pytest_gradhealth.assertions import assert_no_dominating_regularizer
-
-        return assert_no_dominating_regularizer(model, *args, **kwargs)
-
-    def assert_finite_gradients(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
-        """Assert that loss and gradients are finite (GH301)."""
-        __tracebackhide__ = True
-        from pytest_gradhealth.assertions import assert_finite_gradients
-
-        return assert_finite_gradients(model, *args, **kwargs)
-
-    def assert_no_underflow(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
-        """Assert that no gradient is lost to a low-precision number format (GH501)."""
-        __tracebackhide__ = True
-        from pytest_gradhealth.assertions import assert_no_underflow
-
-        return assert_no_underflow(model, *args, **kwargs)
-
-    def assert_all_reached(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
-        """Assert that every trainable parameter gets a gradient (GH401)."""
-        __tracebackhide__ = True
-        from pytest_gradhealth.assertions import assert_all_reached
-
-        return assert_all_reached(model, *args, **kwargs)
-
-    def assert_matches_baseline(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
-        """Assert that the gradients are no worse than the test's baseline says."""
-        __tracebackhide__ = True
-        from pytest_gradhealth.assertions import assert_matches_baseline
-
-        return assert_matches_baseline(model, *args, **kwargs)
-
-    def assert_healthy(self, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
-        """Assert that no rule fails."""
-        __tracebackhide__ = True
-        from pytest_gradhealth.assertions import assert_healthy
-
-        return assert_healthy(model, *args, **kwargs)
+    assert_no_vanishing = _Assertion()
+    assert_no_vanishing_in_time = _Assertion()
+    assert_no_exploding = _Assertion()
+    assert_no_exploding_update = _Assertion()
+    assert_no_dominating_regularizer = _Assertion()
+    assert_finite_gradients = _Assertion()
+    assert_no_underflow = _Assertion()
+    assert_all_reached = _Assertion()
+    assert_matches_baseline = _Assertion()
+    assert_healthy = _Assertion()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pytest
 
@@ -45,56 +45,80 @@ class RunOptions(NamedTuple):
     files: Mapping[str, Path]
 
 
-def add_options(parser: pytest.Parser, group: pytest.OptionGroup) -> None:
-    """Add the options; every default is None, so that the ini file is heard."""
-    group.addoption(
-        "--gradhealth-update",
-        action="store_true",
-        default=None,
-        dest="gradhealth_update",
-        help="write new and changed baselines of the tests that pass",
-    )
-    group.addoption(
-        "--gradhealth-prune",
-        action="store_true",
-        default=None,
-        dest="gradhealth_prune",
-        help="remove baselines that no test has any more, after a complete run without failures",
-    )
-    group.addoption(
-        "--gradhealth-compare",
-        default=None,
-        dest="gradhealth_compare",
-        metavar="OLD.json",
-        help="compare every probe with that of another run, from its --gradhealth-json",
-    )
-    for kind, what in FILES.items():
-        group.addoption(
-            f"--gradhealth-{kind}",
-            default=None,
-            dest=f"gradhealth_{kind}",
-            metavar="PATH",
-            help=f"write {what} of all probes",
+class RunOption(NamedTuple):
+    """An option of a whole run: a switch, unless it has the name of a value.
+
+    `ini` is the type of its key in the ini file, "" where it has none.
+    """
+
+    name: str
+    help: str
+    value: str = ""
+    ini: Literal["", "args", "bool", "string"] = ""
+    flag: str = ""
+
+
+RUN_OPTIONS = (
+    RunOption("report", "show the gradient profile of every model that was probed", ini="bool"),
+    RunOption(
+        "off", "skip every test that checks gradients, at its first check", flag="--no-gradhealth"
+    ),
+    RunOption("update", "write new and changed baselines of the tests that pass"),
+    RunOption(
+        "prune",
+        "remove baselines that no test has any more, after a complete run without failures",
+    ),
+    RunOption(
+        "compare",
+        "compare every probe with that of another run, from its --gradhealth-json",
+        "OLD.json",
+    ),
+    *(RunOption(kind, f"write {what} of all probes", "PATH") for kind, what in FILES.items()),
+    RunOption(
+        "fail_on",
+        f"what fails the run, of {', '.join(FAILING)}, separated by commas, or none"
+        " (default: regression, in CI also missing)",
+        "WHAT",
+        "args",
+    ),
+    RunOption(
+        "baseline_dir",
+        f"name of the folder of baselines beside each test module (default: {FOLDER})",
+        "NAME",
+        "string",
+    ),
+)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Add all options; every default is None, so that the ini file is heard."""
+    group = parser.getgroup("gradhealth", "gradient health of PyTorch models")
+
+    def add(flag: str, key: str, text: str, value: str) -> None:
+        kind: dict[str, Any] = {"metavar": value} if value else {"action": "store_true"}
+        group.addoption(flag, default=None, dest=key, help=text, **kind)
+
+    for run in RUN_OPTIONS:
+        key = f"gradhealth_{run.name}"
+        add(run.flag or "--" + key.replace("_", "-"), key, run.help, run.value)
+        if run.ini:
+            parser.addini(key, run.help, run.ini, default=None)
+    numbers = _knows_numbers()
+    for option in OPTIONS:
+        add(
+            option.flag,
+            option.key,
+            option.described,
+            "" if option.is_switch else option.name.upper(),
         )
-    text = f"what fails the run, of {', '.join(FAILING)}, separated by commas, or none"
-    default = "(default: regression, in CI also missing)"
-    group.addoption(
-        "--gradhealth-fail-on",
-        default=None,
-        dest="gradhealth_fail_on",
-        metavar="WHAT",
-        help=f"{text} {default}",
-    )
-    parser.addini("gradhealth_fail_on", f"{text} {default}", "args")
-    where = f"name of the folder of baselines beside each test module (default: {FOLDER})"
-    group.addoption(
-        "--gradhealth-baseline-dir",
-        default=None,
-        dest="gradhealth_baseline_dir",
-        metavar="NAME",
-        help=where,
-    )
-    parser.addini("gradhealth_baseline_dir", where, "string", default=None)
+        native: Any = option.ini if numbers or option.ini in ("args", "bool") else "string"
+        parser.addini(option.key, option.described, native, default=None)
+
+
+def _knows_numbers() -> bool:
+    """Whether this pytest reads numbers from native TOML (8.4 and later)."""
+    major, minor = (int(part) for part in pytest.__version__.split(".")[:2])
+    return (major, minor) >= (8, 4)
 
 
 def run_options(config: pytest.Config) -> RunOptions:

@@ -36,17 +36,21 @@ class _Registered:
 class Collector:
     """The probes of a run, gathered where the reports arrive (the xdist controller, if any)."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, keeper: Keeper) -> None:
         self.config = config
+        self._keeper = keeper
         self.probes: list[Probe] = []
         self._environment: dict[str, str] = {}
-        self._outcomes: dict[str, TestOutcome] = {}
         self._messages: dict[str, str] = {}
         self._written: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Read a test's probes off its last report, and how it ended off those before."""
-        self._note_outcome(report)
+        """Read a test's probes off its last report, and what failed it off those before."""
+        test, message = report.nodeid, getattr(report, MESSAGE, "")
+        if report.when == "setup" and self._keeper.outcomes.runs[test] > 1:
+            self.probes = [probe for probe in self.probes if probe.test != test]
+        if report.when == "setup" or message:
+            self._messages[test] = message
         carried: Sequence[Mapping[str, Any]] = getattr(report, CARRIED, ())
         file, line, _ = report.location
         # What failed one of several probes is not said of the others.
@@ -55,11 +59,11 @@ class Collector:
             self._environment = self._environment or dict(data["environment"])
             self.probes.append(
                 Probe(
-                    report.nodeid,
-                    self._outcomes[report.nodeid],
+                    test,
+                    cast("TestOutcome", self._keeper.outcomes.of(test)),
                     replace(Diagnosis.from_dict(data["diagnosis"]), origin=self._registered),
                     tuple(from_plain(Check, check) for check in data["checks"]),
-                    data["message"] if own else self._messages.get(report.nodeid, ""),
+                    data["message"] if own else self._messages.get(test, ""),
                     self._file(file),
                     None if line is None else line + 1,
                     data["of_fixture"],
@@ -79,9 +83,7 @@ class Collector:
 
     def run(self) -> Run:
         """Everything that was gathered."""
-        keeper = self.config.pluginmanager.get_plugin("gradhealth-keeper")
-        notes = tuple(keeper.notes) if isinstance(keeper, Keeper) else ()
-        return Run(tuple(self.probes), self._environment, notes)
+        return Run(tuple(self.probes), self._environment, tuple(self._keeper.notes))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -128,20 +130,6 @@ class Collector:
         if top and path.is_relative_to(top):
             file = os.path.relpath(path, top)
         return file.replace(os.sep, "/")
-
-    def _note_outcome(self, report: pytest.TestReport) -> None:
-        test, when = report.nodeid, report.when
-        outcome: str = report.outcome
-        if hasattr(report, "wasxfail"):
-            outcome = "xfailed" if report.skipped else "xpassed"
-        elif report.failed and when != "call":
-            outcome = "error"
-        if when == "setup" and test in self._outcomes:  # it is run again
-            self.probes = [probe for probe in self.probes if probe.test != test]
-        if when == "setup" or outcome != "passed":
-            self._outcomes[test] = cast("TestOutcome", outcome)
-            before = "" if when == "setup" else self._messages.get(test, "")
-            self._messages[test] = getattr(report, MESSAGE, "") or before
 
 
 def _shown(path: os.PathLike[str], config: pytest.Config) -> str:

@@ -9,24 +9,16 @@ from torch import Tensor, nn
 from pytest_gradhealth.errors import CannotApplyError
 from pytest_gradhealth.remedies.layers import WEIGHTED, condition, nonlinearities, weighted
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
+from pytest_gradhealth.results.activation_functions import SATURATING
 
 FAMILY = "activation"
 SYMPTOMS = ("GH101", "GH201", "GH202", "GH301", "GH402", "GH403", "GH404")
 
-#: Activations that flatten out.
-SATURATING = (
-    nn.Sigmoid,
-    nn.Tanh,
-    nn.Hardsigmoid,
-    nn.Hardtanh,
-    nn.LogSigmoid,
-    nn.Softsign,
-    nn.Softmax,
-)
+_SATURATING: tuple[type, ...] = tuple(getattr(nn, name) for name in SATURATING)
 
 
 def _change(
-    activation: Callable[[], nn.Module], nonlinearity: str, replaced: tuple[type, ...] = SATURATING
+    activation: Callable[[], nn.Module], nonlinearity: str, replaced: tuple[type, ...] = _SATURATING
 ) -> Callable[[Patient], str]:
     def change(patient: Patient) -> str:
         calls = patient.calls
@@ -67,7 +59,7 @@ RELU = Remedy("ReLU", SYMPTOMS, _change(nn.ReLU, "relu"), family=FAMILY)
 LEAKY_RELU = Remedy(
     "LeakyReLU",
     SYMPTOMS,
-    _change(nn.LeakyReLU, "leaky_relu", (*SATURATING, nn.ReLU)),
+    _change(nn.LeakyReLU, "leaky_relu", (*_SATURATING, nn.ReLU)),
     family=FAMILY,
 )
 GELU = Remedy("GELU", SYMPTOMS, _change(nn.GELU, "relu"), family=FAMILY)

@@ -14,7 +14,9 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from pytest_gradhealth.errors import CannotApplyError
 from pytest_gradhealth.formatting import quoted
+from pytest_gradhealth.results.activation_functions import GAINS
 from pytest_gradhealth.subject.forward import call_model, fresh
+from pytest_gradhealth.tensors.graph import op_name
 
 #: The layers that remedies work on.
 WEIGHTED = (
@@ -26,19 +28,6 @@ WEIGHTED = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
-#: Activations, by the name that the autograd graph has for them, as `calculate_gain` calls them.
-NONLINEARITIES = {
-    "Relu": "relu",
-    "LeakyRelu": "leaky_relu",
-    "Gelu": "relu",
-    "Silu": "relu",
-    "Mish": "relu",
-    "Elu": "relu",
-    "Softplus": "relu",
-    "Hardtanh": "tanh",
-    "Tanh": "tanh",
-    "Sigmoid": "sigmoid",
-}
 #: Functions that lie between an activation and the next layer without changing the picture.
 _IN_BETWEEN = 8
 
@@ -109,9 +98,9 @@ def _nonlinearity(tensor: Tensor) -> str:
     for _ in range(_IN_BETWEEN):
         if node is None:
             return ""
-        name = node.name().rstrip("0123456789").removesuffix("Backward")
-        if name in NONLINEARITIES:
-            return NONLINEARITIES[name]
+        name = op_name(node)
+        if name in GAINS:
+            return GAINS[name]
         if name.startswith(("Addmm", "Mm", "Convolution", "Linear")):
             return ""
         node = node.next_functions[0][0] if node.next_functions else None

@@ -505,14 +505,14 @@ def test_older_versions_of_pytest_read_text(
     monkeypatch: pytest.MonkeyPatch, version: str, knows: bool
 ) -> None:
     monkeypatch.setattr(pytest, "__version__", version)
-    assert plugin._knows_numbers() is knows
+    assert plugin.options._knows_numbers() is knows
 
 
 @pytest.mark.parametrize("text", ["gradhealth_seeds = 3", "gradhealth_seeds = three"])
 def test_text_in_ini_files_is_read_without_the_help_of_pytest(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    monkeypatch.setattr(plugin, "_knows_numbers", lambda: False)
+    monkeypatch.setattr(plugin.options, "_knows_numbers", lambda: False)
     write_ini(pytester, text)
     dump(pytester)
     if text.endswith("three"):
