@@ -1,13 +1,15 @@
-"""The tests stand in the rooms of the package, and share nothing but their helpers."""
+"""Tests stand in the rooms of the package, and no file outgrows what one can hold in mind."""
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 import pytest_gradhealth
+from tests.helpers.size import size_of, sizes
 
 TESTS = Path(__file__).parent
 PACKAGE = Path(pytest_gradhealth.__file__).parent
@@ -65,3 +67,26 @@ def test_every_folder_is_a_room_or_one_of_the_others() -> None:
     assert folders(TESTS) >= OTHERS
     with_tests = {path.parent for path in TESTS.rglob("test_*.py")} - {TESTS}
     assert {path.name for path in with_tests} <= folders(TESTS)
+
+
+def test_code_proper_is_told_from_what_surrounds_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.py"
+    source = '"""One.\n\nTwo."""\nimport os\n\n# three\n\n\n'
+    path.write_text(source + 'def f(\n    x,\n):\n    """Four."""\n    return os\n')
+    assert size_of(path) == (path, 13, 4, "f", 5)
+
+
+def test_every_file_can_be_held_in_mind() -> None:
+    measured = sizes()
+    assert len(measured) > 100
+    assert [size.path.name for size in measured if size.lines > 330] == []
+    assert [(size.path.name, size.function) for size in measured if size.longest > 60] == []
+    assert sum(size.code for size in measured) < 9539, "each change leaves it smaller or clearer"
+
+
+def test_the_map_in_the_contributing_guide_names_every_room() -> None:
+    guide = (TESTS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [row.split("|")[1] for row in guide.splitlines() if row.startswith("| `")]
+    named = {name.strip("/") for row in rows for name in re.findall(r"`([\w./]+)`", row)}
+    top = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
+    assert named == folders(PACKAGE) | top

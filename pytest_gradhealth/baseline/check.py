@@ -31,36 +31,44 @@ class Check:
     comparison: Comparison = field(default_factory=Comparison)
 
 
+@dataclass(frozen=True)
+class Now:
+    """What is to be compared: the first look and, where there was one, the second.
+
+    `layers` are those of the model, None if they are not known.
+    """
+
+    entry: Entry
+    later: Entry | None = None
+    layers: Layers | None = None
+
+
 def check_entry(
-    entry: Entry,
+    now: Now,
     kept: Mapping[str, Entry],
     *,
     file: str,
     key: str,
     max_path: Limit,
     max_step: Limit,
-    later: Entry | None = None,
-    layers: Layers | None = None,
-    update: bool = False,
-    optional: bool = False,
+    absent: Literal["missing", "new", "written"] = "missing",
 ) -> Check:
-    """Compare an entry with what is kept under its key.
+    """Compare what is now with what is kept under its key.
 
-    What looks worse, and does not after the steps of a second look (`later`), is not worse; nor is
-    a path that is silent at first and was found to learn: a last layer that starts at zero.
-    `layers` are those of the model. With `update` the entry is to be kept itself; what is
-    `optional` may have nothing to be compared with.
+    What looks worse, and does not after the steps of a second look, is not worse; nor is a path
+    that is silent at first and was found to learn: a last layer that starts at zero. `absent` says
+    what it is if nothing is kept: "written" where all that has changed is to be kept itself.
     """
-    before = kept.get(key)
+    before, entry = kept.get(key), now.entry
     if before is None:
-        status: CheckStatus = "written" if update else "new" if optional else "missing"
-        return Check(file, key, status, entry)
-    comparison = compare(before, entry, max_path, max_step, layers)
-    if comparison.worse and later is not None:
+        return Check(file, key, absent, entry)
+    comparison = compare(before, entry, max_path, max_step, now.layers)
+    if comparison.worse and now.later is not None:
         comparison = _forgiving(comparison, entry)
-        second = compare(before, later, max_path, max_step, layers)
+        second = compare(before, now.later, max_path, max_step, now.layers)
         comparison = comparison if second.worse else second
-    if update:
+    status: CheckStatus
+    if absent == "written":
         status = "same" if is_same(before, entry) and not comparison.changes else "written"
     elif comparison.worse:
         status = "worse"

@@ -109,7 +109,7 @@ def _checked(
     path: Path,
     key: str,
 ) -> Check:
-    from pytest_gradhealth.baseline.check import check_entry
+    from pytest_gradhealth.baseline.check import Now, check_entry
     from pytest_gradhealth.baseline.entry import entry_of
     from pytest_gradhealth.results.environment import environment
 
@@ -117,17 +117,19 @@ def _checked(
     compared = path == options.compare
     shown = Path(os.path.relpath(path, config.rootpath)).as_posix()
     second = diagnosis.confirmation
-    check = check_entry(
+    now = Now(
         entry_of(diagnosis, environment()),
+        None if second is None else entry_of(diagnosis, environment(), second),
+        {(output.name, output.type) for output in diagnosis.profile.outputs},
+    )
+    check = check_entry(
+        now,
         _kept(config, path, shown),
         file=shown,
         key=key,
-        later=None if second is None else entry_of(diagnosis, environment(), second),
-        layers={(output.name, output.type) for output in diagnosis.profile.outputs},
         max_path=settings.limit(BY_NAME["max_path_change"]),
         max_step=settings.limit(BY_NAME["max_step_change"]),
-        update=options.update and not compared,
-        optional=compared,
+        absent="new" if compared else "written" if options.update else "missing",
     )
     context.keep(check, diagnosis)
     return check

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from pytest_gradhealth.baseline.check import check_entry
+from pytest_gradhealth.baseline.check import Now, check_entry
 from pytest_gradhealth.baseline.entry import Entry, KeptPath
 from pytest_gradhealth.results.diagnosis import Limit
 from tests.helpers.baselines import PATH, PLAIN, STEP, entry, path
@@ -15,13 +15,13 @@ def test_an_update_keeps_what_has_changed_beyond_noise() -> None:
 
     def status(after: KeptPath, key: str = "a", *, update: bool = True) -> str:
         return check_entry(
-            entry(after),
+            Now(entry(after)),
             kept,
             file="f.json",
             key=key,
             max_path=PATH,
             max_step=STEP,
-            update=update,
+            absent="written" if update else "missing",
         ).status
 
     noisy = path(("0", "Linear", -1.03), ("1", "ReLU", -0.79), ("2", "Linear", -0.4))
@@ -46,7 +46,13 @@ def test_an_update_keeps_whatever_would_fail_without_it() -> None:
     def status(after: Entry, limit: float = 1.0, *, update: bool = True) -> str:
         change = Limit(limit, "default")
         return check_entry(
-            after, kept, file="f", key="a", max_path=change, max_step=change, update=update
+            Now(after),
+            kept,
+            file="f",
+            key="a",
+            max_path=change,
+            max_step=change,
+            absent="written" if update else "missing",
         ).status
 
     louder = dataclasses.replace(entry(PLAIN), output=2.0)

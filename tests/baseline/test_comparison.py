@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_gradhealth.baseline.alignment import path_pairs
-from pytest_gradhealth.baseline.check import check_entry
+from pytest_gradhealth.baseline.check import Now, check_entry
 from pytest_gradhealth.baseline.comparison import Comparison, compare, is_same
 from pytest_gradhealth.baseline.entry import Entry, KeptPath, KeptPoint
 from pytest_gradhealth.results.diagnosis import Verdict
@@ -189,13 +189,15 @@ def test_silence_that_the_second_look_has_cleared_is_not_worse() -> None:
 
     def status(verdict: Verdict, later: KeptPath | None) -> str:
         return check_entry(
-            dataclasses.replace(entry(silent), verdict=verdict),
+            Now(
+                dataclasses.replace(entry(silent), verdict=verdict),
+                None if later is None else entry(later),
+            ),
             kept,
             file="f",
             key="a",
             max_path=PATH,
             max_step=STEP,
-            later=None if later is None else entry(later),
         ).status
 
     weak = path(("0", "Linear", -2.5), ("1", "ReLU", -2.3), ("2", "Linear", -0.4))
@@ -270,5 +272,5 @@ def test_a_verdict_that_changes_is_better_worse_or_neither(
 ) -> None:
     kept = {"a": dataclasses.replace(entry(PLAIN), verdict=before)}
     now = dataclasses.replace(entry(PLAIN), verdict=after)
-    check = check_entry(now, kept, file="f", key="a", max_path=PATH, max_step=STEP)
+    check = check_entry(Now(now), kept, file="f", key="a", max_path=PATH, max_step=STEP)
     assert check.status == status

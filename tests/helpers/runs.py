@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from pytest_gradhealth import Diagnosis, Probe, Run, VanishingGradientError, assert_no_vanishing
 from pytest_gradhealth import probe as probe_model
-from pytest_gradhealth.baseline.check import Check, check_entry
+from pytest_gradhealth.baseline.check import Check, Now, check_entry
 from pytest_gradhealth.baseline.entry import entry_of
 from pytest_gradhealth.results.diagnosis import Limit
 
@@ -46,7 +46,7 @@ def measured(model: nn.Module) -> Diagnosis:
 
 def checked(before: Diagnosis, after: Diagnosis) -> Check:
     return check_entry(
-        entry_of(after, {}),
+        Now(entry_of(after, {})),
         {"test_net": entry_of(before, {})},
         file="tests/__gradhealth__/test_models.json",
         key="test_net",

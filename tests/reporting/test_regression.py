@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from pytest_gradhealth.baseline.check import check_entry
+from pytest_gradhealth.baseline.check import Now, check_entry
 from pytest_gradhealth.baseline.entry import entry_of
 from pytest_gradhealth.formatting import View
 from pytest_gradhealth.reporting.regression import missing, regression
@@ -16,7 +16,7 @@ def test_the_message_names_layer_before_after_and_command() -> None:
     before, after = diagnosed(nn.ReLU, 4), diagnosed(nn.Sigmoid, 4)
     kept = {"test_net": entry_of(before, {"torch": "2.6.0"})}
     check = check_entry(
-        entry_of(after, {"torch": "2.15.0"}),
+        Now(entry_of(after, {"torch": "2.15.0"})),
         kept,
         file="tests/__gradhealth__/test_models.json",
         key="test_net",
@@ -24,7 +24,7 @@ def test_the_message_names_layer_before_after_and_command() -> None:
         max_step=Limit(0.35, "@pytest.mark.gradhealth on test_net"),
     )
     assert regression(check, after, View(rerun="pytest tests/test_models.py::test_net")) == MESSAGE
-    lost = check_entry(check.entry, {}, file="f.json", key="k", max_path=PATH, max_step=STEP)
+    lost = check_entry(Now(check.entry), {}, file="f.json", key="k", max_path=PATH, max_step=STEP)
     assert missing(lost, rerun="pytest test_a.py::test_b") == (
         "no baseline for k in f.json\n\n"
         "next:   pytest test_a.py::test_b --gradhealth-update\n"

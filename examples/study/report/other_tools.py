@@ -59,7 +59,7 @@ def peers(test: Sequence[Judged], healthy: Records, known: Records) -> str:
             "cured twins",
             "scale changes",
         )
-        + "\n\n## 5. Theory\n\n`tests/test_theory.py` compares the probe with closed"
+        + "\n\n## 5. Theory\n\n`tests/theory/` compares the probe with closed"
         " forms: mean-field theory, batch norm, residual growth, isometry, dropout, recurrence."
         " Five profiles:"
         "\n\n![profiles](results/profiles.svg)"
