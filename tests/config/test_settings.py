@@ -10,6 +10,7 @@ import pytest
 from pytest_gradhealth import SettingError, probe
 from pytest_gradhealth.config.options import OPTIONS
 from pytest_gradhealth.config.settings import Settings, check_codes, is_selected
+from pytest_gradhealth.rules import built_in_rules
 from tests.helpers.nets import batch, mlp
 from tests.helpers.refusals import refusal
 
@@ -70,10 +71,9 @@ def test_seeds_that_no_generator_takes() -> None:
 )
 def test_codes_of_no_rule(name: str, value: Any, code: str) -> None:
     error = refusal(mlp(), **{name: value})
-    assert str(error) == (
-        f"the call: {name} = {code!r} matches no rule; the rules are GH101, GH102, GH103, GH201,"
-        " GH202, GH203, GH301, GH401, GH402, GH403, GH404, GH405, GH406, GH407, GH408, GH501, GH601"
-    )
+    codes = ", ".join(rule.code for rule in built_in_rules())
+    assert str(error) == f"the call: {name} = {code!r} matches no rule; the rules are {codes}"
+    assert codes.startswith("GH101, GH102, GH103, GH201")
     assert type(error) is SettingError
     assert error.__cause__ is None
 
