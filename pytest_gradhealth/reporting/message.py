@@ -36,7 +36,8 @@ def render(
     if path is not None:
         table, hidden = path_table(path, findings, view)
         blocks.append(table)
-    blocks += [exhibit(diagnosis, shown[code], view) for code, exhibit in exhibits.items()]
+    tables = [exhibit(diagnosis, shown[code], view) for code, exhibit in exhibits.items()]
+    blocks += ["\n".join(map(printable, table.splitlines())) for table in tables]
     more = (
         f"{printable(view.rerun)} -v\n        (shows all {len(path.points)} points)"
         if hidden and view.rerun and path is not None
@@ -115,6 +116,7 @@ def _advice(
             yield hanging("try", cause.advice, view.width)
     if more:
         yield f"next:   {more}"  # on one line, however long, so that it can be copied
-    accept = next((text for f, rule in known for text in [rule.acceptance(f)] if text), "")
+    limited = (pair for pair in known if pair[0].limit is not None)
+    accept = next((rule.acceptance(f) for f, rule in limited if f.severity == "failure"), "")
     if accept:
         yield hanging("accept", accept, view.width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_gradhealth.formatting import View, columns, hanging, number, printable
+from pytest_gradhealth.formatting import View, columns, hanging, number, printable, shortened
 from pytest_gradhealth.results.diagnosis import Diagnosis, Measure, Treatment
 from pytest_gradhealth.rules import known_rules
 from pytest_gradhealth.rules.rule import Quantity
@@ -74,7 +74,7 @@ def treatments_table(treatments: Sequence[Treatment], quantity: Quantity | None 
         rows.append(
             [treatment.remedy, treatment.outcome, quantity.shown(after.value), *_training(after)]
         )
-    names = ["remedy", "outcome", quantity.name, "loss", "steps"]
+    names = ["remedy", "outcome", shortened(quantity.name, 16), "loss", "steps"]
     return columns(rows, names, "llrlr")
 
 

@@ -119,12 +119,7 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
 
 
 def exhibit(diagnosis: Diagnosis, _findings: Sequence[Finding], _view: View) -> str:
-    """The training steps that were made."""
-    return updates_table(diagnosis.profile.updates)
-
-
-def updates_table(updates: Sequence[Update]) -> str:
-    """Return the training steps as a table, the gradient norm before and after clipping."""
+    """The training steps that were made, with the gradient norm before and after clipping."""
     rows = [
         [
             str(update.step),
@@ -134,7 +129,7 @@ def updates_table(updates: Sequence[Update]) -> str:
             f"x{number(update.change)}",
             shortened(update.layer, 22),
         ]
-        for update in updates
+        for update in diagnosis.profile.updates
     ]
     names = ["step", "loss", "gradient norm", "after clipping", "change", "of layer"]
     return columns(rows, names, "rrrrrl")

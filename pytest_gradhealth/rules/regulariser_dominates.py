@@ -14,7 +14,7 @@ Weights that follow the penalty go to zero, whatever the data says.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from pytest_gradhealth.errors import DominatingRegularizerError
 from pytest_gradhealth.formatting import (
@@ -138,25 +138,15 @@ def cause_of(finding: Finding, _profile: GradientProfile) -> Cause | None:
 
 
 def exhibit(diagnosis: Diagnosis, _findings: Sequence[Finding], view: View) -> str:
-    """The weights with both gradients; ">" marks those that are drowned."""
-    limit = diagnosis.limits["max_penalty"].value
-    weights = drowned(diagnosis.profile, diagnosis.confirmation, limit)
-    return penalties_table(diagnosis.profile, weights, verbose=view.verbose)
-
-
-def penalties_table(
-    profile: GradientProfile, drowned: Collection[ParameterRecord], *, verbose: bool
-) -> str:
-    """Return the weights with the gradients of penalty and loss, the most drowned first.
-
-    ">" marks those in `drowned`.
-    """
+    """The weights with the gradients of penalty and loss; ">" marks those that are drowned."""
+    profile, limit = diagnosis.profile, diagnosis.limits["max_penalty"].value
+    under = drowned(profile, diagnosis.confirmation, limit)
     weights = [p for p in profile.parameters if p.penalty and p.gradient is not None]
     weights = sorted((p for p in weights if len(p.shape) > 1), key=lambda p: -decades(*_pair(p)))
-    shown = weights if verbose else weights[:MOST_ROWS]
+    shown = weights if view.verbose else weights[:MOST_ROWS]
     rows = [
         [
-            ">" if p in drowned else "",
+            ">" if p in under else "",
             shortened(p.name, 30),
             *map(number, _pair(p)),
             factor(decades(*_pair(p))),

@@ -120,7 +120,7 @@ class Rule:
         """What would let a failing value pass, for whoever knows better; "" for what is too bad."""
         value, leaves_out = finding.value, f"--gradhealth-ignore={self.code} leaves the rule out"
         wild = self.unacceptable is not None and not (value or 0.0) < self.unacceptable
-        if value is None or finding.limit is None or finding.severity != "failure" or wild:
+        if value is None or wild:
             return ""
         if not self.options:
             return leaves_out

@@ -117,16 +117,12 @@ def cause_of(_finding: Finding, profile: GradientProfile) -> Cause:
 
 
 def exhibit(diagnosis: Diagnosis, _findings: Sequence[Finding], view: View) -> str:
-    """What the format makes of each layer's gradient."""
-    return underflow_table(diagnosis.profile, verbose=view.verbose)
-
-
-def underflow_table(profile: GradientProfile, *, verbose: bool) -> str:
-    """Return the layers with what a number format makes of their gradient, the worst first."""
+    """What the format makes of each layer's gradient, the worst first."""
+    profile = diagnosis.profile
     kind, shift = profile.loss_scale.format, profile.loss_scale.exponent
     records = [record for record in profile.magnitudes if record.counts]
     records.sort(key=lambda record: (-record.flushed(kind, shift), -record.high))
-    shown = records if verbose else records[:MOST_ROWS]
+    shown = records if view.verbose else records[:MOST_ROWS]
     rows = [
         [
             shortened(record.name, 30),

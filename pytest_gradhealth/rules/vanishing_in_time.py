@@ -28,7 +28,6 @@ from collections.abc import Iterator, Sequence
 from pytest_gradhealth.errors import VanishingInTimeError
 from pytest_gradhealth.formatting import (
     MOST_ROWS,
-    WIDTH,
     View,
     bar,
     columns,
@@ -115,15 +114,15 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
 
 
 def exhibit(diagnosis: Diagnosis, findings: Sequence[Finding], view: View) -> str:
-    """The record that findings are about, the worst where there are several."""
+    """What gets how far back in time, the last step on top; ">" marks the dependency.
+
+    Of the layers that findings are about, that is shown of the worst.
+    """
     layers = {finding.layer for finding in findings}
     records = [record for record in diagnosis.profile.times if record.name in layers]
-    worst = min(records, key=lambda record: record.reach, default=None)
-    return "" if worst is None else times_table(worst, view.width)
-
-
-def times_table(record: TimeRecord, width: int = WIDTH) -> str:
-    """Return what gets how far back in time, the last step on top; ">" marks the dependency."""
+    if not records:
+        return ""
+    record = min(records, key=lambda record: record.reach)
     last = len(record.norms) - 1
     steps = {round(i * last / (MOST_ROWS - 2)) for i in range(MOST_ROWS - 1)}
     shown = sorted(steps | {record.dependency})
@@ -135,7 +134,7 @@ def times_table(record: TimeRecord, width: int = WIDTH) -> str:
             str(distance),
             number(record.norms[distance]),
             factor(decades(record.norms[distance], largest)),
-            bar(record.norms[distance], scale, min(24, width - 40)),
+            bar(record.norms[distance], scale, min(24, view.width - 40)),
         ]
         for distance in shown
     ]
