@@ -9,7 +9,7 @@ from torch import nn
 
 from pytest_gradhealth import probe
 from pytest_gradhealth.formatting import View, shortened
-from pytest_gradhealth.reporting.tables import path_table
+from pytest_gradhealth.reporting.path_table import path_table
 from tests.helpers.nets import HALF, sigmoids, total
 
 pytestmark = pytest.mark.usefixtures("_outside_pytest")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from pytest_gradhealth.formatting import View, count, factor, hanging, printable, shortened
-from pytest_gradhealth.reporting.tables import path_table
+from pytest_gradhealth.reporting.path_table import path_table
 from pytest_gradhealth.reporting.treatments import treatment_blocks
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, worst_path
 from pytest_gradhealth.results.path import GradientPath

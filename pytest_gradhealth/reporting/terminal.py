@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from pytest_gradhealth.formatting import View, columns, count, factor, printable, shortened
 from pytest_gradhealth.reporting.message import headline, setting_line
+from pytest_gradhealth.reporting.path_table import path_table
 from pytest_gradhealth.reporting.sparkline import BLOCKS, sparkline
 from pytest_gradhealth.reporting.summary import shown_verdict
-from pytest_gradhealth.reporting.tables import path_table
 from pytest_gradhealth.reporting.treatments import treatment_blocks
 from pytest_gradhealth.results.diagnosis import RANK, Verdict, worst_path
 

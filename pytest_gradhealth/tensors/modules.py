@@ -1,4 +1,4 @@
-"""What several processes can make of a model: DistributedDataParallel, fully_shard, DTensor.
+"""A model as a tree of modules: its parameters, and what may be wrapped around it or in it.
 
 This module imports nothing of torch: what has not been imported, a model cannot be.
 """
@@ -6,9 +6,10 @@ This module imports nothing of torch: what has not been imported, a model cannot
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def is_ddp(model: Any) -> bool:
