@@ -154,6 +154,13 @@ def test_a_heavier_plugin_would_be_noticed(
 # What is heavy is not imported before it is used
 
 
+@pytest.mark.parametrize("module", ["distributed.team", "remedies.remedy", "plugin.fixture"])
+def test_what_is_asked_of_every_test_loads_no_torch(module: str) -> None:
+    added = loaded_by(f"import pytest_gradhealth.{module}")
+    assert f"pytest_gradhealth.{module}" in added
+    assert not added & HEAVY
+
+
 def test_the_assertions_load_no_pytest() -> None:
     added = loaded_by("from pytest_gradhealth import assertions")
     assert "torch" in added
