@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_gradhealth.assertions.verdict import Message, asked_for, check, measured, with_message
-from pytest_gradhealth.config.options import SettingValues
 from pytest_gradhealth.context import current
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.probing.case import Case, ModelLike
@@ -18,6 +17,8 @@ from pytest_gradhealth.training.optimizers import OptimizerLike
 if TYPE_CHECKING:
     import torch
     from typing_extensions import Unpack
+
+    from pytest_gradhealth.config.options import SettingValues
 
 
 def assert_no_vanishing(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from pytest_gradhealth.config.options import OPTIONS, SettingValues
+from pytest_gradhealth.config.options import OPTIONS
 from pytest_gradhealth.config.settings import Settings
 from pytest_gradhealth.context import current
 from pytest_gradhealth.distributed.team import agreed, by_owner
@@ -22,6 +23,9 @@ from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 from pytest_gradhealth.rules import built_in_rules
 from pytest_gradhealth.rules.rule import Rule, own_settings
 from pytest_gradhealth.subject.step import Step
+
+if TYPE_CHECKING:
+    from pytest_gradhealth.config.options import SettingValues
 
 Message = str | Callable[[str], str]
 

@@ -7,10 +7,13 @@ documentation follow from it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypedDict
+
     import torch
 
 
@@ -271,31 +274,33 @@ DEFAULTS = {o.name: o.default for o in OPTIONS if o.use == "limit"} | FIXED_LIMI
 WITH_SGD = {o.name: o.with_sgd for o in OPTIONS if o.with_sgd is not None}
 
 
-class ProbeValues(TypedDict, total=False):
-    """What a probe can be told, as keywords of a call; None leaves a setting as it is."""
+# For the type checker alone: to make these takes longer than all else in this file.
+if TYPE_CHECKING:
 
-    device: str | torch.device | None
-    seeds: int | Sequence[int] | None
-    confirm_steps: int | None
-    min_ratio: float | None
-    max_ratio: float | None
-    warn_min_ratio: float | None
-    warn_max_ratio: float | None
-    max_update: float | None
-    max_penalty: float | None
-    max_output: float | None
-    min_spread: float | None
-    max_dead: float | None
-    max_saturated: float | None
-    max_underflow: float | None
-    select: Sequence[str] | None
-    ignore: Sequence[str] | None
+    class ProbeValues(TypedDict, total=False):
+        """What a probe can be told, as keywords of a call; None leaves a setting as it is."""
 
+        device: str | torch.device | None
+        seeds: int | Sequence[int] | None
+        confirm_steps: int | None
+        min_ratio: float | None
+        max_ratio: float | None
+        warn_min_ratio: float | None
+        warn_max_ratio: float | None
+        max_update: float | None
+        max_penalty: float | None
+        max_output: float | None
+        min_spread: float | None
+        max_dead: float | None
+        max_saturated: float | None
+        max_underflow: float | None
+        select: Sequence[str] | None
+        ignore: Sequence[str] | None
 
-class SettingValues(ProbeValues, total=False):
-    """The settings of a test as keywords of a call, what it does with a probe included."""
+    class SettingValues(ProbeValues, total=False):
+        """The settings of a test as keywords of a call, what it does with a probe included."""
 
-    baseline: bool | None
-    max_path_change: float | None
-    max_step_change: float | None
-    remedy_budget: float | None
+        baseline: bool | None
+        max_path_change: float | None
+        max_step_change: float | None
+        remedy_budget: float | None

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_gradhealth.config.options import BY_NAME, OPTIONS, Option, ProbeValues
+from pytest_gradhealth.config.options import BY_NAME, OPTIONS, Option
 from pytest_gradhealth.errors import SettingError
 
 if TYPE_CHECKING:
+    from pytest_gradhealth.config.options import ProbeValues
     from pytest_gradhealth.results.diagnosis import Limit
 
 

@@ -19,7 +19,6 @@ from pytest_gradhealth.plugin.options import (
     run_options,
     wants_probes,
 )
-from pytest_gradhealth.plugin.transport import LEFT_OUT
 
 if TYPE_CHECKING:
     from pytest_gradhealth.plugin.fixture import GradHealth
@@ -149,6 +148,8 @@ def pytest_collection_modifyitems(
     before = len(items)
     result = yield
     if len(items) < before:
+        from pytest_gradhealth.plugin.transport import LEFT_OUT
+
         config.stash[LEFT_OUT] = True
         if hasattr(config, "workeroutput"):
             config.workeroutput["gradhealth_left_out"] = True

@@ -12,13 +12,13 @@ import pytest
 
 from pytest_gradhealth.config.options import BY_NAME, OPTIONS, Option
 from pytest_gradhealth.plugin.options import base_settings, from_command_line
-from pytest_gradhealth.plugin.transport import CARRIED, MESSAGE, UNCHECKED, Recorded, carried
 
 if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check
     from pytest_gradhealth.config.settings import Settings
     from pytest_gradhealth.errors import GradientHealthError
     from pytest_gradhealth.formatting import View
+    from pytest_gradhealth.plugin.transport import Recorded
     from pytest_gradhealth.probing.cache import ProbeCache
     from pytest_gradhealth.remedies import Remedy
     from pytest_gradhealth.results.diagnosis import Diagnosis
@@ -177,6 +177,8 @@ class TestContext:
         text = str(error) if isinstance(error, GradientHealthError) else self.failed_for
         text = text.encode("utf-8", "replace").decode()
         if text:
+            from pytest_gradhealth.plugin.transport import MESSAGE
+
             setattr(report, MESSAGE, text)
             diagnosis = getattr(error, "diagnosis", None)
             for record in self.recorded:
@@ -189,6 +191,10 @@ class TestContext:
 
         If not everything is wanted, only what was checked against baselines and what warns.
         """
+        if not self.recorded:
+            return
+        from pytest_gradhealth.plugin.transport import CARRIED, UNCHECKED, carried
+
         if any(not record.checks and not record.of_fixture for record in self.recorded):
             setattr(report, UNCHECKED, True)
         records = [r for r in self.recorded if everything or r.checks]
@@ -197,6 +203,8 @@ class TestContext:
         self.recorded.clear()
 
     def _record_of(self, diagnosis: Diagnosis) -> Recorded:
+        from pytest_gradhealth.plugin.transport import Recorded
+
         for record in self.recorded:
             if record.diagnosis.profiles is diagnosis.profiles:
                 return record

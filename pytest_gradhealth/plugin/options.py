@@ -45,43 +45,33 @@ class RunOptions(NamedTuple):
     files: Mapping[str, Path]
 
 
-class RunOption(NamedTuple):
-    """An option of a whole run: a switch, unless it has the name of a value.
-
-    `ini` is the type of its key in the ini file, "" where it has none.
-    """
-
-    name: str
-    help: str
-    value: str = ""
-    ini: Literal["", "args", "bool", "string"] = ""
-    flag: str = ""
-
-
-RUN_OPTIONS = (
-    RunOption("report", "show the gradient profile of every model that was probed", ini="bool"),
-    RunOption(
-        "off", "skip every test that checks gradients, at its first check", flag="--no-gradhealth"
-    ),
-    RunOption("update", "write new and changed baselines of the tests that pass"),
-    RunOption(
+#: The options of a whole run: the name, what it does, the name of its value ("" for a switch) and
+#: the type of its key in the ini file ("" for none).
+RUN_OPTIONS: tuple[tuple[str, str, str, Literal["", "args", "bool", "string"]], ...] = (
+    ("report", "show the gradient profile of every model that was probed", "", "bool"),
+    ("off", "skip every test that checks gradients, at its first check", "", ""),
+    ("update", "write new and changed baselines of the tests that pass", "", ""),
+    (
         "prune",
         "remove baselines that no test has any more, after a complete run without failures",
+        "",
+        "",
     ),
-    RunOption(
+    (
         "compare",
         "compare every probe with that of another run, from its --gradhealth-json",
         "OLD.json",
+        "",
     ),
-    *(RunOption(kind, f"write {what} of all probes", "PATH") for kind, what in FILES.items()),
-    RunOption(
+    *((kind, f"write {what} of all probes", "PATH", "") for kind, what in FILES.items()),
+    (
         "fail_on",
         f"what fails the run, of {', '.join(FAILING)}, separated by commas, or none"
         " (default: regression, in CI also missing)",
         "WHAT",
         "args",
     ),
-    RunOption(
+    (
         "baseline_dir",
         f"name of the folder of baselines beside each test module (default: {FOLDER})",
         "NAME",
@@ -98,11 +88,12 @@ def add_options(parser: pytest.Parser) -> None:
         kind: dict[str, Any] = {"metavar": value} if value else {"action": "store_true"}
         group.addoption(flag, default=None, dest=key, help=text, **kind)
 
-    for run in RUN_OPTIONS:
-        key = f"gradhealth_{run.name}"
-        add(run.flag or "--" + key.replace("_", "-"), key, run.help, run.value)
-        if run.ini:
-            parser.addini(key, run.help, run.ini, default=None)
+    for name, text, value, ini in RUN_OPTIONS:
+        key = f"gradhealth_{name}"
+        flag = "--no-gradhealth" if name == "off" else "--" + key.replace("_", "-")
+        add(flag, key, text, value)
+        if ini:
+            parser.addini(key, text, ini, default=None)
     numbers = _knows_numbers()
     for option in OPTIONS:
         add(

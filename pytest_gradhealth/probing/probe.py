@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_gradhealth.config.options import OPTIONS, ProbeValues
+from pytest_gradhealth.config.options import OPTIONS
 from pytest_gradhealth.config.settings import Settings, check_codes, is_selected
 from pytest_gradhealth.distributed.team import agreed
 from pytest_gradhealth.probing.case import Case, ModelLike, check_case
@@ -30,6 +30,8 @@ from pytest_gradhealth.training.optimizers import OptimizerLike
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from pytest_gradhealth.config.options import ProbeValues
 
 #: How many seeds are tried at most where one leaves doubt.
 MOST_SEEDS = 5
