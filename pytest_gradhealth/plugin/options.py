@@ -96,14 +96,10 @@ def add_options(parser: pytest.Parser) -> None:
             parser.addini(key, text, ini, default=None)
     numbers = _knows_numbers()
     for option in OPTIONS:
-        add(
-            option.flag,
-            option.key,
-            option.described,
-            "" if option.is_switch else option.name.upper(),
-        )
+        text = option.described
+        add(option.flag, option.key, text, "" if option.is_switch else option.name.upper())
         native: Any = option.ini if numbers or option.ini in ("args", "bool") else "string"
-        parser.addini(option.key, option.described, native, default=None)
+        parser.addini(option.key, text, native, default=None)
 
 
 def _knows_numbers() -> bool:
