@@ -1,4 +1,4 @@
-"""Numbers and lists as they read in every message."""
+"""Numbers, lists, bars and columns as they read in every message, and how one is drawn."""
 
 from __future__ import annotations
 

@@ -293,7 +293,7 @@ def assert_matches_baseline(
     case = Case(model, inputs, targets, loss, optimizer, declared_step(clip, regularizer))
     diagnosis = measured(case, settings)
     try:
-        failed = context.compare_with_baseline(diagnosis, asked_for(settings), name)
+        failed = context.compare_with_baseline(diagnosis, asked_for(settings, case), name)
     except ProbeError as error:
         raise error.with_traceback(None) from error.__cause__
     if failed is None:

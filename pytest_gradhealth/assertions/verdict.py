@@ -40,7 +40,7 @@ def measured(case: Case, values: SettingValues) -> Diagnosis:
     if context is not None:
         context.begin()
     try:
-        diagnosis = _diagnosed(case, asked_for(values))
+        diagnosis = _diagnosed(case, asked_for(values, case))
     except ProbeError as error:
         # What the caller can act on is in the message and its cause, not in frames of ours.
         raise error.with_traceback(None) from error.__cause__
@@ -49,11 +49,11 @@ def measured(case: Case, values: SettingValues) -> Diagnosis:
     return diagnosis
 
 
-def asked_for(values: SettingValues) -> Settings:
+def asked_for(values: SettingValues, case: Case) -> Settings:
     """The settings of the current test with those of a call on top."""
     context = current()
     base = Settings() if context is None else context.settings
-    return base.merged(values, "the call", (*OPTIONS, *own_settings(_rules())))
+    return base.merged(values, "the call", (*OPTIONS, *own_settings(_rules_for(case))))
 
 
 def check(
@@ -62,7 +62,7 @@ def check(
     """Raise what some rules (None: all) find in a case; return its diagnosis where they do not."""
     __tracebackhide__ = True
     diagnosis = measured(case, values)
-    rules = {rule.code: rule for rule in _rules()}
+    rules = {rule.code: rule for rule in _rules_for(case)}
     failures = tuple(f for f in diagnosis.findings if _fails(f, codes, rules.get(f.code)))
     if not failures:
         return diagnosis
@@ -81,13 +81,17 @@ def with_message(text: str, msg: Message | None) -> str:
     return text if msg is None else f"{msg}\n{text}"
 
 
-def _rules() -> Sequence[Rule]:
+def _rules_for(case: Case) -> Sequence[Rule]:
+    """The rules of the current test, and those that `probe` made a diagnosis with."""
     context = current()
-    return built_in_rules() if context is None else context.rules
+    rules = built_in_rules() if context is None else context.rules
+    brought = getattr(case.model.origin, "rules", ()) if isinstance(case.model, Diagnosis) else ()
+    found = {rule.code: rule for rule in (*brought, *rules)}
+    return tuple(found[code] for code in sorted(found))
 
 
 def _diagnosed(case: Case, settings: Settings) -> Diagnosis:
-    context, rules = current(), _rules()
+    context, rules = current(), _rules_for(case)
     if isinstance(case.model, Diagnosis):
         _check_measured(case.model, case)
         return judged(case.model, settings, rules)[0]

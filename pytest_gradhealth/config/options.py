@@ -130,6 +130,8 @@ def plain(value: float) -> str:
     >>> [plain(value) for value in (1e-5, 1e3, 100.0, 10.0, 0.995, 5e-6)]
     ['1e-5', '1e3', '1e2', '10', '0.995', '5e-6']
     """
+    if not math.isfinite(value):
+        return str(value)
     digits, _, exponent = f"{value:e}".partition("e")
     power = int(exponent)
     return f"{float(digits):g}e{power}" if abs(power) > 1 else f"{value:g}"

@@ -85,8 +85,9 @@ class Settings:
 def parse(option: Option, value: Any, where: str) -> Any:
     """Read one value; raises SettingError that names the place it came from."""
     try:
-        return option.parse(value)
-    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        read = option.parse(value)
+        return float(read) if option.use == "limit" else read
+    except Exception as error:  # also what the parser of a rule's own setting raises
         raise SettingError(f"{where}: {option.name} = {value!r} is not {option.expects}") from error
 
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_gradhealth.errors import SettingError
 from pytest_gradhealth.remedies import Remedy, built_in_remedies
 from pytest_gradhealth.rules import Rule
-from pytest_gradhealth.rules.rule import own_settings
+from pytest_gradhealth.rules.rule import checked
 
 T = TypeVar("T")
 
@@ -20,15 +20,7 @@ def registered_rules(hooks: Any, config: pytest.Config) -> Sequence[Rule]:
 
     Raises SettingError for what is no rule, and for two with the same code or setting.
     """
-    found: dict[str, Rule] = {}
-    for rule in _returned(hooks, "pytest_gradhealth_rules", config, Rule):
-        if found.setdefault(rule.code, rule) is not rule:
-            raise SettingError(
-                f"two rules have the code {rule.code} ({found[rule.code].name} and {rule.name});"
-                " give yours a code of its own"
-            )
-    own_settings(found.values())
-    return tuple(found[code] for code in sorted(found))
+    return checked(_returned(hooks, "pytest_gradhealth_rules", config, Rule))
 
 
 def registered_remedies(hooks: Any, config: pytest.Config) -> Sequence[Remedy]:

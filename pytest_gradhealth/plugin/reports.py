@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from pytest_gradhealth.baseline.check import Check
 from pytest_gradhealth.distributed.rank import rank
-from pytest_gradhealth.errors import SettingError
 from pytest_gradhealth.plugin.baseline_session import Keeper
 from pytest_gradhealth.plugin.options import annotates, run_options, shows_report
-from pytest_gradhealth.plugin.registered import registered_rules
-from pytest_gradhealth.plugin.transport import CARRIED, MESSAGE
+from pytest_gradhealth.plugin.transport import CARRIED, MESSAGE, spoken
 from pytest_gradhealth.reporting.files import render_file
 from pytest_gradhealth.reporting.run import Probe, Run, TestOutcome
 from pytest_gradhealth.reporting.sparkline import shown_by
 from pytest_gradhealth.reporting.terminal import report_lines
 from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.results.serialization import from_plain
-from pytest_gradhealth.rules import Rule, built_in_rules
-
-
-@dataclass(frozen=True)
-class _Registered:
-    """What a diagnosis that was read back has for an origin: the rules that words come from."""
-
-    rules: Sequence[Rule]
 
 
 class Collector:
@@ -61,7 +50,7 @@ class Collector:
                 Probe(
                     test,
                     cast("TestOutcome", self._keeper.outcomes.of(test)),
-                    replace(Diagnosis.from_dict(data["diagnosis"]), origin=self._registered),
+                    replace(Diagnosis.from_dict(data["diagnosis"]), origin=spoken(data["rules"])),
                     tuple(from_plain(Check, check) for check in data["checks"]),
                     data["message"] if own else self._messages.get(test, ""),
                     self._file(file),
@@ -69,17 +58,6 @@ class Collector:
                     data["of_fixture"],
                 )
             )
-
-    @cached_property
-    def _registered(self) -> _Registered:
-        """The rules of all hooks that are known here; without those of hooks that return nonsense.
-
-        Conftest files that only xdist's workers read are not known here.
-        """
-        try:
-            return _Registered(registered_rules(self.config.hook, self.config))
-        except SettingError:
-            return _Registered(built_in_rules())
 
     def run(self) -> Run:
         """Everything that was gathered."""

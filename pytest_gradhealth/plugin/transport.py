@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check
     from pytest_gradhealth.results.diagnosis import Diagnosis
+    from pytest_gradhealth.rules.rule import Rule
 
 #: Attribute of a test report that carries the probes of its phase.
 CARRIED = "gradhealth_probes"
@@ -44,4 +47,56 @@ def carried(record: Recorded) -> dict[str, Any]:
         "of_fixture": record.of_fixture,
         "message": record.message,
         "environment": environment(),
+        "rules": words(record.diagnosis),
     }
+
+
+def words(diagnosis: Diagnosis) -> list[dict[str, Any]]:
+    """What rules of others have to say of a diagnosis, for where they are not known themselves."""
+    from pytest_gradhealth.formatting import View
+    from pytest_gradhealth.rules import built_in_rules
+
+    known, found = built_in_rules(), []
+    for rule in getattr(diagnosis.origin, "rules", ()):
+        if rule not in known:
+            findings = diagnosis.of((rule.code,))
+            causes = [(f.layer, rule.explain(f, diagnosis.profile)) for f in findings]
+            found.append(
+                {
+                    "code": rule.code,
+                    "name": rule.name,
+                    "summary": rule.summary,
+                    "quantity": rule.quantity and [rule.quantity.name, rule.quantity.form],
+                    "causes": {layer: [c.because, c.advice] for layer, c in causes if c},
+                    "table": rule.table(diagnosis, findings, View()) if findings else "",
+                }
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """The origin of a diagnosis that was read back: rules that say what those of it said."""
+
+    rules: tuple[Rule, ...]
+
+
+def spoken(words: Sequence[Mapping[str, Any]]) -> Spoken:
+    """Return rules that judge nothing and say what was carried of others."""
+    return Spoken(tuple(map(_speaker, words)))
+
+
+def _speaker(said: Mapping[str, Any]) -> Rule:
+    from pytest_gradhealth.rules.rule import Cause, Quantity, Rule
+
+    causes, table = said["causes"], said["table"]
+    return Rule(
+        said["code"],
+        said["name"],
+        said["summary"],
+        "",
+        lambda _: (),
+        quantity=Quantity(lambda _: None, *said["quantity"]) if said["quantity"] else None,
+        cause=lambda finding, _: Cause(*causes[finding.layer]) if finding.layer in causes else None,
+        exhibit=(lambda *_: table) if table else None,
+    )

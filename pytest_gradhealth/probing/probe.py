@@ -22,7 +22,7 @@ from pytest_gradhealth.probing.thresholds import leaves_doubt, limits_of
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Limit, verdict_of
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules import Rule, built_in_rules
-from pytest_gradhealth.rules.rule import own_settings
+from pytest_gradhealth.rules.rule import checked, own_settings
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Clip, Regularizer, Step
 from pytest_gradhealth.tensors.modules import class_name
@@ -95,7 +95,7 @@ def probe(
     Model, batch, random numbers and modes are left as they were. Raises ProbeError for what cannot
     be probed.
     """
-    every = (*built_in_rules(), *rules)
+    every = checked((*built_in_rules(), *rules))
     options = [option for option in OPTIONS if option.use != "test"]
     chosen = Settings().merged(settings, "the call", (*options, *own_settings(every)))
     step = declared_step(clip, regularizer)

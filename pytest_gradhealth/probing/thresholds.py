@@ -1,4 +1,4 @@
-"""The thresholds of the built-in rules, and how close a path comes to them."""
+"""The thresholds that rules are given, and how close a path comes to them."""
 
 from __future__ import annotations
 

@@ -43,7 +43,10 @@ def gain(before: float | None, after: float | None, *, larger: bool) -> float:
         return 0.0
     if not math.isfinite(before):
         return math.inf
-    moved = decades(after, before)
+    if min(before, after) < 0:  # no size, and so no decades: the difference over the larger of them
+        moved = (after - before) / max(abs(before), abs(after))
+    else:
+        moved = decades(after, before)
     return moved if larger else -moved
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
+from pytest_gradhealth.config.options import BY_NAME
 from pytest_gradhealth.errors import CannotApplyError, ProbeError
 from pytest_gradhealth.isolation.isolate import isolated
 from pytest_gradhealth.isolation.random_state import seed_everything
@@ -53,7 +54,7 @@ STEPS = 60
 #: One training may take the n-th part of the time that is left.
 TRAINING_SHARE = 4
 #: Seconds that are spent on remedies by default.
-BUDGET = 10.0
+BUDGET: float = BY_NAME["remedy_budget"].default
 
 
 def suggest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -28,9 +29,11 @@ def rendered(kind: str, run: Run) -> str:
         return markdown_report(run)
     if kind == "sarif":
         from pytest_gradhealth.reporting.sarif import sarif_report
-        from pytest_gradhealth.rules import built_in_rules
+        from pytest_gradhealth.rules import built_in_rules, known_rules
 
-        rules = [(rule.code, rule.name, rule.summary) for rule in built_in_rules()]
+        known = [known_rules(probe.diagnosis).values() for probe in run.probes]
+        told = dict.fromkeys((*built_in_rules(), *itertools.chain(*known)))
+        rules = [(rule.code, rule.name, rule.summary) for rule in told]
         return json.dumps(sarif_report(run, rules), indent=1) + "\n"
     from pytest_gradhealth.reporting.json_report import write_json
 

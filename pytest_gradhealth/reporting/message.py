@@ -25,19 +25,19 @@ def render(
         findings = [finding for finding in diagnosis.findings if finding.severity != "info"]
     view, rules = view or View(), known_rules(diagnosis)
     shown = {f.code: [g for g in findings if g.code == f.code] for f in findings}
-    drawn = {code: rules[code].exhibit for code in sorted(shown) if code in rules}
-    exhibits = {code: exhibit for code, exhibit in drawn.items() if exhibit is not None}
+    drawn = [rules[code] for code in sorted(shown) if code in rules and rules[code].exhibit]
     blocks = [headline(diagnosis, findings)]
     path = None
-    if not shown or shown.keys() - exhibits.keys():
+    if not shown or shown.keys() - {rule.code for rule in drawn}:
         path = worst_path(diagnosis.profile, findings)
     hidden = 0
     blocks.append(setting_line(diagnosis, path, findings))
     if path is not None:
         table, hidden = path_table(path, findings, view)
         blocks.append(table)
-    tables = [exhibit(diagnosis, shown[code], view) for code, exhibit in exhibits.items()]
-    blocks += ["\n".join(map(printable, table.splitlines())) for table in tables]
+    for rule in drawn:
+        lines = rule.table(diagnosis, shown[rule.code], view).splitlines()
+        blocks.append("\n".join(shortened(line, LONGEST_LINE) for line in lines))
     more = (
         f"{printable(view.rerun)} -v\n        (shows all {len(path.points)} points)"
         if hidden and view.rerun and path is not None
@@ -93,7 +93,7 @@ def _seen_again(
         rule = known_rules(diagnosis).get(finding.code)
         if rule is not None and rule.quantity is not None and rule.exhibit is None:
             shown = rule.quantity.shown(rule.value(second))
-            return shown and f"{rule.quantity.name} {shown}"
+            return shown and f"{rule.quantity.title} {shown}"
     again = next((p for p in second.paths if p.first.label == path.first.label), None)
     return "" if again is None else factor(again.l2)
 
@@ -117,6 +117,7 @@ def _advice(
     if more:
         yield f"next:   {more}"  # on one line, however long, so that it can be copied
     limited = (pair for pair in known if pair[0].limit is not None)
-    accept = next((rule.acceptance(f) for f, rule in limited if f.severity == "failure"), "")
+    failed = ((f, rule) for f, rule in limited if f.severity == "failure")
+    accept = next((rule.acceptance(f, diagnosis.limits) for f, rule in failed), "")
     if accept:
         yield hanging("accept", accept, view.width)

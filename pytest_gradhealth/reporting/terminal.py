@@ -10,7 +10,7 @@ from pytest_gradhealth.formatting import View, columns, count, factor, printable
 from pytest_gradhealth.reporting.message import headline, setting_line
 from pytest_gradhealth.reporting.path_table import path_table
 from pytest_gradhealth.reporting.sparkline import BLOCKS, sparkline
-from pytest_gradhealth.reporting.summary import shown_verdict
+from pytest_gradhealth.reporting.summary import REGRESSION, shown_verdict
 from pytest_gradhealth.reporting.treatments import treatment_blocks
 from pytest_gradhealth.results.diagnosis import RANK, Verdict, worst_path
 
@@ -123,14 +123,14 @@ def _profile(entry: Probe, view: View) -> Iterator[Line]:
     shown = [f for f in findings if f.severity != "info"]
     for check in entry.checks:
         for change in check.comparison.worse if check.status == "worse" else ():
-            yield f"{shortened(change.message, 400)} [regression]", {"red": True}
+            yield f"{shortened(change.message, 400)} [{REGRESSION}]", {"red": True}
     for line in headline(diagnosis, shown).splitlines():
         yield line, {_COLOUR[diagnosis.verdict]: True}
     for finding in findings[len(shown) :]:
         yield headline(diagnosis, [finding]), {}
     path = worst_path(diagnosis.profile, shown)
     if path is not None:
-        yield from ((line, {}) for line in setting_line(diagnosis, path).splitlines())
+        yield from ((line, {}) for line in setting_line(diagnosis, path, shown).splitlines())
         table, _ = path_table(path, shown, view)
         yield "", {}
         yield from ((line, {}) for line in table.splitlines())

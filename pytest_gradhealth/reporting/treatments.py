@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_gradhealth.formatting import View, columns, hanging, number, printable, shortened
+from pytest_gradhealth.formatting import View, columns, hanging, number, printable
 from pytest_gradhealth.results.diagnosis import Diagnosis, Measure, Treatment
 from pytest_gradhealth.rules import known_rules
 from pytest_gradhealth.rules.rule import Quantity
@@ -36,7 +36,7 @@ def treatment_blocks(diagnosis: Diagnosis, view: View) -> list[str]:
         blocks.append(hanging("more", f"-v shows the code of {others} as well", view.width))
     if table and not cured:
         blocks.append("no remedy cured it: change more than one thing, or the architecture")
-    return blocks
+    return [block for block in blocks if block]
 
 
 def _best_of_families(treatments: Sequence[Treatment]) -> list[Treatment]:
@@ -74,7 +74,7 @@ def treatments_table(treatments: Sequence[Treatment], quantity: Quantity | None 
         rows.append(
             [treatment.remedy, treatment.outcome, quantity.shown(after.value), *_training(after)]
         )
-    names = ["remedy", "outcome", shortened(quantity.name, 16), "loss", "steps"]
+    names = ["remedy", "outcome", quantity.title, "loss", "steps"]
     return columns(rows, names, "llrlr")
 
 

@@ -181,8 +181,8 @@ class Diagnosis:
 def worst_path(profile: GradientProfile, findings: Sequence[Finding]) -> GradientPath | None:
     """Return the path of the first finding that names one, else the farthest from level."""
     for finding in findings:
-        if finding.path is not None and finding.seed == profile.seed:
-            return profile.paths[finding.path]
+        if finding.path in range(len(profile.paths)) and finding.seed == profile.seed:
+            return profile.paths[finding.path or 0]
     paths = profile.judged_paths or profile.paths
     return max(paths, key=_farness, default=None)
 

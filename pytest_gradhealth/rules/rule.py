@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import keyword
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_gradhealth.config.options import BY_NAME, Option
+from pytest_gradhealth.config.options import BY_NAME, FIXED_LIMITS, Option
 from pytest_gradhealth.errors import GradientHealthError, SettingError
-from pytest_gradhealth.formatting import View, number
+from pytest_gradhealth.formatting import View, number, shortened
 from pytest_gradhealth.results.diagnosis import RANK, Diagnosis, Finding, Limit, Severity
 from pytest_gradhealth.results.profile import GradientProfile
 
@@ -40,7 +42,7 @@ class Quantity:
     """The number that a rule compares with its limit.
 
     `of` reads it from a look (None where there is nothing to compare), `name` is the head of its
-    column where remedies are compared, `form` how it is written there. `better` says which way.
+    column where remedies are compared, `form` how its text is put there. `better` says which way.
     """
 
     of: Callable[[GradientProfile], float | None]
@@ -50,7 +52,16 @@ class Quantity:
 
     def shown(self, value: float | None) -> str:
         """A value as it is written, "" for none."""
-        return "" if value is None else self.form.format(number(value))
+        if value is None:
+            return ""
+        with contextlib.suppress(Exception):
+            return shortened(self.form.format(number(value)), 24)
+        return number(value)
+
+    @property
+    def title(self) -> str:
+        """The name, as far as there is room for it."""
+        return shortened(self.name, 16)
 
 
 @dataclass(frozen=True)
@@ -71,8 +82,8 @@ class Rule:
 
     `of_scale`: it may fail for the scale of the outputs alone, which is nothing to go by in
     evaluation mode. `judges_steps`: it judges training steps, not a look. `fails_if_asked`: its
-    warnings fail an assertion on it. `unacceptable` is the value from which on no setting is
-    proposed that would let it pass.
+    warnings fail the assertion that is about it. `unacceptable` is the value from which on no
+    setting is proposed that would let it pass.
 
     >>> from pytest_gradhealth.rules import built_in_rules
     >>> [rule.code for rule in built_in_rules()][:5]
@@ -110,34 +121,60 @@ class Rule:
 
     def value(self, profile: GradientProfile) -> float | None:
         """What it compares with its limit in a look, None where it compares nothing."""
-        return None if self.quantity is None else self.quantity.of(profile)
+        if self.quantity is None:
+            return None
+        with contextlib.suppress(Exception):  # what is wrong with it must not hide what failed
+            value = self.quantity.of(profile)
+            return None if value is None else float(value)
+        return None
 
     def explain(self, finding: Finding, profile: GradientProfile) -> Cause | None:
         """The likely cause of one of its findings, None where nothing is known of it."""
-        return self.cause(finding, profile) if callable(self.cause) else self.cause
+        try:
+            cause = self.cause(finding, profile) if callable(self.cause) else self.cause
+            return None if cause is None else Cause(str(cause.because), str(cause.advice))
+        except Exception as error:
+            return Cause(f"unknown: that of {self.code} {_raised(error)}", "mend the rule's cause")
 
-    def acceptance(self, finding: Finding) -> str:
-        """What would let a failing value pass, for whoever knows better; "" for what is too bad."""
-        value, leaves_out = finding.value, f"--gradhealth-ignore={self.code} leaves the rule out"
-        wild = self.unacceptable is not None and not (value or 0.0) < self.unacceptable
-        if value is None or wild:
+    def table(self, diagnosis: Diagnosis, findings: Sequence[Finding], view: View) -> str:
+        """Its own table for its findings, "" without one."""
+        if self.exhibit is None:
             return ""
+        try:
+            return str(self.exhibit(diagnosis, findings, view) or "")
+        except Exception as error:
+            return f"(the table of {self.code} {_raised(error)})"
+
+    def acceptance(self, finding: Finding, limits: Mapping[str, Limit]) -> str:
+        """What would let a failing value pass, for whoever knows better; "" for what is too bad."""
+        value, limit = finding.value, finding.limit
+        if value is None or limit is None:
+            return ""
+        more = value > limit  # whether a larger limit would let it pass
+        bound = self.unacceptable
+        if bound is not None and not (value < bound if more else value > bound):
+            return ""
+        leaves_out = f"--gradhealth-ignore={self.code} leaves the rule out"
         if not self.options:
             return leaves_out
-        option = self.options[0]
-        if not value or math.isinf(value):
+        of_limit = [o for o in self.options if o.name in limits and limits[o.name].value == limit]
+        option = (*of_limit, *self.options)[0]
+        rounded = math.ceil if more else math.floor
+        try:
+            if option.share:
+                proposed = f"{rounded(100 * value) / 100:g}"
+            else:
+                proposed = f"1e{rounded(math.log10(value)):+03d}"
+            option.parse(float(proposed))
+        except Exception:  # no number is like this one, or the setting takes none
             return f"no {option.name} lets this pass; {leaves_out}"
-        if option.share:
-            return f"{option.name}={math.ceil(100 * value) / 100:g}, if this is meant to be"
-        larger = self.quantity is not None and self.quantity.better == "larger"
-        exponent = (math.floor if larger else math.ceil)(math.log10(value))
-        return f"{option.name}=1e{exponent:+03d}, if this is meant to be"
+        return f"{option.name}={proposed}, if this is meant to be"
 
     @property
     def page(self) -> str:
         """The rule's page of documentation, in Markdown."""
-        _, titled, text = self.doc.rpartition(f"{self.code}: ")
-        text = text.partition("\n")[2] if titled else text
+        first, _, rest = self.doc.partition("\n")
+        text = rest if first.startswith(f"{self.code}: ") else self.doc
         settings = "\n".join(f"- `{option.name}`: {option.described}" for option in self.options)
         parts = [
             f"# {self.code} {self.name}",
@@ -174,7 +211,7 @@ class Rule:
             severity=severity,
             layer=layer,
             message=message,
-            value=value,
+            value=None if value is None else float(value),
             limit=limit.value if limit else None,
             limit_source=limit.source if limit else "",
             seed=profile.seed,
@@ -182,10 +219,46 @@ class Rule:
         )
 
 
+def _raised(error: Exception) -> str:
+    return f"raised {type(error).__name__}: {error}"
+
+
+def checked(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """Return rules that can be applied together, by code.
+
+    Raises SettingError for what is no rule, and for two with the same code or setting.
+    """
+    found: dict[str, Rule] = {}
+    for rule in rules:
+        if not isinstance(rule, Rule):
+            raise SettingError(
+                f"rules has a {type(rule).__name__} in it; pass pytest_gradhealth.Rule objects"
+            )
+        if rule.confirm_from is not None and rule.confirm_from not in RANK:
+            raise SettingError(
+                f"confirm_from of rule {rule.code} is {rule.confirm_from!r}; pass one of"
+                f" {', '.join(RANK)}, or None"
+            )
+        if found.setdefault(rule.code, rule) is not rule:
+            raise SettingError(
+                f"two rules have the code {rule.code} ({found[rule.code].name} and {rule.name});"
+                " give yours a code of its own"
+            )
+    ordered = tuple(found[code] for code in sorted(found))
+    own_settings(ordered)
+    return ordered
+
+
+#: What a setting of a rule's own may not be called: limits that nobody sets, and arguments.
+_TAKEN = {"eps", *FIXED_LIMITS, "model", "inputs", "targets", "loss", "optimizer", "clip", "msg"}
+_TAKEN |= {"regularizer", "dependency", "precision", "loss_scale", "rules", "name"}
+
+
 def own_settings(rules: Iterable[Rule]) -> tuple[Option, ...]:
     """The settings that rules bring along.
 
-    Raises SettingError for two of one name, which nobody could tell apart.
+    Raises SettingError for two of one name, which nobody could tell apart, and for those that could
+    be no limit.
     """
     found: dict[str, Option] = {}
     for rule in rules:
@@ -197,8 +270,18 @@ def own_settings(rules: Iterable[Rule]) -> tuple[Option, ...]:
                     " give it a name of its own"
                 )
             if known is None:
+                _check_own(rule, option)
                 found[option.name] = option
     return tuple(found.values())
+
+
+def _check_own(rule: Rule, option: Option) -> None:
+    said = f"rule {rule.code} brings a setting {option.name!r}"
+    name, default = option.name, option.default
+    if name in _TAKEN or not name.isidentifier() or keyword.iskeyword(name):
+        raise SettingError(f"{said}, which cannot be one's name; give it another")
+    if option.use != "limit" or isinstance(default, bool) or not isinstance(default, (int, float)):
+        raise SettingError(f"{said} with the default {default!r}; it has to be a limit, a number")
 
 
 def without_echoes(rules: Iterable[Rule], findings: Sequence[Finding]) -> tuple[Finding, ...]:

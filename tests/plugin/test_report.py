@@ -354,3 +354,30 @@ def test_hostile_names_do_no_harm(pytester: pytest.Pytester, verbose: list[str])
         assert harmful not in text
     assert not any(line.lstrip().startswith("::error::") for line in text.split("\n"))
     assert "evil?[31m" in text
+
+
+def test_of_a_test_that_is_run_again_the_last_run_is_reported(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        from _pytest.runner import runtestprotocol
+
+        def pytest_runtest_protocol(item, nextitem):
+            for _ in range(2):
+                runtestprotocol(item, nextitem=nextitem)
+            return True
+        """
+    )
+    pytester.makepyfile(
+        """
+        from networks import healthy, x
+
+        RUNS = []
+
+        def test_a(gradhealth):
+            RUNS.append(1)
+            gradhealth.probe(healthy(), x, seeds=[0])
+            assert len(RUNS) > 1
+        """
+    )
+    result = run(pytester, "--gradhealth-report")
+    assert [row["verdict"] for row in rows(result)] == ["healthy"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -16,6 +18,7 @@ from pytest_gradhealth import (
     Diagnosis,
     Evidence,
     Finding,
+    GradientHealthError,
     Option,
     Patient,
     Quantity,
@@ -23,11 +26,13 @@ from pytest_gradhealth import (
     Rule,
     SettingError,
     View,
+    assert_healthy,
     built_in_rules,
     probe,
 )
 from pytest_gradhealth.remedies.trial import treat
 from pytest_gradhealth.reporting.message import render
+from pytest_gradhealth.results.diagnosis import Limit
 from tests.helpers.nets import batch, mlp
 
 BUILT_IN = next(rule for rule in built_in_rules() if rule.code == "GH203")
@@ -221,32 +226,133 @@ def test_its_own_table_takes_the_place_of_the_path() -> None:
     ]
 
 
+QUIETEST = Option("quietest", "MY203 fails when the RMS of the outputs is below this", 0.1)
+NONE = "no loudest lets this pass; --gradhealth-ignore=MY203 leaves the rule out"
+
+
 @pytest.mark.parametrize(
-    ("changes", "value", "text"),
+    ("changes", "value", "limit", "text"),
     [
-        ({}, 1234.0, "loudest=1e+04, if this is meant to be"),
-        (
-            {},
-            float("inf"),
-            "no loudest lets this pass; --gradhealth-ignore=MY203 leaves the rule out",
-        ),
-        ({"settings": ()}, 1234.0, "--gradhealth-ignore=MY203 leaves the rule out"),
-        ({"unacceptable": 1e3}, 1234.0, ""),
-        (
-            {"settings": (LOUDEST._replace(share=True),)},
-            0.123,
-            "loudest=0.13, if this is meant to be",
-        ),
-        (
-            {"quantity": Quantity(lambda _: None, better="larger")},
-            1.5e-7,
-            "loudest=1e-07, if this is meant to be",
-        ),
+        ({}, 1234.0, 1e3, "loudest=1e+04, if this is meant to be"),
+        ({}, 1.5e-7, 1e-3, "loudest=1e-07, if this is meant to be"),
+        ({}, math.inf, 1e3, NONE),
+        ({}, math.nan, 1e3, NONE),
+        ({}, 0.0, 1e3, NONE),
+        ({}, -3.0, 1e3, NONE),
+        ({"settings": ()}, 1234.0, 1e3, "--gradhealth-ignore=MY203 leaves the rule out"),
+        ({"unacceptable": 1e3}, 1234.0, 1e2, ""),
+        ({"unacceptable": 1e-3}, 1e-2, 0.1, "loudest=1e-02, if this is meant to be"),
+        ({"unacceptable": 1e-3}, 1e-4, 0.1, ""),
+        ({"settings": (LOUDEST._replace(share=True),)}, 0.123, 0.1, "loudest=0.13, if this is"),
+        ({"settings": (LOUDEST._replace(share=True),)}, 0.123, 0.2, "loudest=0.12, if this is"),
+        ({"settings": (LOUDEST._replace(share=True),)}, 0.001, 0.2, NONE),
+        ({"settings": (LOUDEST, QUIETEST)}, 0.03, 0.1, "quietest=1e-02, if this is meant to be"),
+        ({"settings": (LOUDEST._replace(parse=lambda _: 1 / 0),)}, 1234.0, 1e3, NONE),
     ],
 )
-def test_what_would_let_it_pass(changes: dict[str, Any], value: float, text: str) -> None:
-    finding = Finding("MY203", "too-loud", "failure", "2", "", value, 1.0)
-    assert replace(OWN, **changes).acceptance(finding) == text
+def test_what_would_let_it_pass(
+    changes: dict[str, Any], value: float, limit: float, text: str
+) -> None:
+    limits = {"loudest": Limit(1e3, "default"), "quietest": Limit(0.1, "default")}
+    finding = Finding("MY203", "too-loud", "failure", "2", "", value, limit)
+    assert replace(OWN, **changes).acceptance(finding, limits).startswith(text)
+    assert bool(text) == bool(replace(OWN, **changes).acceptance(finding, limits))
+
+
+X = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_diagnosis_brings_its_rules_to_assertions() -> None:
+    diagnosis = probe(loud(), X, loss=loss, rules=[OWN], select=["MY"])
+    loudest: Any = {"loudest": 1e9}
+    with pytest.raises(GradientHealthError, match=r"the outputs are too large.*MY203"):
+        assert_healthy(diagnosis, select=["MY"])
+    assert assert_healthy(diagnosis, select=["MY"], **loudest).verdict == "healthy"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(Option(name, "", 1.0) for name in ("eps", "warn_max_output", "loss", "max-x", "", "for")),
+        *(LOUDEST._replace(default=default) for default in (None, "a", (1,), True)),
+        LOUDEST._replace(use="measurement"),
+    ],
+)
+def test_what_cannot_be_a_setting_of_its_own(option: Option) -> None:
+    with pytest.raises(SettingError, match=f"^rule MY203 brings a setting {option.name!r}"):
+        probe(loud(), X, loss=loss, rules=[replace(OWN, settings=(option,))])
+
+
+def test_a_limit_may_be_off_by_default() -> None:
+    own = replace(OWN, settings=(LOUDEST._replace(default=math.inf),))
+    diagnosis = probe(loud(), X, loss=loss, rules=[own], select=["MY"])
+    assert diagnosis.verdict == "healthy"
+    assert Diagnosis.from_dict(diagnosis.to_dict()).limits == diagnosis.limits
+    assert "(default: inf)" in own.page
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ([None], "rules has a NoneType in it; pass pytest_gradhealth.Rule objects"),
+        ([OWN, replace(OWN, name="other")], "two rules have the code MY203"),
+        ([replace(OWN, code="GH203")], "two rules have the code GH203"),
+        ([replace(OWN, confirm_from="failures")], "confirm_from of rule MY203 is 'failures'"),  # type: ignore[arg-type]
+    ],
+)
+def test_rules_that_cannot_be_applied_together(rules: Any, message: str) -> None:
+    with pytest.raises(SettingError, match=f"^{message}"):
+        probe(loud(), X, loss=loss, rules=rules)
+
+
+def broken(*_: Any) -> Any:
+    raise ZeroDivisionError("of mine")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"cause": broken}, "cause:  unknown: that of MY203 raised ZeroDivisionError: of mine"),
+        ({"cause": ("a", "b")}, "cause:  unknown: that of MY203 raised AttributeError: "),
+        ({"exhibit": broken}, "(the table of MY203 raised ZeroDivisionError: of mine)"),
+        ({"exhibit": lambda *_: None}, "accept: loudest=1e+06"),
+        ({"exhibit": lambda *_: "\x1b[31m::error::" + "a" * 1000}, "?[31m::error::aaa"),
+        ({"quantity": Quantity(broken)}, "accept: loudest=1e+06"),
+        ({"quantity": Quantity(lambda _: 2.0, "\n" + "n" * 99, "\x1b{}")}, ": ?nnn..nnnnnnnnnn ?2"),
+        ({"quantity": Quantity(lambda _: 2.0, "n", "{:.2f}")}, "Adam(lr=0.001): n 2"),
+    ],
+)
+def test_what_is_wrong_with_a_rule_does_not_hide_what_failed(
+    changes: dict[str, Any], text: str
+) -> None:
+    diagnosis = probe(loud(), X, loss=loss, rules=[replace(OWN, **changes)], select=["MY"])
+    treatments = treat(diagnosis, diagnosis.findings, [REMEDY], 60.0)
+    message = str(replace(diagnosis, treatments=treatments))
+    assert message.startswith("the outputs are too large")
+    assert text in message
+    assert max(map(len, message.splitlines())) <= 400
+    assert all(character.isprintable() or character == "\n" for character in message)
+
+
+def test_a_page_keeps_what_is_no_title() -> None:
+    page = replace(OWN, doc="See\n\nMY203: not this\n\nrest").page
+    assert "See\n\nMY203: not this\n\nrest" in page
+    assert "## Settings" in replace(OWN, doc="").page
+
+
+def test_only_rules_on_scale_are_excused_in_evaluation_mode() -> None:
+    torch.manual_seed(0)
+    layers = [m for _ in range(20) for m in (nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU())]
+    model = nn.Sequential(*layers, nn.Linear(8, 4)).eval()
+
+    def check(evidence: Evidence) -> Iterator[Finding]:
+        if not evidence.first.awake and evidence.first.paths[0].vanishing < -3:
+            yield rule.finding("failure", "0", "small", profile=evidence.first)
+
+    for of_scale, severity in ((True, "info"), (False, "failure")):
+        rule = replace(OWN, check=check, of_scale=of_scale, confirm_from=None, settings=())
+        diagnosis = probe(model, X, loss=loss, rules=[rule], select=["MY"])
+        assert [finding.severity for finding in diagnosis.findings] == [severity]
 
 
 MODULE = """
@@ -332,3 +438,57 @@ def test_in_a_project_its_setting_is_a_setting(
             "remedy  *outcome *loudness *",
         ]
     )
+
+
+def test_in_a_report_each_rule_speaks_for_itself(pytester: pytest.Pytester) -> None:
+    other = MODULE.replace('"loudness"', '"noise"').replace('"the most", 1e3', '"the most", 2e3')
+    for folder, conftest in (("a", MODULE), ("b", other)):
+        pytester.mkpydir(folder).joinpath("conftest.py").write_text(conftest)
+        (pytester.path / folder / f"test_{folder}.py").write_text(TESTS)
+    options = (
+        "-p",
+        "no:cacheprovider",
+        "--gradhealth-select=MY",
+        "-k",
+        "loud",
+        "--gradhealth-report",
+    )
+    for more in ((), ("-n", "1")):
+        result = pytester.runpytest_subprocess(*options, *more, "--gradhealth-sarif=out.sarif")
+        result.assert_outcomes(failed=2)
+        heads = [line.split()[2] for line in result.outlines if line.startswith("remedy ")]
+        assert heads == ["loudness", "noise"]
+        rules = json.loads((pytester.path / "out.sarif").read_text())["runs"][0]["tool"]["driver"]
+        (own,) = [rule for rule in rules["rules"] if rule["id"] == "MY203"]
+        assert (own["name"], own["shortDescription"]["text"]) == ("too-loud", "not too loud")
+
+
+def test_in_a_test_limits_of_its_own_share_a_probe(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(MODULE)
+    pytester.makepyfile(
+        TESTS
+        + """
+def test_twice(gradhealth):
+    net, calls = model(), []
+    net.register_forward_hook(lambda *_: calls.append(1))
+    gradhealth.assert_healthy(net, X, loss=loss, loudest=1e9)
+    once = len(calls)
+    gradhealth.assert_healthy(net, X, loss=loss, loudest=1e8)
+    assert len(calls) == once
+    with pytest.raises(AssertionError, match="MY203"):
+        gradhealth.assert_healthy(net, X, loss=loss, loudest=10)
+"""
+    )
+    result = pytester.runpytest("-p", "no:cacheprovider", "--gradhealth-select=MY", "-k", "twice")
+    result.assert_outcomes(passed=1)
+
+
+def test_two_folders_of_one_test_may_not_bring_the_same_setting(
+    pytester: pytest.Pytester,
+) -> None:
+    inner = MODULE.replace("MY203", "MY204").replace('"the most", 1e3', '"the most", 2e3')
+    pytester.makeconftest(MODULE)
+    pytester.mkpydir("a").joinpath("conftest.py").write_text(inner)
+    (pytester.path / "a" / "test_a.py").write_text(TESTS)
+    result = pytester.runpytest("-p", "no:cacheprovider", "-k", "loud")
+    result.stdout.fnmatch_lines(["E *SettingError: rule MY204 brings a setting 'loudest', which*"])
