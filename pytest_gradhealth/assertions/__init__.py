@@ -194,15 +194,7 @@ def assert_no_underflow(
     Returns the Diagnosis. Raises UnderflowError; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
-    case = Case(
-        model,
-        inputs,
-        targets,
-        loss,
-        optimizer,
-        precision=precision,
-        loss_scale=loss_scale,
-    )
+    case = Case(model, inputs, targets, loss, optimizer, precision=precision, loss_scale=loss_scale)
     return check(("GH501",), case, settings, msg)
 
 

@@ -143,8 +143,7 @@ def _with_treatments(diagnosis: Diagnosis, failures: Sequence[Finding]) -> Diagn
     context = current()
     remedies = built_in_remedies() if context is None else context.remedies
     treated = by_owner(
-        diagnosis,
-        lambda: replace(diagnosis, treatments=treat(diagnosis, failures, remedies)),
+        diagnosis, lambda: replace(diagnosis, treatments=treat(diagnosis, failures, remedies))
     )
     if context is not None:
         context.record(treated)

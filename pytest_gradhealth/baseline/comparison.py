@@ -102,11 +102,7 @@ Layers = Collection[tuple[str, str]]
 
 
 def compare(
-    before: Entry,
-    after: Entry,
-    max_path: Limit,
-    max_step: Limit,
-    layers: Layers | None = None,
+    before: Entry, after: Entry, max_path: Limit, max_step: Limit, layers: Layers | None = None
 ) -> Comparison:
     """Compare what was measured with a baseline.
 

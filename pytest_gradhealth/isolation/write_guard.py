@@ -43,10 +43,7 @@ _WRITING = ("out", "max_norm", "inplace")
 
 #: What a function does with its arguments: it may write to them, or lend them to others that do.
 _Kind = Literal["reads", "may", "writes"]
-_KINDS: dict[str, _Kind] = {
-    **dict.fromkeys(_READING, "reads"),
-    **dict.fromkeys(_HANDLES, "writes"),
-}
+_KINDS: dict[str, _Kind] = {**dict.fromkeys(_READING, "reads"), **dict.fromkeys(_HANDLES, "writes")}
 
 
 def unguarded() -> AbstractContextManager[None]:

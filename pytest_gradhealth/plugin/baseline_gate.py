@@ -103,11 +103,7 @@ def _against_baseline(
 
 
 def _checked(
-    context: TestContext,
-    diagnosis: Diagnosis,
-    settings: Settings,
-    path: Path,
-    key: str,
+    context: TestContext, diagnosis: Diagnosis, settings: Settings, path: Path, key: str
 ) -> Check:
     from pytest_gradhealth.baseline.check import Now, check_entry
     from pytest_gradhealth.baseline.entry import entry_of

@@ -120,8 +120,7 @@ ORTHOGONAL = Remedy(
     "orthogonal init",
     SYMPTOMS,
     _change(
-        _with_gain(nn.init.orthogonal_),
-        "nn.init.orthogonal_(m.weight, nn.init.calculate_gain({}))",
+        _with_gain(nn.init.orthogonal_), "nn.init.orthogonal_(m.weight, nn.init.calculate_gain({}))"
     ),
     family=FAMILY,
 )

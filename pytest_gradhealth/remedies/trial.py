@@ -33,13 +33,7 @@ from pytest_gradhealth.remedies.outcome import (
     merit,
     outcome_of,
 )
-from pytest_gradhealth.results.diagnosis import (
-    Diagnosis,
-    Finding,
-    Measure,
-    Outcome,
-    Treatment,
-)
+from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Measure, Outcome, Treatment
 from pytest_gradhealth.rules.rule import Rule
 from pytest_gradhealth.subject.forward import fresh
 from pytest_gradhealth.subject.step import Step

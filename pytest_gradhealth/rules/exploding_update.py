@@ -55,12 +55,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         if broken is not None:
             text += f"; the {_broken(broken)} in step {broken.step}"
         yield RULE.finding(
-            "failure",
-            worst.layer,
-            text,
-            profile=evidence.first,
-            value=worst.change,
-            limit=limit,
+            "failure", worst.layer, text, profile=evidence.first, value=worst.change, limit=limit
         )
     elif broken is not None:
         text = f"training explodes: the {_broken(broken)} in step {broken.step}"
