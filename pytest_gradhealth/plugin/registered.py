@@ -18,7 +18,7 @@ T = TypeVar("T")
 def registered_rules(hooks: Any, config: pytest.Config) -> Sequence[Rule]:
     """The rules of every implementation of the hook, by code.
 
-    Raises SettingError for what is no rule, and for two with the same code or setting.
+    Raises SettingError for what is no rule, and for two with the same code.
     """
     return checked(_returned(hooks, "pytest_gradhealth_rules", config, Rule))
 

@@ -226,7 +226,7 @@ def _raised(error: Exception) -> str:
 def checked(rules: Iterable[Rule]) -> tuple[Rule, ...]:
     """Return rules that can be applied together, by code.
 
-    Raises SettingError for what is no rule, and for two with the same code or setting.
+    Raises SettingError for what is no rule, and for two with the same code.
     """
     found: dict[str, Rule] = {}
     for rule in rules:
@@ -244,9 +244,7 @@ def checked(rules: Iterable[Rule]) -> tuple[Rule, ...]:
                 f"two rules have the code {rule.code} ({found[rule.code].name} and {rule.name});"
                 " give yours a code of its own"
             )
-    ordered = tuple(found[code] for code in sorted(found))
-    own_settings(ordered)
-    return ordered
+    return tuple(found[code] for code in sorted(found))
 
 
 #: What a setting of a rule's own may not be called: limits that nobody sets, and arguments.
