@@ -454,7 +454,7 @@ def test_in_a_report_each_rule_speaks_for_itself(pytester: pytest.Pytester) -> N
         "--gradhealth-report",
     )
     for more in ((), ("-n", "1")):
-        result = pytester.runpytest_subprocess(*options, *more, "--gradhealth-sarif=out.sarif")
+        result = pytester.runpytest(*options, *more, "--gradhealth-sarif=out.sarif")
         result.assert_outcomes(failed=2)
         heads = [line.split()[2] for line in result.outlines if line.startswith("remedy ")]
         assert heads == ["loudness", "noise"]
