@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_gradhealth.config.options import OPTIONS
+from pytest_gradhealth.config.options import BY_NAME, OPTIONS
 from pytest_gradhealth.config.settings import Settings
 from pytest_gradhealth.context import current
 from pytest_gradhealth.distributed.team import agreed, by_owner
@@ -53,7 +53,8 @@ def asked_for(values: SettingValues, case: Case) -> Settings:
     """The settings of the current test with those of a call on top."""
     context = current()
     base = Settings() if context is None else context.settings
-    return base.merged(values, "the call", (*OPTIONS, *own_settings(_rules_for(case))))
+    own = () if BY_NAME.keys() >= values.keys() else own_settings(_rules_for(case))
+    return base.merged(values, "the call", (*OPTIONS, *own))
 
 
 def check(

@@ -56,11 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_gradhealth.plugin.baseline_session import Keeper
 
         keeper = Keeper(config)
-        config.pluginmanager.register(keeper, "gradhealth-keeper")
         if wants_probes(config):
             from pytest_gradhealth.plugin.reports import Collector
 
             config.pluginmanager.register(Collector(config, keeper), "gradhealth-collector")
+        # Last registered is first to hear of a report, and has the outcome when the other asks.
+        config.pluginmanager.register(keeper, "gradhealth-keeper")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

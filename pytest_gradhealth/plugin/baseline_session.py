@@ -72,7 +72,6 @@ class Keeper:
         if report.failed:
             self._incomplete = "a module could not be collected"
 
-    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Read the checks off a test's last report, and how it ended off all of them."""
         self.outcomes.note(report)

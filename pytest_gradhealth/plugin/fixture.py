@@ -12,17 +12,20 @@ if TYPE_CHECKING:
     from pytest_gradhealth.results.diagnosis import Diagnosis
 
 
-class _Assertion:
-    """The assertion of the same name, which is loaded, with torch, when it is used."""
+def _asserting(name: str) -> Callable[..., Diagnosis]:
+    """The assertion of a name as a method; it is loaded, with torch, when it is called."""
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: object, owner: type) -> Callable[..., Diagnosis]:
+    def method(self: GradHealth, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
+        __tracebackhide__ = True
+        del self
         from pytest_gradhealth import assertions
 
-        assertion: Callable[..., Diagnosis] = getattr(assertions, self._name)
-        return assertion
+        assertion: Callable[..., Diagnosis] = getattr(assertions, name)
+        return assertion(model, *args, **kwargs)
+
+    method.__name__, method.__qualname__ = name, f"GradHealth.{name}"
+    method.__doc__ = f"`pytest_gradhealth.{name}`, with the settings of this test."
+    return method
 
 
 class GradHealth:
@@ -59,13 +62,13 @@ class GradHealth:
         )
         return measured(case, settings)
 
-    assert_no_vanishing = _Assertion()
-    assert_no_vanishing_in_time = _Assertion()
-    assert_no_exploding = _Assertion()
-    assert_no_exploding_update = _Assertion()
-    assert_no_dominating_regularizer = _Assertion()
-    assert_finite_gradients = _Assertion()
-    assert_no_underflow = _Assertion()
-    assert_all_reached = _Assertion()
-    assert_matches_baseline = _Assertion()
-    assert_healthy = _Assertion()
+    assert_no_vanishing = _asserting("assert_no_vanishing")
+    assert_no_vanishing_in_time = _asserting("assert_no_vanishing_in_time")
+    assert_no_exploding = _asserting("assert_no_exploding")
+    assert_no_exploding_update = _asserting("assert_no_exploding_update")
+    assert_no_dominating_regularizer = _asserting("assert_no_dominating_regularizer")
+    assert_finite_gradients = _asserting("assert_finite_gradients")
+    assert_no_underflow = _asserting("assert_no_underflow")
+    assert_all_reached = _asserting("assert_all_reached")
+    assert_matches_baseline = _asserting("assert_matches_baseline")
+    assert_healthy = _asserting("assert_healthy")

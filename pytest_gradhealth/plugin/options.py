@@ -93,7 +93,8 @@ def add_options(parser: pytest.Parser) -> None:
         flag = "--no-gradhealth" if name == "off" else "--" + key.replace("_", "-")
         add(flag, key, text, value)
         if ini:
-            parser.addini(key, text, ini, default=None)
+            default: dict[str, Any] = {"default": None} if ini == "string" else {}
+            parser.addini(key, text, ini, **default)
     numbers = _knows_numbers()
     for option in OPTIONS:
         text = option.described

@@ -34,6 +34,7 @@ from pytest_gradhealth.remedies.outcome import (
     outcome_of,
 )
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Measure, Outcome, Treatment
+from pytest_gradhealth.rules import rule_of
 from pytest_gradhealth.rules.rule import Rule
 from pytest_gradhealth.subject.forward import fresh
 from pytest_gradhealth.subject.step import Step
@@ -143,7 +144,7 @@ class _Ward:
     @property
     def rule(self) -> Rule:
         """The rule whose value is compared."""
-        return next(rule for rule in self.criteria.rules if rule.code == self.codes[0])
+        return rule_of(self.codes[0], self.criteria.rules)
 
     @property
     def larger_is_better(self) -> bool:

@@ -10,7 +10,7 @@ from pytest_gradhealth.reporting.treatments import treatment_blocks
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, worst_path
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
-from pytest_gradhealth.rules import known_rules
+from pytest_gradhealth.rules import known_rules, rule_of
 from pytest_gradhealth.rules.rule import Rule
 
 #: Characters of a finding that are shown, however long the names in it.
@@ -106,7 +106,7 @@ def _advice(
     view: View,
 ) -> Iterator[str]:
     """Causes and what to try, the command that shows more, and what would let this pass."""
-    known = [(f, rules[f.code]) for f in findings if f.code in rules]
+    known = [(f, rule_of(f.code, rules.values())) for f in findings]
     profile = diagnosis.profile
     causes = [rule.explain(f, profile) for f, rule in known if f.seed == profile.seed]
     cured = any(treatment.outcome == "cured" for treatment in diagnosis.treatments)

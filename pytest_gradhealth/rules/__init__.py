@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -19,6 +19,12 @@ def built_in_rules() -> tuple[Rule, ...]:
     files = [import_module(f"{__name__}.{file.name}") for file in iter_modules(__path__)]
     rules = [file.RULE for file in files if hasattr(file, "RULE")]
     return tuple(sorted(rules, key=lambda rule: rule.code))
+
+
+def rule_of(code: str, rules: Iterable[Rule]) -> Rule:
+    """Return the rule with a code, one that knows nothing where none of them has it."""
+    nobody = Rule(code, code, "", "", lambda _: ())
+    return next((rule for rule in rules if rule.code == code), nobody)
 
 
 def known_rules(diagnosis: Diagnosis) -> Mapping[str, Rule]:

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pytest_gradhealth.errors import CollapsedOutputError
 from pytest_gradhealth.formatting import number
 from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
 
@@ -60,6 +61,11 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
+def spread(profile: GradientProfile) -> float | None:
+    """How far the outputs of different examples lie apart."""
+    return profile.spread
+
+
 RULE = Rule(
     code="GH404",
     name="collapsed-output",
@@ -74,6 +80,6 @@ RULE = Rule(
         "larger initial weights, inputs of standard deviation 1, or a residual connection",
     ),
     settings=("min_spread",),
-    quantity=Quantity(lambda look: look.spread, "spread", better="larger"),
+    quantity=Quantity(spread, "spread", better="larger"),
     of_scale=True,
 )

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pytest_gradhealth.errors import ExplodingOutputError
 from pytest_gradhealth.formatting import number
 from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
 
@@ -58,6 +59,11 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
+def magnitude(profile: GradientProfile) -> float | None:
+    """The RMS of the outputs."""
+    return profile.magnitude
+
+
 RULE = Rule(
     code="GH203",
     name="exploding-output",
@@ -72,6 +78,6 @@ RULE = Rule(
         "standardised inputs, nn.init.kaiming_normal_ for the weights, or a normalisation layer",
     ),
     settings=("max_output",),
-    quantity=Quantity(lambda look: look.magnitude, "output", "{}"),
+    quantity=Quantity(magnitude, "output", "{}"),
     of_scale=True,
 )

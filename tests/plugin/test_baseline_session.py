@@ -424,3 +424,32 @@ def test_the_folder_has_the_name_one_wants(pytester: pytest.Pytester, source: st
         options.append("--gradhealth-baseline-dir=kept")
     run(pytester, *options).assert_outcomes(passed=1)
     assert list(kept("kept/test_models.json")) == ["test_net"]
+
+
+def test_what_others_make_of_a_report_counts(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(nets=NETS)
+    pytester.makeconftest(
+        """
+        import pytest
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtest_logreport(report):
+            if report.when == "call" and "forced" in report.nodeid:
+                report.outcome, report.longrepr = "failed", "forced"
+        """
+    )
+    pytester.makepyfile(
+        test_nets="""
+        from nets import BATCH, net
+
+        def test_kept(gradhealth):
+            gradhealth.assert_matches_baseline(net(), **BATCH)
+
+        def test_forced(gradhealth):
+            gradhealth.assert_matches_baseline(net(), **BATCH)
+        """
+    )
+    pytester.runpytest("-p", "no:cacheprovider", "--gradhealth-update")
+    (file,) = pytester.path.glob("__gradhealth__/*.json")
+    assert "test_kept" in file.read_text()
+    assert "test_forced" not in file.read_text()

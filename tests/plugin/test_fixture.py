@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
+from typing import Any
 
 import pytest
+from torch import nn
 
+from pytest_gradhealth import GradHealth
+from tests.helpers.nets import batch, mlp
 from tests.helpers.projects import SICK, folders, rows, run, text_of
 
 pytestmark = pytest.mark.usefixtures("_networks")
@@ -299,3 +304,23 @@ def test_a_parametrised_test_draws_the_same_seeds_in_any_order(pytester: pytest.
     assert [row["test"] for row in forth] == names
     assert forth == back[::-1]
     assert forth[0]["ratio"] != forth[1]["ratio"], "each test has a seed of its own"
+
+
+def test_the_assertions_of_the_fixture_are_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    original, seen = GradHealth.assert_healthy, []
+
+    def watched(self: GradHealth, *args: Any, **kwargs: Any) -> Any:
+        seen.append(self)
+        return original(self, *args, **kwargs)
+
+    class Mine(GradHealth):
+        def assert_no_vanishing(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+            return GradHealth.assert_no_vanishing(self, model, *args, **kwargs)
+
+    monkeypatch.setattr(GradHealth, "assert_healthy", watched)
+    mine = Mine()
+    inputs, targets = batch()
+    mine.assert_healthy(mlp(), inputs, targets, loss=nn.CrossEntropyLoss())
+    assert seen == [mine]
+    assert mine.assert_no_vanishing(mlp(), inputs).verdict == "healthy"
+    assert inspect.ismethod(mine.assert_healthy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -492,3 +493,29 @@ def test_two_folders_of_one_test_may_not_bring_the_same_setting(
     (pytester.path / "a" / "test_a.py").write_text(TESTS)
     result = pytester.runpytest("-p", "no:cacheprovider", "-k", "loud")
     result.stdout.fnmatch_lines(["E *SettingError: rule MY204 brings a setting 'loudest', which*"])
+
+
+def test_a_hook_that_skips_its_folder_leaves_the_others_alone(pytester: pytest.Pytester) -> None:
+    skipping = "import pytest\ndef pytest_gradhealth_rules(config): pytest.importorskip('no_such')"
+    for folder, conftest in (("a", ""), ("b", skipping)):
+        pytester.mkpydir(folder).joinpath("conftest.py").write_text(conftest)
+        (pytester.path / folder / f"test_{folder}.py").write_text(TESTS)
+    options = "-p", "no:cacheprovider", "-k", "loud", "--gradhealth-report"
+    pytester.runpytest(*options).assert_outcomes(failed=1, skipped=1)
+
+
+def test_a_rule_may_find_what_has_another_code() -> None:
+    def check(evidence: Evidence) -> Iterator[Finding]:
+        yield replace(next(too_loud(evidence)), code="MY999")
+
+    own = replace(OWN, check=check, confirm_from=None)
+    diagnosis = probe(loud(), X, loss=loss, rules=[own], select=["MY"])
+    remedy = replace(REMEDY, symptoms=("MY999",))
+    (treatment,) = treat(diagnosis, diagnosis.findings, [remedy], 60.0)
+    assert treatment.before.value is None
+    assert "accept: --gradhealth-ignore=MY999 leaves the rule out" in str(diagnosis).splitlines()
+
+
+@pytest.mark.parametrize("rule", built_in_rules(), ids=lambda rule: rule.code)
+def test_built_in_rules_can_be_pickled(rule: Rule) -> None:
+    assert pickle.loads(pickle.dumps(rule)).code == rule.code
