@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pytest_gradhealth.results.magnitudes import LossScale, MagnitudeRecord
-from pytest_gradhealth.results.names import module_of
+from pytest_gradhealth.results.names import OUTPUT, module_of
 from pytest_gradhealth.results.path import GradientPath, decades
 
 #: How the gradient of a module output was found: measured (possibly exactly zero), waiting for a
@@ -220,6 +220,12 @@ class GradientProfile:
     def judged_paths(self) -> tuple[GradientPath, ...]:
         """The paths whose first layer carries data."""
         return tuple(path for path in self.paths if path.judged)
+
+    @property
+    def last_label(self) -> str:
+        """The layer that a verdict on the outputs names: the last one judged, or the output."""
+        paths = self.judged_paths
+        return paths[0].last.label if paths else OUTPUT
 
     @property
     def uncalled(self) -> tuple[str, ...]:

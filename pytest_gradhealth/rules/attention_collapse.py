@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from pytest_gradhealth.errors import AttentionCollapseError
 from pytest_gradhealth.formatting import number
 from pytest_gradhealth.results.diagnosis import Finding
-from pytest_gradhealth.results.names import ATTENTION_ROLES
+from pytest_gradhealth.results.names import ATTENTION_ROLES, OUTPUT
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
@@ -88,7 +88,7 @@ def attention_ratios(profile: GradientProfile) -> Mapping[str, float]:
         if role and is_weight and parameter.gradient is not None:
             found[owner][role].append(parameter.gradient)
     return {
-        name or "(output)": min(sizes["qk"]) / sizes["v"][0]
+        name or OUTPUT: min(sizes["qk"]) / sizes["v"][0]
         for name, sizes in found.items()
         if name in same and len(sizes["qk"]) == 2 and len(sizes["v"]) == 1
         if min(sizes["qk"]) > 0 and sizes["v"][0] > 0

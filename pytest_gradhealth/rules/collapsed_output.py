@@ -49,10 +49,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if not spread < max(warn.value, fail.value):
         return
     limit = fail if spread < fail.value else warn
-    paths = evidence.first.judged_paths
     yield RULE.finding(
         "failure" if limit is fail else "warning",
-        paths[0].last.label if paths else "(output)",
+        evidence.first.last_label,
         f"the outputs of different examples differ by only x{number(spread)} of their size;"
         f" limit x{number(limit.value)} ({limit.source})",
         profile=evidence.first,

@@ -47,10 +47,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if fails and second is not None and second.magnitude is not None:
         fails = not second.magnitude <= min(warn.value, fail.value)
     limit = fail if fails else warn
-    paths = evidence.first.judged_paths
     yield RULE.finding(
         "failure" if fails else "warning",
-        paths[0].last.label if paths else "(output)",
+        evidence.first.last_label,
         f"the outputs are too large: their RMS is {number(size)};"
         f" limit {number(limit.value)} ({limit.source})",
         profile=evidence.first,

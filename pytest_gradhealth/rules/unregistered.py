@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pytest_gradhealth.errors import UnregisteredParameterError
 from pytest_gradhealth.formatting import count, listing
 from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.names import OUTPUT
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
 
@@ -34,7 +35,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         named = listing(["x".join(map(str, shape)) or "1" for shape in shapes])
         yield RULE.finding(
             "warning",
-            "(output)",
+            OUTPUT,
             f"the forward uses {count(len(shapes), 'parameter')} that model.parameters() does not"
             f" list (of {'shape' if len(shapes) == 1 else 'shapes'} {named})",
             profile=evidence.first,
