@@ -21,7 +21,13 @@ from pytest_gradhealth.context import current
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.results.profile import SOMEWHERE
-from pytest_gradhealth.tensors.modules import is_ddp, is_dtensor, is_sharded, process_group
+from pytest_gradhealth.tensors.modules import (
+    as_written,
+    is_ddp,
+    is_dtensor,
+    is_sharded,
+    process_group,
+)
 
 #: Verdicts, worst first.
 _WORST_FIRST = ("failure", "warning", "healthy")
@@ -253,7 +259,7 @@ def _team_of(model: Any) -> _Team | None:
     dist = process_group()
     if dist is None:
         return None
-    model = getattr(model, "_orig_mod", model)
+    model = as_written(model)
     if is_ddp(model):
         ranks = dist.get_process_group_ranks(model.process_group)
     else:

@@ -32,6 +32,13 @@ def is_fsdp(module: Any) -> bool:
     return _is(module, "torch.distributed.fsdp", "FSDPModule")
 
 
+def as_written(model: Any) -> Any:
+    """The model that torch.compile has wrapped, any other as it is; told by the wrapper's class."""
+    if _is(model, "torch._dynamo.eval_frame", "OptimizedModule"):
+        return vars(model)["_modules"]["_orig_mod"]
+    return model
+
+
 def class_name(module: Any) -> str:
     """The name of a module's class, as it was before fully_shard or replicate."""
     kind, changed = type(module), is_fsdp(module) or is_replicated(module)
