@@ -172,6 +172,17 @@ OPTIONS: tuple[Option, ...] = (
         told="5, with 0 the first look stands",
     ),
     Option(
+        "copy",
+        "copy large parameters before each run, else watch over them",
+        None,
+        use="measurement",
+        parse=_switch,
+        expects="true or false",
+        ini="bool",
+        example="True",
+        told="true where copies take less than a tenth of free memory",
+    ),
+    Option(
         "min_ratio",
         "GH101 and GH102 fail below this ratio, first layer or step over last",
         1e-5,
@@ -285,6 +296,7 @@ if TYPE_CHECKING:
         device: str | torch.device | None
         seeds: int | Sequence[int] | None
         confirm_steps: int | None
+        copy: bool | None
         min_ratio: float | None
         max_ratio: float | None
         warn_min_ratio: float | None

@@ -1,18 +1,20 @@
-"""Tells whether a model, its batch or its optimizer has changed since it was last looked at."""
+"""Tells whether anything that a probe depends on has changed since it was last looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.optim import Optimizer
 
-from pytest_gradhealth.tensors.norms import l2_norm
-from pytest_gradhealth.tensors.unwrap import own_part
+from pytest_gradhealth.isolation.kept_tensor import numbers_of, same_bits
+from pytest_gradhealth.isolation.places import CONTAINERS
+from pytest_gradhealth.isolation.reachable import ATOMS, Reachable
 
 #: Elements of a tensor that are compared one by one.
 SAMPLE = 64
@@ -20,73 +22,99 @@ SAMPLE = 64
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """What is compared: identities, flags and version counters, and numbers still on the device.
+    """What is compared: places and what was in them, and numbers of tensors, still on the device.
 
-    Two are equal where none of it differs, bit for bit. Comparing waits for the device, taking one
-    does not.
+    Two are equal where none of it differs, bit for bit, and nothing was met that may change without
+    a sign. Comparing waits for the device, taking one does not.
     """
 
-    known: tuple[Any, ...]
+    reading: Reachable
+    states: tuple[object, ...]
+    known: tuple[object, ...]
     numbers: dict[torch.device, Tensor]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Fingerprint):
             return NotImplemented
         return (
-            self.known == other.known
+            self.reading.complete
+            and other.reading.complete
+            and _are_same_places(self.reading, other.reading)
+            and self.states == other.states
+            and self.known == other.known
             and self.numbers.keys() == other.numbers.keys()
-            and all(_is_same(ours, other.numbers[d]) for d, ours in self.numbers.items())
+            and all(same_bits(ours, other.numbers[d]) for d, ours in self.numbers.items())
         )
 
     __hash__ = None  # type: ignore[assignment]
 
 
-def fingerprint(
-    modules: Sequence[nn.Module], batch: Sequence[Tensor], optimizer: Optimizer | None = None
-) -> Fingerprint:
-    """Return a value that differs once they have changed; runs no code of theirs.
+def fingerprint(values: Iterable[Any]) -> Fingerprint:
+    """Return what differs once one of the values has changed, or anything reachable from them.
 
-    Version counters see every change in place but those through `.data`, which norms and a sample
-    of the elements see.
+    Runs no code of theirs. Version counters see every change of a tensor in place but those through
+    `.data`, which norms and a sample of the elements see.
     """
-    inner = [module for root in modules for module in root.modules()]
-    state = [t for root in modules for t in (*root.parameters(), *root.buffers())]
+    reading = Reachable([tuple(values)], written=False)
     numbers: dict[torch.device, list[Tensor]] = {}
     with torch.no_grad():
-        for tensor in (*state, *batch):
-            for part in _numbers(tensor):
+        for tensor in reading.tensors:
+            for part in numbers_of(tensor):
                 numbers.setdefault(part.device, []).append(part)
         together = {device: torch.cat(parts) for device, parts in numbers.items()}
-    known = (
-        tuple(map(_module_state, inner)),
-        tuple(map(_tensor_state, (*state, *batch))),
-        _optimizer_state(optimizer),
+    states = tuple(_digest(items[0]) for _, kind, items in reading.places if kind.state)
+    reading.forget_states()
+    known = _surroundings(), tuple(map(_tensor_state, reading.tensors))
+    return Fingerprint(reading, states, known, together)
+
+
+def _digest(state: Any) -> object:
+    """The state of a generator or an array, in short."""
+    if isinstance(state, Tensor):
+        return state.cpu().numpy().tobytes()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(state, numpy.ndarray):
+        return state.shape, str(state.dtype), zlib.crc32(state.tobytes())
+    return str(state)
+
+
+def _are_same_places(one: Reachable, other: Reachable) -> bool:
+    """Whether the same was met on the same ways; equal values and containers count as the same."""
+
+    def same(ours: Any, theirs: Any) -> bool:
+        kind = type(ours)
+        if ours is theirs:
+            return True
+        if kind is not type(theirs):
+            return False
+        if kind in ATOMS:
+            return bool(repr(ours) == repr(theirs) if kind in _DECIMALS else ours == theirs)
+        return kind in CONTAINERS and one.order[id(ours)] == other.order[id(theirs)]
+
+    return len(one.places) == len(other.places) and all(
+        same(ours[0], theirs[0])
+        and len(ours[2]) == len(theirs[2])
+        and all(map(same, ours[2], theirs[2]))
+        for ours, theirs in zip(one.places, other.places, strict=True)
     )
-    return Fingerprint(known, together)
 
 
-def _is_same(one: Tensor, other: Tensor) -> bool:
-    """Whether all bits are the same, which those of NaN are as well."""
-    same = one.view(torch.uint8), other.view(torch.uint8)
-    return bool(one.shape == other.shape and torch.equal(*same))
+#: Of which neither -0.0 and 0.0 are the same, nor NaN and itself another.
+_DECIMALS = (float, complex)
 
 
-def _optimizer_state(optimizer: Optimizer | None) -> object:
-    """Settings and parameters of every group."""
-    if optimizer is None:
-        return None
-    groups = optimizer.param_groups
-    settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
-    return str(settings), [[id(p) for p in group["params"]] for group in groups]
-
-
-def _module_state(module: nn.Module) -> tuple[object, ...]:
-    """Identity, hooks, and the attributes that are plain values: modes, rates, slopes."""
-    plain = tuple(
-        (k, str(v)) for k, v in vars(module).items() if isinstance(v, (bool, int, float, str))
+def _surroundings() -> tuple[object, ...]:
+    """What of torch's own state a forward depends on."""
+    return (
+        torch.get_default_dtype(),
+        torch.is_autocast_enabled("cpu"),
+        torch.get_autocast_dtype("cpu"),
+        torch.is_autocast_enabled("cuda"),
+        torch.get_autocast_dtype("cuda"),
+        torch.are_deterministic_algorithms_enabled(),
+        tuple(nn.modules.module._global_forward_hooks),
+        tuple(nn.modules.module._global_forward_pre_hooks),
     )
-    hooks = tuple(module._forward_hooks), tuple(module._forward_pre_hooks)
-    return id(module), type(module), hooks, plain
 
 
 def _tensor_state(tensor: Tensor) -> tuple[object, ...]:
@@ -94,19 +122,3 @@ def _tensor_state(tensor: Tensor) -> tuple[object, ...]:
         return (id(tensor),)
     version = -1 if tensor.is_inference() else tensor._version
     return id(tensor), tensor.requires_grad, version
-
-
-def _numbers(tensor: Tensor) -> Iterator[Tensor]:
-    """Norm and some elements as float64 (float32 where a device has no more), if it has any."""
-    tensor = own_part(tensor)
-    if is_lazy(tensor) or tensor.is_meta or tensor.layout != torch.strided or not tensor.numel():
-        return
-    wide = torch.float32 if tensor.device.type == "mps" else torch.float64
-    try:
-        flat = tensor.detach().reshape(-1)
-        flat = torch.view_as_real(flat).reshape(-1) if flat.is_complex() else flat
-        sample = flat[:: max(1, flat.numel() // SAMPLE)].to(wide)
-        norm = [l2_norm(flat).to(wide).reshape(1)] if flat.is_floating_point() else []
-    except (RuntimeError, TypeError):
-        return  # exotic number formats have neither norm nor list
-    yield from (sample, *norm)

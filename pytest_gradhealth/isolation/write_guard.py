@@ -1,13 +1,14 @@
 """Copies of large parameters, made just before something may write to them.
 
-A copy of every parameter before every probe would cost a large model more than its backward. Hardly
-any model writes to its parameters in a forward, and those that do have few ways: under no_grad, by
-`.data` and its like, or because the parameter takes no gradient. All of them begin with a call that
-torch shows to a mode first.
+Where there is no room for copies of all of them, each has to be made in time. Hardly any model
+writes to its parameters in a forward, and those that do have few ways: under no_grad, by `.data`
+and its like, or because the parameter takes no gradient. All of them begin with a call that torch
+shows to a mode first.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -16,10 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pytest_gradhealth.tensors.memory import free_bytes
 from pytest_gradhealth.tensors.trees import tensors
 
 #: Smaller parameters are copied straight away, which costs less than to watch them.
 LARGE = 2**16
+#: Parameters are copied as long as all copies take less than this part of free memory.
+SHARE = 10
 #: What gives a way to the memory of a tensor that autograd does not watch.
 _HANDLES = """
 data detach numpy data_ptr storage untyped_storage _typed_storage as_strided as_tensor asarray
@@ -55,15 +59,17 @@ def unguarded() -> AbstractContextManager[None]:
 class WriteGuard(TorchFunctionMode):
     """While entered, copies a watched parameter before the first call that may write to it.
 
-    What an extension writes without a call of torch is not seen.
+    What is written without a call of torch is not seen: by an extension, another thread, an alias
+    of NumPy's. So it watches only over parameters on `device` that it may not simply `copy`; where
+    that is left open, over those for which there is no room.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device, copy: bool | None = None) -> None:
         super().__init__()
+        self._room = _room(device, copy)
         self._by_id: dict[int, Tensor] = {}
         self._by_memory: dict[int, list[Tensor]] = {}
         self._copies: dict[int, Tensor] = {}
-        self._versions: dict[int, int] = {}
         self._kinds: dict[Any, _Kind] = {}
         self._unprotected = False
 
@@ -73,12 +79,14 @@ class WriteGuard(TorchFunctionMode):
         return bool(self._by_id)
 
     def watch(self, tensor: Tensor) -> bool:
-        """Watch over a tensor if it is a large parameter; return whether it is one."""
+        """Watch over a tensor if it is a large parameter; false for what is to be copied."""
         plain = type(tensor) is nn.Parameter and tensor.layout is torch.strided
         if not plain or tensor.numel() < LARGE or tensor.is_inference():
             return False
+        if tensor.nbytes <= self._room:
+            self._room -= tensor.nbytes
+            return False
         self._by_id[id(tensor)] = tensor
-        self._versions[id(tensor)] = tensor._version
         self._by_memory.setdefault(_memory(tensor), []).append(tensor)
         self._unprotected |= not tensor.requires_grad
         return True
@@ -86,12 +94,6 @@ class WriteGuard(TorchFunctionMode):
     def copy_of(self, parameter: Tensor) -> Tensor | None:
         """What a parameter held, None where nothing can have written to it."""
         return self._copies.get(id(parameter))
-
-    def missed(self, parameter: Tensor) -> bool:
-        """Whether a watched parameter was written to, and nobody saw it coming."""
-        before = self._versions.get(id(parameter))
-        unseen = before is not None and id(parameter) not in self._copies
-        return unseen and parameter._version != before
 
     def __torch_function__(
         self,
@@ -118,6 +120,14 @@ class WriteGuard(TorchFunctionMode):
     def _copy(self, parameter: Tensor) -> None:
         if id(parameter) not in self._copies:
             self._copies[id(parameter)] = parameter.detach().clone()
+
+
+def _room(device: torch.device, copy: bool | None) -> float:
+    """Bytes of parameters that may be copied at once."""
+    if copy is not None:
+        return math.inf if copy else 0
+    free = free_bytes(device)
+    return math.inf if free is None else free / SHARE
 
 
 def _protected(parameter: Tensor) -> bool:

@@ -21,6 +21,7 @@ from pytest_gradhealth.tensors.graph import Graph, op_name
 from pytest_gradhealth.tensors.modules import named_parameters
 from pytest_gradhealth.tensors.norms import cosine, has_equal_rows, l2_norm, to_numbers
 from pytest_gradhealth.tensors.readout import Readout
+from pytest_gradhealth.tensors.storage import has_memory
 from pytest_gradhealth.tensors.unwrap import whole
 
 
@@ -94,7 +95,7 @@ class ParameterReader:
                     name,
                     parameter,
                     others,
-                    norm=l2_norm(parameter),
+                    norm=l2_norm(parameter) if has_memory(parameter) else torch.zeros(()),
                     penalty=_norm_of(penalties, name, parameter),
                     same_rows=name in alike,
                 )
@@ -158,7 +159,7 @@ def _with_same_rows(parameters: Mapping[str, nn.Parameter]) -> Collection[str]:
         name: p
         for name, p in parameters.items()
         if p.requires_grad and p.dim() > 1 and p.shape[0] > 1 and p.numel()
-        if p.layout == torch.strided
+        if p.layout == torch.strided and has_memory(p)
     }
     with torch.no_grad():
         wholes = [whole(weight) for weight in weights.values()]

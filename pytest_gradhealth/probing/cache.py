@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from pytest_gradhealth.config.settings import Settings, check_codes, is_selected
 from pytest_gradhealth.distributed.team import anywhere
@@ -18,7 +17,6 @@ from pytest_gradhealth.probing.probe import Origin, diagnose
 from pytest_gradhealth.probing.thresholds import limits_of
 from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.rules import Rule
-from pytest_gradhealth.tensors.trees import tensors
 
 
 @dataclass
@@ -40,7 +38,7 @@ class ProbeCache:
             return known_already
         fresh = diagnose(case, settings, rules, base_seed)
         # Taken now: a probe leaves the values of buffers alone, but not their version counters.
-        self._known.insert(0, (case, settings, fingerprint(*_watched(case)), fresh))
+        self._known.insert(0, (case, settings, fingerprint(_watched(case)), fresh))
         return fresh
 
     def _known_already(
@@ -50,7 +48,7 @@ class ProbeCache:
         for known, theirs, their_state, diagnosis in self._known:
             if not _is_same(known, case) or theirs.of_measurement != settings.of_measurement:
                 continue
-            state = state or fingerprint(*_watched(case))
+            state = state or fingerprint(_watched(case))
             if state == their_state:
                 again, unconfirmed = judged(diagnosis, settings, rules)
                 if not unconfirmed or not settings.confirm_steps:
@@ -73,11 +71,11 @@ def judged(
     return judge_again(diagnosis, Criteria(chosen, limits))
 
 
-def _watched(case: Case) -> tuple[list[nn.Module], list[Tensor], Optimizer | None]:
-    """What a later probe of the case would depend on: modules, batch and optimizer."""
-    modules = [m for m in (case.model, case.loss) if isinstance(m, nn.Module)]
-    optimizer = case.optimizer if isinstance(case.optimizer, Optimizer) else None
-    return modules, list(tensors((case.inputs, case.targets))), optimizer
+def _watched(case: Case) -> tuple[Any, ...]:
+    """What a later probe of the case would depend on."""
+    step = () if case.step is None else (case.step.clip, case.step.regularizer)
+    batch = case.inputs, case.targets
+    return (case.model, case.loss, case.optimizer, *step, *batch, case.loss_scale)
 
 
 def _is_same(one: Case, other: Case) -> bool:

@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.precision import declared_scale
 from pytest_gradhealth.results.diagnosis import Diagnosis
-from pytest_gradhealth.subject.inputs import check_inputs
+from pytest_gradhealth.subject.inputs import check_inputs, check_memory
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Step, check_step
-from pytest_gradhealth.tensors.unwrap import is_inside_transform
+from pytest_gradhealth.tensors.unwrap import is_inside_fake_mode, is_inside_transform
 from pytest_gradhealth.training.optimizers import OptimizerLike
 
 ModelLike = nn.Module | Callable[[], nn.Module]
@@ -55,6 +55,11 @@ def check_case(case: Case) -> None:
             "a probe cannot run inside torch.func.vmap, grad or jvp, which would transform all that"
             " it does; call it outside, with plain tensors"
         )
+    if is_inside_fake_mode():
+        raise ProbeError(
+            "a probe cannot run inside FakeTensorMode, in which tensors hold no numbers; call it"
+            " outside"
+        )
     if not callable(case.model):
         raise ProbeError(
             f"model is a {type(case.model).__name__}; pass a torch.nn.Module, or a function"
@@ -79,4 +84,5 @@ def check_case(case: Case) -> None:
             f"dependency is {dependency!r}; pass how many steps back in time the gradient has to"
             " reach, for example dependency=27 for the first of 28 steps"
         )
+    check_memory((case.inputs, case.targets))
     check_inputs(case.inputs)

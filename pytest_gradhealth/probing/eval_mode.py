@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from pytest_gradhealth.distributed.team import anywhere
-from pytest_gradhealth.isolation.isolate import isolated
 from pytest_gradhealth.results.diagnosis import RANK, Finding
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.rule import Rule
@@ -38,7 +37,7 @@ def as_trained(
     sick = any(f.code in of_scale and f.severity != "info" for f in findings)
     if not anywhere(model, sick and is_evaluating(model)):
         return looks, findings
-    with isolated(subject.modules, subject.device):
+    with subject.isolated():
         try:
             model.train()
             trained, left = examine()

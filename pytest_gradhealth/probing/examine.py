@@ -7,7 +7,6 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from pytest_gradhealth.distributed.team import anywhere, everywhere
-from pytest_gradhealth.isolation.isolate import isolated
 from pytest_gradhealth.measure.nonfinite import first_non_finite
 from pytest_gradhealth.measure.perturbation import data_carriers, without_influence
 from pytest_gradhealth.measure.precision import magnitudes
@@ -33,20 +32,20 @@ UPDATE_STEPS = 10
 def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
     """Look under one seed, again where a rule wants to be sure, and judge."""
     subject, seed = trial.subject, trial.seed
-    with isolated(subject.modules, subject.device):
+    with subject.isolated():
         first = look_through_time(subject, seed=seed)
     if trial.makes_steps:
         made = _updates(trial, first.profile)
         first = replace(first, profile=replace(first.profile, updates=made))
     if anywhere(subject.model, not _is_finite(first.profile)):
         check_numbers(subject.inputs)
-        with isolated(subject.modules, subject.device):
+        with subject.isolated():
             bad = first_non_finite(subject, seed=seed)
         if not _is_finite(first.profile):
             first = first.marked(bad or SOMEWHERE)
     first = replace(first, profile=_with_ignored(trial, first.profile))
     if subject.loss_scale.format:
-        with isolated(subject.modules, subject.device):
+        with subject.isolated():
             forecast = magnitudes(subject, seed=seed)
         profile = replace(first.profile, magnitudes=forecast, loss_scale=subject.loss_scale)
         first = replace(first, profile=profile)
@@ -58,7 +57,7 @@ def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tu
 
     carriers = None
     if anywhere(subject.model, len(first.profile.judged_paths) > 1):
-        with isolated(subject.modules, subject.device):
+        with subject.isolated():
             carriers = data_carriers(subject, seed=seed)
     if carriers is not None:
         first = first.restricted_to(carriers)
@@ -82,7 +81,7 @@ def _updates(trial: Trial, profile: GradientProfile) -> tuple[Update, ...]:
     """Make some of the user's training steps on a copy."""
     subject = trial.subject
     exempt = scale_free_weights(profile)
-    with isolated(subject.modules, subject.device):
+    with subject.isolated():
         twin, optimizer = copied(subject, trial.optimizer, subject.device)
         stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
         return updates(twin, stepper, seed=trial.seed, steps=UPDATE_STEPS, exempt=exempt)
@@ -100,7 +99,7 @@ def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:
     names = everywhere(subject.model, names)
     if not names:
         return profile
-    with isolated(subject.modules, subject.device):
+    with subject.isolated():
         return _marked_ignored(profile, without_influence(subject, names, seed=trial.seed))
 
 

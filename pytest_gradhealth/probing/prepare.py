@@ -22,7 +22,7 @@ from pytest_gradhealth.subject.lightning import is_lightning, training_batch
 from pytest_gradhealth.subject.step import Step
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.devices import choose_device, device_of, has_accelerator
-from pytest_gradhealth.tensors.modules import class_name, is_ddp, is_sharded
+from pytest_gradhealth.tensors.modules import as_written, class_name, is_ddp, is_sharded
 from pytest_gradhealth.training.copies import copied
 from pytest_gradhealth.training.optimizers import (
     Kind,
@@ -56,7 +56,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
         if isinstance(case.model, nn.Module)
         else _built(case.model, seed, settings.device)
     )
-    model = getattr(model, "_orig_mod", model)
+    model = as_written(model)
     check_model(model)
     check_shared(model, is_factory=case.is_factory, declared=_declared(case))
     shared = is_ddp(model)
@@ -78,6 +78,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
         decay,
         dependency=case.dependency,
         loss_scale=declared_scale(case.precision, case.loss_scale),
+        copy=settings.copy,
     )
     on_device = all(m is None or m.type == device.type for m in map(device_of, subject.modules))
     if in_place and not (on_device and (device.type == "cpu" or device_of(model) == device)):
@@ -88,7 +89,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     # The reducer hangs on the parameters of a wrapped model, and would count our backwards.
     if not shared and on_device and (device.type == "cpu" or device_of(model) == device):
         return Trial(subject, case.optimizer, kind, seed, case.step is not None)
-    with isolated(subject.modules, device):
+    with subject.isolated():
         twin, optimizer = copied(subject, case.optimizer, device)
     return Trial(twin, optimizer, kind, seed, case.step is not None)
 
@@ -98,7 +99,7 @@ def _kind(case: Case, model: nn.Module) -> Kind:
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not needs_building(case.optimizer):
         return kind_of(case.optimizer, trained)
-    with isolated([model], torch.device("cpu")):
+    with isolated([model, case.optimizer], torch.device("cpu")):
         return kind_of(case.optimizer, trained)
 
 
@@ -118,7 +119,7 @@ def _built(factory: Callable[[], nn.Module], seed: int, wanted: str) -> nn.Modul
     """Call a factory with random numbers from `seed`, also those of an accelerator in use."""
     accelerator = torch.accelerator.current_accelerator() if has_accelerator() else None
     device = torch.device("cpu") if accelerator is None or wanted == "cpu" else accelerator
-    with isolated([], device):
+    with isolated([factory], device):
         seed_everything(seed, device)
         try:
             model = factory()

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from torch import nn
 
-from pytest_gradhealth.isolation.isolate import isolated
 from pytest_gradhealth.measure.reading import Look
 from pytest_gradhealth.measure.recurrence import look_through_time
 from pytest_gradhealth.subject.subject import Subject
@@ -36,7 +35,7 @@ def look_after_steps(
 
     if not is_sharded(subject.model):
         check_room(subject.modules, optimizer, subject.device)
-    with isolated(subject.modules, subject.device):
+    with subject.isolated():
         twin, optimizer = copied(subject, optimizer, subject.device)
         stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
         for _ in train(twin, stepper, seed=seed, steps=steps, before_clip=note):

@@ -15,7 +15,6 @@ from functools import cache
 
 from pytest_gradhealth.config.options import BY_NAME
 from pytest_gradhealth.errors import CannotApplyError, ProbeError
-from pytest_gradhealth.isolation.isolate import isolated
 from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.probing.examine import examine
 from pytest_gradhealth.probing.judge import Criteria
@@ -111,7 +110,7 @@ def treat(
         return tuple(_not_done(nothing, remedy, "cannot", reason) for remedy in chosen)
     if not clock.leaves_room:
         return tuple(_not_done(nothing, remedy, "not tried", ward.no_time) for remedy in chosen)
-    with isolated(trial.subject.modules, trial.subject.device):
+    with trial.subject.isolated():
         try:
             untreated = _untreated(ward, ward.rule.value(diagnosis.profile))
         except Exception as error:  # whatever it is, it must not hide what failed

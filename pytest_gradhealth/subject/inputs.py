@@ -6,6 +6,7 @@ from torch import Tensor
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.tensors.devices import on_host
+from pytest_gradhealth.tensors.storage import has_memory
 from pytest_gradhealth.tensors.trees import tensors
 from pytest_gradhealth.tensors.unwrap import packed, shape_of
 
@@ -29,6 +30,16 @@ def check_inputs(inputs: object) -> None:
             )
         if on_host(numbers):
             _check_numbers(tensor)
+
+
+def check_memory(batch: object) -> None:
+    """Raise ProbeError for a tensor whose memory has been freed: reading it ends the process."""
+    for tensor in tensors(batch):
+        if not tensor.is_meta and not has_memory(tensor):
+            raise ProbeError(
+                f"the batch holds a tensor of shape {shape_of(tensor)} whose memory has been freed;"
+                " pass one that still has its numbers"
+            )
 
 
 def check_numbers(inputs: object) -> None:

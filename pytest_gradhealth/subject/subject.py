@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from pytest_gradhealth.isolation.isolate import isolated
 from pytest_gradhealth.results.magnitudes import LossScale
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Step
@@ -21,7 +23,8 @@ class Subject:
     `step` says how it is trained, and `decay`, by parameter name, the weight decay that the
     optimizer adds to the gradient. `scale` multiplies the loss in training steps; `dependency` is
     how many steps back in time the gradient has to reach. A backward is made with the loss times
-    `loss_scale`, which is taken out of what is measured.
+    `loss_scale`, which is taken out of what is measured. `copy` says whether large parameters are
+    copied before a run, None as there is memory.
     """
 
     model: nn.Module
@@ -34,8 +37,17 @@ class Subject:
     scale: float = 1.0
     dependency: int | None = None
     loss_scale: LossScale = field(default_factory=LossScale)
+    copy: bool | None = None
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
         """The modules whose state a run may touch: the model, and a loss that is one."""
         return (self.model, self.loss) if isinstance(self.loss, nn.Module) else (self.model,)
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Put back on exit all that the subject is made of, whatever was done to it."""
+        step = self.step.clip, self.step.regularizer
+        batch = self.inputs, self.targets
+        with isolated((self.model, self.loss, *step), self.device, batch=batch, copy=self.copy):
+            yield

@@ -25,6 +25,21 @@ def packed(tensor: Tensor) -> Tensor:
     return torch.cat([part.reshape(-1) for part in parts])
 
 
+def parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Return the dense tensors that a sparse or jagged one is made of; any other as it is."""
+    layout = tensor.layout
+    if layout == torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    if layout in (torch.sparse_csr, torch.sparse_bsr):
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    if layout in (torch.sparse_csc, torch.sparse_bsc):
+        return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
+    if layout == torch.jagged:
+        jagged: Any = tensor
+        return jagged.offsets(), jagged.values()
+    return (tensor,)
+
+
 def whole(tensor: Any) -> Tensor:
     """Return all elements of a DTensor, gathered from all ranks; any other tensor as it is."""
     full: Tensor = tensor.full_tensor() if is_dtensor(tensor) else tensor
@@ -52,6 +67,11 @@ def unwrapped(tensor: Tensor) -> Tensor:
 def is_inside_transform() -> bool:
     """Whether the caller is in torch.func.vmap, grad or jvp, which would transform a probe too."""
     return _functorch.maybe_current_level() is not None
+
+
+def is_inside_fake_mode() -> bool:
+    """Whether the caller is in FakeTensorMode, in which tensors hold no numbers."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
 
 
 def outside_transforms() -> AbstractContextManager[None]:

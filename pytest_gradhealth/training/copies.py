@@ -18,6 +18,7 @@ from pytest_gradhealth.isolation.snapshot import held_tensors
 from pytest_gradhealth.isolation.write_guard import unguarded
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_fsdp
+from pytest_gradhealth.tensors.storage import has_memory
 from pytest_gradhealth.training.optimizers import OptimizerLike, copy_into
 
 
@@ -38,7 +39,7 @@ def copied(
     instance = optimizer if isinstance(optimizer, Optimizer) else None
     try:
         with unguarded():
-            memo: dict[int, Any] = {id(t): t.detach().clone() for t in _computed(subject.modules)}
+            memo: dict[int, Any] = {id(t): _copy(t) for t in _special(subject.modules)}
             model, loss = copy.deepcopy((subject.model, loss), memo)
         _rebind_compiled(subject.modules, memo)
         if instance is not None:
@@ -61,13 +62,30 @@ def copied(
     return twin, instance or optimizer
 
 
-def _computed(modules: Iterable[nn.Module]) -> list[Tensor]:
-    """Tensors kept by modules that belong to a graph, which torch does not copy.
+def _special(modules: Iterable[nn.Module]) -> list[Tensor]:
+    """Tensors of modules that torch does not copy: odd ones, freed ones, and those of a graph.
 
     The last output of a model with a memory, or the weight that torch.nn.utils.weight_norm and
     pruning compute anew before every forward.
     """
-    return [t for module in modules for t in held_tensors(module) if not t.is_leaf]
+    found = held_tensors(modules)
+    odd = [t for t in found if t.layout in _COMPRESSED or t.is_nested or not has_memory(t)]
+    return odd + [t for t in found if not t.is_leaf]
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    if has_memory(tensor):
+        twin = tensor.detach().clone()
+    else:
+        twin = torch.empty_like(tensor.detach())
+        twin.untyped_storage().resize_(0)
+    if not tensor.is_leaf:
+        return twin
+    is_parameter = isinstance(tensor, nn.Parameter)
+    return nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
+
+
+_COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 
 
 def _rebind_compiled(modules: Iterable[nn.Module], memo: dict[int, Any]) -> None:

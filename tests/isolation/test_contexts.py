@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -180,3 +181,74 @@ def test_inside_a_transform_a_probe_is_refused(transform: str) -> None:
         "a probe cannot run inside torch.func.vmap, grad or jvp, which would transform all that"
         " it does; call it outside, with plain tensors"
     )
+
+
+# What a forward turns, and who probes at the same time.
+
+
+def default_device(_: object) -> None:
+    torch.set_default_device("cpu")
+
+
+SWITCHES: dict[str, Callable[[Any], object]] = {
+    "default device": default_device,
+    "a mode left on": lambda _: Listening().__enter__(),  # type: ignore[no-untyped-call]
+    "autocast": lambda _: torch.set_autocast_enabled("cpu", True),
+    "the format of autocast": lambda _: torch.set_autocast_dtype("cpu", torch.float16),
+    "precision of products": lambda _: torch.set_float32_matmul_precision("medium"),
+    "threads": lambda _: torch.set_num_threads(2),
+    "cuDNN": lambda _: setattr(torch.backends.cudnn, "benchmark", True),
+}
+
+
+def switches() -> list[object]:
+    stack: Any = torch.overrides._get_current_function_mode_stack
+    modes = stack()
+    return [
+        *map(id, modes),
+        torch.get_default_device(),
+        torch.is_autocast_enabled("cpu"),
+        torch.get_autocast_dtype("cpu"),
+        torch.get_float32_matmul_precision(),
+        torch.get_num_threads(),
+        torch.backends.cudnn.benchmark,
+    ]
+
+
+@pytest.mark.parametrize("turn", SWITCHES.values(), ids=SWITCHES)
+@pytest.mark.parametrize("around", [None, Listening, lambda: torch.device("cpu")])
+def test_what_a_forward_turns_is_turned_back(
+    turn: Callable[[Any], object], around: Callable[[], AbstractContextManager[Any]] | None
+) -> None:
+    class Turning(nn.Sequential):
+        def forward(self, x: Tensor) -> Any:
+            turn(self)
+            return super().forward(x)  # type: ignore[no-untyped-call]
+
+    x, y = batch()
+    with around() if around else contextlib.nullcontext():
+        before = switches()
+        probe(Turning(mlp()), x, y, loss=cross_entropy)
+        assert switches() == before
+
+
+def test_threads_that_probe_at_once_wait_for_each_other() -> None:
+    (x, y), models = batch(), [mlp(), mlp(nn.Sigmoid, hidden=10)]
+    models = [nn.Sequential(model, nn.Dropout(0.5)) for model in models]
+    alone = [norms(probe(model, x, y, loss=cross_entropy)) for model in models]
+    together: dict[int, list[list[float]]] = {0: [], 1: []}
+    start = threading.Barrier(2)
+
+    def run(place: int) -> None:
+        start.wait()
+        for _ in range(3):
+            found = probe(models[place], x, y, loss=cross_entropy)
+            together[place].append(norms(found))
+
+    with unchanged(*models):
+        threads = [threading.Thread(target=run, args=(place,)) for place in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert together == {place: [alone[place]] * 3 for place in (0, 1)}

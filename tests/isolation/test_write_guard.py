@@ -1,7 +1,8 @@
-"""Large parameters are copied when something is about to write to them, and not before."""
+"""Large parameters are copied, or else when something is about to write to them and not before."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,10 @@ from torch.overrides import wrap_torch_function
 from torch.utils.checkpoint import checkpoint
 
 from pytest_gradhealth import ProbeError, probe
+from pytest_gradhealth.isolation import write_guard
 from pytest_gradhealth.isolation.isolate import isolated
 from pytest_gradhealth.isolation.write_guard import LARGE, WriteGuard
+from tests.helpers.notes import Notes
 
 WIDTH = 256
 BATCH = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -131,7 +134,7 @@ def test_whatever_writes_to_a_parameter_is_undone(
     weight = model.other.weight
     assert weight.numel() >= LARGE
     before, memory = weight.detach().clone(), weight.data_ptr()
-    with isolated([model], torch.device("cpu")):
+    with isolated([model], torch.device("cpu"), copy=False):
         model(BATCH)
         changed = weight.shape != before.shape or not torch.equal(weight, before)
     assert changed  # or the test shows nothing
@@ -142,20 +145,121 @@ def test_whatever_writes_to_a_parameter_is_undone(
 def test_what_is_missed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_gradhealth.isolation.write_guard._WRITING", ("out",))
     model = Writer(WRITES["an embedding of limited norm"])
+    before = model.other.weight.detach().clone()
     with pytest.raises(ProbeError) as caught:
-        probe(model, BATCH, TARGETS, loss=cross_entropy)
+        probe(model, BATCH, TARGETS, loss=cross_entropy, copy=False)
     assert str(caught.value) == (
-        "a parameter of shape (256, 256) was written to during the probe in a way that cannot be"
-        " seen before it happens, and stays changed; probe a copy of the model:"
-        " copy.deepcopy(model)"
+        "other.weight of shape (256, 256) was written to during the probe in a way that cannot be"
+        " seen before it happens, and stays changed; pass copy=True to have large parameters copied"
+        " before, or probe a copy of the model: copy.deepcopy(model)"
     )
+    assert not torch.equal(model.other.weight, before)
+
+
+ALIASES: dict[int, Any] = {}
+
+
+class Function(torch.autograd.Function):
+    """Clamps a weight on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, weight: nn.Parameter) -> Tensor:
+        ctx.weight = weight
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        ctx.weight.data.clamp_(-1e-3, 1e-3)
+        return gradient, None
+
+
+def in_a_thread(weight: nn.Parameter, _: Tensor) -> None:
+    thread = threading.Thread(target=lambda: weight.data.mul_(2))
+    thread.start()
+    thread.join()
+
+
+def past_all_modes(weight: nn.Parameter, _: Tensor) -> None:
+    with torch._C.DisableTorchFunction():
+        weight.data.mul_(2)
+
+
+def in_the_backward(weight: nn.Parameter, out: Tensor) -> None:
+    def hook(_: Tensor) -> None:
+        weight.data.mul_(2)
+
+    out.register_hook(hook)  # type: ignore[no-untyped-call]
+
+
+def by_an_alias(weight: nn.Parameter, _: Tensor) -> None:
+    ALIASES[id(weight)] *= 2
+
+
+def in_other_memory(weight: nn.Parameter, _: Tensor) -> None:
+    weight.set_(torch.zeros(3).untyped_storage(), 0, (3,), (1,))
+
+
+#: Ways to write that no mode sees, and how the output goes on.
+UNSEEN: dict[str, Callable[[nn.Parameter, Tensor], Tensor | None]] = {
+    "a thread": in_a_thread,
+    "past all modes": past_all_modes,
+    "an alias of NumPy's": by_an_alias,
+    "a tensor hook": in_the_backward,
+    "the backward of a function": lambda w, out: Function.apply(out, w),
+    "other memory": in_other_memory,
+}
+
+
+class Sly(nn.Module):
+    def __init__(self, write: Callable[[nn.Parameter, Tensor], Tensor | None]) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDTH, 4)
+        self.other = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+        self.write = write
+        ALIASES[id(self.other.weight)] = self.other.weight.numpy()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.first(x)
+        weight: Any = self.other.weight
+        written = self.write(weight, out)
+        return out if written is None else written
+
+
+@pytest.mark.parametrize("copied", [None, True, False])
+@pytest.mark.parametrize("write", UNSEEN.values(), ids=UNSEEN)
+def test_what_no_mode_sees_is_undone_or_said(
+    write: Callable[[nn.Parameter, Tensor], Tensor | None], copied: bool | None
+) -> None:
+    model = Sly(write)
+    weight = model.other.weight
+    before, memory = weight.detach().clone(), weight.data_ptr()
+    error = None
+    try:
+        probe(model, BATCH, TARGETS, loss=cross_entropy, copy=copied)
+    except ProbeError as raised:
+        error = str(raised)
+    stays = weight.shape != before.shape or not torch.equal(weight, before)
+    assert stays == (error is not None)
+    assert error is None or error.startswith("other.weight of shape (256, 256) was written to")
+    assert weight.data_ptr() == memory
+    if copied is not False:
+        assert error is None
+
+
+def test_without_room_for_copies_parameters_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = 4 * WIDTH * WIDTH
+    for free, watches in ((10 * room, False), (10 * room - 1, True)):
+        monkeypatch.setattr(write_guard, "free_bytes", lambda _, free=free: free)
+        assert WriteGuard(torch.device("cpu")).watch(nn.Parameter(torch.ones(WIDTH, WIDTH))) == (
+            watches
+        )
 
 
 def test_an_alias_from_before_is_no_way_around() -> None:
     model = Writer(lambda _: None)
     alias, before = model.other.weight.detach(), model.other.weight.detach().clone()
     model.write = lambda _: alias.mul_(3)
-    with isolated([model], torch.device("cpu")):
+    with isolated([model], torch.device("cpu"), copy=False):
         model(BATCH)
     assert torch.equal(model.other.weight, before)
 
@@ -163,7 +267,7 @@ def test_an_alias_from_before_is_no_way_around() -> None:
 def test_a_frozen_parameter_that_is_written_to_in_a_forward_is_put_back() -> None:
     model = Writer(lambda w: w.mul_(2), frozen=True)
     before = model.other.weight.detach().clone()
-    with isolated([model], torch.device("cpu")):
+    with isolated([model], torch.device("cpu"), copy=False):
         model(BATCH)
     assert torch.equal(model.other.weight, before)
 
@@ -205,7 +309,9 @@ def test_a_probe_of_a_healthy_model_copies_no_large_parameter(
     copies: list[Tensor], confirm_steps: int
 ) -> None:
     torch.manual_seed(0)
-    diagnosis = probe(Teacher(), BATCH, TARGETS, loss=cross_entropy, confirm_steps=confirm_steps)
+    diagnosis = probe(
+        *(Teacher(), BATCH, TARGETS), loss=cross_entropy, confirm_steps=confirm_steps, copy=False
+    )
     assert len(diagnosis.profiles) == 1
     assert not copies
 
@@ -229,7 +335,7 @@ class Held(nn.Module):
 
 
 def test_a_backward_holds_no_gradient_that_has_been_measured() -> None:
-    counts: list[int] = []
+    counts = Notes[int]()
     model = Held(lambda count: counts.append(count))
     diagnosis = probe(model, BATCH[:, :16], TARGETS, loss=cross_entropy, confirm_steps=0)
     assert len(counts) == len(model.layers)

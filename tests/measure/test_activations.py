@@ -19,6 +19,7 @@ from pytest_gradhealth.measure.activations import CALLS, SAMPLE
 from pytest_gradhealth.results.profile import ActivationRecord
 from tests.helpers.architectures import Wired, with_biases
 from tests.helpers.nets import batch, mlp
+from tests.helpers.notes import Notes
 
 cross_entropy = F.cross_entropy
 
@@ -252,8 +253,8 @@ def test_of_many_calls_of_a_layer_some_are_looked_at(steps: int) -> None:
     assert len(seen(recurrent(steps), torch.randn(4, 8))) == min(steps, CALLS)
 
 
-def checkpointed() -> tuple[Wired, list[int]]:
-    ran: list[int] = []
+def checkpointed() -> tuple[Wired, Notes[int]]:
+    ran = Notes[int]()
 
     def use(m: Any, x: Tensor) -> Tensor:
         def inner(h: Tensor) -> Tensor:
@@ -291,7 +292,7 @@ def test_a_checkpoint_runs_no_more_often_than_without_units(
 
 @tells_packed
 def test_what_saved_tensor_hooks_have_packed_stays_packed() -> None:
-    unpacked: list[Tensor] = []
+    unpacked = Notes[Tensor]()
 
     def use(m: Any, x: Tensor) -> Tensor:
         def unpack(value: Tensor) -> Tensor:
@@ -318,12 +319,13 @@ def test_what_was_changed_in_place_is_left_to_the_backward() -> None:
 
 
 def test_no_tensor_is_kept_alive() -> None:
-    alive: list[weakref.ref[Tensor]] = []
+    alive = Notes[weakref.ref[Tensor]]()
 
     def use(m: Any, x: Tensor) -> Tensor:
         h = F.relu(m.a(x))
         g = torch.tanh(m.b(h))
-        alive.extend([weakref.ref(h), weakref.ref(g)])
+        alive.append(weakref.ref(h))
+        alive.append(weakref.ref(g))
         out: Tensor = m.head(g)
         return out
 

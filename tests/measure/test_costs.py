@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -68,12 +69,14 @@ def step(model: nn.Module, x: Tensor, y: Tensor) -> None:
     model.zero_grad()
 
 
-def beyond_a_step(model: nn.Module, x: Tensor, y: Tensor, numel: int) -> Counter[str]:
+def beyond_a_step(
+    model: nn.Module, x: Tensor, y: Tensor, numel: int, *, copy: bool | None = None
+) -> Counter[str]:
     """The operations of a probe on tensors of one size, less those of a plain step."""
     with Operations() as plain:
         step(model, x, y)
     with Operations() as ours:
-        assert probe(model, x, y, loss=cross_entropy).verdict == "healthy"
+        assert probe(model, x, y, loss=cross_entropy, copy=copy).verdict == "healthy"
     beyond = ours.on(numel) - plain.on(numel)
     return Counter({name: n for name, n in beyond.items() if name not in VIEWS})
 
@@ -95,16 +98,19 @@ def test_every_weight_and_its_gradient_is_read_once() -> None:
     assert beyond_a_step(model, x, y, 19 * 31) == expected
 
 
-def test_large_weights_are_read_once_and_neither_copied_nor_written() -> None:
+def test_large_weights_that_are_watched_are_neither_copied_nor_written() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(10, 300), torch.arange(10) % 7
     model = widths(300, 301, 7)
     assert LARGE < 300 * 301
     # Long tensors are summed in rows of 256, and what is left over by itself.
     rows, rest = divmod(300 * 301, 256)
-    assert beyond_a_step(model, x, y, 300 * 301) == {}
-    assert beyond_a_step(model, x, y, rows * 256) == {"linalg_vector_norm": 2}
-    assert beyond_a_step(model, x, y, rest) == {"linalg_vector_norm": 2}
+    both = {"clone": 1, "_foreach_copy_": 1}
+    for copied, copies, reads in ((True, both, 2), (False, {}, 2 + 2)):
+        beyond = partial(beyond_a_step, model, x, y, copy=copied)
+        assert beyond(300 * 301) == copies
+        assert beyond(rows * 256) == {"linalg_vector_norm": reads}
+        assert beyond(rest) == {"linalg_vector_norm": reads}
 
 
 def test_the_count_sees_a_second_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,11 +288,11 @@ def test_a_fingerprint_is_taken_without_waiting(elsewhere: Counter[str]) -> None
     x, y = batch()
     model = mlp()
     with Operations() as taken:
-        one = fingerprint([model], [x, y])
+        one = fingerprint([model, x, y])
     assert not [name for name, _ in taken.seen if name in WAITING]
-    assert one == fingerprint([model], [x, y])
+    assert one == fingerprint([model, x, y])
     next(model.parameters()).data[3, 3] += 1e-3
-    assert one != fingerprint([model], [x, y])
+    assert one != fingerprint([model, x, y])
     assert elsewhere["tolist"] == 0
 
 
@@ -294,10 +300,10 @@ def test_a_change_in_place_that_keeps_the_norm_is_seen() -> None:
     model = mlp()
     weight = next(model.parameters())
     weight.data[3, 3], weight.data[3, 4] = 1.0, -1.0
-    one = fingerprint([model], [])
+    one = fingerprint([model])
     with torch.no_grad():
         weight[3, 3:5].neg_()
-    assert one != fingerprint([model], [])
+    assert one != fingerprint([model])
 
 
 def test_nothing_is_compared_before_a_second_assertion(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,6 +148,9 @@ def test_comparing_models_runs_no_code_of_theirs(pytester: pytest.Pytester) -> N
         "y.zero_()",
         "x, y = x[:4], y[:4]",
         "model = healthy()",
+        "model.act = torch.sigmoid",
+        "type(model).slope = 2.0",
+        "model.flag = True",
     ],
 )
 def test_a_probe_is_not_shared_after_a_change(pytester: pytest.Pytester, change: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from tests.helpers.nets import mlp
+from pytest_gradhealth import probe
+from tests.helpers.nets import batch, mlp
 from tests.helpers.refusals import Nameless, check, raising, refusal
 
 
@@ -117,3 +120,56 @@ def test_a_scripted_model() -> None:
     scripted = torch.jit.script(mlp())
     check(refusal(scripted), f"{type(scripted).__name__}{message}")
     check(refusal(nn.Sequential(nn.Linear(20, 20), scripted)), f"Sequential{message}")
+
+
+class Forwarding(nn.Module):
+    """A wrapper that answers for what it wraps, as those of adapters do."""
+
+    def __init__(self, net: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.net, self.head = net, head
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("net"), name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.net(x))
+        return out
+
+
+def compiled(model: nn.Module) -> Any:
+    return torch.compile(model, backend="eager")
+
+
+class Named(nn.Module):
+    """A model with layers of the names that wrappers of torch's have."""
+
+    def __init__(self, name: str, head: nn.Module) -> None:
+        super().__init__()
+        self.add_module(name, nn.Linear(20, 20))
+        self.name, self.head = name, head
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.get_submodule(self.name)(x))
+        return out
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda sick: Forwarding(nn.Linear(20, 20), sick),
+        lambda sick: Forwarding(compiled(nn.Linear(20, 20)), sick),
+        lambda sick: Named("_orig_mod", sick),
+        lambda sick: Named("module", sick),
+        lambda sick: compiled(Named("_orig_mod", sick)),
+    ],
+)
+def test_a_wrapper_is_measured_whole(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    x, y = batch()
+    diagnosis = probe(wrap(mlp(nn.Sigmoid, hidden=10)), x, y, loss=cross_entropy)
+    assert diagnosis.verdict == "failure"
+    assert diagnosis.model in ("Forwarding", "Named")
+    assert len(diagnosis.profile.outputs) > 20

@@ -20,6 +20,7 @@ from pytest_gradhealth import ProbeError, VanishingGradientError, assert_healthy
 from pytest_gradhealth.subject.lightning import is_lightning
 from tests.helpers.libraries import library
 from tests.helpers.nets import batch, mlp
+from tests.helpers.notes import Notes
 from tests.helpers.state import unchanged, with_gradients
 
 lightning = library("lightning")
@@ -135,7 +136,7 @@ def test_remedies_cure_a_module_whose_metric_counts(examples: list[Tensor]) -> N
 )
 def test_a_batch_is_handed_over_whole(given: Callable[..., Any], examples: list[Tensor]) -> None:
     arguments = given(*examples)
-    kinds: list[Any] = []
+    kinds = Notes[Any]()
 
     def step(self: Any, batch: Any, batch_idx: int) -> Any:
         kinds.append((type(batch), batch_idx))
@@ -251,7 +252,7 @@ def test_a_compiled_module_is_probed_as_it_was_written(examples: list[Tensor]) -
 
 
 def test_assertions_on_one_module_share_a_probe(gradhealth: Any, examples: list[Tensor]) -> None:
-    model, calls = Classifier(), []
+    model, calls = Classifier(), Notes[int]()
     model.body.register_forward_hook(lambda *_: calls.append(1))
     gradhealth.assert_no_vanishing(model, examples)
     gradhealth.assert_no_exploding(model, examples)
@@ -492,16 +493,16 @@ def test_an_optimizer_of_the_call_wins(examples: list[Tensor]) -> None:
 
 def test_an_optimizer_that_the_module_keeps_is_not_touched(examples: list[Tensor]) -> None:
     """The second look trains a copy, and at the rate that the schedule starts from."""
-    kept: list[Any] = []
+    kept = Notes[Any]()
 
     def keep(model: Any) -> Any:
         if not kept:
             kept.append(warmed_up(model))
-        return kept[0]
+        return next(iter(kept))
 
     model = sick(configured=keep)
     assert probe(model, examples).verdict == "failure"
-    ((optimizer,), _) = kept[0]
+    ((optimizer,), _) = next(iter(kept))
     assert optimizer.param_groups[0]["lr"] == 0
     assert not optimizer.state
     assert {id(p) for p in optimizer.param_groups[0]["params"]} == set(map(id, model.parameters()))

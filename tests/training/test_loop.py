@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam
 from pytest_gradhealth import ProbeError, assert_no_exploding_update, probe
 from tests.helpers.findings import codes
 from tests.helpers.nets import batch, constant, mlp
+from tests.helpers.notes import Notes
 from tests.helpers.state import content, unchanged
 from tests.helpers.steps import by_hand, lasso, made, sgd, steps_of
 
@@ -44,8 +45,7 @@ def test_the_second_look_is_after_steps_with_the_clipping_and_the_penalty_declar
 
 
 def test_confirm_steps_clip_and_penalise_as_well() -> None:
-    clipped: list[int] = []
-    penalised: list[int] = []
+    clipped, penalised = Notes[int](), Notes[int]()
 
     def clip(parameters: list[nn.Parameter]) -> None:
         clipped.append(len(parameters))
@@ -59,7 +59,7 @@ def test_confirm_steps_clip_and_penalise_as_well() -> None:
         mlp(nn.Sigmoid, hidden=10), x, y, loss=cross_entropy, clip=clip, regularizer=penalty
     )
     assert [profile.steps for profile in diagnosis.profiles] == [0, 5]
-    assert clipped == [22] * (10 + 5)
+    assert list(clipped) == [22] * (10 + 5)
     assert len(penalised) == 1 + 10 + 5 + 1
 
 

@@ -10,10 +10,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from pytest_gradhealth import ProbeError, probe
+from pytest_gradhealth.tensors import memory as left
 from pytest_gradhealth.training import memory
 from tests.helpers.nets import batch, mlp
-
-CPU = torch.device("cpu")
 
 
 class Tied(nn.Module):
@@ -52,7 +51,7 @@ def test_a_second_look_without_room_says_what_it_takes(monkeypatch: pytest.Monke
     (x, y), model = batch(), mlp(nn.Sigmoid, hidden=12, width=2000)
     needed = memory.bytes_of_steps([model], None)
     assert needed == 4 * 4 * sum(p.numel() for p in model.parameters())
-    monkeypatch.setattr(memory, "_free_on_host", lambda: needed - 1)
+    monkeypatch.setattr(left, "_free_on_host", lambda: needed - 1)
     with pytest.raises(ProbeError) as caught:
         probe(model, x, y, loss=cross_entropy)
     assert str(caught.value) == (
@@ -64,35 +63,13 @@ def test_a_second_look_without_room_says_what_it_takes(monkeypatch: pytest.Monke
 
 
 def test_a_healthy_model_needs_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_free_on_host", lambda: 0)
+    monkeypatch.setattr(left, "_free_on_host", lambda: 0)
     x, y = batch()
     assert probe(mlp(), x, y, loss=cross_entropy).verdict == "healthy"
 
 
 def test_where_nobody_tells_what_is_free_steps_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_MACHINE", Path("/nowhere"))
+    monkeypatch.setattr(left, "_MACHINE", Path("/nowhere"))
     (x, y), model = batch(), mlp(nn.Sigmoid, hidden=12)
-    assert memory.free_bytes(CPU) is None
+    assert left.free_bytes(torch.device("cpu")) is None
     assert probe(model, x, y, loss=cross_entropy).confirmation is not None
-
-
-def test_the_least_of_machine_and_container_is_free(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    machine = tmp_path / "meminfo"
-    monkeypatch.setattr(memory, "_MACHINE", machine)
-    monkeypatch.setattr(memory, "_GROUP", tmp_path)
-    machine.write_text("MemTotal:  9000 kB\nMemAvailable:  5000 kB\n")
-    assert memory.free_bytes(CPU) == 5000 * 1024
-    machine.write_text("MemAvailable:  5000 kB\nSwapFree:  1000 kB\nHugePages_Free:  0\n")
-    assert memory.free_bytes(CPU) == 6000 * 1024
-    (tmp_path / "memory.current").write_text("1000\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.stat").write_text("anon 700\ninactive_file 200\nactive_file 100\n")
-    assert memory.free_bytes(CPU) == 6000 * 1024
-    (tmp_path / "memory.max").write_text("3000\n")
-    assert memory.free_bytes(CPU) == 2300
-
-
-def test_other_devices_are_not_asked() -> None:
-    assert memory.free_bytes(torch.device("meta")) is None

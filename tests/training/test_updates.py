@@ -16,6 +16,7 @@ from torch.optim import LBFGS, SGD, Adam, AdamW, Optimizer, RMSprop
 
 from pytest_gradhealth import Diagnosis, assert_healthy, assert_no_exploding_update, probe
 from tests.helpers.nets import ONES, batch, constant, mlp, total
+from tests.helpers.notes import Notes
 from tests.helpers.steps import Clip, Factory, by_hand, lasso, made, sgd, steps_of
 
 cross_entropy = nn.functional.cross_entropy
@@ -132,7 +133,7 @@ def test_frozen_weights_are_neither_moved_nor_measured() -> None:
 
 
 def test_factories_are_called_with_what_is_to_be_trained() -> None:
-    given_: list[list[bool]] = []
+    given_ = Notes[list[bool]]()
 
     def build(parameters: Iterable[nn.Parameter]) -> Optimizer:
         listed = list(parameters)
@@ -142,7 +143,7 @@ def test_factories_are_called_with_what_is_to_be_trained() -> None:
     model = nn.Sequential(*constant(), *constant())
     model[0].requires_grad_(False)
     assert len(steps_of(model, build)) == 10
-    assert given_ == [[True], [True]]
+    assert list(given_) == [[True], [True]]
 
 
 def test_the_default_optimizer_is_adam() -> None:
@@ -232,7 +233,7 @@ def test_closures_that_an_optimizer_calls_again_do_not_count_as_steps() -> None:
 
 
 class Counted(nn.Module):
-    def __init__(self, calls: list[bool], body: nn.Module) -> None:
+    def __init__(self, calls: Notes[bool], body: nn.Module) -> None:
         super().__init__()
         self.body = body
         self.note: Callable[[], None] = lambda: calls.append(torch.is_grad_enabled())
@@ -245,7 +246,7 @@ class Counted(nn.Module):
 
 @pytest.mark.parametrize("check_it", [probe, assert_healthy], ids=["probe", "assert_healthy"])
 def test_without_clip_and_regularizer_no_step_is_made(check_it: Callable[..., Diagnosis]) -> None:
-    calls: list[bool] = []
+    calls = Notes[bool]()
     x, y = batch()
     diagnosis = check_it(Counted(calls, mlp()), x, y, loss=cross_entropy, optimizer=sgd(1e9))
     assert len(calls) == 1
@@ -258,7 +259,7 @@ def test_without_clip_and_regularizer_no_step_is_made(check_it: Callable[..., Di
 def test_with_either_of_them_ten_steps_are_made(
     check_it: Callable[..., Diagnosis], declared: str
 ) -> None:
-    calls: list[bool] = []
+    calls = Notes[bool]()
     x, y = batch()
     given_: Any = {"clip": 1.0} if declared == "clip" else {"regularizer": lasso}
     diagnosis = check_it(Counted(calls, mlp()), x, y, loss=cross_entropy, **given_)
@@ -267,7 +268,7 @@ def test_with_either_of_them_ten_steps_are_made(
 
 
 def test_the_dedicated_assertion_makes_ten_steps_whatever_is_declared() -> None:
-    calls: list[bool] = []
+    calls = Notes[bool]()
     x, y = batch()
     assert_no_exploding_update(Counted(calls, mlp()), x, y, loss=cross_entropy)
     assert len(calls) == 1 + 10

@@ -1,0 +1,38 @@
+"""The memory behind a tensor: whether it is there, and how far it goes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from pytest_gradhealth.tensors.unwrap import parts
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Whether all elements of a tensor are in memory: its storage may have been freed."""
+    if is_lazy(tensor) or tensor.is_meta:
+        return False
+    if type(tensor) not in _PLAIN or not tensor.numel():
+        return True
+    if tensor.layout != torch.strided:
+        return all(map(has_memory, parts(tensor)))
+    if tensor.is_nested:
+        return size_of(tensor) >= tensor.numel() * tensor.element_size()
+    return size_of(tensor) >= (tensor.storage_offset() + span(tensor)) * tensor.element_size()
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def size_of(tensor: Tensor) -> int:
+    """Bytes of the memory behind a tensor; 0 for one that has none of its own."""
+    try:
+        return tensor.untyped_storage().nbytes()
+    except (RuntimeError, NotImplementedError):
+        return 0
+
+
+def span(tensor: Tensor) -> int:
+    """Elements from the first to the last in memory."""
+    return 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
