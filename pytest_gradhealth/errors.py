@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 
 
-class ProbeError(Exception):
+class _ToldError(Exception):
+    """What is said does no harm where it is printed, and can be, whatever the names in it."""
+
+    def __init__(self, message: str = "") -> None:
+        from pytest_gradhealth.formatting import harmless
+
+        super().__init__(harmless(message))
+
+    def __str__(self) -> str:
+        from pytest_gradhealth.formatting import encodable
+
+        return encodable(super().__str__(), sys.stdout)
+
+
+class ProbeError(_ToldError):
     """The probe could not be run on what it was given; the message says what to pass instead."""
 
 
@@ -16,7 +31,7 @@ class SettingError(ProbeError):
     """A setting has a value that it cannot have; the message names where the value came from."""
 
 
-class GradientHealthError(AssertionError):
+class GradientHealthError(_ToldError, AssertionError):
     """A gradient check failed: `findings` says what was found, `diagnosis` what was measured."""
 
     def __init__(
@@ -103,11 +118,11 @@ class MissingBaselineError(GradientHealthError):
     """There is no baseline to compare a model with, where one has to be."""
 
 
-class CannotApplyError(Exception):
+class CannotApplyError(_ToldError):
     """A remedy cannot be applied to a model; the message says why."""
 
 
-__all__ = [name for name, value in globals().items() if name.endswith("Error")]
+__all__ = [name for name, value in globals().items() if name.endswith("Error") and name[0] != "_"]
 
 for _name in __all__:
     globals()[_name].__module__ = "pytest_gradhealth"  # to import it by, and a shorter message

@@ -1,4 +1,7 @@
-"""Numbers, lists, bars and columns as they read in every message, and how one is drawn."""
+"""Numbers, lists, bars and columns as they read in every message, and how one is drawn.
+
+Names of layers, tests and rules are anyone's: `printable` is what keeps them from doing harm.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,15 @@ from dataclasses import dataclass
 WIDTH = 76
 #: Rows of a path or of penalties that are shown without -v.
 MOST_ROWS = 12
-#: What a CI system takes for a command wherever it is: ##[error], ##vso[task...].
-_COMMAND = re.compile(r"##(?=\w*\[)")
+#: Characters of a finding, of a paragraph and of any line that are shown, however long the names.
+LONGEST_FINDING, LONGEST_PARAGRAPH, LONGEST_LINE = 400, 1_000, 4_000
+#: Characters from which on a text that was cut says how long it is.
+_ROOM_FOR_LENGTH = 100
+#: What a CI system takes for a command: ::error at the start of a line, ##[error] or ##vso[task...]
+#: wherever it is.
+_COMMAND = re.compile(r"^( *):(?=:)|(?<=#)#(?=\w*\[)")
+#: Levels of a sparkline, low to high, and what stands for them where an encoding has no blocks.
+BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "._-=+*%#"
 
 
 @dataclass(frozen=True)
@@ -79,13 +89,46 @@ def printable(text: str) -> str:
 
     Also for what a CI system would take for a command.
 
-    >>> printable("layer" + chr(27) + "[2J" + chr(10)), printable("::error::a"), printable("##[b]")
-    ('layer?[2J?', '?:error::a', '#?[b]')
+    >>> printable("layer" + chr(27) + "[2J" + chr(10)), printable(" ::error::a"), printable("##[b]")
+    ('layer?[2J?', ' ?:error::a', '#?[b]')
     """
-    if text.lstrip().startswith("::"):
-        text = "?" + text.lstrip()[1:]
-    text = _COMMAND.sub("#?", text)
+    return _COMMAND.sub(r"\1?", visible(text))
+
+
+def visible(text: str) -> str:
+    """The text with a question mark for every character that is not one that is seen."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def harmless(text: str) -> str:
+    """Lines of text, each of them printable and none too long to be read.
+
+    >>> harmless("the forward raised KeyError: a" + chr(10) + "::error::b")
+    'the forward raised KeyError: a\\n?:error::b'
+    """
+    lines = text.replace("\r\n", "\n").expandtabs().split("\n")
+    return "\n".join(shortened(line, LONGEST_LINE) for line in lines)
+
+
+def encodable(text: str, stream: object) -> str:
+    """The text in characters that a stream has, escaped as in code where it has not.
+
+    >>> import io
+    >>> encodable("größe ▁█", io.TextIOWrapper(io.BytesIO(), "latin-1"))
+    'größe .#'
+    >>> encodable("größe ▁█", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    'gr\\\\xf6\\\\xdfe .#'
+    """
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        has_blocks = BLOCKS.encode(encoding, "replace").decode(encoding) == BLOCKS
+    except LookupError:
+        encoding, has_blocks = "ascii", False
+    if not has_blocks:
+        text = text.translate(str.maketrans(BLOCKS, ASCII_BLOCKS))
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def quoted(name: str) -> str:
@@ -99,18 +142,22 @@ def quoted(name: str) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """Shorten a long text in the middle and keep control characters out of the terminal."""
-    text = printable(text)
-    if len(text) <= most:
-        return text
-    head = (most - 2) // 3
-    return f"{text[:head]}..{text[len(text) - (most - 2 - head) :]}"
+    """One line of at most so many characters, cut in the middle and printable.
+
+    >>> shortened("a" * 50, 20), shortened("b" * 1000, 100)[20:60]
+    ('aaaaaa..aaaaaaaaaaaa', 'bbbbbb..(1,000 characters)..bbbbbbbbbbbb')
+    """
+    if len(text) > most:
+        gap = f"..({len(text):,} characters).." if most >= _ROOM_FOR_LENGTH else ".."
+        head = (most - len(gap)) // 3
+        text = text[:head] + gap + text[len(text) - (most - len(gap) - head) :]
+    return printable(text)
 
 
 def hanging(label: str, text: str, width: int) -> str:
     """A paragraph behind its label, such as "cause:", the further lines below its first."""
     return textwrap.fill(
-        printable(text),
+        shortened(text, LONGEST_PARAGRAPH),
         width,
         initial_indent=f"{label + ':':7} ",
         subsequent_indent=" " * 8,
@@ -138,6 +185,7 @@ def columns(rows: Sequence[Sequence[str]], names: Sequence[str], aligned: str) -
     """Rows of text under the names of their columns; `aligned` has "l" or "r" for each of them."""
     from tabulate import tabulate
 
+    rows = [[printable(cell) for cell in row] for row in rows]
     sides = tuple({"l": "left", "r": "right"}[side] for side in aligned)
     text = tabulate(rows, names, "plain", disable_numparse=True, colalign=sides)
     return "\n".join(line.rstrip() for line in text.splitlines())

@@ -19,6 +19,7 @@ from pytest_gradhealth.plugin.options import (
     run_options,
     wants_probes,
 )
+from pytest_gradhealth.plugin.output import fail
 
 if TYPE_CHECKING:
     from pytest_gradhealth.plugin.fixture import GradHealth
@@ -87,7 +88,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     except SettingError as error:
         problem = str(error)
     if problem:
-        pytest.fail(problem, pytrace=False)
+        fail(problem)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -111,7 +112,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
             text = str(error)
         if text:
             context.failed_for = text
-            pytest.fail(text, pytrace=False)
+            fail(text)
     return result
 
 

@@ -14,6 +14,7 @@ import pytest
 from pytest_gradhealth.config.options import BY_NAME
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.plugin.options import run_options
+from pytest_gradhealth.plugin.output import usage_error
 
 if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check
@@ -151,7 +152,7 @@ def read_compared(config: pytest.Config) -> None:
         try:
             _kept(config, path, "")
         except ProbeError as error:
-            raise pytest.UsageError(str(error)) from error
+            raise usage_error(str(error)) from error
 
 
 def _entries_of_run(path: Path) -> dict[str, Entry]:

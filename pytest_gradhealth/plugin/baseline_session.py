@@ -16,6 +16,7 @@ import pytest
 from pytest_gradhealth.distributed.rank import rank
 from pytest_gradhealth.plugin.options import from_command_line, run_options
 from pytest_gradhealth.plugin.outcomes import Outcomes
+from pytest_gradhealth.plugin.output import write_line
 from pytest_gradhealth.plugin.transport import CARRIED, LEFT_OUT, UNCHECKED
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Keeper:
         if self.notes:
             terminalreporter.section("gradient baselines")
             for note in self.notes:
-                terminalreporter.write_line(note)
+                write_line(terminalreporter, note)
 
     def _concluded(self, session: pytest.Session) -> int:
         """The failures that the end adds to the run; a file that cannot be read is one."""

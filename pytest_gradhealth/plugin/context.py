@@ -153,7 +153,9 @@ class TestContext:
 
     def stop_run(self, reason: str) -> None:
         """Let the run end with this test."""
-        self.item.session.shouldfail = reason
+        from pytest_gradhealth.formatting import harmless
+
+        self.item.session.shouldfail = harmless(reason)
 
     def keep(self, check: Check, diagnosis: Diagnosis) -> None:
         """Take a check of a diagnosis into the report."""
@@ -173,9 +175,10 @@ class TestContext:
     def note_failure(self, report: pytest.TestReport, error: BaseException) -> None:
         """Put on a report what a check of this package has failed the test with."""
         from pytest_gradhealth.errors import GradientHealthError
+        from pytest_gradhealth.formatting import harmless
 
-        text = str(error) if isinstance(error, GradientHealthError) else self.failed_for
-        text = text.encode("utf-8", "replace").decode()
+        ours = isinstance(error, GradientHealthError)
+        text = harmless(str(error) if ours else self.failed_for)
         if text:
             from pytest_gradhealth.plugin.transport import MESSAGE
 

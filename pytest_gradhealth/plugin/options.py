@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import pytest
 
 from pytest_gradhealth.config.options import OPTIONS
+from pytest_gradhealth.plugin.output import usage_error
 
 if TYPE_CHECKING:
     from pytest_gradhealth.config.settings import Settings
@@ -144,7 +145,7 @@ def shows_report(config: pytest.Config) -> bool:
         return bool(config.getoption("gradhealth_report") or config.getini("gradhealth_report"))
     except (TypeError, ValueError, pytest.UsageError) as error:
         file = config.inipath.name if config.inipath else "the ini file"
-        raise pytest.UsageError(f"gradhealth_report in {file}: {error}") from error
+        raise usage_error(f"gradhealth_report in {file}: {error}") from error
 
 
 def annotates() -> bool:
@@ -167,13 +168,13 @@ def _files(config: pytest.Config) -> dict[str, Path]:
         option = f"--gradhealth-{kind}={given}"
         path = _path(config, given)
         if not given.strip() or path.is_dir():
-            raise pytest.UsageError(f"{option} is a folder; give the name of a file in it")
+            raise usage_error(f"{option} is a folder; give the name of a file in it")
         folder = next((p for p in path.parents if p.exists()), path.parent)
         if not folder.is_dir():
-            raise pytest.UsageError(f"{option}: {folder} is not a folder")
+            raise usage_error(f"{option}: {folder} is not a folder")
         twin = next((other for other, theirs in found.items() if theirs == path), None)
         if twin is not None:
-            raise pytest.UsageError(f"{option} is what --gradhealth-{twin} writes; name two files")
+            raise usage_error(f"{option} is what --gradhealth-{twin} writes; name two files")
         found[kind] = path
     return found
 
@@ -189,7 +190,7 @@ def _folder(config: pytest.Config) -> str:
         return FOLDER
     folder = str(given)
     if not folder.strip() or Path(folder).is_absolute() or Path(folder).name != folder:
-        raise pytest.UsageError(
+        raise usage_error(
             f"{source}: baseline_dir = {folder!r} is not the name of a folder, which is made beside"
             " each test module"
         )
@@ -209,7 +210,7 @@ def _fail_on(config: pytest.Config) -> frozenset[str]:
     names = [name.strip() for part in parts for name in str(part).split(",") if name.strip()]
     unknown = [name for name in names if name not in (*FAILING, "none")]
     if unknown or ("none" in names and len(names) > 1):
-        raise pytest.UsageError(
+        raise usage_error(
             f"{source}: fail_on = {','.join(names)!r} is not none, or some of {', '.join(FAILING)}"
         )
     return frozenset(names) - {"none"}
@@ -235,7 +236,7 @@ def base_settings(config: pytest.Config) -> Settings:
             from_ini = Settings().merged(*ini_values(config))
             settings = from_ini.merged(*cli_values(config))
         except SettingError as error:
-            raise pytest.UsageError(str(error)) from error
+            raise usage_error(str(error)) from error
         config.stash[BASE_SETTINGS] = settings
     return settings
 
@@ -257,7 +258,7 @@ def ini_values(config: pytest.Config) -> tuple[dict[str, Any], dict[str, str]]:
             value = config.getini(option.key)
         except (TypeError, ValueError, pytest.UsageError) as error:
             where = sources[option.name]
-            raise pytest.UsageError(
+            raise usage_error(
                 f"{where}: {option.name} is not {option.expects} ({error})"
             ) from error
         if value not in (None, "", []):

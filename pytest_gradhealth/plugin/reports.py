@@ -13,10 +13,10 @@ from pytest_gradhealth.baseline.check import Check
 from pytest_gradhealth.distributed.rank import rank
 from pytest_gradhealth.plugin.baseline_session import Keeper
 from pytest_gradhealth.plugin.options import annotates, run_options, shows_report
+from pytest_gradhealth.plugin.output import write_command, write_line
 from pytest_gradhealth.plugin.transport import CARRIED, MESSAGE, spoken
 from pytest_gradhealth.reporting.files import render_file
 from pytest_gradhealth.reporting.run import Probe, Run, TestOutcome
-from pytest_gradhealth.reporting.sparkline import shown_by
 from pytest_gradhealth.reporting.terminal import report_lines
 from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.results.serialization import from_plain
@@ -90,17 +90,15 @@ class Collector:
             verbose = self.config.getoption("verbose", 0) > 0
             terminalreporter.section("gradient health")
             width = terminalreporter._tw.fullwidth
-            levels = shown_by(terminalreporter._tw._file)
-            lines = report_lines(self.probes, width=width, verbose=verbose, levels=levels)
-            for text, markup in lines:
-                terminalreporter.write_line(text, **markup)
+            for text, markup in report_lines(self.probes, width=width, verbose=verbose):
+                write_line(terminalreporter, text, **markup)
         if annotates():
             from pytest_gradhealth.reporting.github import workflow_commands
 
-            for line in workflow_commands(self.run()):
-                terminalreporter.write_line(line)
+            for command in workflow_commands(self.run()):
+                write_command(terminalreporter, command)
         for line in self._written:
-            terminalreporter.write_line(line)
+            write_line(terminalreporter, line)
 
     def _file(self, file: str) -> str:
         """The file of a test from the top of the checkout, where GitHub looks for it."""

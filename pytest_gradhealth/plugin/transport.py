@@ -54,6 +54,7 @@ def carried(record: Recorded) -> dict[str, Any]:
 def words(diagnosis: Diagnosis) -> list[dict[str, Any]]:
     """What rules of others have to say of a diagnosis, for where they are not known themselves."""
     from pytest_gradhealth.formatting import View
+    from pytest_gradhealth.results.serialization import to_plain
     from pytest_gradhealth.rules import built_in_rules
 
     known, found = built_in_rules(), []
@@ -71,7 +72,7 @@ def words(diagnosis: Diagnosis) -> list[dict[str, Any]]:
                     "table": rule.table(diagnosis, findings, View()) if findings else "",
                 }
             )
-    return found
+    return to_plain(found)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pytest_gradhealth.formatting import LONGEST_FINDING, printable, shortened
 from pytest_gradhealth.reporting.run import Probe, Run
 from pytest_gradhealth.reporting.summary import Item, fails, items, warns
 
@@ -20,15 +21,19 @@ def workflow_commands(run: Run) -> Iterator[str]:
 def _commands(level: str, probes: Sequence[Probe]) -> Iterator[str]:
     told = [(probe, list(items(probe))) for probe in probes]
     for index, (probe, found) in enumerate(told[:MOST]):
-        message = "\n".join(f"{item.message} [{item.code}]" for item in found[:MOST])
+        message = "\n".join(map(_line, found[:MOST]))
         if index == MOST - 1 and len(told) > MOST:
             message += f"\nand {len(told) - MOST} more probes, which GitHub does not show"
         yield _command(level, probe, found[0], message)
 
 
+def _line(item: Item) -> str:
+    return f"{shortened(item.message, LONGEST_FINDING)} [{shortened(item.code, 40)}]"
+
+
 def _command(level: str, probe: Probe, first: Item, message: str) -> str:
     place = {"file": probe.file, "line": "" if probe.line is None else str(probe.line)}
-    title = f"gradient health: {first.code}"
+    title = f"gradient health: {shortened(first.code, 40)}"
     properties = {**place, "title": title}
     listed = ",".join(f"{name}={_property(value)}" for name, value in properties.items() if value)
     return f"::{level} {listed}::{_data(message)}"
@@ -36,9 +41,7 @@ def _command(level: str, probe: Probe, first: Item, message: str) -> str:
 
 def _data(text: str) -> str:
     """Escaped as the runner expects: one line, and nothing in it that is decoded to another."""
-    plain = "".join(c if c.isprintable() or c == "\n" else "?" for c in text[:4000])
-    plain = plain.encode("utf-8", "replace").decode()
-    return plain.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return "%0A".join(printable(line).replace("%", "%25") for line in text.split("\n"))
 
 
 def _property(text: str) -> str:

@@ -6,7 +6,7 @@ import json
 from functools import cache
 from typing import Any
 
-from pytest_gradhealth.formatting import factor, number
+from pytest_gradhealth.formatting import LONGEST_FINDING, factor, number
 from pytest_gradhealth.reporting.message import render
 from pytest_gradhealth.reporting.plots import branches, path_plots, text, time_plots
 from pytest_gradhealth.reporting.run import Probe, Run
@@ -28,7 +28,7 @@ def html_report(run: Run) -> str:
     page: str = _template("report.html.j2").render(
         line=verdict_line(run),
         environment={text(k): text(v) for k, v in run.environment.items() if v},
-        notes=[text(note, 400) for note in run.notes],
+        notes=[text(note, LONGEST_FINDING) for note in run.notes],
         probes=probes,
         style=Markup(_asset("report.css")),
         chart=Markup(_asset("chart.umd.min.js")),
@@ -69,7 +69,11 @@ def _section(index: int, probe: Probe) -> dict[str, Any]:
         "milliseconds": f"{diagnosis.milliseconds:.0f}",
         "seeds": ", ".join(map(str, diagnosis.seeds)),
         "items": [
-            {"severity": item.severity, "code": text(item.code), "message": text(item.message, 400)}
+            {
+                "severity": item.severity,
+                "code": text(item.code),
+                "message": text(item.message, LONGEST_FINDING),
+            }
             for item in found[:MOST_ITEMS]
         ],
         "message": _message(probe),
@@ -85,7 +89,7 @@ def _section(index: int, probe: Probe) -> dict[str, Any]:
                 "outcome": t.outcome,
                 "value": "" if t.after is None or t.after.value is None else number(t.after.value),
                 "before": "" if t.before.value is None else number(t.before.value),
-                "reason": text(t.reason, 400),
+                "reason": text(t.reason, LONGEST_FINDING),
                 "code": "\n".join(text(line, 200) for line in t.code.splitlines()),
             }
             for t in diagnosis.treatments

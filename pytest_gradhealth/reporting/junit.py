@@ -9,10 +9,14 @@ from pytest_gradhealth.baseline.check import Check
 from pytest_gradhealth.formatting import shortened
 from pytest_gradhealth.results.diagnosis import Diagnosis
 
+#: Characters of a value that are told.
+LONGEST = 1_000
+
 
 def properties(diagnosis: Diagnosis, checks: Sequence[Check] = ()) -> list[tuple[str, str]]:
     """Return names and values for pytest's `user_properties`, all of them printable text."""
-    return [(f"gradhealth_{name}", _text(value)) for name, value in _properties(diagnosis, checks)]
+    said = _properties(diagnosis, checks)
+    return [(f"gradhealth_{name}", shortened(value, LONGEST)) for name, value in said]
 
 
 def _properties(diagnosis: Diagnosis, checks: Sequence[Check]) -> Iterator[tuple[str, str]]:
@@ -31,8 +35,3 @@ def _properties(diagnosis: Diagnosis, checks: Sequence[Check]) -> Iterator[tuple
         yield "baseline", f"{check.status} {check.key}"
         for change in check.comparison.worse if check.status == "worse" else ():
             yield "regression", change.message
-
-
-def _text(value: str) -> str:
-    """Characters that XML may hold: printable ones, and no half of a surrogate pair."""
-    return shortened(value, 1000).encode("utf-8", "replace").decode()

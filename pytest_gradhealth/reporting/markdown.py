@@ -65,7 +65,7 @@ class _Page:
 
 
 def _size(text: str) -> int:
-    return len(text.encode("utf-8", "replace"))
+    return len(text.encode())
 
 
 def _cut(head: Sequence[str], rows: Sequence[str], room: int, most: int) -> str:
@@ -87,7 +87,7 @@ def code(text: str, longest: int = _LONGEST) -> str:
     >>> code("a|b"), code("a`b")
     ('`a\\\\|b`', '`` a`b ``')
     """
-    text = shortened(text, longest).encode("utf-8", "replace").decode()
+    text = shortened(text, longest)
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     room = " " if "`" in text or not text.strip() else ""
     return fence + room + text.replace("|", "\\|") + room + fence
@@ -101,11 +101,7 @@ def _row(probe: Probe, item: Item) -> str:
 
 def _message(probe: Probe) -> str:
     """The whole message of a test that failed, folded."""
-    lines = [
-        shortened(line, _LONGEST).encode("utf-8", "replace").decode()
-        for line in probe.message[:20_000].split("\n")
-    ]
-    body = "\n".join(lines)
+    body = "\n".join(shortened(line, _LONGEST) for line in probe.message[:20_000].split("\n"))
     fence = "`" * (3 + max(map(len, re.findall("`{3,}", body)), default=0))
     return _folded(_html(probe.test), f"{fence}text\n{body}\n{fence}")
 
@@ -144,5 +140,4 @@ def _folded(title: str, body: str) -> str:
 def _html(text: str) -> str:
     from html import escape
 
-    shown = shortened(text, _LONGEST).encode("utf-8", "replace").decode()
-    return f"<code>{escape(shown)}</code>"
+    return f"<code>{escape(shortened(text, _LONGEST))}</code>"

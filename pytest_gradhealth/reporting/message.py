@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from pytest_gradhealth.formatting import View, count, factor, hanging, printable, shortened
+from pytest_gradhealth.formatting import (
+    LONGEST_FINDING,
+    View,
+    count,
+    factor,
+    hanging,
+    harmless,
+    printable,
+    shortened,
+)
 from pytest_gradhealth.reporting.path_table import path_table
 from pytest_gradhealth.reporting.treatments import treatment_blocks
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, worst_path
@@ -12,9 +21,6 @@ from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules import known_rules, rule_of
 from pytest_gradhealth.rules.rule import Rule
-
-#: Characters of a finding that are shown, however long the names in it.
-LONGEST_LINE = 400
 
 
 def render(
@@ -37,7 +43,7 @@ def render(
         blocks.append(table)
     for rule in drawn:
         lines = rule.table(diagnosis, shown[rule.code], view).splitlines()
-        blocks.append("\n".join(shortened(line, LONGEST_LINE) for line in lines))
+        blocks.append("\n".join(shortened(line, LONGEST_FINDING) for line in lines))
     more = (
         f"{printable(view.rerun)} -v\n        (shows all {len(path.points)} points)"
         if hidden and view.rerun and path is not None
@@ -45,7 +51,7 @@ def render(
     )
     blocks.append("\n".join(_advice(diagnosis, findings, rules, more, view)))
     blocks += treatment_blocks(diagnosis, view)
-    return "\n\n".join(block for block in blocks if block)
+    return harmless("\n\n".join(block for block in blocks if block))
 
 
 def headline(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:
@@ -55,9 +61,9 @@ def headline(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:
         if path is None or not path.links:
             return f"{model}: no gradient path of two points or more to judge"
         share = f"{factor(path.l2)} of the gradient reaches {path.first.title}"
-        return shortened(f"{model} is healthy: {share}", LONGEST_LINE)
+        return shortened(f"{model} is healthy: {share}", LONGEST_FINDING)
     return "\n".join(
-        f"{shortened(f.message, LONGEST_LINE)} [{printable(f.code)}]" for f in findings
+        f"{shortened(f.message, LONGEST_FINDING)} [{shortened(f.code, 40)}]" for f in findings
     )
 
 
@@ -65,9 +71,9 @@ def setting_line(
     diagnosis: Diagnosis, path: GradientPath | None, findings: Sequence[Finding] = ()
 ) -> str:
     """Where and how it was measured, and what the second look said of the first finding."""
-    parts = [f"{shortened(diagnosis.model, 40)} on {printable(diagnosis.device)}"]
+    parts = [f"{shortened(diagnosis.model, 40)} on {shortened(diagnosis.device, 40)}"]
     if path is None:
-        parts.append(f"trained with {diagnosis.optimizer}")
+        parts.append(f"trained with {shortened(diagnosis.optimizer, 80)}")
     else:
         parts.append(count(len(path.points), "point"))
     seeds = diagnosis.seeds
@@ -80,7 +86,7 @@ def setting_line(
     if second is not None and path is not None:
         again = _seen_again(second, path, findings[0] if findings else None, diagnosis)
         if again:
-            steps = f"{count(second.steps, 'step')} of {diagnosis.optimizer}"
+            steps = f"{count(second.steps, 'step')} of {shortened(diagnosis.optimizer, 80)}"
             line += f"\nlooked at again after {steps}: {again}"
     return line
 

@@ -141,5 +141,5 @@ def value(norm: float) -> float | None:
 
 
 def text(name: str, longest: int = LONGEST) -> str:
-    """Text that is safe to show and to encode."""
-    return shortened(name, longest).encode("utf-8", "replace").decode()
+    """Text as far as there is room for it in the page; the JSON report has all of it."""
+    return shortened(name, longest)

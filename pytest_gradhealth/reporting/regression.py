@@ -9,6 +9,7 @@ from pytest_gradhealth.baseline.check import Check
 from pytest_gradhealth.baseline.comparison import PathComparison, most_changed
 from pytest_gradhealth.baseline.entry import KeptPath
 from pytest_gradhealth.formatting import (
+    LONGEST_FINDING,
     MOST_ROWS,
     View,
     columns,
@@ -21,10 +22,8 @@ from pytest_gradhealth.formatting import (
 from pytest_gradhealth.reporting.message import headline
 from pytest_gradhealth.results.diagnosis import Diagnosis
 
-#: Changes that are spelled out.
-MOST_CHANGES = 3
-#: Characters of a change that are shown, however long the names in it.
-LONGEST_LINE = 400
+#: Changes that are spelled out, and characters of the key of a check.
+MOST_CHANGES, LONGEST_KEY = 3, 200
 
 
 def regression(
@@ -37,7 +36,9 @@ def regression(
     """
     view = view or View()
     changes = check.comparison.worse
-    lines = [f"{shortened(c.message, LONGEST_LINE)} [regression]" for c in changes[:MOST_CHANGES]]
+    lines = [
+        f"{shortened(c.message, LONGEST_FINDING)} [regression]" for c in changes[:MOST_CHANGES]
+    ]
     if len(changes) > MOST_CHANGES:
         lines.append(f"and {count(len(changes) - MOST_CHANGES, 'more change')}")
     if any(change.kind == "verdict" for change in changes):
@@ -54,7 +55,7 @@ def regression(
 def missing(check: Check, *, rerun: str) -> str:
     """Return the message for a check without a baseline."""
     return (
-        f"no baseline for {printable(check.key)} in {printable(check.file)}\n\n"
+        f"no baseline for {shortened(check.key, LONGEST_KEY)} in {printable(check.file)}\n\n"
         f"next:   {printable(rerun)} --gradhealth-update\n"
         "        (writes it; commit the file)"
     )
@@ -118,7 +119,8 @@ def _step(path: KeptPath, index: int) -> str:
 
 
 def _setting(check: Check, model: str) -> str:
-    line = f"{shortened(model, 40)} against {printable(check.key)} in {printable(check.file)}"
+    key, file = shortened(check.key, LONGEST_KEY), printable(check.file)
+    line = f"{shortened(model, 40)} against {key} in {file}"
     before, now = (check.before or check.entry).environment, check.entry.environment
     other = [
         f"{name} {shortened(before[name], 40)} (now {shortened(now[name], 40)})"

@@ -82,4 +82,4 @@ def _message(value: str) -> str:
 
 
 def _text(value: str) -> str:
-    return shortened(value, 1000).encode("utf-8", "replace").decode() or "-"
+    return shortened(value, 1000) or "-"

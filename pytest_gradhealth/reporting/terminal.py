@@ -6,10 +6,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_gradhealth.formatting import View, columns, count, factor, printable, shortened
+from pytest_gradhealth.formatting import (
+    LONGEST_FINDING,
+    View,
+    columns,
+    count,
+    factor,
+    printable,
+    shortened,
+)
 from pytest_gradhealth.reporting.message import headline, setting_line
 from pytest_gradhealth.reporting.path_table import path_table
-from pytest_gradhealth.reporting.sparkline import BLOCKS, sparkline
+from pytest_gradhealth.reporting.sparkline import sparkline
 from pytest_gradhealth.reporting.summary import REGRESSION, shown_verdict
 from pytest_gradhealth.reporting.treatments import treatment_blocks
 from pytest_gradhealth.results.diagnosis import RANK, Verdict, worst_path
@@ -28,16 +36,14 @@ _LEAST = 24
 _COLOUR = {"failure": "red", "warning": "yellow", "healthy": "green"}
 
 
-def report_lines(
-    entries: Sequence[Probe], *, width: int, verbose: bool, levels: str = BLOCKS
-) -> Iterator[Line]:
+def report_lines(entries: Sequence[Probe], *, width: int, verbose: bool) -> Iterator[Line]:
     """Yield the lines of the report: all probes in a table, and the profile of those that failed
-    or warned (of all with `verbose`). `levels` are the characters of sparklines, low to high.
+    or warned (of all with `verbose`).
     """
     if not entries:
         yield "no test probed a model", {}
         return
-    yield from _overview(entries, width, levels)
+    yield from _overview(entries, width)
     yield "", {}
     yield "ratio: L2 norm of the gradient at the first layer over the last; rate: per step", {}
     yield _summary(entries), {}
@@ -46,8 +52,8 @@ def report_lines(
             yield from _profile(entry, View(verbose, min(width, 120)))
 
 
-def _overview(entries: Sequence[Probe], width: int, levels: str) -> Iterator[Line]:
-    rows = [_row(entry, levels) for entry in entries]
+def _overview(entries: Sequence[Probe], width: int) -> Iterator[Line]:
+    rows = [_row(entry) for entry in entries]
     least = min(_LEAST, max(len(printable(entry.test)) for entry in entries))
     names = _fitting(rows, width - least)
     room = max(least, width - sum(_taken(rows, name) for name in names))
@@ -86,7 +92,7 @@ def _tail(text: str, most: int) -> str:
     return text if len(text) <= most else ".." + text[2 - most :]
 
 
-def _row(entry: Probe, levels: str) -> dict[str, str]:
+def _row(entry: Probe) -> dict[str, str]:
     diagnosis = entry.diagnosis
     path = diagnosis.worst_path
     linked = path is not None and path.links > 0
@@ -94,7 +100,7 @@ def _row(entry: Probe, levels: str) -> dict[str, str]:
         "verdict": shown_verdict(entry),
         "ratio": factor(path.l2) if linked and path is not None else "-",
         "rate": factor(path.l2 / path.links) if linked and path is not None else "-",
-        "profile": sparkline(path, levels) or "-",
+        "profile": sparkline(path) or "-",
         "layers": str(len(path.points)) if path is not None else "0",
         "seeds": str(len(diagnosis.seeds)),
         "device": shortened(diagnosis.device, 16),
@@ -119,11 +125,11 @@ def _profile(entry: Probe, view: View) -> Iterator[Line]:
         key=lambda finding: RANK[finding.severity],
     )
     yield "", {}
-    yield printable(entry.test), {"bold": True}
+    yield shortened(entry.test, LONGEST_FINDING), {"bold": True}
     shown = [f for f in findings if f.severity != "info"]
     for check in entry.checks:
         for change in check.comparison.worse if check.status == "worse" else ():
-            yield f"{shortened(change.message, 400)} [{REGRESSION}]", {"red": True}
+            yield f"{shortened(change.message, LONGEST_FINDING)} [{REGRESSION}]", {"red": True}
     for line in headline(diagnosis, shown).splitlines():
         yield line, {_COLOUR[diagnosis.verdict]: True}
     for finding in findings[len(shown) :]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_gradhealth.formatting import View, columns, hanging, number, printable
+from pytest_gradhealth.formatting import View, columns, hanging, number, shortened
 from pytest_gradhealth.results.diagnosis import Diagnosis, Measure, Treatment
 from pytest_gradhealth.rules import known_rules
 from pytest_gradhealth.rules.rule import Quantity
@@ -22,17 +22,17 @@ def treatment_blocks(diagnosis: Diagnosis, view: View) -> list[str]:
     table = treatments_table(treatments, None if rule is None else rule.quantity)
     blocks = []
     if table:
-        title = f"tried on copies, trained with {diagnosis.optimizer} on this batch:"
+        title = f"tried on copies, trained with {shortened(diagnosis.optimizer, 80)} on this batch:"
         blocks += [title, table]
     blocks.append("\n".join(_reasons(treatments, view.width)))
     cured = [treatment for treatment in treatments if treatment.outcome == "cured"]
     shown = cured if view.verbose else _best_of_families(cured)[:MOST_CODES]
     for place, treatment in enumerate(shown):
         lead = "write" if place == 0 else "or"
-        code = "\n".join(f"    {printable(line)}" for line in treatment.code.splitlines())
-        blocks.append(f"{lead} ({printable(treatment.remedy)}):\n{code}")
+        code = "\n".join(f"    {line}" for line in treatment.code.splitlines())
+        blocks.append(f"{lead} ({shortened(treatment.remedy, 40)}):\n{code}")
     if len(shown) < len(cured):
-        others = ", ".join(printable(t.remedy) for t in cured if t not in shown)
+        others = ", ".join(shortened(t.remedy, 40) for t in cured if t not in shown)
         blocks.append(hanging("more", f"-v shows the code of {others} as well", view.width))
     if table and not cured:
         blocks.append("no remedy cured it: change more than one thing, or the architecture")
@@ -52,7 +52,8 @@ def _reasons(treatments: Sequence[Treatment], width: int) -> Iterator[str]:
     for treatment in treatments:
         lead = {"cannot": "cannot", "not tried": "untried"}.get(treatment.outcome, "note")
         if treatment.reason:
-            by_reason.setdefault((lead, treatment.reason), []).append(treatment.remedy)
+            names = by_reason.setdefault((lead, treatment.reason), [])
+            names.append(shortened(treatment.remedy, 40))
     for (lead, reason), names in by_reason.items():
         yield hanging(lead, f"{', '.join(names)}: {reason}", width)
 
@@ -72,7 +73,12 @@ def treatments_table(treatments: Sequence[Treatment], quantity: Quantity | None 
         assert treatment.after is not None
         after = treatment.after
         rows.append(
-            [treatment.remedy, treatment.outcome, quantity.shown(after.value), *_training(after)]
+            [
+                shortened(treatment.remedy, 40),
+                treatment.outcome,
+                quantity.shown(after.value),
+                *_training(after),
+            ]
         )
     names = ["remedy", "outcome", quantity.title, "loss", "steps"]
     return columns(rows, names, "llrlr")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pytest_gradhealth.formatting import encodable
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.results.serialization import LIVE, from_plain, to_plain
@@ -91,7 +93,7 @@ class Diagnosis:
     would have failed. `findings` are sorted worst first. `sgd` says whether the default limits are
     those for SGD. `treatments` are the remedies that were tried, best first. `origin` is what was
     diagnosed, which remedies are tried on: it stays in this process. Printing a diagnosis gives the
-    table and the words of a failure message.
+    table and the words of a failure message, in characters that the standard output has.
     """
 
     model: str
@@ -169,7 +171,7 @@ class Diagnosis:
     def __str__(self) -> str:
         from pytest_gradhealth.reporting.message import render
 
-        return render(self)
+        return encodable(render(self), sys.stdout)
 
     def _repr_html_(self) -> str:
         """The plot and the table of the HTML report, for notebooks."""

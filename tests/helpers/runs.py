@@ -16,7 +16,7 @@ from pytest_gradhealth import Diagnosis, Probe, Run, VanishingGradientError, ass
 from pytest_gradhealth import probe as probe_model
 from pytest_gradhealth.baseline.check import Check, Now, check_entry
 from pytest_gradhealth.baseline.entry import entry_of
-from pytest_gradhealth.results.diagnosis import Limit
+from pytest_gradhealth.results.diagnosis import Limit, Measure, Outcome, Treatment
 
 X = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(16) % 4
@@ -105,28 +105,34 @@ class Reader(HTMLParser):
             self.text.append(data)
 
 
-def renamed(diagnosis: Diagnosis, name: str) -> Diagnosis:
-    """A diagnosis in which everything that has a name has this one."""
-    return renamed_records(diagnosis, name)  # type: ignore[no-any-return]
-
-
-def renamed_records(value: Any, name: str) -> Any:
+def renamed(value: Any, name: str) -> Any:
+    """The same records with one name in all places that hold text of no fixed wording."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        changed = {}
-        for item in dataclasses.fields(value):
-            old = getattr(value, item.name)
-            named = item.name in ("name", "type", "leaf", "layer", "model", "message", "device")
-            changed[item.name] = (
-                name if named and isinstance(old, str) else renamed_records(old, name)
-            )
+        kept = {item.name: item.type for item in dataclasses.fields(value)}
+        changed = {
+            key: name if kind == "str" else renamed(getattr(value, key), name)
+            for key, kind in kept.items()
+        }
         return replace(value, **changed)
     if isinstance(value, tuple):
-        return tuple(renamed_records(item, name) for item in value)
+        return tuple(renamed(item, name) for item in value)
+    if isinstance(value, dict):
+        return {key: renamed(item, name) for key, item in value.items()}
     return value
 
 
 #: Diagnoses of a net that fails and of one that gets a warning.
-SICK = measured(net(nn.Sigmoid, 12))
+OUTCOMES: dict[Outcome, Measure | None] = {
+    "cured": Measure(0.1, 2.0, 0.1, 10),
+    "no effect": Measure(1e-9, 2.0, 2.0, 10),
+    "cannot": None,
+    "not tried": None,
+}
+TREATED = tuple(
+    Treatment("a remedy", outcome, "GH101", Measure(1e-9, 2.0, 1.9, 10), after, "a = 1", "a reason")
+    for outcome, after in OUTCOMES.items()
+)
+SICK = replace(measured(net(nn.Sigmoid, 12)), treatments=TREATED)
 WARNS = probe_model(net(), X, Y, loss=cross_entropy, warn_min_ratio=0.9)
 
 LONG_NAME = "n" * 290

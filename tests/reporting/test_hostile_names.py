@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import io
 import json
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -20,23 +22,36 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pytest_gradhealth import Probe, Run, VanishingGradientError, assert_no_vanishing, read_report
+from pytest_gradhealth import (
+    Probe,
+    RegressionError,
+    Run,
+    VanishingGradientError,
+    View,
+    assert_no_vanishing,
+    read_report,
+)
+from pytest_gradhealth.formatting import LONGEST_LINE
+from pytest_gradhealth.plugin.output import write_line
 from pytest_gradhealth.reporting.github import workflow_commands
 from pytest_gradhealth.reporting.html import html_report
 from pytest_gradhealth.reporting.json_report import read_json, schema, write_json
 from pytest_gradhealth.reporting.junit import properties
 from pytest_gradhealth.reporting.markdown import code, markdown_report
+from pytest_gradhealth.reporting.message import render
+from pytest_gradhealth.reporting.regression import missing, regression
 from pytest_gradhealth.reporting.sarif import sarif_report
 from pytest_gradhealth.reporting.terminal import report_lines
 from pytest_gradhealth.results.serialization import LIVE
 from pytest_gradhealth.rules import built_in_rules
-from tests.helpers.runs import SICK, Reader, checked, measured, net, renamed, renamed_records
+from tests.helpers.runs import SICK, Reader, checked, measured, net, renamed
 from tests.helpers.sarif import SARIF
 
 jsonschema: Any = pytest.importorskip("jsonschema")
 RULES = [(rule.code, rule.name, rule.summary) for rule in built_in_rules()]
 
 
+#: Names that begin with, hold or would become what somebody else acts on.
 HOSTILE = [
     "<script>alert(1)</script>",
     "</script><!--",
@@ -57,6 +72,10 @@ HOSTILE = [
     "\u202eevil\u2066",
     "\u2028\u2029\x00\x85",
     "]]>",
+    ":",
+    "a ::error::b " * 30,
+    "\u200b\u00ad\ufeff::error::a",
+    "\x9b31m\x1bP1;2|\x1b\\",
     "",
 ]
 NAMES = st.sampled_from(HOSTILE) | st.text(max_size=30)
@@ -66,7 +85,7 @@ WORSE = checked(measured(net()), SICK)
 
 
 def hostile(name: str) -> Run:
-    check = renamed_records(replace(WORSE, key=name, file=name), name)
+    check = renamed(WORSE, name)
     probe = Probe(name, "failed", renamed(SICK, name), (check,), name, name, 1)
     return Run((probe, replace(probe, outcome="passed")), {name: name}, (name,))
 
@@ -81,6 +100,40 @@ def as_junit(run: Run) -> str:
     return ET.tostring(suite, encoding="unicode")
 
 
+class Reporter:
+    """Stands for the reporter of pytest, and keeps what it is given to write."""
+
+    def __init__(self, encoding: str = "utf-8") -> None:
+        self._tw = SimpleNamespace(_file=io.TextIOWrapper(io.BytesIO(), encoding))
+        self.lines: list[str] = []
+
+    def write_line(self, line: str, **_: bool) -> None:
+        self._tw._file.write(line)
+        self.lines.append(line)
+
+
+def as_terminal(run: Run) -> str:
+    """The report and the notes at the end, as they are written."""
+    reporter: Any = Reporter()
+    for line, markup in report_lines(run.probes, width=80, verbose=True):
+        write_line(reporter, line, **markup)
+    for note in run.notes:
+        write_line(reporter, note)
+    return "\n".join(reporter.lines)
+
+
+def as_message(run: Run) -> str:
+    """What a test fails with, by a rule and by a baseline."""
+    probe, *_ = run.probes
+    view, (check,) = View(verbose=True, rerun=probe.test), probe.checks
+    texts = [
+        render(probe.diagnosis, view=view),
+        regression(check, probe.diagnosis, view, compared=probe.test),
+        missing(check, rerun=probe.test),
+    ]
+    return "\n".join(str(RegressionError(text)) for text in texts)
+
+
 FORMATS: dict[str, Callable[[Run], str]] = {
     "json": write_json,
     "html": html_report,
@@ -88,9 +141,8 @@ FORMATS: dict[str, Callable[[Run], str]] = {
     "github": lambda run: "\n".join(workflow_commands(run)),
     "sarif": lambda run: json.dumps(sarif_report(run, RULES)),
     "junit": as_junit,
-    "terminal": lambda run: "\n".join(
-        line for line, _ in report_lines(run.probes, width=80, verbose=True)
-    ),
+    "message": as_message,
+    "terminal": as_terminal,
 }
 
 
@@ -117,11 +169,11 @@ def test_no_name_does_harm_in_any_format(kind: str, name: str) -> None:
                 r"::(error|warning) (file=[^,:\n]*,)?line=1,title=[^,:]*::[^\r\n]*", line
             )
             assert not re.search("%(?!25|0A|0D|3A|2C)", line)
-    if kind in ("terminal", "markdown", "github"):
+    if kind in ("terminal", "message", "markdown", "github"):
         assert all(c.isprintable() or c == "\n" for c in text)
-    if kind in ("terminal", "markdown"):
-        for line in text.split("\n"):
-            assert not line.lstrip().startswith(("::", "##["))
+    if kind in ("terminal", "message", "markdown"):
+        assert max(map(len, text.split("\n"))) <= LONGEST_LINE
+        assert not re.search(r"(?m)^\s*::|##\w*\[", text)
 
 
 def with_numbers(value: Any, number: float) -> Any:

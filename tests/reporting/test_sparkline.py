@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 
 import pytest
 
-from pytest_gradhealth.reporting.sparkline import ASCII, BLOCKS, shown_by, sparkline
+from pytest_gradhealth.formatting import BLOCKS
+from pytest_gradhealth.reporting.sparkline import sparkline
 from pytest_gradhealth.results.path import GradientPath, PathPoint
 
 
@@ -37,28 +37,7 @@ def test_norms_are_levels_on_a_log_scale(norms: tuple[float, ...], line: str) ->
 def test_long_paths_are_sampled_with_both_ends() -> None:
     norms = [10.0**-i for i in reversed(range(100))]
     assert sparkline(path(*norms)) == BLOCKS
-    assert sparkline(path(*norms), ASCII) == ASCII
     assert sparkline(None) == ""
-
-
-@pytest.mark.parametrize(
-    ("encoding", "levels"),
-    [
-        ("utf-8", BLOCKS),
-        ("cp437", ASCII),
-        ("ascii", ASCII),
-        ("latin-1", ASCII),
-        ("none such", ASCII),
-    ],
-)
-def test_encodings_without_blocks_get_plain_ascii(encoding: str, levels: str) -> None:
-    class Stream(io.StringIO):
-        @property
-        def encoding(self) -> str:  # type: ignore[override]
-            return encoding
-
-    assert shown_by(Stream()) == levels
-    assert shown_by(object()) == BLOCKS
 
 
 @pytest.mark.parametrize(("columns", "expected"), [("80", False), ("120", True), ("160", True)])
