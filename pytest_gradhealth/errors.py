@@ -10,17 +10,12 @@ if TYPE_CHECKING:
 
 
 class _ToldError(Exception):
-    """What is said does no harm where it is printed, and can be, whatever the names in it."""
-
-    def __init__(self, message: str = "") -> None:
-        from pytest_gradhealth.formatting import harmless
-
-        super().__init__(harmless(message))
+    """What it says does no harm where it is printed, and can be, whatever the names in it."""
 
     def __str__(self) -> str:
-        from pytest_gradhealth.formatting import encodable
+        from pytest_gradhealth.formatting import encodable, harmless
 
-        return encodable(super().__str__(), sys.stdout)
+        return encodable(harmless(super().__str__()), sys.stdout)
 
 
 class ProbeError(_ToldError):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ast
 import builtins
+import io
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import pytest_gradhealth
 from pytest_gradhealth import errors
+from tests.helpers.runs import SICK
 
 PACKAGE = Path(pytest_gradhealth.__file__).parent
 #: Where text is handed on to be printed or written. `reporting/` makes what is written to files.
@@ -66,9 +70,9 @@ def writers(tree: ast.AST) -> Iterator[str]:
 
 
 def own_exceptions(tree: ast.AST) -> Iterator[str]:
-    """Classes that are exceptions of Python's, whose text nobody looks at."""
+    """Exceptions that are none of `errors`, whose text nobody looks at; private ones are caught."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef):
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             kinds = [getattr(builtins, name_of(base), None) for base in node.bases]
             if any(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
                 yield node.name
@@ -116,10 +120,31 @@ def test_names_leave_the_process_through_one_door() -> None:
     assert found == {}
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", ""])
+def test_what_is_printed_can_be(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding, newline="") if encoding else None
+    diagnosis = replace(SICK, model="größe \u5c64 \ud800")
+    with monkeypatch.context() as patch:  # "" is a standard output that is closed
+        patch.setattr(sys, "stdout", stream)
+        print(diagnosis)
+        print(errors.ProbeError(diagnosis.model))
+        shown = str(diagnosis)
+    if stream is not None:
+        stream.seek(0)
+        assert stream.read() == f"{shown}\n{told(encoding)}\n"
+    assert f"{told(encoding)} on cpu" in shown
+
+
+def told(encoding: str) -> str:
+    shown = {"ascii": r"gr\xf6\xdfe \u5c64 ?", "latin-1": r"größe \u5c64 ?"}
+    return shown.get(encoding, "größe \u5c64 ?")
+
+
 @pytest.mark.parametrize("name", errors.__all__)
 def test_no_error_says_what_does_harm(name: str) -> None:
     said = "the layer \x1b[2J\x9b\u202e\ud800 is\r\n  ::error file=a::b\n##[group]\t##vso[task]"
     error = getattr(errors, name)(said)
     told = "the layer ?[2J??? is\n  ?:error file=a::b\n#?[group]       #?vso[task]"
     assert str(error) == told
-    assert str(type(error)(str(error))) == str(error)
+    assert f"{type(error)(told)}" == told
+    assert error.args[0] == said

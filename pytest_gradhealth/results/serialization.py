@@ -31,7 +31,7 @@ def to_plain(value: object) -> Any:
         kept = [f.name for f in dataclasses.fields(value) if not f.metadata.get(LIVE)]
         return {name: to_plain(getattr(value, name)) for name in kept}
     if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
+        return {to_plain(str(key)): to_plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [to_plain(item) for item in value]
     if value is None or isinstance(value, bool):

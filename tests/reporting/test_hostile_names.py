@@ -176,6 +176,22 @@ def test_no_name_does_harm_in_any_format(kind: str, name: str) -> None:
         assert not re.search(r"(?m)^\s*::|##\w*\[", text)
 
 
+@pytest.mark.parametrize("kind", ["html", "markdown", "junit", "message", "terminal"])
+def test_long_names_are_cut_where_they_are_shown(kind: str) -> None:
+    text = FORMATS[kind](hostile(f"head{100_000 * 'n'}tail"))
+    assert "headnnnn" in text
+    assert "nnnntail" in text
+    assert "..(100,008 characters).." in text
+    most = {"html": 400, "markdown": 300}.get(kind, LONGEST_LINE)
+    assert most * "n" not in text
+
+
+def test_long_names_are_whole_in_json() -> None:
+    name = f"head{100_000 * 'n'}tail"
+    run = Run((Probe(name, "failed", replace(SICK, model=name)),), {}, (name,))
+    assert same(run, read_json(write_json(run)))
+
+
 def with_numbers(value: Any, number: float) -> Any:
     """The same records with one number in all places that hold fractions."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from pytest_gradhealth import Probe, Run
 from pytest_gradhealth.reporting.html import html_report
-from tests.helpers.runs import sample
+from tests.helpers.runs import SICK, renamed, sample
 
 webdriver: Any = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -215,6 +216,18 @@ def test_every_control_has_a_name_and_every_table_heads(page: Any) -> None:
         "return [...document.querySelectorAll('table')]"
         ".every((table) => table.querySelector('thead th[scope=col]'))"
     )
+
+
+def test_names_of_any_length_leave_it_quick(browser: Any, tmp_path: Path) -> None:
+    name = 100_000 * "n"
+    file = tmp_path / "long.html"
+    probe = Probe(name, "failed", renamed(SICK, name), (), name, name)
+    file.write_text(html_report(Run((probe,), {name: name}, (name,))), encoding="utf-8")
+    browser.get(file.as_uri())
+    assert gets_drawn(browser, browser.find_element("css selector", "canvas"))
+    for summary in browser.find_elements("css selector", "details:not([open]) > summary"):
+        browser.execute_script("arguments[0].parentElement.open = true", summary)
+    assert browser.execute_script("return document.body.innerText.length") < len(name)
 
 
 def test_it_prints_with_everything_open(page: Any) -> None:
