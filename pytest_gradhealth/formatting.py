@@ -185,7 +185,6 @@ def columns(rows: Sequence[Sequence[str]], names: Sequence[str], aligned: str) -
     """Rows of text under the names of their columns; `aligned` has "l" or "r" for each of them."""
     from tabulate import tabulate
 
-    rows = [[printable(cell) for cell in row] for row in rows]
     sides = tuple({"l": "left", "r": "right"}[side] for side in aligned)
     text = tabulate(rows, names, "plain", disable_numparse=True, colalign=sides)
     return "\n".join(line.rstrip() for line in text.splitlines())

@@ -10,7 +10,6 @@ from pytest_gradhealth.formatting import (
     count,
     factor,
     hanging,
-    harmless,
     printable,
     shortened,
 )
@@ -51,7 +50,7 @@ def render(
     )
     blocks.append("\n".join(_advice(diagnosis, findings, rules, more, view)))
     blocks += treatment_blocks(diagnosis, view)
-    return harmless("\n\n".join(block for block in blocks if block))
+    return "\n\n".join(block for block in blocks if block)
 
 
 def headline(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pytest_gradhealth.formatting import encodable
+from pytest_gradhealth.formatting import encodable, harmless
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.results.serialization import LIVE, from_plain, to_plain
@@ -171,7 +171,7 @@ class Diagnosis:
     def __str__(self) -> str:
         from pytest_gradhealth.reporting.message import render
 
-        return encodable(render(self), sys.stdout)
+        return encodable(harmless(render(self)), sys.stdout)
 
     def _repr_html_(self) -> str:
         """The plot and the table of the HTML report, for notebooks."""

@@ -202,6 +202,7 @@ def test_no_name_does_harm_in_what_is_printed(
     result.assert_outcomes(passed=1, failed=11, errors=1)
     check(result.stdout.str())
     assert "worse: test_note: " in result.stdout.str()
+    assert "2  cured " in result.stdout.str(), "a row of a table is a line"
 
 
 def encodable(name: str) -> str:

@@ -131,7 +131,7 @@ def as_message(run: Run) -> str:
         regression(check, probe.diagnosis, view, compared=probe.test),
         missing(check, rerun=probe.test),
     ]
-    return "\n".join(str(RegressionError(text)) for text in texts)
+    return "\n".join(map(str, [probe.diagnosis, *map(RegressionError, texts)]))
 
 
 FORMATS: dict[str, Callable[[Run], str]] = {
