@@ -60,10 +60,14 @@ class Mark:
         """Name, call and output number."""
         return self.name, self.call, self.output
 
-    def measure(self, gradient: Tensor) -> None:
-        """Tensor hook: keep the gradient's norm, or what else is read of it."""
-        with unguarded():
-            self.gradient = self.reading(gradient)
+    def measure(self, gradient: Tensor | None) -> None:
+        """Tensor hook: keep the gradient's norm, or what else is read of it.
+
+        It is None for an output that nothing was made of, beside another of the same operation.
+        """
+        if gradient is not None:
+            with unguarded():
+                self.gradient = self.reading(gradient)
 
 
 @dataclass(frozen=True, slots=True)
