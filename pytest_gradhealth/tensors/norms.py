@@ -32,15 +32,15 @@ def l2_norm(tensor: Tensor) -> Tensor:
     if _is_plain(tensor) and on_host(tensor) and 0 < tensor.numel() <= _FEW:
         return _norm(tensor.detach(), dtype=torch.float64)
     if is_dtensor(tensor):
-        return whole(_norm(tensor.detach(), dtype=torch.float64))
+        return whole(_norm(tensor.detach(), dtype=_widest(tensor)))
     values = _values(tensor)
     if values.numel() == 0:
         return torch.zeros((), dtype=torch.float64)
     if on_host(values):
         return _cpu_norm(values)
-    if values.dtype == torch.float64 or values.device.type == "mps":
+    if values.dtype == _widest(values) or values.device.type == "mps":
         return _rescaled_norm(values)
-    return _norm(values, dtype=torch.float64)
+    return _norm(values, dtype=_widest(values))
 
 
 def to_numbers(scalars: Sequence[Tensor]) -> list[float]:
@@ -137,7 +137,7 @@ def _values(tensor: Tensor) -> Tensor:
 
 
 def _cpu_norm(values: Tensor) -> Tensor:
-    if values.dtype in (torch.float64, torch.complex128):
+    if values.dtype == _widest(values):
         plain, safe = _norm(values), _SAFE_FLOAT64
     elif values.dtype == torch.float32:
         plain, safe = _rowwise_norm(values), _SAFE_FLOAT32
@@ -145,7 +145,7 @@ def _cpu_norm(values: Tensor) -> Tensor:
         return _widened_norm(values)
     if safe[0] < plain.item() < safe[1]:
         return plain
-    if values.dtype in (torch.float64, torch.complex128):
+    if values.dtype == _widest(values):
         return _rescaled_norm(values)
     return _widened_norm(values)
 
@@ -160,8 +160,12 @@ def _rowwise_norm(values: Tensor) -> Tensor:
 
 
 def _widened_norm(values: Tensor) -> Tensor:
-    wide = torch.complex128 if values.is_complex() else torch.float64
-    return _norm(values.to(wide))
+    return _norm(values.to(_widest(values)))
+
+
+def _widest(values: Tensor) -> torch.dtype:
+    """The format of most digits for the values of a tensor."""
+    return torch.complex128 if values.is_complex() else torch.float64
 
 
 def _rescaled_norm(values: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -12,11 +12,21 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pytest_gradhealth import probe
+from pytest_gradhealth.tensors import norms
 from pytest_gradhealth.tensors.norms import cosine, l2_norm, to_numbers
 from tests.helpers.nets import leaf_outputs
 
 REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 COMPLEX = (torch.complex64, torch.complex128)
+
+
+@pytest.fixture(scope="module", autouse=True, params=["host", "accelerator"])
+def _way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All that is asked of norms on the CPU is asked of those that an accelerator would compute."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "accelerator":
+            patch.setattr(norms, "on_host", lambda _: False)
+        yield
 
 
 def exact_norm(tensor: Tensor) -> float:
@@ -129,6 +139,7 @@ def test_norms_of_views(view: Callable[[Tensor], Tensor], scale: float) -> None:
     assert close(view(torch.randn(100, 90) * scale))
 
 
+@pytest.mark.filterwarnings("ignore:Sparse")
 def test_a_sparse_tensor_counts_repeated_indices_once() -> None:
     indices, values = torch.tensor([[0, 0, 2]]), torch.tensor([1.0, 2.0, 4.0])
     assert norm_of(torch.sparse_coo_tensor(indices, values, (3,), check_invariants=True)) == 5
