@@ -245,7 +245,8 @@ def _treated(
         given = patient.step, patient.optimizer
         seed_everything(ward.trial.seed, subject.device)
         code = remedy.change(patient) or remedy.code
-        subject = replace(subject, model=patient.model, step=patient.step or Step())
+        model = patient.model.to(subject.device)  # which may be one that the remedy has built
+        subject = replace(subject, model=model, step=patient.step or Step())
         if (patient.step, patient.optimizer) != given and not ward.rule.judges_steps:
             return _treated_in_training(ward, untreated, remedy, code, patient, subject)
         seen = ward.examine(subject, patient.optimizer)

@@ -62,7 +62,7 @@ def training_step(model: Any, batch: Any) -> Any:
 
     A Trainer of the module's past would count, log and write what is only tried here.
     """
-    with _without_trainer(model):
+    with without_trainer(model):
         try:
             inspect.signature(model.training_step).bind(batch, 0)
         except TypeError:
@@ -71,9 +71,10 @@ def training_step(model: Any, batch: Any) -> Any:
 
 
 @contextmanager
-def _without_trainer(model: nn.Module) -> Iterator[None]:
+def without_trainer(model: nn.Module) -> Iterator[None]:
+    """Set aside what Lightning modules are attached to, which is not the probe's to use."""
     names = "_trainer", "_fabric"
-    spaces = [vars(module) for module in model.modules()]
+    spaces = [vars(m) for m in model.modules() if any(map(_is_theirs, type(m).__mro__))]
     kept = [(space, name, space[name]) for space in spaces for name in names if name in space]
     try:
         for space, name, _ in kept:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MethodType
 from typing import Any
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation.snapshot import held_tensors
 from pytest_gradhealth.isolation.write_guard import unguarded
+from pytest_gradhealth.subject.lightning import without_trainer
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_fsdp
 from pytest_gradhealth.tensors.storage import has_memory
@@ -27,9 +28,10 @@ def copied(
 ) -> tuple[Subject, OptimizerLike | None]:
     """Deep-copy model, loss and optimizer together and move them to `device`.
 
-    A loss that is a method of the model becomes that of the copy; tensors that the model keeps of
-    an earlier forward are copied without their graph. A model under fully_shard cannot be copied
-    and stands for itself. To be called inside `isolated`, which restores it.
+    Methods of what is copied become those of the copy, as loss or as hooks of a tensor; tensors
+    that the model keeps of an earlier forward are copied without their graph. A model under
+    fully_shard cannot be copied and stands for itself. To be called inside `isolated`, which
+    restores it.
     """
     if any(map(is_fsdp, subject.model.modules())):
         own: dict[int, Any] = {id(p): p for p in subject.model.parameters()}
@@ -38,39 +40,41 @@ def copied(
     loss = subject.loss if isinstance(subject.loss, nn.Module) else None
     instance = optimizer if isinstance(optimizer, Optimizer) else None
     try:
-        with unguarded():
-            memo: dict[int, Any] = {id(t): _copy(t) for t in _special(subject.modules)}
+        with unguarded(), without_trainer(subject.model):
+            held = held_tensors(subject.modules)
+            memo: dict[int, Any] = {id(t): _copy(t) for t in held if _is_special(t)}
             model, loss = copy.deepcopy((subject.model, loss), memo)
-        _rebind_compiled(subject.modules, memo)
+            _rebind_compiled(subject.modules, memo)
         if instance is not None:
             instance = copy_into(instance, memo)
+        model.to(device)
+        if loss is not None:
+            loss.to(device)
     except Exception as error:
         raise ProbeError(
             f"{type(subject.model).__name__} cannot be deep-copied ({type(error).__name__}:"
             f" {error}), which confirming a verdict or moving to {device} takes; pass a factory"
             " that builds the model on its device, or confirm_steps=0 to judge the first look alone"
         ) from error
-    model.to(device)
-    if loss is not None:
-        loss.to(device)
+    _hook_alike(held, memo)
     if instance is not None:
         _move_state(instance, device)
-    called: Any = loss or subject.loss
-    if isinstance(called, MethodType) and called.__self__ is subject.model:
-        called = MethodType(called.__func__, model)
+    called = _of_copy(subject.loss, memo) if loss is None else loss
     twin = replace(subject, model=model, loss=called, device=device)
     return twin, instance or optimizer
 
 
-def _special(modules: Iterable[nn.Module]) -> list[Tensor]:
-    """Tensors of modules that torch does not copy: odd ones, freed ones, and those of a graph.
+def _is_special(tensor: Tensor) -> bool:
+    """Whether torch copies no such tensor: an odd or a freed one, or one with a graph.
 
     The last output of a model with a memory, or the weight that torch.nn.utils.weight_norm and
     pruning compute anew before every forward.
     """
-    found = held_tensors(modules)
-    odd = [t for t in found if t.layout in _COMPRESSED or t.is_nested or not has_memory(t)]
-    return odd + [t for t in found if not t.is_leaf]
+    odd = tensor.layout in _COMPRESSED or tensor.is_nested
+    return odd or not tensor.is_leaf or not has_memory(tensor)
+
+
+_COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 
 
 def _copy(tensor: Tensor) -> Tensor:
@@ -85,10 +89,23 @@ def _copy(tensor: Tensor) -> Tensor:
     return nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
 
 
-_COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+def _of_copy(called: Any, memo: Mapping[int, Any]) -> Any:
+    """A method of what was copied as that of the copy; anything else as it is."""
+    if isinstance(called, MethodType) and id(called.__self__) in memo:
+        return MethodType(called.__func__, memo[id(called.__self__)])
+    return called
 
 
-def _rebind_compiled(modules: Iterable[nn.Module], memo: dict[int, Any]) -> None:
+def _hook_alike(held: Iterable[Tensor], memo: Mapping[int, Any]) -> None:
+    """Give the copies of tensors the hooks on their gradients, which torch does not copy."""
+    for tensor in held:
+        twin = memo.get(id(tensor), tensor)
+        if tensor.is_leaf and twin is not tensor and twin.requires_grad:
+            for hook in (tensor._backward_hooks or {}).values():
+                twin.register_hook(_of_copy(hook, memo))
+
+
+def _rebind_compiled(modules: Iterable[nn.Module], memo: Mapping[int, Any]) -> None:
     """Give the copies plain methods for compiled ones (self.forward = torch.compile(self.forward)).
 
     Those hold on to the very model: its copy would compute with the original's weights.
@@ -97,9 +114,9 @@ def _rebind_compiled(modules: Iterable[nn.Module], memo: dict[int, Any]) -> None
         twin = memo.get(id(module))
         for name, value in vars(module).items():
             if hasattr(value, "_torchdynamo_orig_callable") and twin is not None:
-                plain = inspect.unwrap(value)
-                if isinstance(plain, MethodType) and plain.__self__ is module:
-                    vars(twin)[name] = MethodType(plain.__func__, twin)
+                plain = _of_copy(inspect.unwrap(value), memo)
+                if isinstance(plain, MethodType) and plain.__self__ is twin:
+                    vars(twin)[name] = plain
 
 
 def _move_state(optimizer: Optimizer, device: torch.device) -> None:

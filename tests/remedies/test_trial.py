@@ -236,6 +236,26 @@ def test_passing_without_learning_is_not_enough() -> None:
     assert found.reason == f"still no better than one answer for all, whose loss is {entropy:.2g}"
 
 
+def test_a_model_that_a_remedy_has_built_goes_to_where_the_copies_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    went: list[Any] = []
+
+    class New(nn.Sequential):
+        def to(self, *device: Any, **_: Any) -> Any:
+            went.extend(device)
+            return super().to(*device)
+
+    def rebuild(patient: Patient) -> None:
+        patient.model = New(*mlp())
+
+    monkeypatch.setattr(treating, "built_in_remedies", tuple)
+    diagnosis = diagnosed()
+    found = outcomes(suggest(diagnosis, remedies=[Remedy("rebuild", ("GH101",), rebuild)]))
+    assert found["rebuild"] == "cured"
+    assert went == [torch.device(diagnosis.device)]
+
+
 def test_a_model_with_a_loss_of_its_own_has_to_fall_below_where_it_started() -> None:
     class OwnLoss(nn.Module):
         def __init__(self) -> None:

@@ -402,6 +402,14 @@ def test_what_is_attached_is_set_aside_and_comes_back(
     assert vars(model)[name] is attached
 
 
+@pytest.mark.parametrize("name", ["_trainer", "_fabric"])
+def test_what_is_attached_is_no_part_of_a_copy(name: str, examples: list[Tensor]) -> None:
+    model: Any = sick()
+    vars(model)[name] = attached = Untouchable()
+    assert [profile.steps for profile in probe(model, examples).profiles] == [0, 5]
+    assert vars(model)[name] is attached
+
+
 def test_a_module_that_a_trainer_has_trained(examples: list[Tensor], tmp_path: Path) -> None:
     model = Classifier(nn.Sigmoid, 12, configured=lambda m: SGD(m.parameters(), lr=0.1))
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*examples), batch_size=16)
