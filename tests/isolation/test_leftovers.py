@@ -8,7 +8,7 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils import checkpoint
 
 from pytest_gradhealth import ProbeError, probe, suggest
 from tests.helpers.nets import batch, mlp
@@ -249,3 +250,43 @@ def test_a_forward_has_the_garbage_collector() -> None:
 
     x, y = batch()
     assert probe(Asking(), x, y, loss=cross_entropy).verdict == "healthy"
+
+
+class Checkpointed(nn.Module):
+    """Raises in a checkpoint that is not re-entrant."""
+
+    def __init__(self, checkpoint: Callable[..., Any]) -> None:
+        super().__init__()
+        self.body, self.checkpoint = mlp(), checkpoint
+
+    def forward(self, x: Tensor) -> Any:
+        return self.checkpoint(self.fail, self.body(x), use_reentrant=False)
+
+    def fail(self, x: Tensor) -> Tensor:
+        raise ZeroDivisionError
+
+
+def of_older_torch(function: Callable[..., Any], x: Tensor, *, use_reentrant: bool) -> Any:
+    """As the checkpoint of torch up to 2.11: one that raises stays open while its frame lives."""
+
+    def opened() -> Iterator[None]:
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda _: pytest.fail("left")):
+            yield
+
+    context = opened()
+    next(context)
+    return function(x)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_checkpoint_that_raises_keeps_nothing_of_the_next_graph(older: bool) -> None:
+    names = {**globals(), "__name__": checkpoint.__name__}
+    theirs = types.FunctionType(of_older_torch.__code__, names)
+    theirs.__kwdefaults__ = of_older_torch.__kwdefaults__
+    model = Checkpointed(theirs if older else checkpoint.checkpoint)
+    with pytest.raises(ProbeError) as caught:
+        probe(model, batch()[0])
+    weight = torch.ones(3, requires_grad=True)
+    weight.square().sum().backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
