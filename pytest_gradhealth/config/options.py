@@ -148,7 +148,7 @@ OPTIONS: tuple[Option, ...] = (
         expects="a device such as 'auto', 'cpu' or 'cuda:0'",
         ini="string",
         example="cpu",
-        told="auto: the accelerator that the model is on, or that torch reports, else the CPU",
+        told="auto: the accelerator that the model is on, or one that it runs on, else the CPU",
     ),
     Option(
         "seeds",

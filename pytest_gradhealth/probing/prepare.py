@@ -23,7 +23,6 @@ from pytest_gradhealth.subject.step import Step
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.devices import choose_device, device_of, has_accelerator
 from pytest_gradhealth.tensors.modules import as_written, class_name, is_ddp, is_sharded
-from pytest_gradhealth.training.copies import copied
 from pytest_gradhealth.training.optimizers import (
     Kind,
     OptimizerLike,
@@ -38,7 +37,9 @@ from pytest_gradhealth.training.optimizers import (
 class Trial:
     """A model under one seed, ready to be looked at, and the optimizer for its confirm steps.
 
-    `makes_steps` says whether the training step was declared, and is to be judged.
+    `makes_steps` says whether the training step was declared, and is to be judged. `target` is the
+    device that a copy is to be looked at on, None where the model itself is; `wished` says that
+    nobody asked for that device.
     """
 
     subject: Subject
@@ -46,10 +47,12 @@ class Trial:
     kind: Kind
     seed: int
     makes_steps: bool = False
+    target: torch.device | None = None
+    wished: bool = False
 
 
 def prepare(case: Case, settings: Settings, seed: int) -> Trial:
-    """Build or take the model, on the device to probe on."""
+    """Build or take the model, and choose the device to probe on."""
     assert not isinstance(case.model, Diagnosis)
     model = (
         case.model
@@ -64,34 +67,40 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     check_belongs(case.optimizer, model)
     case = _as_lightning_does(case, model)
     kind = _kind(case, model)
-    in_place = is_sharded(model)
-    device = device_of(model) if (shared or in_place) and settings.device == "auto" else None
-    device = device or choose_device(settings.device, model, settings.source("device"))
     step, decay = (Step(), {}) if case.step is None else (case.step, kind.decay)
+    home = device_of(model) or torch.device("cpu")
     subject = Subject(
         model,
         case.inputs,
         case.targets,
         case.loss,
-        device,
+        home,
         step,
         decay,
         dependency=case.dependency,
         loss_scale=declared_scale(case.precision, case.loss_scale),
         copy=settings.copy,
     )
-    on_device = all(m is None or m.type == device.type for m in map(device_of, subject.modules))
-    if in_place and not (on_device and (device.type == "cpu" or device_of(model) == device)):
+    in_place, anyhow = is_sharded(model), settings.device == "auto"
+    device = home
+    if not (anyhow and (shared or in_place)):
+        device = choose_device(settings.device, model, settings.source("device"))
+    there = all(found in (None, device) for found in map(device_of, subject.modules))
+    if in_place and not there:
         raise ProbeError(
-            f"{class_name(model)} is sharded on {device_of(model)} and cannot be moved to"
-            f" {device}; pass device='auto' to probe it where it is"
+            f"{class_name(model)} is sharded on {home} and cannot be moved to {device}; pass"
+            " device='auto' to probe it where it is"
         )
-    # The reducer hangs on the parameters of a wrapped model, and would count our backwards.
-    if not shared and on_device and (device.type == "cpu" or device_of(model) == device):
-        return Trial(subject, case.optimizer, kind, seed, case.step is not None)
-    with subject.isolated():
-        twin, optimizer = copied(subject, case.optimizer, device)
-    return Trial(twin, optimizer, kind, seed, case.step is not None)
+    return Trial(
+        subject,
+        case.optimizer,
+        kind,
+        seed,
+        makes_steps=case.step is not None,
+        # The reducer hangs on the parameters of a wrapped model, and would count our backwards.
+        target=device if shared or not there else None,
+        wished=anyhow and device != home,
+    )
 
 
 def _kind(case: Case, model: nn.Module) -> Kind:

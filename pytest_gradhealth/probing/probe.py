@@ -14,9 +14,10 @@ from pytest_gradhealth.config.options import OPTIONS
 from pytest_gradhealth.config.settings import Settings, check_codes, is_selected
 from pytest_gradhealth.distributed.team import agreed
 from pytest_gradhealth.probing.case import Case, ModelLike, check_case
-from pytest_gradhealth.probing.eval_mode import as_trained
+from pytest_gradhealth.probing.eval_mode import Examined, as_trained
 from pytest_gradhealth.probing.examine import examine
 from pytest_gradhealth.probing.judge import Criteria, with_news, worst_first
+from pytest_gradhealth.probing.placement import where_it_runs
 from pytest_gradhealth.probing.prepare import Trial, prepare
 from pytest_gradhealth.probing.thresholds import leaves_doubt, limits_of
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Limit, verdict_of
@@ -83,14 +84,14 @@ def probe(
     function of the model) complete the training step; with one of them a few steps are made on a
     copy and judged too. `dependency`: how many steps back in time the gradient of a recurrent model
     has to reach (GH102). `precision`: "float16" or "bfloat16", for a forecast of what that flushes
-    (GH501) where the loss is multiplied by `loss_scale`, a number or a GradScaler. `device`:
-    "auto", or a device. `seeds`: how many, or which. `confirm_steps`: 5; with 0 a failing first
-    look stands. The ratios are limits on the gradient's L2 norm, first layer over last;
-    `max_update` on a step's change of a weight over the weight; `max_penalty` on the gradient of
-    the penalty over that of the loss; `max_output` on the RMS of the outputs, `min_spread` on how
-    far they differ over the batch; `max_dead` and `max_saturated` on shares of a layer's units;
-    `max_underflow` on the flushed share of a layer's gradient. `rules` come on top of the package's
-    own.
+    (GH501) where the loss is multiplied by `loss_scale`, a number or a GradScaler. `device`: "auto"
+    (an accelerator, if it runs on one), or one by name. `seeds`: how many, or which.
+    `confirm_steps`: 5; with 0 a failing first look stands. The ratios are limits on the gradient's
+    L2 norm, first layer over last; `max_update` on a step's change of a weight over the weight;
+    `max_penalty` on the gradient of the penalty over that of the loss; `max_output` on the RMS of
+    the outputs, `min_spread` on how far they differ over the batch; `max_dead` and `max_saturated`
+    on shares of a layer's units; `max_underflow` on the flushed share of a layer's gradient.
+    `rules` come on top of the package's own.
 
     Model, batch, random numbers and modes are left as they were. Raises ProbeError for what cannot
     be probed.
@@ -117,7 +118,7 @@ def diagnose(
         trial = prepare(case, settings, seed)
         limits = limits_of(settings, rules, sgd=trial.kind.sgd, eps=_eps(trial))
         criteria = Criteria(chosen, limits, settings.confirm_steps)
-        looks, found = as_trained(trial.subject, chosen, partial(examine, trial, criteria))
+        device, (looks, found) = where_it_runs(trial, partial(_examined, criteria))
         profiles += looks
         findings = with_news(findings, found)
         if verdict_of(findings) == "failure" or not _goes_on(case, settings, looks[0], limits):
@@ -127,14 +128,21 @@ def diagnose(
         verdict=verdict_of(findings),
         findings=worst_first(findings),
         profiles=tuple(profiles),
-        device=str(trial.subject.device),
+        device=device,
         optimizer=str(trial.kind),
         sgd=trial.kind.sgd,
         confirm_steps=settings.confirm_steps,
         limits=limits,
         milliseconds=1e3 * (time.perf_counter() - started),
-        origin=Origin(case, settings, tuple(chosen)),
+        origin=Origin(case, settings.merged({"device": device}, "the probe"), tuple(chosen)),
     )
+
+
+def _examined(criteria: Criteria, trial: Trial) -> tuple[str, Examined]:
+    """The device of a trial, and what comes of it."""
+    subject = trial.subject
+    examined = as_trained(subject, criteria.rules, partial(examine, trial, criteria))
+    return str(subject.device), examined
 
 
 def _eps(trial: Trial) -> Limit | None:

@@ -18,6 +18,7 @@ from pytest_gradhealth.errors import CannotApplyError, ProbeError
 from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.probing.examine import examine
 from pytest_gradhealth.probing.judge import Criteria
+from pytest_gradhealth.probing.placement import placed
 from pytest_gradhealth.probing.prepare import Trial, prepare
 from pytest_gradhealth.probing.probe import Origin
 from pytest_gradhealth.remedies import Patient, Remedy, built_in_remedies
@@ -89,34 +90,36 @@ def treat(
     if not budget or not chosen:
         return ()
     clock = Clock(time.perf_counter() + budget, longest=diagnosis.milliseconds / 1e3)
-    trial = prepare(origin.case, origin.settings, diagnosis.decisive_seed)
-    ward = _Ward(
-        trial=replace(trial, optimizer=as_factory(trial.optimizer)),
-        criteria=Criteria(origin.rules, diagnosis.limits, origin.settings.confirm_steps),
-        codes=codes,
-        known=frozenset(f.code for f in diagnosis.findings if f.severity == "failure"),
-        clock=clock,
-        budget=budget,
-    )
-    nothing = _Untreated(
-        Measure(), Comparison(ward.codes, math.nan, STEPS, ward.larger_is_better), Examined
-    )
-    reason = ""
-    if is_sharded(trial.subject.model):
-        reason = "the layers of a sharded model cannot be replaced: probe it before it is sharded"
-    elif origin.rank is not None and origin.talks:
-        reason = "the forward waits for other processes, which try no remedies"
-    if reason:
-        return tuple(_not_done(nothing, remedy, "cannot", reason) for remedy in chosen)
-    if not clock.leaves_room:
-        return tuple(_not_done(nothing, remedy, "not tried", ward.no_time) for remedy in chosen)
-    with trial.subject.isolated():
-        try:
-            untreated = _untreated(ward, ward.rule.value(diagnosis.profile))
-        except Exception as error:  # whatever it is, it must not hide what failed
-            reason = f"no copy can be trained: {_first_line(error)}"
+    with placed(prepare(origin.case, origin.settings, diagnosis.decisive_seed)) as trial:
+        ward = _Ward(
+            trial=replace(trial, optimizer=as_factory(trial.optimizer)),
+            criteria=Criteria(origin.rules, diagnosis.limits, origin.settings.confirm_steps),
+            codes=codes,
+            known=frozenset(f.code for f in diagnosis.findings if f.severity == "failure"),
+            clock=clock,
+            budget=budget,
+        )
+        nothing = _Untreated(
+            Measure(), Comparison(ward.codes, math.nan, STEPS, ward.larger_is_better), Examined
+        )
+        reason = ""
+        if is_sharded(trial.subject.model):
+            reason = (
+                "the layers of a sharded model cannot be replaced: probe it before it is sharded"
+            )
+        elif origin.rank is not None and origin.talks:
+            reason = "the forward waits for other processes, which try no remedies"
+        if reason:
             return tuple(_not_done(nothing, remedy, "cannot", reason) for remedy in chosen)
-        return tuple(sorted(_treatments(ward, untreated, chosen), key=merit))
+        if not clock.leaves_room:
+            return tuple(_not_done(nothing, remedy, "not tried", ward.no_time) for remedy in chosen)
+        with trial.subject.isolated():
+            try:
+                untreated = _untreated(ward, ward.rule.value(diagnosis.profile))
+            except Exception as error:  # whatever it is, it must not hide what failed
+                reason = f"no copy can be trained: {_first_line(error)}"
+                return tuple(_not_done(nothing, remedy, "cannot", reason) for remedy in chosen)
+            return tuple(sorted(_treatments(ward, untreated, chosen), key=merit))
 
 
 def _first_line(error: Exception) -> str:

@@ -30,7 +30,7 @@ def choose_device(wanted: str, model: nn.Module, source: str = "the call") -> to
             f"device {wanted!r} (from {source}) is not a device; pass {_choices()}"
         ) from error
     if device.type == "cpu":
-        return device
+        return torch.device("cpu")
     count = torch.accelerator.device_count() if accelerator is not None else 0
     if accelerator is None or device.type != accelerator.type or (device.index or 0) >= count:
         raise ProbeError(
