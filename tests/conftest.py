@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,44 @@ pytest.register_assert_rewrite("tests.helpers")
 
 #: For networks this small, sharing the work costs more than doing it, most of all under xdist.
 torch.set_num_threads(1)
+
+#: What says that this machine has an accelerator, to torch here and in the processes of tests.
+IS_AVAILABLE = {module: module.is_available for module in (torch.accelerator, torch.cuda)}
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+SEEN = os.environ.get(VISIBLE)
+HAS_ACCELERATOR = torch.accelerator.is_available()
+
+# The numbers, counts and messages of tests are those of the CPU, on any machine. With this variable
+# they are run where a probe goes by itself; what only says that it is the CPU fails then.
+ON_ACCELERATOR = bool(os.environ.get("TESTS_ON_ACCELERATOR"))
+if not ON_ACCELERATOR:  # now, since some are measured where they are defined
+    for module in IS_AVAILABLE:
+        module.is_available = lambda: False  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _on_the_cpu_elsewhere() -> Iterator[None]:
+    """The same for the processes of tests; not before, since xdist's are to see what there is."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not ON_ACCELERATOR:
+            patch.setenv(VISIBLE, "")
+        yield
+
+
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """The accelerator of this machine, which only tests that ask for it see."""
+    if not HAS_ACCELERATOR:
+        pytest.skip("torch finds no accelerator on this machine")
+    for module, is_available in IS_AVAILABLE.items():
+        monkeypatch.setattr(module, "is_available", is_available)
+    if SEEN is None:
+        monkeypatch.delenv(VISIBLE, raising=False)
+    else:
+        monkeypatch.setenv(VISIBLE, SEEN)
+    found = torch.accelerator.current_accelerator()
+    assert found is not None
+    return found
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -107,7 +107,9 @@ def memory_row(workload: Workload, peak: Callable[[Callable[[], object]], int]) 
 def peak_on_host(call: Callable[[], object]) -> int:
     """The most bytes of tensors that a call holds at a time, by the allocator's own count."""
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=activities, profile_memory=True, acc_events=True
+    ) as profile:
         call()
     assert profile.profiler is not None
     events: Any = profile.profiler.kineto_results.events()

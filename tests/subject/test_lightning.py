@@ -244,6 +244,7 @@ def test_every_package_that_has_it_is_known(package: str, examples: list[Tensor]
     assert (diagnosis.verdict, names(diagnosis)) == ("healthy", ("body.0", "body.6"))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 def test_a_compiled_module_is_probed_as_it_was_written(examples: list[Tensor]) -> None:
     model = Classifier()
     compiled = torch.compile(model)

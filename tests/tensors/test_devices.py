@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import copy
+import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pytest_gradhealth import ProbeError, probe, suggest
-from pytest_gradhealth.tensors.devices import choose_device, has_accelerator
+from pytest_gradhealth.tensors.devices import choose_device
 from tests.helpers.nets import batch, mlp
 from tests.helpers.refusals import check, refusal
+from tests.helpers.state import unchanged
 
 cross_entropy = nn.functional.cross_entropy
-with_accelerator = pytest.mark.skipif(
-    not has_accelerator(), reason="torch finds no accelerator on this machine"
-)
 
 
 @pytest.fixture
@@ -27,11 +29,6 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
     monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 1)
-
-
-@pytest.fixture
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -56,7 +53,6 @@ def test_a_device_that_is_not_there(wanted: str) -> None:
     )
 
 
-@pytest.mark.usefixtures("no_gpu")
 def test_without_an_accelerator_the_cpu_is_taken() -> None:
     assert choose_device("auto", mlp()) == torch.device("cpu")
     with pytest.raises(ProbeError) as caught:
@@ -66,7 +62,7 @@ def test_without_an_accelerator_the_cpu_is_taken() -> None:
     )
 
 
-@with_accelerator
+@pytest.mark.usefixtures("accelerator")
 def test_a_model_on_the_cpu_is_probed_on_the_accelerator_and_not_moved() -> None:
     (x, y), model = batch(), mlp(nn.Sigmoid, hidden=10)
     before = copy.deepcopy(model.state_dict())
@@ -79,18 +75,17 @@ def test_a_model_on_the_cpu_is_probed_on_the_accelerator_and_not_moved() -> None
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-@with_accelerator
-def test_a_model_on_the_accelerator_stays_there_and_its_inputs_follow() -> None:
-    (x, y), model = batch(), mlp()
-    model.to(torch.accelerator.current_accelerator())
+def test_a_model_on_the_accelerator_stays_there_and_its_inputs_follow(
+    accelerator: torch.device,
+) -> None:
+    (x, y), model = batch(), mlp().to(accelerator)
     optimizer = torch.optim.Adam(model.parameters())
     diagnosis = probe(model, x, y, loss=cross_entropy, optimizer=optimizer)
     assert diagnosis.device == str(next(model.parameters()).device)
 
 
-@with_accelerator
-def test_random_numbers_of_the_accelerator_are_as_before() -> None:
-    (x, y), accelerator = batch(), torch.accelerator.current_accelerator()
+def test_random_numbers_of_the_accelerator_are_as_before(accelerator: torch.device) -> None:
+    x, y = batch()
     model = nn.Sequential(mlp(), nn.Dropout()).to(accelerator)
     module = torch.get_device_module(accelerator)
     before = module.get_rng_state()
@@ -98,7 +93,7 @@ def test_random_numbers_of_the_accelerator_are_as_before() -> None:
     assert torch.equal(module.get_rng_state(), before)
 
 
-@with_accelerator
+@pytest.mark.usefixtures("accelerator")
 def test_remedies_and_training_steps_are_tried_on_the_accelerator() -> None:
     (x, y), model = batch(), mlp(nn.Sigmoid, hidden=8)
     diagnosis = probe(model, x, y, loss=cross_entropy, clip=1.0)
@@ -110,9 +105,7 @@ def test_remedies_and_training_steps_are_tried_on_the_accelerator() -> None:
     assert all(p.device.type == "cpu" for p in model.parameters())
 
 
-@with_accelerator
-def test_time_and_precision_are_measured_on_the_accelerator() -> None:
-    accelerator = torch.accelerator.current_accelerator()
+def test_time_and_precision_are_measured_on_the_accelerator(accelerator: torch.device) -> None:
     model = nn.Sequential(nn.RNN(8, 16, batch_first=True))
     x = torch.randn(4, 10, 8)
     options: dict[str, Any] = {
@@ -129,15 +122,94 @@ def test_time_and_precision_are_measured_on_the_accelerator() -> None:
         assert abs(one.high - other.high) <= 1
 
 
-without_accelerator = pytest.mark.skipif(
-    torch.accelerator.is_available(), reason="the message lists the accelerator of this machine"
-)
+class Last(nn.Module):
+    """The last step of a recurrent layer, whose state goes unused, and perhaps a mask on it."""
+
+    def __init__(self, layer: nn.RNNBase, mask: Tensor | None = None) -> None:
+        super().__init__()
+        self.layer, self.head, self.mask = layer, nn.Linear(12, 5), mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x.reshape(len(x), 5, 4))[0][:, -1]
+        return self.head(out if self.mask is None else out * self.mask)  # type: ignore[no-any-return]
+
+
+class Complex(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(20, 5, dtype=torch.complex64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x.to(torch.complex64)).abs()
+        return out
+
+
+def locked() -> Any:
+    model: Any = mlp()
+    model.lock = threading.Lock()
+    return model
+
+
+def hooked(change: Callable[[Tensor], Tensor]) -> nn.Module:
+    model = mlp()
+    for parameter in model.parameters():
+        parameter.register_hook(change)  # type: ignore[no-untyped-call]
+    return model
+
+
+class Checkpointed(nn.Module):
+    """Has a tensor of the CPU in a checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.mask = mlp(), torch.ones(5)
+
+    def forward(self, x: Tensor) -> Any:
+        return checkpoint(lambda x: self.body(x) * self.mask, x, use_reentrant=False)
+
+
+#: Models, and whether all of it runs on another device.
+KINDS: dict[str, tuple[Callable[[], nn.Module], bool]] = {
+    "RNN": (lambda: Last(nn.RNN(4, 12, batch_first=True)), True),
+    "LSTM": (lambda: Last(nn.LSTM(4, 12, batch_first=True)), True),
+    "GRU, two ways": (lambda: Last(nn.GRU(4, 6, batch_first=True, bidirectional=True)), True),
+    "complex": (Complex, True),
+    "hooks": (lambda: hooked(lambda gradient: 0.5 * gradient), True),
+    "hooks with a mask": (lambda: hooked(partial(torch.mul, torch.ones(1))), False),
+    "a mask": (lambda: Last(nn.RNN(4, 12, batch_first=True), torch.ones(12)), False),
+    "a lock": (locked, False),
+    "a checkpoint": (Checkpointed, False),
+}
+
+
+@pytest.mark.usefixtures("accelerator")
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_is_measured_alike_wherever_it_runs(name: str) -> None:
+    build, moves = KINDS[name]
+    (x, y), model = batch(), build()
+    with unchanged(model, x, y):
+        found = probe(model, x, y, loss=cross_entropy)
+        here = probe(model, x, y, loss=cross_entropy, device="cpu")
+    assert (found.device != "cpu", found.verdict) == (moves, here.verdict)
+    norms = [[p.gradient for p in d.profile.parameters] for d in (found, here)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-2 if moves else 0)
+
+
+def test_a_loss_that_holds_on_to_the_cpu_is_probed_there_and_leaves_its_model_alone(
+    accelerator: torch.device,
+) -> None:
+    (x, y), model = batch(), mlp()
+    model.append(nn.BatchNorm1d(5))
+    with unchanged(model, x, y):
+        diagnosis = probe(model, x, y, loss=lambda out, t: cross_entropy(model[-1](out), t))
+    assert diagnosis.device == "cpu"
+    with unchanged(model, x, y), pytest.raises(ProbeError, match="same device"):
+        probe(model, x, y, loss=lambda out, t: cross_entropy(model[-1](out), t), device="cuda")
 
 
 # Devices.
 
 
-@without_accelerator
 @pytest.mark.parametrize(
     ("device", "message"),
     [
@@ -150,7 +222,6 @@ def test_devices_that_do_not_exist(device: Any, message: str) -> None:
     check(refusal(mlp(), device=device), message, RuntimeError)
 
 
-@without_accelerator
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps", "xpu", "meta", torch.device("cuda")])
 def test_devices_that_this_machine_lacks(device: Any) -> None:
     check(
@@ -159,7 +230,6 @@ def test_devices_that_this_machine_lacks(device: Any) -> None:
     )
 
 
-@without_accelerator
 def test_the_source_of_a_device_is_named() -> None:
     with pytest.raises(ProbeError) as caught:
         choose_device("cuda", mlp(), "--gradhealth-device")
