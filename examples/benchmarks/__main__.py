@@ -1,7 +1,7 @@
 """Measures what a probe costs and prints the table: python -m examples.benchmarks
 
 Exits with 1 where a target is missed. `--only` takes parts by name; `--write` also writes the table
-to RESULTS.md, and its medians into the README.
+to RESULTS.md and its medians into the README, and the figures of a GPU to RESULTS-cuda.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from examples.benchmarks.table import Row, environment, summary, table
 from examples.benchmarks.workloads import WORKLOADS
 from examples.readme import README, with_blocks
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
+FOLDER = Path(__file__).parent
 #: Rounds of pairs: many of what takes a millisecond, few of what takes seconds.
 ROUNDS = {"mlp": 300}
 FEW = 11
@@ -66,14 +66,18 @@ def peers() -> Iterator[Row]:
         yield from peer_rows(name, ROUNDS.get(name, 5))
 
 
-PARTS = {"steps": steps, "cuda": cuda, "depth": depth, "startup": startup, "peers": peers}
+PARTS = {"steps": steps, "depth": depth, "startup": startup, "peers": peers, "cuda": cuda}
+#: The parts whose figures stand in a file, which is written as a whole.
+FILES = {"RESULTS.md": ("steps", "depth", "startup", "peers"), "RESULTS-cuda.md": ("cuda",)}
 
 
-def write(rows: Sequence[Row], machine: str) -> None:
-    """Write all figures to RESULTS.md and the medians into the README."""
-    RESULTS.write_text(f"# What a probe costs\n\n```text\n{table(rows)}\n\n{machine}\n```\n")
-    blocks = with_blocks(README.read_text(), benchmarks=f"{summary(rows)}\n\n{machine}")
-    README.write_text(blocks)
+def write(name: str, rows: Sequence[Row], machine: str) -> None:
+    """Write all figures to a file, and the medians of those without a GPU into the README."""
+    title = "# What a probe costs on a GPU" if "cuda" in name else "# What a probe costs"
+    (FOLDER / name).write_text(f"{title}\n\n```text\n{table(rows)}\n\n{machine}\n```\n")
+    if "cuda" not in name:
+        blocks = with_blocks(README.read_text(), benchmarks=f"{summary(rows)}\n\n{machine}")
+        README.write_text(blocks)
 
 
 def main() -> int:
@@ -82,10 +86,17 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    rows = [row for name in options.only for row in PARTS[name]()]
+    for name, parts in FILES.items():
+        missing = [part for part in parts if part not in options.only]
+        if options.write and missing and len(missing) < len(parts):
+            parser.error(f"--write replaces {name}, which takes --only {' '.join(parts)}")
+    measured = {part: [*PARTS[part]()] for part in options.only}
+    rows = [row for found in measured.values() for row in found]
     print(f"{table(rows)}\n\n{environment()}")
-    if options.write:
-        write(rows, environment())
+    for name, parts in FILES.items():
+        found = [row for part in parts for row in measured.get(part, [])]
+        if options.write and found:
+            write(name, found, environment())
     return int(any(row.missed for row in rows))
 
 

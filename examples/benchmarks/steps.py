@@ -22,8 +22,10 @@ TARGET, TINY_TARGET, TINY_MILLISECONDS = 1.05, 2.0, 5.0
 def probe_of(workload: Workload) -> Callable[[], None]:
     """A probe that has to find the model healthy, in a single look."""
 
+    load, device = workload, workload.inputs.device
+
     def run() -> None:
-        diagnosis = probe(workload.model, workload.inputs, workload.targets, loss=workload.loss)
+        diagnosis = probe(load.model, load.inputs, load.targets, loss=load.loss, device=device)
         assert diagnosis.verdict == "healthy", diagnosis
         assert len(diagnosis.profiles) == 1
 

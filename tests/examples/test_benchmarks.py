@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,8 @@ from examples.benchmarks.steps import (
 from examples.benchmarks.synchronisation import SAYING, warned
 from examples.benchmarks.table import Row, summary, table
 from examples.benchmarks.timing import Spread, difference, in_turns, ratio
-from examples.benchmarks.workloads import mlp
+from examples.benchmarks.workloads import WORKLOADS, mlp
+from examples.readme import README
 from pytest_gradhealth import probe
 
 
@@ -93,20 +96,90 @@ def test_the_summary_has_models_side_by_side() -> None:
     assert summary(ROWS[3:]).startswith("              large     small")
 
 
+OLD = "before\n<!-- benchmarks -->\nold\n<!-- /benchmarks -->\nafter\n"
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """What stands in the README and the files of results after a run with `--write`."""
+    (tmp_path / "README.md").write_text(OLD)
+    for name in command.FILES:
+        (tmp_path / name).write_text("old")
+    monkeypatch.setattr(command, "README", tmp_path / "README.md")
+    monkeypatch.setattr(command, "FOLDER", tmp_path)
+    monkeypatch.setattr(command, "environment", lambda: "here")
+    for part in command.PARTS:
+        rows = [Row(f"figure of {part}", "of 2", Spread(1.0, 1.0, 1.0))]
+        monkeypatch.setitem(command.PARTS, part, rows.__iter__)
+
+    def run(*arguments: str) -> dict[str, str]:
+        monkeypatch.setattr("sys.argv", ["benchmarks", "--write", *arguments])
+        assert command.main() == 0
+        return {path.name: path.read_text() for path in tmp_path.iterdir()}
+
+    return run
+
+
+def figures(text: str) -> list[str]:
+    return [line.split()[2] for line in text.splitlines() if line.startswith("figure of")]
+
+
 def test_the_figures_are_written_with_where_they_were_taken(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    written: Callable[..., dict[str, str]],
 ) -> None:
-    readme, results = tmp_path / "README.md", tmp_path / "RESULTS.md"
-    readme.write_text("before\n<!-- benchmarks -->\nold\n<!-- /benchmarks -->\nafter\n")
-    monkeypatch.setattr(command, "README", readme)
-    monkeypatch.setattr(command, "RESULTS", results)
-    command.write(ROWS, "here")
-    assert f"{table(ROWS)}\n\nhere\n" in results.read_text()
-    text = readme.read_text()
-    assert f"{summary(ROWS)}\n\nhere\n" in text
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "old" not in text
+    found = written()
+    results, readme = found["RESULTS.md"], found["README.md"]
+    assert results.startswith("# What a probe costs\n\n```text\nfigure ")
+    assert results.endswith("\n\nhere\n```\n")
+    assert figures(results) == figures(readme) == ["steps", "depth", "startup", "peers"]
+    assert readme.startswith("before\n")
+    assert readme.endswith("\n\nhere\n```\n<!-- /benchmarks -->\nafter\n")
+    assert "old" not in readme
+
+
+def test_the_figures_of_a_gpu_have_a_file_of_their_own(
+    written: Callable[..., dict[str, str]],
+) -> None:
+    found = written("--only", "cuda")
+    assert found["RESULTS-cuda.md"].startswith("# What a probe costs on a GPU\n\n```text\nfigure ")
+    assert figures(found["RESULTS-cuda.md"]) == ["cuda"]
+    assert (found["RESULTS.md"], found["README.md"]) == ("old", OLD)
+
+
+def test_a_machine_without_a_gpu_leaves_its_figures_alone(
+    written: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(command.PARTS, "cuda", lambda: iter(()))
+    assert written()["RESULTS-cuda.md"] == "old"
+
+
+def test_a_part_does_not_replace_the_whole(
+    written: Callable[..., dict[str, str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit):
+        written("--only", "depth", "cuda")
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith(
+            ": error: --write replaces RESULTS.md, which takes --only steps depth startup peers"
+        )
+    )
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"old", OLD}
+
+
+def test_the_figures_of_a_gpu_in_the_readme_are_those_of_their_file() -> None:
+    """All probes of these models wait twice and cost 2.2 to 6 times a step."""
+    text = (command.FOLDER / "RESULTS-cuda.md").read_text()
+    rows = [re.split("  +", line) for line in text.splitlines()]
+    costs = [float(row[2].rstrip("x")) for row in rows if row[0] == "probe / step"]
+    assert len(costs) == len(WORKLOADS)
+    assert {row[2] for row in rows if row[0] == "waits for the GPU"} == {"2.00"}
+    words = " ".join(README.read_text().split())
+    assert (
+        f"costs {min(costs):.1f} to {max(costs):.0f} times a step, and waits for the device twice"
+        in words
+    )
 
 
 @pytest.mark.parametrize(("value", "code"), [(1.0, 0), (3.0, 1)])
