@@ -169,7 +169,6 @@ def test_a_part_does_not_replace_the_whole(
 
 
 def test_the_figures_of_a_gpu_in_the_readme_are_those_of_their_file() -> None:
-    """All probes of these models wait twice and cost 2.2 to 6 times a step."""
     text = (command.FOLDER / "RESULTS-cuda.md").read_text()
     rows = [re.split("  +", line) for line in text.splitlines()]
     costs = [float(row[2].rstrip("x")) for row in rows if row[0] == "probe / step"]
