@@ -36,9 +36,14 @@ def where_it_runs(trial: Trial, run: Callable[[Trial], Result]) -> Result:
     counts is how it runs where the caller has it.
     """
     try:
-        with placed(trial) as there:
-            return run(there)
+        return _run_placed(trial, run)
     except Exception:
         if not trial.wished:
             raise
+    # The error is gone by now, and with it the copy.
     return run(replace(trial, target=None))
+
+
+def _run_placed(trial: Trial, run: Callable[[Trial], Result]) -> Result:
+    with placed(trial) as there:
+        return run(there)

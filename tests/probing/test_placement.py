@@ -5,7 +5,9 @@ The other device is the CPU by another name here, to which everything is copied 
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -142,6 +144,27 @@ def test_a_batch_that_cannot_be_moved_is_left_where_it_is() -> None:
             return super().forward(given.x)
 
     assert probe(Reads(*mlp()), Batch()).device == "cpu"
+
+
+def test_nothing_of_the_try_is_left_while_the_model_is_probed_where_it_is() -> None:
+    copies: list[Any] = []
+    model = healthy()
+
+    def note(module: nn.Module, *_: Any) -> None:
+        if Net.latest == THERE:
+            copies.append(weakref.ref(module))
+        elif copies:
+            assert copies.pop()() is None
+
+    model[1].register_forward_pre_hook(note)
+    model[2].weight.register_hook(bound)
+    gc.collect()
+    gc.disable()
+    try:
+        assert probe(model, batch()[0]).device == "cpu"
+    finally:
+        gc.enable()
+    assert copies == []
 
 
 def test_an_error_is_that_of_the_models_own_device() -> None:
