@@ -20,6 +20,7 @@ from pytest_gradhealth import Diagnosis, Patient, ProbeError, Remedy, probe, sug
 from pytest_gradhealth.probing import prepare as preparing
 from pytest_gradhealth.remedies import trial as treating
 from tests.helpers.nets import batch, mlp
+from tests.helpers.notes import Notes
 from tests.helpers.state import unchanged
 
 cross_entropy = nn.functional.cross_entropy
@@ -147,14 +148,14 @@ def test_a_batch_that_cannot_be_moved_is_left_where_it_is() -> None:
 
 
 def test_nothing_of_the_try_is_left_while_the_model_is_probed_where_it_is() -> None:
-    copies: list[Any] = []
+    copies, gone = Notes[Any](), Notes[bool]()
     model = healthy()
 
     def note(module: nn.Module, *_: Any) -> None:
         if Net.latest == THERE:
             copies.append(weakref.ref(module))
-        elif copies:
-            assert copies.pop()() is None
+        else:
+            gone.append(all(copy() is None for copy in copies))
 
     model[1].register_forward_pre_hook(note)
     model[2].weight.register_hook(bound)
@@ -164,7 +165,8 @@ def test_nothing_of_the_try_is_left_while_the_model_is_probed_where_it_is() -> N
         assert probe(model, batch()[0]).device == "cpu"
     finally:
         gc.enable()
-    assert copies == []
+    assert copies
+    assert list(gone) == [True]
 
 
 def test_an_error_is_that_of_the_models_own_device() -> None:
@@ -182,7 +184,7 @@ def test_an_error_is_that_of_the_models_own_device() -> None:
 
 
 def test_an_interrupt_is_no_reason_to_go_on_elsewhere() -> None:
-    (x, _), model, forwards = batch(), healthy(), []
+    (x, _), model, forwards = batch(), healthy(), Notes[torch.device]()
 
     def interrupt(*_: Any) -> None:
         forwards.append(Net.latest)
@@ -191,7 +193,7 @@ def test_an_interrupt_is_no_reason_to_go_on_elsewhere() -> None:
     model[1].register_forward_pre_hook(interrupt)
     with unchanged(model, x), pytest.raises(KeyboardInterrupt):
         probe(model, x)
-    assert forwards == [THERE]
+    assert list(forwards) == [THERE]
 
 
 @pytest.mark.parametrize("build", [healthy, sick])
@@ -213,14 +215,14 @@ def test_a_model_is_left_alone_by_a_loss_that_holds_on_to_it(build: Callable[[],
 
 @pytest.mark.parametrize("stays", [False, True])
 def test_a_factory_is_called_once_for_each_seed(stays: bool) -> None:
-    built: list[nn.Module] = []
+    built = Notes[nn.Module]()
 
-    def factory() -> nn.Module:
+    def factory() -> Any:
         model = healthy()
         if stays:
             model[1].register_forward_pre_hook(bound)
         built.append(model)
-        return built[-1]
+        return model
 
     diagnosis = probe(factory, batch()[0], seeds=3)
     assert (len(built), diagnosis.seeds) == (3, (0, 1, 2))
