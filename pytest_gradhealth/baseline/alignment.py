@@ -7,8 +7,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from typing import Annotated
 
 from pytest_gradhealth.baseline.entry import KeptPath, KeptPoint
+from pytest_gradhealth.results.serialization import AtLeast
 
 #: Pairs of layers, or of paths, up to which the best pairing is looked for.
 MOST = 2**17
@@ -18,8 +20,8 @@ MOST = 2**17
 class Pair:
     """The places of one layer in two paths; None where it was inserted or removed."""
 
-    before: int | None
-    after: int | None
+    before: Annotated[int, AtLeast(0)] | None
+    after: Annotated[int, AtLeast(0)] | None
 
 
 def aligned(before: Sequence[KeptPoint], after: Sequence[KeptPoint]) -> list[Pair]:

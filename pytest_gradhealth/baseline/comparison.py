@@ -40,6 +40,14 @@ class PathComparison:
     after: KeptPath
     pairs: tuple[Pair, ...]
 
+    def __post_init__(self) -> None:
+        for pair in self.pairs:
+            if pair.before is pair.after is None:
+                raise ValueError("a pair of layers has none")
+            for place, path in ((pair.before, self.before), (pair.after, self.after)):
+                if place is not None and place >= len(path.points):
+                    raise ValueError(f"a path has no layer {place}")
+
     def ratios(self) -> tuple[float, float]:
         """First layer over last, before and after, in decades.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from pytest_gradhealth.results.diagnosis import Diagnosis, Verdict
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.results.serialization import AtLeast
 
 #: Decimals of a decade that are kept: a hundredth is 2 %.
 DECIMALS = 2
@@ -33,7 +35,7 @@ class KeptPath:
     """A gradient path from the first layer to the loss; `ratio` is first over last in decades."""
 
     ratio: float
-    points: tuple[KeptPoint, ...]
+    points: Annotated[tuple[KeptPoint, ...], AtLeast(1)]
 
     @property
     def first(self) -> KeptPoint:
@@ -91,6 +93,8 @@ def _ratio(path: GradientPath) -> float:
 def _decades(norm: float) -> float:
     if norm == 0:
         return -math.inf
+    if norm < 0:  # in a report that somebody has changed
+        return math.nan
     return _rounded(math.log10(norm)) if math.isfinite(norm) else norm
 
 

@@ -32,25 +32,25 @@ def read_json(text: str) -> Run:
     try:
         data = json.loads(text)
         version = data["version"]
-        if version > VERSION:
-            raise ProbeError(
-                f"the report was written by a newer version (format {version}, this one reads up to"
-                f" {VERSION}); update pytest-gradhealth"
-            )
-        return from_plain(Run, data)
-    except ProbeError:
-        raise
+        if type(version) is not int or version < 1:
+            raise ValueError(f"version is {version!r}")
+        if version <= VERSION:
+            return from_plain(Run, data, checked=True)
     except Exception as error:
         raise ProbeError(
             f"this is no JSON report of pytest-gradhealth ({type(error).__name__}: {error}); write"
             " one with --gradhealth-json=PATH"
         ) from error
+    raise ProbeError(
+        f"the report was written by a newer version (format {version}, this one reads up to"
+        f" {VERSION}); update pytest-gradhealth"
+    )
 
 
 def read_report(path: str | os.PathLike[str]) -> Run:
     """Read a report that `--gradhealth-json` wrote; raises ProbeError for a file that is none."""
     try:
-        return read_json(Path(path).read_text(encoding="utf-8"))
+        return read_json(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ProbeError(f"{os.fspath(path)} cannot be read ({error})") from error
     except ProbeError as error:
@@ -71,8 +71,9 @@ def schema() -> dict[str, Any]:
 
 def _schema_of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return {}
+    if origin is typing.Annotated:
+        inner = _schema_of(arguments[0], definitions)
+        return {**inner, "minItems" if "items" in inner else "minimum": arguments[1].least}
     if dataclasses.is_dataclass(kind):
         return _reference(typing.cast("type", kind), definitions)
     if origin is typing.Literal:
@@ -92,7 +93,7 @@ def _reference(kind: type, definitions: dict[str, Any]) -> dict[str, Any]:
     name = kind.__name__
     if name not in definitions:
         definitions[name] = {}  # in case it holds one of its own kind
-        hints = typing.get_type_hints(kind)
+        hints = typing.get_type_hints(kind, include_extras=True)
         kept = [f for f in dataclasses.fields(kind) if not f.metadata.get(LIVE)]
         definitions[name] = {
             "description": (kind.__doc__ or "").partition("\n")[0],

@@ -6,12 +6,12 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pytest_gradhealth.formatting import encodable, harmless
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
-from pytest_gradhealth.results.serialization import LIVE, from_plain, to_plain
+from pytest_gradhealth.results.serialization import LIVE, AtLeast, from_plain, to_plain
 
 Severity = Literal["failure", "warning", "info"]
 Verdict = Literal["healthy", "warning", "failure"]
@@ -99,7 +99,7 @@ class Diagnosis:
     model: str
     verdict: Verdict
     findings: tuple[Finding, ...]
-    profiles: tuple[GradientProfile, ...]
+    profiles: Annotated[tuple[GradientProfile, ...], AtLeast(1)]
     device: str = "cpu"
     optimizer: str = "Adam(lr=0.001)"
     sgd: bool = False
@@ -121,8 +121,9 @@ class Diagnosis:
     @property
     def decisive_seed(self) -> int:
         """The seed of the worst finding, else the first."""
-        seeds = (finding.seed for finding in self.findings if finding.seed is not None)
-        return next(seeds, self.profiles[0].seed)
+        seen = self.seeds
+        seeds = (finding.seed for finding in self.findings if finding.seed in seen)
+        return next((seed for seed in seeds if seed is not None), seen[0])
 
     @property
     def profile(self) -> GradientProfile:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
+
+from pytest_gradhealth.results.serialization import AtLeast
 
 
 def decades(numerator: float, denominator: float) -> float:
     """Return log10(numerator / denominator) of two norms without overflow.
 
-    A zero numerator gives -inf, also over zero (nothing arrived); NaN or infinite norms give NaN.
+    A zero numerator gives -inf, also over zero (nothing arrived); what is no finite norm gives NaN.
 
     >>> decades(1e-200, 1e200)
     -400.0
     """
-    if not (math.isfinite(numerator) and math.isfinite(denominator)):
+    if not (0 <= numerator < math.inf and 0 <= denominator < math.inf):
         return math.nan
     if numerator == 0:
         return -math.inf
@@ -49,7 +52,7 @@ class PathPoint:
     type: str
     shape: tuple[int, ...]
     norm: float
-    numel: int
+    numel: Annotated[int, AtLeast(1)]
     call: int = 0
     output: int = 0
     activation: float = math.nan
@@ -94,7 +97,7 @@ class GradientPath:
     batch (a position bias, say) and is only reported.
     """
 
-    points: tuple[PathPoint, ...]
+    points: Annotated[tuple[PathPoint, ...], AtLeast(1)]
     entry: PathPoint
     judged: bool = True
 

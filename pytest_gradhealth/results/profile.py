@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from pytest_gradhealth.results.magnitudes import LossScale, MagnitudeRecord
 from pytest_gradhealth.results.names import OUTPUT, module_of
 from pytest_gradhealth.results.path import GradientPath, decades
+from pytest_gradhealth.results.serialization import AtLeast
 
 #: How the gradient of a module output was found: measured (possibly exactly zero), waiting for a
 #: gradient that never came, cut off from every trainable parameter, of a module whose forward
@@ -153,10 +154,10 @@ class TimeRecord:
 
     name: str
     type: str
-    norms: tuple[float, ...]
+    norms: Annotated[tuple[float, ...], AtLeast(1)]
     dependency: int
     reverse: bool = False
-    blank: tuple[int, ...] = ()
+    blank: tuple[Annotated[int, AtLeast(0)], ...] = ()
 
     @property
     def reach(self) -> float:
@@ -165,7 +166,7 @@ class TimeRecord:
         Where a ReLU has seen nothing yet but zeros it has no slope: such steps do not count, and
         where there are no others so far back, the farthest that counts stands for them.
         """
-        silent = {d for d in self.blank if self.norms[d] == 0}
+        silent = {d for d in self.blank if d < len(self.norms) and self.norms[d] == 0}
         counting = [d for d in range(len(self.norms)) if d not in silent]
         if not counting:
             return -math.inf

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from pytest_gradhealth import Diagnosis, GradientPath, PathPoint, probe
 from pytest_gradhealth.results.diagnosis import Finding, Limit
@@ -19,6 +22,7 @@ from pytest_gradhealth.results.profile import (
     OutputRecord,
     ParameterRecord,
 )
+from pytest_gradhealth.results.serialization import from_plain
 from tests.helpers.nets import batch, mlp
 
 numbers = st.floats(allow_nan=False)
@@ -90,3 +94,33 @@ def test_records_cannot_be_changed() -> None:
     diagnosis = probe(mlp(), x)
     with pytest.raises(dataclasses.FrozenInstanceError):
         diagnosis.verdict = "failure"  # type: ignore[misc]
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.attention(x, x, x)[0]
+        return out
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (lambda: nn.Linear(4, 2), {"precision": "float16", "loss_scale": 8}),
+        (lambda: nn.Linear(4, 2), {"regularizer": lambda model: model.weight.norm()}),
+        (lambda: nn.Sequential(nn.Linear(4, 4), nn.Sigmoid(), nn.Linear(4, 1)), {"seeds": 2}),
+        (lambda: nn.Linear(4, 2), {"loss": lambda out: out.sum() * math.inf}),
+        (lambda: nn.GRU(4, 4, batch_first=True), {"dependency": 2, "loss": lambda o: o[0].sum()}),
+        (Attention, {}),
+    ],
+)
+def test_what_is_measured_is_what_the_types_say(
+    make: Callable[[], nn.Module], options: dict[str, Any]
+) -> None:
+    x = torch.randn(3, 5, 4)
+    diagnosis = probe(make(), x, **{"loss": lambda out: out.square().mean(), **options})
+    data = json.loads(json.dumps(diagnosis.to_dict(), allow_nan=False))
+    assert repr(from_plain(Diagnosis, data, checked=True)) == repr(Diagnosis.from_dict(data))
