@@ -1,25 +1,34 @@
 """Baselines as files: one JSON per test module, made to be read in a review.
 
-A file is written beside its final place and moved there, so that no interruption leaves half of
-one. What is kept of tests that did not run stays as it is.
+What is kept of tests that did not run stays as it is.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_gradhealth import files
 from pytest_gradhealth.baseline.entry import Entry
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.results.serialization import from_plain, to_plain
 
 #: The version of the format that is written, and the newest that is read.
 VERSION = 1
+#: Bytes of a file: a million layers, which take seconds to read.
+MOST = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class _File:
+    """What is in a file."""
+
+    version: int
+    entries: Mapping[str, Entry]
 
 
 def file_for(module: Path, folder: str) -> Path:
@@ -33,86 +42,69 @@ def read(path: Path, shown: str) -> dict[str, Entry]:
     Raises ProbeError, calling the file `shown`, for one that cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = files.read(path, MOST).decode("utf-8-sig")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ProbeError(f"{shown} cannot be read ({error})") from error
     try:
-        data = json.loads(text, object_pairs_hook=_without_repeats)
+        data = json.loads(text, object_pairs_hook=without_repeats)
         version = data["version"]
         if type(version) is not int or version < 1:
             raise ValueError(f"version is {version!r}")
-        if version > VERSION:
-            raise ProbeError(
-                f"{shown} was written by a newer version (format {version}, this one reads up to"
-                f" {VERSION}); update pytest-gradhealth"
-            )
-        entries = {key: from_plain(Entry, entry) for key, entry in data["entries"].items()}
-        for key, entry in entries.items():
-            _check(key, entry)
-        return entries
-    except ProbeError:
-        raise
+        if version <= VERSION:
+            return dict(from_plain(_File, data, checked=True).entries)
     except Exception as error:
         raise ProbeError(
             f"{shown} is no baseline ({type(error).__name__}: {error}); restore it from version"
             " control, or delete it and run pytest with --gradhealth-update"
         ) from error
+    raise ProbeError(
+        f"{shown} was written by a newer version (format {version}, this one reads up to"
+        f" {VERSION}); update pytest-gradhealth"
+    )
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object with every key once; a merge that has kept both sides has some twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        twice = next(key for key in found if sum(name == key for name, _ in pairs) > 1)
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         raise ValueError(f"{twice!r} is in it twice")
     return found
 
 
-def _check(key: str, entry: Entry) -> None:
-    """Raise ValueError for what no measurement can have written."""
-    points = [point for path in entry.paths for point in path.points]
-    texts = [text for point in points for text in (point.layer, point.type)]
-    if (
-        entry.verdict not in ("healthy", "warning", "failure")
-        or not all(path.points for path in entry.paths)
-        or not all(isinstance(text, str) for text in texts)
-    ):
-        raise ValueError(f"the entry {key!r} is incomplete")
+def update(
+    path: Path, shown: str, fresh: Mapping[str, Entry] | None = None, gone: Collection[str] = ()
+) -> dict[str, Entry]:
+    """Put `fresh` entries into a file and take out those that are `gone`; return what was there.
 
-
-def write(path: Path, shown: str, entries: Mapping[str, Entry]) -> None:
-    """Write all entries of a file, sorted by key; without any, remove it and its empty folder.
-
-    Raises ProbeError, calling the file `shown`, where that is not possible.
+    What other processes have changed meanwhile stays. Where no entry is left, the file and its
+    empty folder are removed. Raises ProbeError, calling the file `shown`, where it cannot be read
+    or written, and leaves it as it is.
     """
+    before: dict[str, Entry] = {}
+
+    def text() -> bytes | None:
+        before.update(read(path, shown))
+        kept = {key: entry for key, entry in before.items() if key not in gone}
+        return _text(kept | dict(fresh or {}))
+
     try:
-        _write(path.resolve(), entries)
+        files.rewrite(path, text)
     except OSError as error:
         raise ProbeError(f"{shown} cannot be written ({error})") from error
+    return before
 
 
-def _write(path: Path, entries: Mapping[str, Entry]) -> None:
+def _text(entries: Mapping[str, Entry]) -> bytes | None:
     if not entries:
-        path.unlink(missing_ok=True)
-        with suppress(OSError):
-            path.parent.rmdir()
-        return
-    data = {"version": VERSION, "entries": {key: to_plain(entries[key]) for key in sorted(entries)}}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    fresh = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text_of(data) + "\n")
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-        fresh.chmod(mode)
-        fresh.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            fresh.unlink()
-        raise
+        return None
+    kept = _File(VERSION, {key: entries[key] for key in sorted(entries)})
+    text = (text_of(to_plain(kept)) + "\n").encode()
+    if len(text) > MOST:
+        raise OSError(f"it would have more than {MOST // 2**20} MiB, which is not read back")
+    return text
 
 
 def text_of(value: Any, indent: str = "") -> str:
@@ -137,9 +129,3 @@ def text_of(value: Any, indent: str = "") -> str:
 
 def _is_flat(value: dict[str, Any]) -> bool:
     return not any(isinstance(item, (dict, list)) for item in value.values())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

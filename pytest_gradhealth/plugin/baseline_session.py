@@ -22,6 +22,7 @@ from pytest_gradhealth.plugin.transport import CARRIED, LEFT_OUT, UNCHECKED
 if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check
     from pytest_gradhealth.baseline.comparison import Change
+    from pytest_gradhealth.baseline.entry import Entry
 
 #: Options that leave tests out, by their names in pytest's configuration.
 _NARROWING = ("keyword", "markexpr", "lf", "failedfirst_only", "stepwise", "deselect")
@@ -45,6 +46,7 @@ class Keeper:
         self._unchecked: set[str] = set()
         self._warned: list[str] = []
         self._incomplete = ""
+        self._unwritten = 0
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note the tests of a run without workers."""
@@ -125,8 +127,9 @@ class Keeper:
 
     def _conclude(self, session: pytest.Session) -> int:
         """Do what the options say and return how many failures that adds to the run."""
-        options = run_options(self.config)
-        failed = self._write() if options.update else 0
+        options, failed = run_options(self.config), 0
+        if options.update:
+            self._write()
         self._tell()
         stale = dict(self._stale()) if self._checks or options.prune else {}
         if options.prune:
@@ -143,7 +146,7 @@ class Keeper:
             failed += 1
         if failed:
             self.notes.append("the run fails by --gradhealth-fail-on")
-        return failed
+        return failed + self._unwritten
 
     def _tell(self) -> None:
         """Note what no test has failed for."""
@@ -161,51 +164,47 @@ class Keeper:
                 + f"; {self._command('--gradhealth-update')} writes {_them(by_status['missing'])}"
             )
 
-    def _write(self) -> int:
-        """Keep what the tests that passed have measured, and nothing of those that did not.
-
-        Return how many files could not be written.
-        """
-        from pytest_gradhealth.baseline.store import read, write
-        from pytest_gradhealth.errors import ProbeError
-
-        fresh: dict[str, dict[str, Any]] = defaultdict(dict)
+    def _write(self) -> None:
+        """Keep what the tests that passed have measured, and nothing of those that did not."""
+        fresh: dict[str, dict[str, Entry]] = defaultdict(dict)
         for test, checks in self._checks.items():
             if self.outcomes.passed(test):
                 for check in checks:
                     if check.status == "written":
-                        fresh[check.file][check.key] = check
-        failed = 0
+                        fresh[check.file][check.key] = check.entry
         for file, found in sorted(fresh.items()):
-            path = self.config.rootpath / file
-            try:
-                entries = read(path, file)
-                write(path, file, entries | {key: check.entry for key, check in found.items()})
-            except ProbeError as error:
-                self.notes.append(str(error))
-                failed += 1
-                continue
-            new = sorted(key for key in found if key not in entries)
-            changed = sorted(key for key in found if key in entries)
-            parts = [_counted("new", new)] * bool(new)
-            parts += [_counted("changed", changed)] * bool(changed)
-            self.notes.append(f"wrote {file}: {'; '.join(parts)}")
-        return failed
+            before = self._updated(file, found)
+            if before is not None:
+                new = sorted(key for key in found if key not in before)
+                changed = sorted(key for key in found if key in before)
+                parts = [_counted("new", new)] * bool(new)
+                parts += [_counted("changed", changed)] * bool(changed)
+                self.notes.append(f"wrote {file}: {'; '.join(parts)}")
 
     def _prune(self, stale: dict[str, list[str]], *, green: bool) -> dict[str, list[str]]:
         """Remove what is stale after a complete run without failures; return what is left."""
-        from pytest_gradhealth.baseline.store import read, write
-
         why = self._partial() or ("" if green else "tests failed")
         if why:
             self.notes.append(f"nothing pruned: {why}, so that nobody can tell what is stale")
             return stale
         for file, keys in stale.items():
-            path = self.config.rootpath / file
-            entries = read(path, file)
-            write(path, file, {key: entry for key, entry in entries.items() if key not in keys})
-            self.notes.append(_counted(f"pruned from {file}", keys))
+            if self._updated(file, gone=keys) is not None:
+                self.notes.append(_counted(f"pruned from {file}", keys))
         return {}
+
+    def _updated(
+        self, file: str, fresh: Mapping[str, Entry] | None = None, gone: Sequence[str] = ()
+    ) -> dict[str, Entry] | None:
+        """Update a file and return what was in it; None, with a note, if that is not possible."""
+        from pytest_gradhealth.baseline.store import update
+        from pytest_gradhealth.errors import ProbeError
+
+        try:
+            return update(self.config.rootpath / file, file, fresh, gone)
+        except ProbeError as error:
+            self.notes.append(str(error))
+            self._unwritten += 1
+            return None
 
     def _stale(self) -> Iterator[tuple[str, list[str]]]:
         """The keys by file that no test has any more, as far as this run can tell."""

@@ -6,15 +6,18 @@ import itertools
 import json
 from pathlib import Path
 
+from pytest_gradhealth.files import rewrite
 from pytest_gradhealth.reporting.run import Run
 
 
 def render_file(kind: str, run: Run, path: Path) -> None:
-    """Write a report; Markdown is put at the end of what the file has."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mode = "a" if kind == "markdown" else "w"
-    with path.open(mode, encoding="utf-8", newline="\n") as file:
-        file.write(rendered(kind, run))
+    """Write a report; Markdown is put at the end of what the file has. Raises OSError."""
+
+    def text() -> bytes:
+        before = path.read_bytes() if kind == "markdown" and path.is_file() else b""
+        return before + rendered(kind, run).encode("utf-8", "backslashreplace")
+
+    rewrite(path, text)
 
 
 def rendered(kind: str, run: Run) -> str:

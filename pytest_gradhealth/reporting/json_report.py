@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pytest_gradhealth import files
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.reporting.run import Run
 from pytest_gradhealth.results.serialization import LIVE, from_plain, to_plain
 
 #: The version of the format that is written, and the newest that is read.
 VERSION = 1
+#: Bytes of a report that is read: thousands of large models.
+MOST = 2**30
 _KINDS = {str: "string", int: "integer", bool: "boolean"}
 #: NaN and infinities, which JSON has no numbers for.
 _NUMBER: dict[str, Any] = {"anyOf": [{"type": "number"}, {"enum": ["nan", "inf", "-inf"]}]}
@@ -50,7 +53,7 @@ def read_json(text: str) -> Run:
 def read_report(path: str | os.PathLike[str]) -> Run:
     """Read a report that `--gradhealth-json` wrote; raises ProbeError for a file that is none."""
     try:
-        return read_json(Path(path).read_text(encoding="utf-8-sig"))
+        return read_json(files.read(Path(path), MOST).decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ProbeError(f"{os.fspath(path)} cannot be read ({error})") from error
     except ProbeError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pytest_gradhealth import files
 from tests.helpers.projects import FILE, NETS, ONE, TWO, damage, kept, run
 
 pytestmark = pytest.mark.usefixtures("_nets")
@@ -260,27 +262,60 @@ def test_tests_outside_the_root_have_baselines_beside_them(pytester: pytest.Pyte
     assert sorted(kept(f"other/{FILE}")) == ["test_net"]
 
 
+@pytest.mark.parametrize("option", ["--gradhealth-update", "--gradhealth-prune"])
 def test_a_file_that_cannot_be_written_is_said_and_the_others_are_written(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
-    pytester.makepyfile(test_models=ONE, test_others=ONE)
-    make = tempfile.mkstemp
+    pytester.makepyfile(test_models=TWO, test_others=TWO)
+    prunes = option == "--gradhealth-prune"
+    if prunes:
+        run(pytester, "--gradhealth-update").assert_outcomes(passed=4)
+        pytester.makepyfile(test_models=ONE, test_others=ONE)
+    write = files.rewrite
 
-    def refuse(*, prefix: str, dir: Path, suffix: str) -> tuple[int, str]:  # noqa: A002
-        if "models" in prefix:
+    def refuse(path: Path, change: Callable[[], bytes | None]) -> None:
+        if "models" in path.name:
             raise PermissionError(13, "Permission denied")
-        return make(prefix=prefix, dir=dir, suffix=suffix)
+        write(path, change)
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(files, "rewrite", refuse)
+    result = run(pytester, option)
+    assert result.ret == 1
+    others = "__gradhealth__/test_others.json"
+    done = f"pruned from {others}: test_deep" if prunes else f"wrote {others}: new: *"
+    result.stdout.fnmatch_lines(
+        [f"{FILE} cannot be written ([[]Errno 13] Permission denied)", done]
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
+def test_a_link_to_nowhere_makes_no_file_outside_of_the_project(
+    pytester: pytest.Pytester, tmp_path: Path
+) -> None:
+    pytester.makepyfile(test_models=ONE)
+    Path("__gradhealth__").symlink_to(tmp_path / "outside")
     result = run(pytester, "--gradhealth-update")
-    result.assert_outcomes(passed=2)
+    result.assert_outcomes(passed=1)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
-        [
-            f"{FILE} cannot be written ([[]Errno 13] Permission denied)",
-            "wrote __gradhealth__/test_others.json: new: test_net",
-        ]
+        [f"{FILE} cannot be written (the link */__gradhealth__ leads to *outside, which does not *"]
     )
+    assert not (tmp_path / "outside").exists()
+    assert Path("__gradhealth__").is_symlink()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
+@pytest.mark.parametrize("options", [(), ("--gradhealth-update",)])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(
+    pytester: pytest.Pytester, options: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(test_models=ONE)
+    pytester.mkdir("__gradhealth__")
+    os.mkfifo(FILE)
+    result = run(pytester, *options)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"*{FILE} cannot be read (it is a pipe or a device, not a file)"])
+    assert Path(FILE).is_fifo()
 
 
 def test_a_test_that_was_to_fail_and_passes_is_not_without_a_baseline(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -200,6 +201,13 @@ def test_a_file_that_is_no_report_stops_the_run_before_it_starts(
     on_main(pytester)
     Path(OLD).write_text(spoil(Path(OLD).read_text()))
     stopped(on_branch(pytester), f"{OLD}: {message}")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_a_pipe_is_no_report(pytester: pytest.Pytester) -> None:
+    Path(OLD).parent.mkdir()
+    os.mkfifo(OLD)
+    stopped(on_branch(pytester), f"{OLD} cannot be read (it is a pipe or a device, not a file)")
 
 
 def test_a_folder_is_no_report(pytester: pytest.Pytester) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from pytest_gradhealth import read_report
+from pytest_gradhealth import Run, read_report
+from pytest_gradhealth.reporting.files import render_file, rendered
 
 PROBING = (
     "import torch\ndef test_one(gradhealth):\n"
@@ -50,6 +54,44 @@ def test_a_report_that_cannot_be_written_fails_the_run_and_keeps_no_other_from_i
         ["gradient health as json: gone.json was not written (*", "gradient health as html: x.html"]
     )
     assert "INTERNALERROR" not in result.stdout.str()
+
+
+KINDS = ("json", "html", "markdown", "sarif")
+
+
+def test_a_full_disk_leaves_the_reports_that_were_there(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    pytester.makepyfile(PROBING)
+    folder = pytester.mkdir("reports")
+    for kind in KINDS:
+        (folder / kind).write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    result = pytester.runpytest(
+        "-p", "no:cacheprovider", *(f"--gradhealth-{kind}=reports/{kind}" for kind in KINDS)
+    )
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [f"gradient health as {kind}: reports/{kind} was not written (*space*)" for kind in KINDS]
+    )
+    assert {path.name: path.read_text() for path in folder.iterdir()} == dict.fromkeys(KINDS, "old")
+
+
+def test_runs_that_write_one_report_at_once_leave_a_whole_one(tmp_path: Path) -> None:
+    runs = [Run((), {"run": str(index)}, ()) for index in range(4)]
+    (tmp_path / "markdown").write_bytes(b"before \xff\r\n")
+    with ThreadPoolExecutor(4) as pool:
+        for kind in KINDS:
+            list(pool.map(lambda run, kind=kind: render_file(kind, run, tmp_path / kind), runs))
+    for kind in KINDS[:2] + KINDS[3:]:
+        assert (tmp_path / kind).read_text("utf-8") in {rendered(kind, run) for run in runs}
+    text = (tmp_path / "markdown").read_bytes()
+    assert text.startswith(b"before \xff\r\n")
+    assert len(text) == 10 + sum(len(rendered("markdown", run).encode()) for run in runs)
+    assert {path.name for path in tmp_path.iterdir()} == {*KINDS}
 
 
 def test_a_run_that_never_began_leaves_the_last_report(pytester: pytest.Pytester) -> None:
