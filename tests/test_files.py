@@ -324,3 +324,14 @@ def test_all_that_is_written_goes_through_one_function() -> None:
         if name in writing
     }
     assert found == {"files.py"}
+
+
+def test_no_name_is_taken_for_a_pattern() -> None:
+    matching = {"glob", "rglob", "iglob", "fnmatch", "fnmatchcase", "full_match"}
+    patterns = [
+        node.args[-1]
+        for path in PACKAGE.rglob("*.py")
+        for name, node in calls(path.read_text("utf-8"))
+        if name in matching
+    ]
+    assert [ast.unparse(p) for p in patterns if not isinstance(p, ast.Constant)] == []

@@ -218,8 +218,8 @@ class Keeper:
         for path in sorted({p for file in files for p in file.parent.glob("*.json")}):
             file = Path(os.path.relpath(path, root)).as_posix()
             module = files.get(path, "")
-            if not module and any(path.parent.parent.glob(f"{path.stem}.*")):
-                continue  # its module was not collected
+            if not module and _has_module(path):
+                continue  # it was not collected
             keys = [
                 key
                 for key in read(path, file)
@@ -262,6 +262,12 @@ class Keeper:
 def modules_of(items: Iterable[pytest.Item]) -> dict[str, str]:
     """Where the modules of tests are, by the part of the tests' names that stands for them."""
     return {item.nodeid.partition("::")[0]: str(item.path) for item in items}
+
+
+def _has_module(path: Path) -> bool:
+    """Whether there is a file that baselines may be of, in whatever case of letters."""
+    start = f"{path.stem}.".casefold()
+    return any(p.name.casefold().startswith(start) for p in path.parent.parent.iterdir())
 
 
 def _is_of(key: str, test: str, grouped: bool) -> bool:

@@ -189,7 +189,7 @@ def _folder(config: pytest.Config) -> str:
     if given is None:
         return FOLDER
     folder = str(given)
-    if not folder.strip() or Path(folder).is_absolute() or Path(folder).name != folder:
+    if not folder.strip() or Path(folder).name != folder or folder == ".." or "\0" in folder:
         raise usage_error(
             f"{source}: baseline_dir = {folder!r} is not the name of a folder, which is made beside"
             " each test module"

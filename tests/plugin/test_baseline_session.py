@@ -318,6 +318,19 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(
     assert Path(FILE).is_fifo()
 
 
+def test_names_are_no_patterns(pytester: pytest.Pytester) -> None:
+    for name in ("test_a[1].py", "test_[!x].py", "test_models.py", "test_[m]odels.py"):
+        Path(name).write_text(ONE)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=4)
+    Path("test_[m]odels.py").unlink()
+    result = run(pytester, "--gradhealth-prune", "test_models.py")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["pruned from __gradhealth__/test_[[]m]odels.json: test_net"])
+    assert {path.name for path in Path("__gradhealth__").iterdir()} == {
+        *("test_a[1].json", "test_[!x].json", "test_models.json")
+    }
+
+
 def test_a_test_that_was_to_fail_and_passes_is_not_without_a_baseline(
     pytester: pytest.Pytester,
 ) -> None:
@@ -436,6 +449,12 @@ def test_net(gradhealth):
             ("--gradhealth-baseline-dir=a/b",),
             "",
             "--gradhealth-baseline-dir: baseline_dir = 'a/b' is not the name of a folder, which is"
+            " made beside each test module",
+        ),
+        (
+            ("--gradhealth-baseline-dir=..",),
+            "",
+            "--gradhealth-baseline-dir: baseline_dir = '..' is not the name of a folder, which is"
             " made beside each test module",
         ),
     ],
