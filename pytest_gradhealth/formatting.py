@@ -5,6 +5,7 @@ Names of layers, tests and rules are anyone's: `printable` is what keeps them fr
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -152,6 +153,21 @@ def shortened(text: str, most: int) -> str:
         head = (most - len(gap)) // 3
         text = text[:head] + gap + text[len(text) - (most - len(gap) - head) :]
     return printable(text)
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A wrong value in a message: plain ones as they are typed, on one line, others by their type.
+
+    >>> shown("a" * 80)[:24], shown(10**5000), shown([None]), shown(print), shown(View())
+    ("'aaaaaaaaaaaaaaaaaa..aaa", 'an int', '[None]', 'a builtin_function_or_method', 'a View')
+    """
+    kind = type(value)
+    with contextlib.suppress(Exception):
+        # Text of large or foreign objects says little, and may take long or fail to be made.
+        plain = kind.__module__ in ("builtins", "torch") and not hasattr(value, "shape")
+        if plain and (isinstance(value, type) or not callable(value)):
+            return shortened(repr(value), most)
+    return f"{'an' if kind.__name__[:1] in 'aeiou' else 'a'} {kind.__name__}"
 
 
 def hanging(label: str, text: str, width: int) -> str:

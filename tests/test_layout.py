@@ -14,7 +14,7 @@ from tests.helpers.size import size_of, sizes
 TESTS = Path(__file__).parent
 PACKAGE = Path(pytest_gradhealth.__file__).parent
 #: Folders of tests that have no room of the package as their subject.
-OTHERS = {"helpers", "models", "theory", "scenarios", "docs", "examples"}
+OTHERS = {"attacks", "helpers", "models", "theory", "scenarios", "docs", "examples"}
 
 
 def folders(root: Path) -> set[str]:

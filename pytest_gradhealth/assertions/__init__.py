@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_gradhealth.assertions.verdict import Message, asked_for, check, measured, with_message
+from pytest_gradhealth.config.arguments import require
 from pytest_gradhealth.context import current
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.probing.case import Case, ModelLike
@@ -282,6 +283,7 @@ def assert_matches_baseline(
         raise ProbeError(
             "assert_matches_baseline needs a running pytest test, which its baseline is named after"
         )
+    require("name", name, lambda given: isinstance(given, str), 'a string, for example "decoder"')
     case = Case(model, inputs, targets, loss, optimizer, declared_step(clip, regularizer))
     diagnosis = measured(case, settings)
     try:

@@ -14,7 +14,7 @@ from pytest_gradhealth.errors import GradientHealthError, ProbeError
 from pytest_gradhealth.formatting import View
 from pytest_gradhealth.measure.precision import declared_scale
 from pytest_gradhealth.probing.cache import judged
-from pytest_gradhealth.probing.case import Case
+from pytest_gradhealth.probing.case import Case, check_case
 from pytest_gradhealth.probing.probe import diagnose
 from pytest_gradhealth.remedies import built_in_remedies
 from pytest_gradhealth.remedies.trial import treat
@@ -76,10 +76,16 @@ def check(
 
 
 def with_message(text: str, msg: Message | None) -> str:
-    """The caller's message in front, or what it makes of ours."""
-    if callable(msg):
-        return msg(text)
-    return text if msg is None else f"{msg}\n{text}"
+    """The caller's message in front, or what it makes of ours; no message hides what failed."""
+    try:
+        if callable(msg):
+            return str(msg(text))
+        return text if msg is None else f"{msg}\n{text}"
+    except Exception as error:
+        return (
+            f"(msg raised {type(error).__name__}: {error}; pass a string, or a function of the"
+            f" message)\n{text}"
+        )
 
 
 def _rules_for(case: Case) -> Sequence[Rule]:
@@ -94,6 +100,7 @@ def _rules_for(case: Case) -> Sequence[Rule]:
 def _diagnosed(case: Case, settings: Settings) -> Diagnosis:
     context, rules = current(), _rules_for(case)
     if isinstance(case.model, Diagnosis):
+        check_case(case)
         _check_measured(case.model, case)
         return judged(case.model, settings, rules)[0]
     if context is None:

@@ -18,9 +18,17 @@ if TYPE_CHECKING:
 
 
 def _device(value: Any) -> str:
+    if type(value).__name__ != "device":  # that of torch, which is not to be loaded for it
+        value = _text(value)
     if not str(value):
         raise ValueError
     return str(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
 
 
 def _seeds(value: Any) -> int | tuple[int, ...]:
@@ -62,7 +70,7 @@ def _seconds(value: Any) -> float:
 
 def _switch(value: Any) -> bool:
     if not isinstance(value, bool):
-        value = {"true": True, "false": False}[str(value).lower()]
+        value = {"true": True, "false": False}[_text(value).lower()]
     return bool(value)
 
 
@@ -71,7 +79,7 @@ def _codes(value: Any) -> tuple[str, ...]:
         value = value.split(",")
     if not isinstance(value, Iterable):
         raise ValueError
-    parts = [part.strip() for item in value for part in str(item).split(",")]
+    parts = [part.strip() for item in value for part in _text(item).split(",")]
     return tuple(part for part in parts if part)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_gradhealth.config.options import BY_NAME, OPTIONS, Option
 from pytest_gradhealth.errors import SettingError
+from pytest_gradhealth.formatting import shown
 
 if TYPE_CHECKING:
     from pytest_gradhealth.config.options import ProbeValues
@@ -88,7 +89,9 @@ def parse(option: Option, value: Any, where: str) -> Any:
         read = option.parse(value)
         return float(read) if option.use == "limit" else read
     except Exception as error:  # also what the parser of a rule's own setting raises
-        raise SettingError(f"{where}: {option.name} = {value!r} is not {option.expects}") from error
+        raise SettingError(
+            f"{where}: {option.name} = {shown(value)} is not {option.expects}"
+        ) from error
 
 
 def check_codes(settings: Settings, known: Sequence[str]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pytest_gradhealth.config.arguments import is_number, require
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.recorder import Recorder
 from pytest_gradhealth.results.magnitudes import FORMATS, LossScale, MagnitudeRecord
@@ -24,20 +24,36 @@ def declared_scale(precision: Any, loss_scale: Any) -> LossScale:
 
     Raises ProbeError for a format that is not known and for scales that are not positive.
     """
-    adapts = callable(getattr(loss_scale, "get_scale", None))
-    scale = loss_scale.get_scale() if adapts else loss_scale
-    is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-    if scale is not None and not (is_number and 0 < scale < math.inf):
-        raise ProbeError(
-            f"loss_scale is {loss_scale!r}; pass a positive number, or the torch.amp.GradScaler"
-        )
-    name = "" if precision is None else str(precision).removeprefix("torch.")
-    if name and name not in FORMATS:
-        raise ProbeError(
-            f"precision is {precision!r}; pass {' or '.join(map(repr, FORMATS))}, or the dtype of"
-            " that name"
-        )
-    return LossScale(name, 1.0 if scale is None else float(scale), adapts)
+    require(
+        "loss_scale",
+        loss_scale,
+        lambda scale: scale is None or is_number(_number_of(scale), above=0),
+        "a positive number, or the torch.amp.GradScaler",
+    )
+    require(
+        "precision",
+        precision,
+        lambda given: (
+            given is None
+            or (isinstance(given, (str, torch.dtype)) and _format_of(given) in FORMATS)
+        ),
+        f"{' or '.join(map(repr, FORMATS))}, or the dtype of that name",
+    )
+    name = "" if precision is None else _format_of(precision)
+    scale = 1.0 if loss_scale is None else float(_number_of(loss_scale))
+    return LossScale(name, scale, loss_scale is not None and _adapts(loss_scale))
+
+
+def _adapts(loss_scale: Any) -> bool:
+    return callable(getattr(loss_scale, "get_scale", None))
+
+
+def _number_of(loss_scale: Any) -> Any:
+    return loss_scale.get_scale() if _adapts(loss_scale) else loss_scale
+
+
+def _format_of(precision: Any) -> str:
+    return str(precision).removeprefix("torch.")
 
 
 def magnitudes(subject: Subject, *, seed: int) -> tuple[MagnitudeRecord, ...]:

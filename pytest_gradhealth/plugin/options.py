@@ -167,9 +167,13 @@ def _files(config: pytest.Config) -> dict[str, Path]:
             continue
         option = f"--gradhealth-{kind}={given}"
         path = _path(config, given)
-        if not given.strip() or path.is_dir():
+        try:
+            is_folder = not given.strip() or path.is_dir()
+            folder = next((p for p in path.parents if p.exists()), path.parent)
+        except (OSError, ValueError) as error:
+            raise usage_error(f"{option}: no file can have this name ({error})") from error
+        if is_folder:
             raise usage_error(f"{option} is a folder; give the name of a file in it")
-        folder = next((p for p in path.parents if p.exists()), path.parent)
         if not folder.is_dir():
             raise usage_error(f"{option}: {folder} is not a folder")
         twin = next((other for other, theirs in found.items() if theirs == path), None)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import pytest
 
-from pytest_gradhealth.errors import SettingError
+from pytest_gradhealth.config.arguments import listed
 from pytest_gradhealth.remedies import Remedy, built_in_remedies
 from pytest_gradhealth.rules import Rule
 from pytest_gradhealth.rules.rule import checked
@@ -36,13 +36,9 @@ def registered_remedies(hooks: Any, config: pytest.Config) -> Sequence[Remedy]:
 def _returned(hooks: Any, hook: str, config: pytest.Config, kind: type[T]) -> Iterator[T]:
     name = f"pytest_gradhealth.{kind.__name__}"
     for returned in getattr(hooks, hook)(config=config):
-        if not isinstance(returned, Iterable):
-            raise SettingError(
-                f"{hook} returned a {type(returned).__name__}; return a list of {name} objects"
-            )
-        for item in returned:
-            if not isinstance(item, kind):
-                raise SettingError(
-                    f"{hook} returned a {type(item).__name__} in its list; return {name} objects"
-                )
-            yield item
+        yield from listed(
+            returned,
+            kind,
+            f"{hook} returned a {{}}; return a list of {name} objects",
+            f"{hook} returned a {{}} in its list; return {name} objects",
+        )

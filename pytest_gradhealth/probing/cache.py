@@ -11,7 +11,7 @@ from torch import Tensor
 from pytest_gradhealth.config.settings import Settings, check_codes, is_selected
 from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.isolation.fingerprint import Fingerprint, fingerprint
-from pytest_gradhealth.probing.case import Case
+from pytest_gradhealth.probing.case import Case, check_case
 from pytest_gradhealth.probing.judge import Criteria, judge_again
 from pytest_gradhealth.probing.probe import Origin, diagnose
 from pytest_gradhealth.probing.thresholds import limits_of
@@ -33,6 +33,7 @@ class ProbeCache:
         Other limits are applied to what was measured; a failure that no second look has confirmed
         costs a new probe.
         """
+        check_case(case)
         known_already = self._known_already(case, settings, rules)
         if not anywhere(case.model, known_already is None) and known_already is not None:
             return known_already

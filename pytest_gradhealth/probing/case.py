@@ -9,12 +9,14 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from pytest_gradhealth.config.arguments import require
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.precision import declared_scale
 from pytest_gradhealth.results.diagnosis import Diagnosis
-from pytest_gradhealth.subject.inputs import check_inputs, check_memory
+from pytest_gradhealth.subject.inputs import check_batch
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Step, check_step
+from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.tensors.unwrap import is_inside_fake_mode, is_inside_transform
 from pytest_gradhealth.training.optimizers import OptimizerLike
 
@@ -48,8 +50,20 @@ class Case:
         return not isinstance(self.model, nn.Module)
 
 
+def check_begun(module: nn.Module) -> None:
+    """Raise ProbeError for a module that nothing can be asked of, not even its parameters."""
+    if "_modules" not in vars(module):
+        raise ProbeError(
+            f"the __init__ of {class_name(module)} has not called super().__init__(); call it first"
+            ", so that it can hold parameters"
+        )
+
+
 def check_case(case: Case) -> None:
-    """Raise ProbeError for arguments that cannot be what they are meant to be."""
+    """Raise ProbeError for arguments that cannot be what they are meant to be.
+
+    What they hold is looked at by `check_inputs`, once for every probe.
+    """
     if is_inside_transform():
         raise ProbeError(
             "a probe cannot run inside torch.func.vmap, grad or jvp, which would transform all that"
@@ -60,16 +74,21 @@ def check_case(case: Case) -> None:
             "a probe cannot run inside FakeTensorMode, in which tensors hold no numbers; call it"
             " outside"
         )
-    if not callable(case.model):
-        raise ProbeError(
-            f"model is a {type(case.model).__name__}; pass a torch.nn.Module, or a function"
-            " without arguments that builds one"
-        )
-    if case.loss is not None and not callable(case.loss):
-        raise ProbeError(
-            f"loss is a {type(case.loss).__name__}; pass a function of outputs and targets, for"
-            " example torch.nn.functional.cross_entropy"
-        )
+    require(
+        "model",
+        case.model,
+        lambda model: isinstance(model, Diagnosis) or callable(model),
+        "a torch.nn.Module, or a function without arguments that builds one",
+    )
+    require(
+        "loss",
+        case.loss,
+        _is_function,
+        "a function of outputs and targets, for example torch.nn.functional.cross_entropy",
+    )
+    for made in (case.model, case.loss):
+        if isinstance(made, nn.Module):
+            check_begun(made)
     if isinstance(case.optimizer, Optimizer) and case.is_factory:
         raise ProbeError(
             "optimizer is an instance, but the model is built anew for every seed; pass the"
@@ -78,11 +97,15 @@ def check_case(case: Case) -> None:
     if case.step is not None:
         check_step(case.step)
     declared_scale(case.precision, case.loss_scale)
-    dependency: object = case.dependency
-    if dependency is not None and (not isinstance(dependency, int) or dependency < 1):
-        raise ProbeError(
-            f"dependency is {dependency!r}; pass how many steps back in time the gradient has to"
-            " reach, for example dependency=27 for the first of 28 steps"
-        )
-    check_memory((case.inputs, case.targets))
-    check_inputs(case.inputs)
+    require(
+        "dependency",
+        case.dependency,
+        lambda steps: steps is None or (isinstance(steps, int) and 1 <= steps < 2**62),
+        "how many steps back in time the gradient has to reach, for example dependency=27 for the"
+        " first of 28 steps",
+    )
+    check_batch(case.inputs, case.targets)
+
+
+def _is_function(value: object) -> bool:
+    return value is None or callable(value)

@@ -27,7 +27,7 @@ class Criteria:
     ) -> tuple[Finding, ...]:
         """Apply the rules to what was measured."""
         evidence = Evidence(first, second, self.limits)
-        found = [finding for rule in self.rules for finding in rule.check(evidence) or ()]
+        found = [finding for rule in self.rules for finding in rule.judge(evidence)]
         return without_echoes(self.rules, found)
 
     def in_doubt(self, findings: Sequence[Finding]) -> bool:

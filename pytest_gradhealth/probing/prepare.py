@@ -16,7 +16,7 @@ from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation.isolate import isolated
 from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.measure.precision import declared_scale
-from pytest_gradhealth.probing.case import Case
+from pytest_gradhealth.probing.case import Case, check_begun
 from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.subject.lightning import is_lightning, training_batch
 from pytest_gradhealth.subject.step import Step
@@ -142,6 +142,7 @@ def _built(factory: Callable[[], nn.Module], seed: int, wanted: str) -> nn.Modul
         raise ProbeError(
             f"the model factory returned a {type(model).__name__}, not a torch.nn.Module"
         )
+    check_begun(model)
     return model
 
 

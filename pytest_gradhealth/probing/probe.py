@@ -23,7 +23,8 @@ from pytest_gradhealth.probing.thresholds import leaves_doubt, limits_of
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Limit, verdict_of
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules import Rule, built_in_rules
-from pytest_gradhealth.rules.rule import checked, own_settings
+from pytest_gradhealth.rules.rule import checked, own_rules, own_settings
+from pytest_gradhealth.subject.inputs import check_inputs
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Clip, Regularizer, Step
 from pytest_gradhealth.tensors.modules import class_name
@@ -96,7 +97,7 @@ def probe(
     Model, batch, random numbers and modes are left as they were. Raises ProbeError for what cannot
     be probed.
     """
-    every = checked((*built_in_rules(), *rules))
+    every = checked((*built_in_rules(), *own_rules(rules)))
     options = [option for option in OPTIONS if option.use != "test"]
     chosen = Settings().merged(settings, "the call", (*options, *own_settings(every)))
     step = declared_step(clip, regularizer)
@@ -112,6 +113,7 @@ def diagnose(
     check_codes(settings, [rule.code for rule in rules])
     chosen = [rule for rule in rules if is_selected(rule.code, settings)]
     check_case(case)
+    check_inputs(case.inputs)
     profiles: list[GradientProfile] = []
     findings: list[Finding] = []
     for seed in _seeds(case, settings, base_seed):

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_gradhealth.config.arguments import check_fields, require
 from pytest_gradhealth.errors import CannotApplyError
+from pytest_gradhealth.formatting import shown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,11 +70,29 @@ class Remedy:
     code: str = ""
     family: str = ""
 
+    def __post_init__(self) -> None:
+        name = shown(self.name) if not isinstance(self.name, str) or not self.name else self.name
+        check_fields(self, f"remedy {name}")
+
     def apply(self, model: nn.Module, inputs: Any = None) -> nn.Module:
         """Return a changed deep copy of `model`, which stays as it is.
 
         `inputs` is a batch, for remedies that have to see it. Raises CannotApplyError.
         """
+        from torch import nn
+
+        from pytest_gradhealth.subject.inputs import check_batch
+
+        require("model", model, lambda given: isinstance(given, nn.Module), "a torch.nn.Module")
+        check_batch(inputs)
         patient = Patient(copy.deepcopy(model), inputs)
-        self.change(patient)
+        try:
+            self.change(patient)
+        except CannotApplyError:
+            raise
+        except Exception as error:
+            raise CannotApplyError(
+                f"remedy {self.name} raised {type(error).__name__}: {error}; its change is called"
+                " with a Patient"
+            ) from error
         return patient.model

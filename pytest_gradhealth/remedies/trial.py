@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
+from pytest_gradhealth.config.arguments import listed, require
 from pytest_gradhealth.config.options import BY_NAME
+from pytest_gradhealth.config.settings import parse
 from pytest_gradhealth.errors import CannotApplyError, ProbeError
 from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.probing.examine import examine
@@ -49,6 +51,7 @@ STEPS = 60
 #: One training may take the n-th part of the time that is left.
 TRAINING_SHARE = 4
 #: Seconds that are spent on remedies by default.
+_OWN = "pass pytest_gradhealth.Remedy objects"
 BUDGET: float = BY_NAME["remedy_budget"].default
 
 
@@ -63,13 +66,26 @@ def suggest(
     Returns what came of each remedy, cured ones first and the best of them first; nothing if
     nothing failed. Raises ProbeError for a diagnosis without its model: one that was read back.
     """
+    require(
+        "diagnosis",
+        diagnosis,
+        lambda given: isinstance(given, Diagnosis),
+        "what probe(model, inputs, ...) returns",
+    )
     if not isinstance(diagnosis.origin, Origin):
         raise ProbeError(
             "this diagnosis has lost its model, as one that was read back from a file has; call"
             " probe() on the model and pass what that returns"
         )
     failures = [finding for finding in diagnosis.findings if finding.severity == "failure"]
-    return treat(diagnosis, failures, (*built_in_remedies(), *remedies), budget)
+    own = listed(
+        remedies,
+        Remedy,
+        f"remedies is a {{}}; {_OWN} in a list",
+        f"remedies has a {{}} in it; {_OWN}",
+    )
+    seconds = parse(BY_NAME["remedy_budget"], budget, "suggest(budget=...)")
+    return treat(diagnosis, failures, (*built_in_remedies(), *own), seconds)
 
 
 def treat(

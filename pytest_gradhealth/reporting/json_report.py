@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_gradhealth import files
+from pytest_gradhealth.config.arguments import require
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.reporting.run import Run
 from pytest_gradhealth.results.serialization import LIVE, from_plain, to_plain
@@ -52,9 +53,15 @@ def read_json(text: str) -> Run:
 
 def read_report(path: str | os.PathLike[str]) -> Run:
     """Read a report that `--gradhealth-json` wrote; raises ProbeError for a file that is none."""
+    require(
+        "path",
+        path,
+        lambda given: isinstance(given, (str, os.PathLike)),
+        "the path of a file that --gradhealth-json=PATH wrote",
+    )
     try:
         return read_json(files.read(Path(path), MOST).decode("utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ProbeError(f"{os.fspath(path)} cannot be read ({error})") from error
     except ProbeError as error:
         raise ProbeError(f"{os.fspath(path)}: {error}") from error.__cause__

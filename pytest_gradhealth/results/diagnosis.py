@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pytest_gradhealth.formatting import encodable, harmless
+from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.results.serialization import LIVE, AtLeast, from_plain, to_plain
@@ -166,8 +167,14 @@ class Diagnosis:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Diagnosis:
-        """Read back what `to_dict` wrote."""
-        return from_plain(cls, data)
+        """Read back what `to_dict` wrote; raises ProbeError for what it has not written."""
+        try:
+            return from_plain(cls, data)
+        except Exception as error:
+            raise ProbeError(
+                f"this is no diagnosis ({type(error).__name__}: {error}); pass what to_dict()"
+                " returned"
+            ) from error
 
     def __str__(self) -> str:
         from pytest_gradhealth.reporting.message import render

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pytest_gradhealth.config.arguments import check_fields, fits, listed
 from pytest_gradhealth.config.options import BY_NAME, FIXED_LIMITS, Option
 from pytest_gradhealth.errors import GradientHealthError, SettingError
-from pytest_gradhealth.formatting import View, number, shortened
+from pytest_gradhealth.formatting import View, number, shortened, shown
 from pytest_gradhealth.results.diagnosis import RANK, Diagnosis, Finding, Limit, Severity
 from pytest_gradhealth.results.profile import GradientProfile
 
@@ -36,6 +37,9 @@ class Cause:
     because: str
     advice: str
 
+    def __post_init__(self) -> None:
+        check_fields(self, "a Cause")
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -49,6 +53,9 @@ class Quantity:
     name: str = "ratio"
     form: str = "x{}"
     better: Literal["smaller", "larger"] = "smaller"
+
+    def __post_init__(self) -> None:
+        check_fields(self, "a Quantity")
 
     def shown(self, value: float | None) -> str:
         """A value as it is written, "" for none."""
@@ -108,6 +115,10 @@ class Rule:
     fails_if_asked: bool = False
     unacceptable: float | None = None
 
+    def __post_init__(self) -> None:
+        code = shown(self.code) if not isinstance(self.code, str) or not self.code else self.code
+        check_fields(self, f"rule {code}")
+
     @property
     def options(self) -> tuple[Option, ...]:
         """Its settings as rows of the table of options; raises SettingError for an unknown name."""
@@ -118,6 +129,20 @@ class Rule:
                 f" {', '.join(BY_NAME)}, or an Option for one of its own"
             )
         return tuple(BY_NAME[s] if isinstance(s, str) else s for s in self.settings)
+
+    def judge(self, evidence: Evidence) -> tuple[Finding, ...]:
+        """What it finds; raises SettingError for a check that fails, or returns something else."""
+        part = f"the check of rule {self.code} yields a {{}}; yield what rule.finding(...) returns"
+        try:
+            found = self.check(evidence)
+            return listed(() if found is None else [*found], Finding, "", part)
+        except SettingError:
+            raise
+        except Exception as error:
+            raise SettingError(
+                f"the check of rule {self.code} {_raised(error)}; it is called with the Evidence"
+                " and returns findings, or None"
+            ) from error
 
     def value(self, profile: GradientProfile) -> float | None:
         """What it compares with its limit in a look, None where it compares nothing."""
@@ -223,22 +248,18 @@ def _raised(error: Exception) -> str:
     return f"raised {type(error).__name__}: {error}"
 
 
-def checked(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """Return rules that can be applied together, by code.
+def own_rules(given: object) -> tuple[Rule, ...]:
+    """Return the rules of a caller; raises SettingError for what is none."""
+    words = "pass pytest_gradhealth.Rule objects"
+    return listed(
+        given, Rule, f"rules is a {{}}; {words} in a list", f"rules has a {{}} in it; {words}"
+    )
 
-    Raises SettingError for what is no rule, and for two with the same code.
-    """
+
+def checked(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """Return rules that can be applied together, by code; SettingError for two with the same."""
     found: dict[str, Rule] = {}
     for rule in rules:
-        if not isinstance(rule, Rule):
-            raise SettingError(
-                f"rules has a {type(rule).__name__} in it; pass pytest_gradhealth.Rule objects"
-            )
-        if rule.confirm_from is not None and rule.confirm_from not in RANK:
-            raise SettingError(
-                f"confirm_from of rule {rule.code} is {rule.confirm_from!r}; pass one of"
-                f" {', '.join(RANK)}, or None"
-            )
         if found.setdefault(rule.code, rule) is not rule:
             raise SettingError(
                 f"two rules have the code {rule.code} ({found[rule.code].name} and {rule.name});"
@@ -261,6 +282,7 @@ def own_settings(rules: Iterable[Rule]) -> tuple[Option, ...]:
     found: dict[str, Option] = {}
     for rule in rules:
         for option in rule.options:
+            check_fields(option, f"a setting of rule {rule.code}")
             known = BY_NAME.get(option.name) or found.get(option.name)
             if known is not None and known != option:
                 raise SettingError(
@@ -278,8 +300,10 @@ def _check_own(rule: Rule, option: Option) -> None:
     name, default = option.name, option.default
     if name in _TAKEN or not name.isidentifier() or keyword.iskeyword(name):
         raise SettingError(f"{said}, which cannot be one's name; give it another")
-    if option.use != "limit" or isinstance(default, bool) or not isinstance(default, (int, float)):
-        raise SettingError(f"{said} with the default {default!r}; it has to be a limit, a number")
+    if option.use != "limit" or not fits(float, default):
+        raise SettingError(
+            f"{said} with the default {shown(default)}; it has to be a limit, a number"
+        )
 
 
 def without_echoes(rules: Iterable[Rule], findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -38,7 +38,13 @@ def fresh(value: Any, device: torch.device) -> Any:
         except Exception:
             return item.to(device)
 
-    return map_tensors(moved, value, other)
+    try:
+        return map_tensors(moved, value, other)
+    except Exception as error:
+        raise ProbeError(
+            f"the batch cannot be copied to {device}: {type(error).__name__}: {error}; pass"
+            " tensors, or tuples, lists and mappings of tensors"
+        ) from error
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:

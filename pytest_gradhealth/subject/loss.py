@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.subject.forward import describe
 from pytest_gradhealth.tensors.trees import tensors
-from pytest_gradhealth.tensors.unwrap import packed
+from pytest_gradhealth.tensors.unwrap import is_one_number, packed, shape_of
 
 Loss = Callable[..., Any]
 
@@ -158,9 +158,9 @@ def _checked(value: Any, origin: str) -> Tensor:
         is_number = isinstance(value, (int, float))
         wanted = "the tensor itself, without .item() or float()" if is_number else "a scalar tensor"
         raise ProbeError(f"{origin} is a {type(value).__name__}, not a tensor; return {wanted}")
-    if value.numel() != 1:
+    if not is_one_number(value):
         raise ProbeError(
-            f"{origin} has shape {tuple(value.shape)}; reduce it to one number,"
+            f"{origin} has shape {shape_of(value)}; reduce it to one number,"
             " for example with .mean()"
         )
     if not value.requires_grad:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.config.arguments import is_number, require
 
 #: The largest L2 norm of all gradients together, or a function that clips those of a list.
 Clip = float | Callable[[list[nn.Parameter]], object]
@@ -26,15 +26,17 @@ class Step:
 
 def check_step(step: Step) -> None:
     """Raise ProbeError for a clip or a regularizer that cannot be one."""
-    clip = step.clip
-    is_number = isinstance(clip, (int, float)) and not isinstance(clip, bool)
-    if clip is not None and not callable(clip) and not (is_number and clip > 0):
-        raise ProbeError(
-            f"clip is {clip!r}; pass the largest gradient norm, for example 1.0, or a function that"
-            " clips the gradients of a list of parameters"
-        )
-    if step.regularizer is not None and not callable(step.regularizer):
-        raise ProbeError(
-            f"regularizer is a {type(step.regularizer).__name__}; pass a function of the model, for"
-            " example lambda model: 1e-4 * sum(p.abs().sum() for p in model.parameters())"
-        )
+    require(
+        "clip",
+        step.clip,
+        lambda clip: clip is None or callable(clip) or is_number(clip, above=0),
+        "the largest gradient norm, for example 1.0, or a function that clips the gradients of a"
+        " list of parameters",
+    )
+    require(
+        "regularizer",
+        step.regularizer,
+        lambda penalty: penalty is None or callable(penalty),
+        "a function of the model, for example lambda model: 1e-4 * sum(p.abs().sum() for p in"
+        " model.parameters())",
+    )

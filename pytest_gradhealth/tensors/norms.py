@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -85,11 +86,14 @@ def rms(tensor: Tensor) -> Tensor:
 def spread(outputs: Tensor, dim: int = 0) -> Tensor:
     """Return how far the examples of a batch lie apart: RMS distance from their mean over RMS.
 
-    Between 0 (all the same) and 1, also for integers and booleans; NaN for a batch of zeros. `dim`
-    is the one that counts the examples.
+    Between 0 (all the same) and 1, also for integers and booleans; NaN for a batch of zeros
+    and for a sparse one. `dim` is the one that counts the examples.
     """
     outputs = whole(outputs)
-    values = outputs if outputs.is_floating_point() or outputs.is_complex() else outputs.double()
+    if outputs.layout is not torch.strided:
+        return torch.full((), math.nan)  # one made dense might not fit into memory
+    numeric = outputs.is_floating_point() or outputs.is_complex()
+    values = outputs if numeric and outputs.element_size() > 1 else outputs.double()
     distance: Tensor = l2_norm(values - values.mean(dim, keepdim=True)) / l2_norm(values)
     return distance
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from pytest_gradhealth.tensors.modules import is_dtensor
 
@@ -52,8 +53,15 @@ def own_part(tensor: Any) -> Tensor:
     return own
 
 
+def is_one_number(tensor: Tensor) -> bool:
+    """Whether a tensor has exactly one element; nested and lazy ones do not count theirs."""
+    return not tensor.is_nested and not is_lazy(tensor) and tensor.numel() == 1
+
+
 def shape_of(tensor: Tensor) -> tuple[int, ...]:
     """Return the shape; of a nested tensor, which has none, that of all its elements together."""
+    if is_lazy(tensor):
+        return ()
     return tuple(packed(tensor.detach()).shape if tensor.is_nested else tensor.shape)
 
 

@@ -11,7 +11,7 @@ from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.subject.step import Clip, Regularizer, Step
 from pytest_gradhealth.tensors.graph import walk
 from pytest_gradhealth.tensors.modules import is_dtensor
-from pytest_gradhealth.tensors.unwrap import whole
+from pytest_gradhealth.tensors.unwrap import is_one_number, shape_of, whole
 
 
 def clip_gradients(parameters: list[nn.Parameter], clip: Clip | None) -> None:
@@ -54,9 +54,9 @@ def penalty_of(model: nn.Module, regularizer: Regularizer) -> Tensor:
         raise ProbeError(
             f"regularizer raised {type(error).__name__}: {error}; it is called with the model"
         ) from error
-    if not isinstance(penalty, Tensor) or penalty.numel() != 1 or not penalty.requires_grad:
+    if not isinstance(penalty, Tensor) or not is_one_number(penalty) or not penalty.requires_grad:
         kind = type(penalty).__name__
-        shape = f" of shape {tuple(penalty.shape)}" if isinstance(penalty, Tensor) else ""
+        shape = f" of shape {shape_of(penalty)}" if isinstance(penalty, Tensor) else ""
         raise ProbeError(
             f"regularizer returned a {kind}{shape}, not a scalar that depends on the model it is"
             " given; for example lambda model: 1e-4 * sum(p.abs().sum() for p in"

@@ -10,6 +10,7 @@ import pytest
 from pytest_gradhealth import SettingError, probe
 from pytest_gradhealth.config.options import OPTIONS
 from pytest_gradhealth.config.settings import Settings, check_codes, is_selected
+from pytest_gradhealth.formatting import shown
 from pytest_gradhealth.rules import built_in_rules
 from tests.helpers.nets import batch, mlp
 from tests.helpers.refusals import refusal
@@ -45,7 +46,7 @@ CODES = "rule codes such as GH101,GH2"
 )
 def test_values_that_a_setting_cannot_have(name: str, value: Any, expected: str) -> None:
     error = refusal(mlp(), **{name: value})
-    assert str(error) == f"the call: {name} = {value!r} is not {expected}"
+    assert str(error) == f"the call: {name} = {shown(value)} is not {expected}"
     assert type(error) is SettingError
 
 
@@ -153,7 +154,7 @@ def test_values_that_cannot_be_are_refused_with_their_source(name: str, value: A
     expects = next(option.expects for option in OPTIONS if option.name == name)
     with pytest.raises(SettingError) as caught:
         Settings().merged({name: value}, "here")
-    assert str(caught.value) == f"here: {name} = {value!r} is not {expects}"
+    assert str(caught.value) == f"here: {name} = {shown(value)} is not {expects}"
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_settings_of_one_test_do_not_reach_the_next(pytester: pytest.Pytester) -
     [
         ("nn.Sequential(nn.LazyLinear(3))", "is a lazy parameter without a shape"),
         ("nn.Linear(6, 3, device='meta')", "is on the meta device"),
-        ("'model'", "model is a str"),
+        ("'model'", "model is .model.; pass"),
     ],
 )
 def test_what_cannot_be_probed_is_told_inside_a_test_too(

@@ -20,13 +20,12 @@ from tests.helpers.refusals import Nameless, check, raising, refusal
     [
         (
             5,
-            "model is a int; pass a torch.nn.Module, or a function without arguments that builds"
-            " one",
+            "model is 5; pass a torch.nn.Module, or a function without arguments that builds one",
         ),
         (
             {"weight": 1},
-            "model is a dict; pass a torch.nn.Module, or a function without arguments that builds"
-            " one",
+            "model is {'weight': 1}; pass a torch.nn.Module, or a function without arguments that"
+            " builds one",
         ),
         (lambda: None, "the model factory returned a NoneType, not a torch.nn.Module"),
         (

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pytest_gradhealth import Diagnosis, GradientPath, PathPoint, probe
+from pytest_gradhealth import Diagnosis, GradientPath, PathPoint, ProbeError, probe
 from pytest_gradhealth.results.diagnosis import Finding, Limit
 from pytest_gradhealth.results.profile import (
     GradientProfile,
@@ -85,7 +85,7 @@ def test_unknown_keys_of_a_newer_writer_are_ignored_and_missing_ones_are_not() -
     data: dict[str, Any] = probe(mlp(), x).to_dict()
     assert Diagnosis.from_dict({**data, "mood": "good"}).to_dict() == data
     del data["profiles"]
-    with pytest.raises(TypeError, match="profiles"):
+    with pytest.raises(ProbeError, match=r"^this is no diagnosis \(TypeError: .*profiles'\); pass"):
         Diagnosis.from_dict(data)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -298,12 +299,60 @@ def test_a_limit_may_be_off_by_default() -> None:
         ([None], "rules has a NoneType in it; pass pytest_gradhealth.Rule objects"),
         ([OWN, replace(OWN, name="other")], "two rules have the code MY203"),
         ([replace(OWN, code="GH203")], "two rules have the code GH203"),
-        ([replace(OWN, confirm_from="failures")], "confirm_from of rule MY203 is 'failures'"),  # type: ignore[arg-type]
+        (0, "rules is a int; pass pytest_gradhealth.Rule objects in a list"),
     ],
 )
 def test_rules_that_cannot_be_applied_together(rules: Any, message: str) -> None:
     with pytest.raises(SettingError, match=f"^{message}"):
         probe(loud(), X, loss=loss, rules=rules)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"confirm_from": "failures"},
+            "confirm_from of rule MY203 is 'failures'; pass one of failure, warning, info or None",
+        ),
+        ({"code": None}, "code of rule None is None; pass a string"),
+        (
+            {"cause": ("a", "b")},
+            "cause of rule MY203 is ('a', 'b'); pass a Cause or a function or None",
+        ),
+        ({"echoes": ("GH101", 1)}, "echoes of rule MY203 is ('GH101', 1); pass a tuple of strings"),
+        ({"error": ValueError}, "error of rule MY203 is <class 'ValueError'>; pass a subclass of"),
+        ({"unacceptable": True}, "unacceptable of rule MY203 is True; pass a number or None"),
+        (
+            {"settings": ("max_ratio", 1)},
+            "settings of rule MY203 is ('max_ratio', 1); pass a tuple of strings or Options",
+        ),
+    ],
+)
+def test_a_rule_that_cannot_be_is_refused_where_it_is_made(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingError, match=f"^{re.escape(message)}"):
+        replace(OWN, **changes)
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (
+            lambda: (),
+            "the check of rule MY203 raised TypeError: .*; it is called with the Evidence and"
+            " returns findings, or None$",
+        ),
+        (lambda _: 3, "the check of rule MY203 raised TypeError: "),
+        (
+            lambda _: ["bad"],
+            r"the check of rule MY203 yields a str; yield what rule\.finding\(\.\.\.\) returns$",
+        ),
+    ],
+)
+def test_a_check_that_fails_names_its_rule(check: Any, message: str) -> None:
+    with pytest.raises(SettingError, match=f"^{message}"):
+        probe(loud(), X, loss=loss, rules=[replace(OWN, check=check)])
 
 
 def broken(*_: Any) -> Any:
@@ -314,7 +363,10 @@ def broken(*_: Any) -> Any:
     ("changes", "text"),
     [
         ({"cause": broken}, "cause:  unknown: that of MY203 raised ZeroDivisionError: of mine"),
-        ({"cause": ("a", "b")}, "cause:  unknown: that of MY203 raised AttributeError: "),
+        (
+            {"cause": lambda *_: ("a", "b")},
+            "cause:  unknown: that of MY203 raised AttributeError: ",
+        ),
         ({"exhibit": broken}, "(the table of MY203 raised ZeroDivisionError: of mine)"),
         ({"exhibit": lambda *_: None}, "accept: loudest=1e+06"),
         ({"exhibit": lambda *_: "\x1b[31m::error::" + "a" * 1000}, "?[31m::error::aaa"),

@@ -264,7 +264,7 @@ def test_outputs_without_a_loss_of_their_own_get_the_cotangent(
         ),
         (
             "mse",
-            "loss is a str; pass a function of outputs and targets, for example"
+            "loss is 'mse'; pass a function of outputs and targets, for example"
             " torch.nn.functional.cross_entropy",
         ),
     ],

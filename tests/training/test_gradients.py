@@ -20,6 +20,7 @@ from pytest_gradhealth import (
     assert_no_exploding_update,
     probe,
 )
+from pytest_gradhealth.formatting import shown
 from tests.helpers.nets import ONES, batch, constant, mlp, total
 from tests.helpers.penalties import lasso, measured, of_rule, penalty_of, ridge
 from tests.helpers.state import content, unchanged
@@ -215,8 +216,8 @@ def refused(regularizer: Any, model: nn.Module | None = None) -> str:
 
 
 def test_a_regularizer_that_is_no_function_is_refused() -> None:
-    assert refused("l2") == f"regularizer is a str{EXAMPLE}"
-    assert refused(1e-4) == f"regularizer is a float{EXAMPLE}"
+    assert refused("l2") == f"regularizer is 'l2'{EXAMPLE}"
+    assert refused(1e-4) == f"regularizer is 0.0001{EXAMPLE}"
 
 
 def test_a_regularizer_that_returns_no_penalty_is_refused() -> None:
@@ -299,7 +300,7 @@ def test_a_clip_that_cannot_be_one_is_refused(check_it: Callable[..., object], c
     x, y = batch()
     with pytest.raises(ProbeError) as caught:
         check_it(mlp(), x, y, loss=cross_entropy, clip=clip)
-    assert str(caught.value) == f"clip is {clip!r}{CLIP_IS}"
+    assert str(caught.value) == f"clip is {shown(clip)}{CLIP_IS}"
 
 
 def test_a_clip_that_raises_is_told_what_it_is_called_with() -> None:
