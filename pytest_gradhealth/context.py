@@ -30,8 +30,12 @@ if TYPE_CHECKING:
             """The name of the test, from pytest's rootdir."""
 
         @property
-        def number(self) -> int:
-            """Which test of this process it is."""
+        def run(self) -> int:
+            """How many times this process has begun the test."""
+
+        @property
+        def tests(self) -> Sequence[str]:
+            """The names of all tests that this process is to run."""
 
         @property
         def settings(self) -> Settings:

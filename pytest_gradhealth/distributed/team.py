@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_gradhealth.context import current
 from pytest_gradhealth.errors import ProbeError
@@ -29,6 +29,9 @@ from pytest_gradhealth.tensors.modules import (
     process_group,
 )
 
+if TYPE_CHECKING:
+    from pytest_gradhealth.context import Context
+
 #: Verdicts, worst first.
 _WORST_FIRST = ("failure", "warning", "healthy")
 #: Seconds between two looks into the store: at first, and at most.
@@ -37,12 +40,42 @@ _PAUSES = 0.001, 0.05
 _GRACE = 5.0
 
 
-def leave_test(number: int) -> None:
-    """Tell the processes that may wait for this one in its n-th test that it has left that."""
+def leave_test(context: Context, *, last: bool) -> None:
+    """Tell the processes that may wait for this one in a test that it has left that.
+
+    Of the `last` one it is told that no other follows.
+    """
     dist = process_group()
     if dist is not None and dist.get_world_size() > 1:
+        rank = dist.get_rank()
         with suppress(RuntimeError):  # the store ends with the process that keeps it
-            _store(dist).set(_over(dist.get_rank()), str(number))
+            store = _store(dist)
+            _announce(store, rank, context)
+            store.set(_key("left", rank, _name_of(context)), str(context.run))
+            if last:
+                store.set(_key("over", rank), "")
+    for place in [place for place in _exchanges if place.endswith(f"/{_run_of(context)}")]:
+        del _exchanges[place]
+
+
+def _announce(store: Any, rank: int, context: Context) -> None:
+    """Say once which tests this process has: where it lacks one, it is not waited for in it."""
+    key = _key("tests", rank)
+    if not store.check([key]):
+        store.set(key, json.dumps(list(map(_plain, context.tests))))
+
+
+def _plain(nodeid: str) -> str:
+    return nodeid.encode("utf-8", "backslashreplace").decode()
+
+
+def _name_of(context: Context | None) -> str:
+    return "" if context is None else _plain(context.nodeid)
+
+
+def _run_of(context: Context | None) -> str:
+    """The test that is run, and for the how many-th time: the same on all ranks that run it."""
+    return "" if context is None else f"{_plain(context.nodeid)}@{context.run}"
 
 
 def anywhere(model: Any, answer: bool) -> bool:
@@ -206,7 +239,9 @@ class _Team:
     def _post(self, message: dict[str, str]) -> str:
         """Write a message to where this rank is: at the n-th exchange of a test."""
         context = current()
-        test = f"{self._name}/{'' if context is None else context.nodeid}"
+        if context is not None:
+            _announce(self.store, self.rank, context)
+        test = f"{self._name}/{_run_of(context)}"
         _exchanges[test] += 1
         place = f"{test}#{_exchanges[test]}"
         self.store.set(f"{place}/{self.rank}", json.dumps(message))
@@ -219,13 +254,13 @@ class _Team:
         pause, longest = _PAUSES
         while not self.store.check(list(keys)):
             for rank, key in zip(self.ranks, keys, strict=True):
-                left = self._has_left(rank)  # asked first: its message comes before it leaves
+                gone = self._gone(rank)  # asked first: its message comes before it leaves
                 if self.store.check([key]):
                     continue
-                if left:
+                if gone:
                     raise _ElsewhereError(
-                        f"rank {rank} left this test without coming to this check; every rank has"
-                        " to run the same checks of a model that they share, in the same order"
+                        f"rank {rank} {gone}; every rank has to run the same checks of a model that"
+                        " they share, in the same order"
                     )
                 if time.monotonic() > end:
                     raise _ElsewhereError(
@@ -235,16 +270,30 @@ class _Team:
             time.sleep(pause)
             pause = min(2 * pause, longest)
 
-    def _has_left(self, rank: int) -> bool:
-        """Whether a rank has left the test that this one is in, or a later one."""
-        context, key = current(), _over(rank)
-        if context is None or not self.store.check([key]):
-            return False
-        return int(self.store.get(key)) >= context.number
+    def _gone(self, rank: int) -> str:
+        """Why a rank will never come to the test that this one is in, "" if it may."""
+        context = current()
+        if context is None:
+            return ""
+        name = _name_of(context)
+        left, over = _key("left", rank, name), _key("over", rank)
+        if self.store.check([left]) and int(self.store.get(left)) >= context.run:
+            return "left this test without coming to this check"
+        if self.store.check([over]):
+            return "has ended its run without coming to this check"
+        tests = _key("tests", rank)
+        if self.store.check([tests]) and name not in _tests(self.store.get(tests)):
+            return "does not have this test"
+        return ""
 
 
-def _over(rank: int) -> str:
-    return f"gradhealth/over/{rank}"
+@lru_cache(maxsize=8)
+def _tests(told: bytes) -> frozenset[str]:
+    return frozenset(json.loads(told))
+
+
+def _key(what: str, rank: int, test: str = "") -> str:
+    return f"gradhealth/{what}/{rank}/{test}"
 
 
 #: How many exchanges there were in each test, and the last message that each team was handed.

@@ -117,12 +117,12 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> None:
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Let no other process wait for this one in a test that is over here."""
     if "torch.distributed" in sys.modules and CONTEXT in item.stash:
         from pytest_gradhealth.distributed.team import leave_test
 
-        leave_test(item.stash[CONTEXT].number)
+        leave_test(item.stash[CONTEXT], last=nextitem is None)
 
 
 @pytest.hookimpl(wrapper=True)

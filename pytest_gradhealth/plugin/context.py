@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -25,8 +24,17 @@ if TYPE_CHECKING:
     from pytest_gradhealth.rules import Rule
 
 CONTEXT = pytest.StashKey["TestContext"]()
-#: Tests are numbered as this process comes to them.
-_numbers = itertools.count(1)
+#: How many times a test was begun, where it is run again.
+_RUNS = pytest.StashKey[int]()
+
+
+def _nodeid(item: pytest.Item) -> str:
+    """The node id of a test, without the group that pytest-xdist adds before pytest 9."""
+    mark = item.get_closest_marker("xdist_group")
+    if mark is None:
+        return item.nodeid
+    group = mark.kwargs.get("name", mark.args[0] if mark.args else "default")
+    return item.nodeid.removesuffix(f"@{group}")
 
 
 class TestContext:
@@ -36,18 +44,19 @@ class TestContext:
 
     def __init__(self, item: pytest.Item) -> None:
         self.item = item
-        self.number = next(_numbers)
+        self.run = item.stash[_RUNS] = item.stash.get(_RUNS, 0) + 1
         self.recorded: list[Recorded] = []
         self.failed_for = ""
 
     @property
     def nodeid(self) -> str:
-        """The node id of the test, without the group that pytest-xdist adds before pytest 9."""
-        mark = self.item.get_closest_marker("xdist_group")
-        if mark is None:
-            return self.item.nodeid
-        group = mark.kwargs.get("name", mark.args[0] if mark.args else "default")
-        return self.item.nodeid.removesuffix(f"@{group}")
+        """The node id of the test."""
+        return _nodeid(self.item)
+
+    @property
+    def tests(self) -> Sequence[str]:
+        """The node ids of all tests of the session."""
+        return [_nodeid(item) for item in self.item.session.items]
 
     @property
     def name(self) -> str:

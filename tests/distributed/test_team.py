@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from pytest_gradhealth import ProbeError
+from pytest_gradhealth.context import entered
+from pytest_gradhealth.distributed import team
 from pytest_gradhealth.distributed.rank import rank
 from tests.helpers.ranks import CONFTEST, PICKY, Ended, Run, errors, passed, torchrun
 
@@ -17,10 +23,8 @@ pytestmark = pytest.mark.skipif(
 
 
 EMPTY = "the batch is empty: the first input has shape (0, 16); pass at least one example"
-LEFT = (
-    "rank 1 left this test without coming to this check; every rank has to run the same checks of"
-    " a model that they share, in the same order"
-)
+THE_SAME = "; every rank has to run the same checks of a model that they share, in the same order"
+LEFT = f"rank 1 left this test without coming to this check{THE_SAME}"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +62,26 @@ def test_a_rank_that_fails_before_a_check_leaves_nobody_waiting(ddp: Run) -> Non
     assert first == Ended("failed", f"pytest_gradhealth.ProbeError: {LEFT}")
     assert second.outcome == "failed"
     assert second.message.startswith("assert 1 == 0")
+
+
+@pytest.mark.parametrize("test", ["test_after_them", "test_after_what_one_rank_lacks"])
+def test_what_one_rank_does_alone_does_not_break_the_next_check(ddp: Run, test: str) -> None:
+    alone = [name for name in ddp.tests if name.startswith(("test_one_rank_alone[", "test_of_"))]
+    assert len(alone) == 5  # the first rank skips one that has no parameters
+    passed(ddp, test)
+
+
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [
+        ("test_skipped_on_one_rank", "left this test without coming to this check"),
+        ("test_that_one_rank_lacks", "does not have this test"),
+    ],
+)
+def test_a_rank_that_will_not_come_is_not_waited_for(ddp: Run, test: str, said: str) -> None:
+    first, second = ddp.tests[test]
+    assert first == Ended("failed", f"pytest_gradhealth.ProbeError: rank 1 {said}{THE_SAME}")
+    assert second.outcome in ("skipped", "not run")
 
 
 def test_the_report_is_written_on_rank_0_only(ddp: Run) -> None:
@@ -119,3 +143,62 @@ def test_the_first_process_alone_reports(
     pytester.makepyfile("def test_it(): pass")
     result = pytester.runpytest("--gradhealth-report")
     assert ("gradient health" in result.stdout.str()) == (variable != "1")
+
+
+class Group:
+    """What a process sees of a group of two, without the other."""
+
+    def __init__(self) -> None:
+        self.store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+        self.store.set_timeout(timedelta(seconds=0.05))
+        self.distributed_c10d = SimpleNamespace(_get_default_store=lambda: self.store)
+        self.rank = 0
+
+    def get_rank(self) -> int:
+        return self.rank
+
+    def get_world_size(self) -> int:
+        return 2
+
+    def get_process_group_ranks(self, _: object) -> list[int]:
+        return [0, 1]
+
+
+def in_test(name: str, run: int = 1, tests: tuple[str, ...] = ("a", "b")) -> Any:
+    return SimpleNamespace(nodeid=name, run=run, tests=tests)
+
+
+LATE = (
+    "rank 1 has not come to this check within 0.05 s; call it on every rank that shares the model"
+)
+
+
+@pytest.mark.parametrize(
+    ("left", "last", "waits", "said"),
+    [
+        (in_test("a"), False, in_test("a"), LEFT),
+        (in_test("a"), False, in_test("b"), LATE),
+        (in_test("a"), False, in_test("a", run=2), LATE),
+        (in_test("a", run=2), False, in_test("a"), LEFT),
+        (in_test("a"), False, in_test("c"), f"rank 1 does not have this test{THE_SAME}"),
+        (
+            in_test("a"),
+            True,
+            in_test("b"),
+            f"rank 1 has ended its run without coming to this check{THE_SAME}",
+        ),
+    ],
+    ids=["left", "another", "run again", "run before", "lacking", "over"],
+)
+def test_a_missing_rank_is_told_and_never_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch, left: Any, last: bool, waits: Any, said: str
+) -> None:
+    group, model = Group(), SimpleNamespace(process_group=None)
+    monkeypatch.setattr(team, "process_group", lambda: group)
+    monkeypatch.setattr(team, "is_ddp", lambda _: True)
+    group.rank = 1
+    team.leave_test(left, last=last)
+    group.rank = 0
+    with entered(waits), pytest.raises(ProbeError) as caught:
+        team.exchanged(model, "here")
+    assert str(caught.value) == said

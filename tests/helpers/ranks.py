@@ -50,7 +50,7 @@ def pytest_runtest_logreport(report):
 """
 
 NETS = """
-import copy, math
+import copy, math, os
 
 import pytest
 import torch
@@ -113,6 +113,46 @@ def train(model, steps, before=lambda: None):
 DDP = (
     NETS
     + """
+# All that follows has to hold after tests that only one rank has, skips or fails.
+RANK = int(os.environ["RANK"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def wrapped(process_group):
+    # To wrap a model is to wait for the other rank.
+    return DDP(net())
+
+
+@pytest.mark.parametrize("n", range(3 if RANK == 1 else 0))
+def test_one_rank_alone(n):
+    pass
+
+
+if RANK == 1:
+
+    def test_of_rank_1():
+        pass
+
+
+@pytest.mark.skipif(RANK == 1, reason="not here")
+def test_skipped_on_one_rank(wrapped):
+    assert_healthy(wrapped, *batch(), loss=cross_entropy)
+
+
+def test_after_them():
+    assert_healthy(DDP(net()), *batch(), loss=cross_entropy)
+
+
+if RANK == 0:
+
+    def test_that_one_rank_lacks(wrapped):
+        assert_healthy(wrapped, *batch(), loss=cross_entropy)
+
+
+def test_after_what_one_rank_lacks():
+    assert_healthy(DDP(net()), *batch(), loss=cross_entropy)
+
+
 @pytest.mark.parametrize("make", [net, lambda: net(12, nn.Sigmoid)])
 def test_profile(make):
     inputs, labels = batch()
