@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from pytest_gradhealth.distributed.rank import rank
 from pytest_gradhealth.plugin.options import from_command_line, run_options
 from pytest_gradhealth.plugin.outcomes import Outcomes
 from pytest_gradhealth.plugin.output import write_line
-from pytest_gradhealth.plugin.transport import CARRIED, LEFT_OUT, UNCHECKED
+from pytest_gradhealth.plugin.transport import CARRIED, LEFT_OUT, UNCHECKED, unpacked
 
 if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check
@@ -80,7 +80,7 @@ class Keeper:
         self.outcomes.note(report)
         if getattr(report, UNCHECKED, False):
             self._unchecked.add(report.nodeid)
-        carried: Sequence[Mapping[str, Any]] = getattr(report, CARRIED, ())
+        carried = unpacked(getattr(report, CARRIED, ""))
         if not carried:
             return
         from pytest_gradhealth.baseline.check import Check

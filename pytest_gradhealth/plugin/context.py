@@ -205,13 +205,13 @@ class TestContext:
         """
         if not self.recorded:
             return
-        from pytest_gradhealth.plugin.transport import CARRIED, UNCHECKED, carried
+        from pytest_gradhealth.plugin.transport import CARRIED, UNCHECKED, packed
 
         if any(not record.checks and not record.of_fixture for record in self.recorded):
             setattr(report, UNCHECKED, True)
         records = [r for r in self.recorded if everything or r.checks]
         if records:
-            setattr(report, CARRIED, [carried(record) for record in records])
+            setattr(report, CARRIED, packed(records))
         self.recorded.clear()
 
     def _record_of(self, diagnosis: Diagnosis) -> Recorded:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from functools import cached_property
+from typing import NamedTuple, cast
 
 import pytest
 
@@ -14,12 +15,40 @@ from pytest_gradhealth.distributed.rank import rank
 from pytest_gradhealth.plugin.baseline_session import Keeper
 from pytest_gradhealth.plugin.options import annotates, run_options, shows_report
 from pytest_gradhealth.plugin.output import write_command, write_line
-from pytest_gradhealth.plugin.transport import CARRIED, MESSAGE, spoken
+from pytest_gradhealth.plugin.transport import CARRIED, MESSAGE, spoken, unpacked
 from pytest_gradhealth.reporting.files import render_file
 from pytest_gradhealth.reporting.run import Probe, Run, TestOutcome
 from pytest_gradhealth.reporting.terminal import report_lines
 from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.results.serialization import from_plain
+
+
+class _Kept(NamedTuple):
+    """What is kept of a test until the run ends."""
+
+    test: str
+    outcome: str
+    message: str
+    file: str
+    line: int | None
+    carried: str
+
+    def probes(self) -> Iterator[Probe]:
+        """The probes that the test has made."""
+        carried = unpacked(self.carried)
+        # What failed one of several probes is not said of the others.
+        own = any(data["message"] for data in carried)
+        for data in carried:
+            yield Probe(
+                self.test,
+                cast("TestOutcome", self.outcome),
+                replace(Diagnosis.from_dict(data["diagnosis"]), origin=spoken(data["rules"])),
+                tuple(from_plain(Check, check) for check in data["checks"]),
+                data["message"] if own else self.message,
+                self.file,
+                self.line,
+                data["of_fixture"],
+            )
 
 
 class Collector:
@@ -28,8 +57,7 @@ class Collector:
     def __init__(self, config: pytest.Config, keeper: Keeper) -> None:
         self.config = config
         self._keeper = keeper
-        self.probes: list[Probe] = []
-        self._environment: dict[str, str] = {}
+        self._kept: list[_Kept] = []
         self._messages: dict[str, str] = {}
         self._written: list[str] = []
 
@@ -37,27 +65,27 @@ class Collector:
         """Read a test's probes off its last report, and what failed it off those before."""
         test, message = report.nodeid, getattr(report, MESSAGE, "")
         if report.when == "setup" and self._keeper.outcomes.runs[test] > 1:
-            self.probes = [probe for probe in self.probes if probe.test != test]
+            self._kept = [kept for kept in self._kept if kept.test != test]
         if report.when == "setup" or message:
             self._messages[test] = message
-        carried: Sequence[Mapping[str, Any]] = getattr(report, CARRIED, ())
-        file, line, _ = report.location
-        # What failed one of several probes is not said of the others.
-        own = any(data["message"] for data in carried)
-        for data in carried:
-            self._environment = self._environment or dict(data["environment"])
-            self.probes.append(
-                Probe(
-                    test,
-                    cast("TestOutcome", self._keeper.outcomes.of(test)),
-                    replace(Diagnosis.from_dict(data["diagnosis"]), origin=spoken(data["rules"])),
-                    tuple(from_plain(Check, check) for check in data["checks"]),
-                    data["message"] if own else self._messages.get(test, ""),
-                    self._file(file),
-                    None if line is None else line + 1,
-                    data["of_fixture"],
-                )
-            )
+        carried: str = getattr(report, CARRIED, "")
+        if carried:
+            file, line, _ = report.location
+            place = self._file(file), None if line is None else line + 1
+            outcome = self._keeper.outcomes.of(test)
+            self._kept.append(_Kept(test, outcome, self._messages.get(test, ""), *place, carried))
+        if report.when == "teardown":
+            self._messages.pop(test, None)
+
+    @cached_property
+    def probes(self) -> Sequence[Probe]:
+        """All probes, read once the run is over: until then a text is kept of each."""
+        return [probe for kept in self._kept for probe in kept.probes()]
+
+    @cached_property
+    def _environment(self) -> dict[str, str]:
+        first = unpacked(self._kept[0].carried)[0] if self._kept else {"environment": {}}
+        return dict(first["environment"])
 
     def run(self) -> Run:
         """Everything that was gathered."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -73,6 +76,23 @@ def words(diagnosis: Diagnosis) -> list[dict[str, Any]]:
                 }
             )
     return to_plain(found)  # type: ignore[no-any-return]
+
+
+def packed(records: Sequence[Recorded]) -> str:
+    """The probes of a phase as one short text, which is what is kept of them until the run ends.
+
+    Text, since other plugins write what is on reports as JSON.
+    """
+    text = json.dumps([carried(record) for record in records])
+    return base64.b85encode(zlib.compress(text.encode())).decode()
+
+
+def unpacked(text: str) -> list[dict[str, Any]]:
+    """What `packed` was given, as plain builtins; nothing of no text."""
+    found: list[dict[str, Any]] = (
+        json.loads(zlib.decompress(base64.b85decode(text))) if text else []
+    )
+    return found
 
 
 @dataclass(frozen=True)
