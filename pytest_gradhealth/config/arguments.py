@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -35,12 +34,8 @@ def require(name: str, value: object, accepts: Callable[[Any], object], advice: 
     raise ProbeError(f"{name} is {shown(value)}; pass {advice}") from cause
 
 
-def is_number(value: object, *, above: float = -math.inf) -> bool:
-    """Whether a value is a finite number above a bound; no truth value, and none too large."""
-    return _is_float(value) and above < float(typing.cast("float", value)) < math.inf
-
-
-def _is_float(value: object) -> bool:
+def is_float(value: object) -> bool:
+    """Whether a value is a number that a float can be; no truth value, and no integer too large."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     with contextlib.suppress(OverflowError):
@@ -105,7 +100,7 @@ def fits(hint: Any, value: object) -> bool:
     if origin is Callable:
         return callable(value)
     if hint is float:
-        return _is_float(value)
+        return is_float(value)
     return isinstance(value, origin or hint)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pytest_gradhealth.config.arguments import is_number, require
+from pytest_gradhealth.config.arguments import is_float, require
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.recorder import Recorder
 from pytest_gradhealth.results.magnitudes import FORMATS, LossScale, MagnitudeRecord
@@ -27,7 +28,7 @@ def declared_scale(precision: Any, loss_scale: Any) -> LossScale:
     require(
         "loss_scale",
         loss_scale,
-        lambda scale: scale is None or is_number(_number_of(scale), above=0),
+        lambda scale: scale is None or _is_scale(_number_of(scale)),
         "a positive number, or the torch.amp.GradScaler",
     )
     require(
@@ -50,6 +51,10 @@ def _adapts(loss_scale: Any) -> bool:
 
 def _number_of(loss_scale: Any) -> Any:
     return loss_scale.get_scale() if _adapts(loss_scale) else loss_scale
+
+
+def _is_scale(number: Any) -> bool:
+    return is_float(number) and 0 < number < math.inf
 
 
 def _format_of(precision: Any) -> str:

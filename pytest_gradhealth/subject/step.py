@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from pytest_gradhealth.config.arguments import is_number, require
+from pytest_gradhealth.config.arguments import is_float, require
 
 #: The largest L2 norm of all gradients together, or a function that clips those of a list.
 Clip = float | Callable[[list[nn.Parameter]], object]
@@ -29,7 +29,7 @@ def check_step(step: Step) -> None:
     require(
         "clip",
         step.clip,
-        lambda clip: clip is None or callable(clip) or is_number(clip, above=0),
+        lambda clip: clip is None or callable(clip) or (is_float(clip) and clip > 0),
         "the largest gradient norm, for example 1.0, or a function that clips the gradients of a"
         " list of parameters",
     )
