@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation.kept_tensor import KeptTensor, put_back
@@ -29,7 +30,8 @@ def restore(
     """
     values = list(values)
     reachable = Reachable(values, written=True)
-    kept = [KeptTensor.of(t, guard) for t in reachable.tensors if id(t) not in besides]
+    found = [t for t in reachable.tensors if id(t) not in besides and not is_lazy(t)]
+    kept = [KeptTensor.of(tensor, guard) for tensor in found]
 
     def undo() -> None:
         try:

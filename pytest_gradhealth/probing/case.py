@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -52,7 +53,7 @@ class Case:
 
 def check_begun(module: nn.Module) -> None:
     """Raise ProbeError for a module that nothing can be asked of, not even its parameters."""
-    if "_modules" not in vars(module):
+    if "_modules" not in vars(module) and not isinstance(module, torch.jit.ScriptModule):
         raise ProbeError(
             f"the __init__ of {class_name(module)} has not called super().__init__(); call it first"
             ", so that it can hold parameters"

@@ -9,6 +9,8 @@ import torch
 
 from pytest_gradhealth.formatting import columns
 from tests.helpers.attacks import Subject, broken_by, junk_arguments, junk_objects
+from tests.helpers.buffers import buffers
+from tests.helpers.bystanders import bystanders
 from tests.helpers.invariances import hash_seeds, invariances
 
 
@@ -20,6 +22,8 @@ def main() -> int:
     for kind, attacks in {
         "junk for arguments": junk_arguments(subject),
         "junk in objects": junk_objects(subject),
+        "state of bystanders": bystanders(),
+        "state of buffers": buffers(),
         "invariances": invariances(),
         "hash seeds": hash_seeds(),
     }.items():

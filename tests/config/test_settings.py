@@ -81,7 +81,7 @@ def test_codes_of_no_rule(name: str, value: Any, code: str) -> None:
 
 def test_names_of_no_setting() -> None:
     known = ", ".join(option.name for option in OPTIONS)
-    assert known.startswith("device, seeds, confirm_steps, min_ratio")
+    assert known.startswith("device, seeds, confirm_steps, copy")
     with pytest.raises(SettingError) as caught:
         Settings().merged({"ratio": 1}, "the marker")
     assert str(caught.value) == f"the marker: unknown setting 'ratio'; the settings are {known}"

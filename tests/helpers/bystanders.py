@@ -1,4 +1,4 @@
-"""What a loss, a regulariser or a batch brings along is as it was, down to what it closes over."""
+"""What a loss, a regulariser or a batch brings along, and the ways in which it holds on to it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import functools
 import random
 import types
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pytest_gradhealth import probe, suggest
+from pytest_gradhealth import ProbeError, probe, suggest
+from tests.helpers.attacks import Attack
 from tests.helpers.nets import batch, mlp
 from tests.helpers.state import content, sick, state_of
 
@@ -205,31 +206,25 @@ WAYS: dict[str, Callable[[Any], Loss]] = {
 }
 
 
-@pytest.mark.parametrize("body", [mlp, sick], ids=["healthy", "sick"])
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-@pytest.mark.parametrize("kind", HOLDERS, ids=[kind.__name__ for kind in HOLDERS])
-def test_what_a_loss_brings_along_is_as_it_was(
-    kind: Callable[[], Any], way: Callable[[Any], Loss], body: Callable[[], nn.Module]
-) -> None:
+def brought_along(kind: type, way: str, body: Callable[[], nn.Module]) -> None:
+    """Probe with a loss that notes things down, in use as the loss is; it must not show."""
     holder, model = kind(), body()
-    loss = way(holder)
+    loss = WAYS[way](holder)
     x, y = batch()
-    loss(model(x), y)  # as in use
+    loss(model(x), y)
     before = seen(holder)
-    probe(model, x, y, loss=loss, confirm_steps=1)
+    asserted(lambda: probe(model, x, y, loss=loss, confirm_steps=1))
     assert seen(holder) == before
-    loss(model(x), y + 0)
-    assert seen(holder) != before  # or the test shows nothing
+    loss(model(x), y)
+    assert seen(holder) != before, "the attack shows nothing"
 
 
-@pytest.mark.parametrize("kind", HOLDERS, ids=[kind.__name__ for kind in HOLDERS])
-def test_what_a_regulariser_and_a_clip_bring_along_is_as_it_was(kind: Callable[[], Any]) -> None:
+def beside_the_loss(kind: type) -> None:
+    """Clip and penalise with functions that note things down."""
     holder, (x, y) = kind(), batch()
 
     def penalty(model: nn.Module) -> Tensor:
-        return noting(
-            holder, 1e-4 * torch.stack([p.square().sum() for p in model.parameters()]).sum()
-        )
+        return noting(holder, 1e-4 * torch.cat([p.flatten() for p in model.parameters()]).norm())
 
     def clip(parameters: list[nn.Parameter]) -> None:
         holder.note(torch.ones(()))
@@ -245,9 +240,9 @@ def test_what_a_regulariser_and_a_clip_bring_along_is_as_it_was(kind: Callable[[
 class Reader(nn.Module):
     """Uses up what comes with its batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, body: nn.Module) -> None:
         super().__init__()
-        self.body = mlp()
+        self.body = body
 
     def forward(self, x: Tensor, beside: Any) -> Tensor:
         out: Tensor = self.body(x)
@@ -260,12 +255,18 @@ class Reader(nn.Module):
         return out
 
 
-@pytest.mark.parametrize(
-    "make",
-    [*HOLDERS, lambda: np.zeros(3), lambda: deque([1, 2]), lambda: np.ones((2, 2), dtype=np.int32)],
-)
-def test_what_comes_with_a_batch_is_as_it_was(make: Callable[[], Any]) -> None:
-    beside: Any = make()
+#: What may come with a batch.
+BESIDE: dict[str, Callable[[], Any]] = {
+    **{kind.__name__: kind for kind in HOLDERS},
+    "array": lambda: np.zeros(3),
+    "array of integers": lambda: np.ones((2, 2), dtype=np.int32),
+    "deque": lambda: deque([1, 2]),
+}
+
+
+def in_a_batch(name: str, body: Callable[[], nn.Module]) -> None:
+    """Probe with a batch that the forward uses up."""
+    beside: Any = BESIDE[name]()
 
     def known() -> object:
         if isinstance(beside, deque):
@@ -273,40 +274,30 @@ def test_what_comes_with_a_batch_is_as_it_was(make: Callable[[], Any]) -> None:
         return seen(beside) if type(beside) in HOLDERS else bytes(beside)
 
     before = known()
-    x, _ = batch()
-    probe(Reader(), (x, beside))
+    x, y = batch()
+    asserted(lambda: probe(Reader(body()), (x, beside), y, loss=cross_entropy, confirm_steps=1))
     assert known() == before
 
 
-def test_an_object_among_the_targets_that_the_loss_changes_is_as_it_was() -> None:
-    target = types.SimpleNamespace(labels=torch.arange(16) % 5, array=np.zeros(2), used=[])
-
-    def loss(outputs: Tensor, targets: Any) -> Tensor:
-        found = cross_entropy(outputs, targets.labels.clone())
-        targets.labels.zero_()
-        targets.array += 1
-        targets.used.append(1)
-        return found
-
-    labels, x = target.labels.clone(), batch()[0]
-    probe(mlp(), x, target, loss=loss)
-    assert torch.equal(target.labels, labels)
-    assert target.array.tolist() == [0, 0]
-    assert target.used == []
+def asserted(run: Callable[[], object]) -> None:
+    """Run what has to end without an error, of the package's own neither."""
+    try:
+        run()
+    except ProbeError as error:
+        raise AssertionError(str(error)) from error
 
 
-def test_lists_in_modules_and_attributes_of_classes_are_the_programs_own() -> None:
-    class Counted(nn.Sequential):
-        calls = 0
-
-        def forward(self, x: Tensor) -> Any:
-            type(self).calls += 1
-            LOG.append(1)
-            return super().forward(x)  # type: ignore[no-untyped-call]
-
-    LOG.clear()
-    probe(Counted(mlp()), batch()[0])
-    assert (Counted.calls, LOG) == (1, [1])
+BODIES: dict[str, Callable[[], nn.Module]] = {"healthy": mlp, "sick": sick}
 
 
-LOG: list[int] = []
+def bystanders() -> Iterator[Attack]:
+    """All of it, in healthy and sick nets."""
+    for name, body in BODIES.items():
+        for kind in HOLDERS:
+            for way in WAYS:
+                run = partial(brought_along, kind, way, body)
+                yield Attack("loss", f"{kind.__name__}-{way}-{name}", run)
+        for beside in BESIDE:
+            yield Attack("batch", f"{beside}-{name}", partial(in_a_batch, beside, body))
+    for kind in HOLDERS:
+        yield Attack("step", kind.__name__, partial(beside_the_loss, kind))
