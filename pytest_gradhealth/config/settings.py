@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_gradhealth.config.options import BY_NAME, OPTIONS, Option
 from pytest_gradhealth.errors import SettingError
-from pytest_gradhealth.formatting import shown
 
 if TYPE_CHECKING:
     from pytest_gradhealth.config.options import ProbeValues
@@ -89,6 +88,8 @@ def parse(option: Option, value: Any, where: str) -> Any:
         read = option.parse(value)
         return float(read) if option.use == "limit" else read
     except Exception as error:  # also what the parser of a rule's own setting raises
+        from pytest_gradhealth.formatting import shown  # a run without checks needs none
+
         raise SettingError(
             f"{where}: {option.name} = {shown(value)} is not {option.expects}"
         ) from error

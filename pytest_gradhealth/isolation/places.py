@@ -24,13 +24,13 @@ Items: TypeAlias = tuple[Any, ...]
 class Kind:
     """How places of one kind are read, as what is in them, and how that is put back.
 
-    `write` is None for what cannot change, or is the program's: names of modules and classes, which
-    `lend` what they hold. What is `opened` is looked into in turn; a `state` is a value of its own,
-    read anew each time. Neither runs code of the value's own.
+    `put_back` is None for what cannot change, or is the program's: names of modules and classes,
+    which `lend` what they hold. What is `opened` is looked into in turn; a `state` is a value of
+    its own, read anew each time. Neither runs code of the value's own.
     """
 
     read: Callable[[Any], Items]
-    write: Callable[[Any, Items], object] | None = None
+    put_back: Callable[[Any, Items], object] | None = None
     opened: bool = True
     state: bool = False
     lends: bool = False

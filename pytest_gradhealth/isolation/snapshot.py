@@ -37,8 +37,8 @@ def restore(
         try:
             for owner, kind, items in reachable.places:
                 lent = id(owner) in reachable.lent
-                if kind.write is not None and not lent and _has_changed(owner, kind, items):
-                    kind.write(owner, items)
+                if kind.put_back is not None and not lent and _has_changed(owner, kind, items):
+                    kind.put_back(owner, items)
         finally:
             missed = put_back(kept, guard)
         if missed:

@@ -214,7 +214,6 @@ def test_a_loss_that_holds_on_to_the_cpu_is_probed_there_and_leaves_its_model_al
     ("device", "message"),
     [
         ("gpu", "device 'gpu' (from the call) is not a device; pass 'auto' or 'cpu'"),
-        (0, "device '0' (from the call) is not a device; pass 'auto' or 'cpu'"),
         ("cuda:x", "device 'cuda:x' (from the call) is not a device; pass 'auto' or 'cpu'"),
     ],
 )
