@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,9 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pytest_gradhealth.isolation.arrays import digest
 from pytest_gradhealth.isolation.kept_tensor import numbers_of, same_bits
+from pytest_gradhealth.isolation.modes import read_switches
 from pytest_gradhealth.isolation.places import CONTAINERS
 from pytest_gradhealth.isolation.reachable import ATOMS, Reachable
+from pytest_gradhealth.isolation.write_guard import unguarded
+from pytest_gradhealth.tensors.devices import on_host
+from pytest_gradhealth.tensors.storage import has_memory
+from pytest_gradhealth.tensors.unwrap import own_part
 
 #: Elements of a tensor that are compared one by one.
 SAMPLE = 64
@@ -56,26 +62,23 @@ def fingerprint(values: Iterable[Any]) -> Fingerprint:
     `.data`, which norms and a sample of the elements see.
     """
     reading = Reachable([tuple(values)], written=False)
+    if not reading.complete:
+        return Fingerprint(reading, (), (), {})
     numbers: dict[torch.device, list[Tensor]] = {}
-    with torch.no_grad():
+    with torch.no_grad(), unguarded():
         for tensor in reading.tensors:
             for part in numbers_of(tensor):
                 numbers.setdefault(part.device, []).append(part)
         together = {device: torch.cat(parts) for device, parts in numbers.items()}
-    states = tuple(_digest(items[0]) for _, kind, items in reading.places if kind.state)
+        known = _surroundings(), tuple(map(_tensor_state, reading.tensors))
+    states = [_digest(items[0]) for _, kind, items in reading.places if kind.state]
     reading.forget_states()
-    known = _surroundings(), tuple(map(_tensor_state, reading.tensors))
-    return Fingerprint(reading, states, known, together)
+    return Fingerprint(reading, (*states, *map(digest, reading.arrays)), known, together)
 
 
 def _digest(state: Any) -> object:
-    """The state of a generator or an array, in short."""
-    if isinstance(state, Tensor):
-        return state.cpu().numpy().tobytes()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(state, numpy.ndarray):
-        return state.shape, str(state.dtype), zlib.crc32(state.tobytes())
-    return str(state)
+    """The state of a generator, in short."""
+    return bytes(state.tolist()) if isinstance(state, Tensor) else str(state)
 
 
 def _are_same_places(one: Reachable, other: Reachable) -> bool:
@@ -104,21 +107,34 @@ _DECIMALS = (float, complex)
 
 
 def _surroundings() -> tuple[object, ...]:
-    """What of torch's own state a forward depends on."""
+    """What a forward depends on beyond what it holds: the environment, and torch's own state."""
     return (
-        torch.get_default_dtype(),
-        torch.is_autocast_enabled("cpu"),
-        torch.get_autocast_dtype("cpu"),
-        torch.is_autocast_enabled("cuda"),
-        torch.get_autocast_dtype("cuda"),
-        torch.are_deterministic_algorithms_enabled(),
+        tuple(os.environ.items()),
+        tuple(read_switches()),
+        tuple(map(id, (*vars(torch).values(), *vars(nn.functional).values()))),
+        tuple(id(torch._C._get_dispatch_stack_at(i)) for i in range(_dispatch_depth())),
         tuple(nn.modules.module._global_forward_hooks),
         tuple(nn.modules.module._global_forward_pre_hooks),
+        tuple(nn.modules.module._global_backward_hooks),
+        tuple(nn.modules.module._global_backward_pre_hooks),
     )
+
+
+def _dispatch_depth() -> int:
+    return int(torch._C._len_torch_dispatch_stack())
 
 
 def _tensor_state(tensor: Tensor) -> tuple[object, ...]:
     if is_lazy(tensor):
         return (id(tensor),)
     version = -1 if tensor.is_inference() else tensor._version
-    return id(tensor), tensor.requires_grad, version
+    return id(tensor), tensor.requires_grad, version, _whole_numbers(tensor)
+
+
+def _whole_numbers(tensor: Tensor) -> int:
+    """A checksum of integers and truth values, which have no norm; 0 for all else."""
+    tensor = own_part(tensor)
+    plain = tensor.layout == torch.strided and on_host(tensor) and type(tensor) is Tensor
+    if not plain or tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized:
+        return 0
+    return zlib.crc32(tensor.detach().numpy().tobytes()) if has_memory(tensor) else 0

@@ -42,12 +42,10 @@ class KeptTensor:
 
     @classmethod
     def of(cls, tensor: Tensor, guard: WriteGuard) -> KeptTensor:
-        """Note what a tensor is and empty its gradient."""
+        """Note what a tensor is."""
         leaf, data = tensor.is_leaf, tensor.data
         gradient = tensor.grad if leaf else None
         shared = gradient is not None and _shares_memory(gradient)
-        if gradient is not None:
-            tensor.grad = None
         present = has_memory(data)
         watched = present and guard.watch(tensor)
         return cls(
@@ -62,6 +60,11 @@ class KeptTensor:
             gradient.detach().clone() if gradient is not None and shared else None,
             (tensor._backward_hooks, tensor._post_accumulate_grad_hooks),
         )
+
+    def empty_gradient(self) -> None:
+        """Set the gradient aside, for a run to make its own."""
+        if self.gradient is not None:
+            self.tensor.grad = None
 
     def put_back_memory(self) -> None:
         """Give the tensor its memory again, of the size that it was."""

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.backends import cudnn
+from torch.backends import cuda, cudnn
 from torch.utils import _device as default_device
+from torch.utils import deterministic
 
 #: What reads a switch, and what turns it.
 _SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
@@ -37,6 +38,16 @@ _SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     *(
         (partial(getattr, cudnn, name), partial(setattr, cudnn, name))
         for name in ("enabled", "benchmark", "deterministic", "allow_tf32")
+    ),
+    (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
+    (torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
+    *(
+        (getattr(cuda, f"{kind}_sdp_enabled"), getattr(cuda, f"enable_{kind}_sdp"))
+        for kind in ("flash", "mem_efficient", "math")
+    ),
+    (
+        partial(getattr, deterministic, "fill_uninitialized_memory"),
+        partial(setattr, deterministic, "fill_uninitialized_memory"),
     ),
     (lambda: _Modes(), lambda modes: modes.put_back()),
 )
@@ -74,9 +85,14 @@ def _function_modes() -> list[Any]:
     return [torch._C._get_function_stack_at(place) for place in range(depth)]
 
 
+def read_switches() -> list[Any]:
+    """How all switches are set."""
+    return [read() for read, _ in _SWITCHES]
+
+
 def restore_modes() -> Callable[[], None]:
     """Note how all switches are set; return what sets those that were turned."""
-    before = [read() for read, _ in _SWITCHES]
+    before = read_switches()
 
     def undo() -> None:
         for (read, write), value in zip(_SWITCHES, before, strict=True):

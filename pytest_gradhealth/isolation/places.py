@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import random
 import sys
 import types
 import weakref
-from collections import OrderedDict, UserDict, deque
-from collections.abc import Callable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -82,6 +80,7 @@ CONTAINERS: dict[type, Kind] = {
 }
 
 
+FACTORY = Kind(lambda owner: (owner.default_factory,))
 ATTRIBUTES = Kind(
     lambda owner: (object.__getattribute__(owner, "__dict__"),),
     lambda owner, items: object.__setattr__(owner, "__dict__", items[0]),
@@ -96,6 +95,7 @@ def slots(kind: type) -> Kind | None:
     members = [
         member
         for base in kind.__mro__
+        if "__slots__" in vars(base)  # classes of C have members of their own
         for name, member in vars(base).items()
         if isinstance(member, types.MemberDescriptorType) and not name.startswith("__")
     ]
@@ -134,57 +134,8 @@ def _write_cell(cell: types.CellType, items: Items) -> None:
         del cell.cell_contents
 
 
-def _read_function(function: types.FunctionType) -> Items:
-    return (
-        function.__code__,
-        function.__defaults__,
-        function.__kwdefaults__,
-        function.__closure__,
-        vars(function),
-    )
-
-
-def _write_function(function: types.FunctionType, items: Items) -> None:
-    function.__code__, function.__defaults__, function.__kwdefaults__ = items[:3]
-
-
-def _read_globals(function: types.FunctionType) -> Items:
-    """Names and values of the globals that a function of the caller's names."""
-    if is_of_library(function.__code__.co_filename):
-        return ()
-    known = function.__globals__
-    return tuple(p for n in _names_in(function.__code__) if n in known for p in (n, known[n]))
-
-
-def _read_modules(function: types.FunctionType) -> Items:
-    """Names and values of what a function of the caller's reads from modules."""
-    names = _names_in(function.__code__)
-    modules = [v for v in _read_globals(function)[1::2] if type(v) is types.ModuleType]
-    return tuple(vars(m)[n] for m in modules for n in names if n in vars(m))
-
-
-@functools.lru_cache(maxsize=4096)
-def _names_in(code: types.CodeType) -> tuple[str, ...]:
-    """The names of globals and attributes in a function and those inside of it."""
-    inner = (_names_in(c) for c in code.co_consts if isinstance(c, types.CodeType))
-    return tuple(dict.fromkeys((*code.co_names, *(name for names in inner for name in names))))
-
-
-def _read_class(kind: type) -> Items:
-    """The attributes of a class of the caller's, and those that it is made from."""
-    if is_of_library(_file_of(kind)):
-        return ()
-    return (*kind.__bases__, *(p for n, v in _own_attributes(kind) for p in (n, v)))
-
-
-def _read_library_class(kind: type) -> Items:
-    return tuple(vars(kind).values()) if is_of_library(_file_of(kind)) else ()
-
-
-def _own_attributes(kind: type) -> Iterator[tuple[str, Any]]:
-    for name, value in list(vars(kind).items()):
-        if not name.startswith(("__", "_abc_")) or isinstance(value, types.FunctionType):
-            yield name, value
+def _write_bytes(owner: bytearray, items: Items) -> None:
+    owner[:] = items[0]
 
 
 def _self_of(function: Any) -> Items:
@@ -193,14 +144,14 @@ def _self_of(function: Any) -> Items:
     return () if isinstance(bound, types.ModuleType) else (bound,)
 
 
-FUNCTION = (
-    Kind(_read_function, _write_function),
-    Kind(_read_globals, lends=True),
-    Kind(_read_modules, lends=True),
-)
+def _of_tensor(tensor: Tensor) -> Items:
+    """The hooks of a tensor, what has been hung on it, and the one that it is a view of."""
+    base = tensor._base if tensor._is_view() else None
+    return tensor._backward_hooks, tensor._post_accumulate_grad_hooks, tensor.__dict__, base
+
+
 #: What is neither container nor object of a class of its own.
 OTHERS: dict[type, tuple[Kind, ...]] = {
-    types.FunctionType: FUNCTION,
     types.CellType: (Kind(_read_cell, _write_cell),),
     types.MethodType: (Kind(lambda method: (method.__func__, method.__self__)),),
     types.BuiltinFunctionType: (Kind(_self_of),),
@@ -210,13 +161,13 @@ OTHERS: dict[type, tuple[Kind, ...]] = {
     staticmethod: (Kind(lambda method: (method.__func__,)),),
     classmethod: (Kind(lambda method: (method.__func__,)),),
     property: (Kind(lambda p: (p.fget, p.fset)),),
-    weakref.ref: (Kind(lambda ref: (ref(),)),),
-    type: (Kind(_read_class, lends=True), Kind(_read_library_class, opened=False)),
-    Tensor: (Kind(lambda t: (t._backward_hooks, t._post_accumulate_grad_hooks)),),
+    weakref.ref: (Kind(lambda ref: (weakref.ref.__call__(ref),)),),
+    Tensor: (Kind(_of_tensor),),
+    bytearray: (Kind(lambda b: (bytes(b),), _write_bytes, opened=False, state=True),),
     torch.Generator: (
         Kind(
-            lambda generator: (generator.get_state(),),
-            lambda generator, items: generator.set_state(items[0]),
+            lambda generator: (torch.Generator.get_state(generator),),
+            lambda generator, items: torch.Generator.set_state(generator, items[0]),
             opened=False,
             state=True,
         ),
@@ -233,7 +184,7 @@ OTHERS: dict[type, tuple[Kind, ...]] = {
 
 
 def of_numpy(kind: type) -> Kind | None:
-    """How a generator, an array or a number of NumPy is read, None for anything else."""
+    """How a generator or a number of NumPy is read, None for anything else."""
     numpy = sys.modules.get("numpy")
     if numpy is None:
         return None
@@ -241,18 +192,11 @@ def of_numpy(kind: type) -> Kind | None:
         return _NUMPY_GENERATOR
     if issubclass(kind, numpy.random.RandomState):
         return _NUMPY_STATE
-    if issubclass(kind, numpy.ndarray):
-        return _ARRAY
     return _NUMPY_NUMBER if issubclass(kind, numpy.generic) else None
 
 
 def _write_numpy(generator: Any, items: Items) -> None:
     generator.bit_generator.state = items[0]
-
-
-def _write_array(array: Any, items: Items) -> None:
-    if array.flags.writeable:
-        array[...] = items[0]
 
 
 _NUMPY_GENERATOR = Kind(lambda g: (g.bit_generator.state,), _write_numpy, opened=False, state=True)
@@ -262,33 +206,4 @@ _NUMPY_STATE = Kind(
     opened=False,
     state=True,
 )
-_ARRAY = Kind(lambda array: (array.copy(),), _write_array, opened=False, state=True)
 _NUMPY_NUMBER = Kind(lambda number: (repr(number),), opened=False, state=True)
-
-#: Classes of Python's library whose objects are no more than their attributes.
-PLAIN = (types.SimpleNamespace, argparse.Namespace, UserDict, functools.cached_property)
-_STANDARD = sys.stdlib_module_names - {"__main__"}
-_INSTALLED = ("site-packages", "dist-packages")
-_HOMES = tuple(
-    str(Path(module.__file__ or "").resolve().parent) + "/"
-    for module in (sys.modules[__package__.partition(".")[0]], functools, torch)
-)
-
-
-@functools.lru_cache(maxsize=4096)
-def is_of_library(file: str) -> bool:
-    """Whether code in a file is none of the caller's own: installed, or Python's."""
-    return file.startswith((*_HOMES, "<frozen")) or any(part in file for part in _INSTALLED)
-
-
-def is_standard(kind: type) -> bool:
-    """Whether a class is one of Python's own library."""
-    return kind.__module__.partition(".")[0] in _STANDARD
-
-
-def _file_of(kind: type) -> str:
-    """The file that a class was written in; classes of C count as installed."""
-    if is_standard(kind):
-        return "<frozen>"
-    module = sys.modules.get(kind.__module__)
-    return (vars(module).get("__file__") if module else None) or "<unknown>"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.isolation.arrays import KeptArray
 from pytest_gradhealth.isolation.kept_tensor import KeptTensor, put_back
 from pytest_gradhealth.isolation.places import CONTAINERS, Items, Kind
 from pytest_gradhealth.isolation.reachable import Reachable
-from pytest_gradhealth.isolation.write_guard import WriteGuard
+from pytest_gradhealth.isolation.write_guard import WriteGuard, unguarded
 
 
 def held_tensors(values: Iterable[Any]) -> list[Tensor]:
@@ -31,15 +32,20 @@ def restore(
     values = list(values)
     reachable = Reachable(values, written=True)
     found = [t for t in reachable.tensors if id(t) not in besides and not is_lazy(t)]
-    kept = [KeptTensor.of(tensor, guard) for tensor in found]
+    try:
+        kept = [KeptTensor.of(tensor, guard) for tensor in found]
+        arrays = [KeptArray.of(array) for array in reachable.arrays]
+    except (RuntimeError, MemoryError, NotImplementedError) as error:
+        raise ProbeError(
+            f"what model, loss and batch hold cannot be kept ({type(error).__name__}: {error});"
+            " probe a smaller model of the same kind, or one that holds less"
+        ) from error
+    for one in kept:
+        one.empty_gradient()
 
     def undo() -> None:
-        try:
-            for owner, kind, items in reachable.places:
-                lent = id(owner) in reachable.lent
-                if kind.put_back is not None and not lent and _has_changed(owner, kind, items):
-                    kind.put_back(owner, items)
-        finally:
+        with unguarded():
+            faults = list(_undone(reachable, filter(None, arrays)))
             missed = put_back(kept, guard)
         if missed:
             raise ProbeError(
@@ -47,8 +53,35 @@ def restore(
                 " cannot be seen before it happens, and stays changed; pass copy=True to have large"
                 " parameters copied before, or probe a copy of the model: copy.deepcopy(model)"
             )
+        if faults:
+            raise ProbeError(
+                "something that the probe has changed cannot be put back"
+                f" ({type(faults[0]).__name__}: {faults[0]}); probe copies of what model, loss and"
+                " batch hold"
+            ) from faults[0]
 
     return undo
+
+
+def _undone(reachable: Reachable, arrays: Iterable[KeptArray]) -> Iterator[Exception]:
+    """Put back what has changed; yields what cannot be, and goes on with the rest."""
+    for owner, kind, items in reachable.places:
+        if kind.put_back is not None and id(owner) not in reachable.lent:
+            yield from _errors_of(_put_back_place, owner, kind, items)
+    for array in arrays:
+        yield from _errors_of(array.put_back)
+
+
+def _errors_of(run: Callable[..., object], *arguments: Any) -> Iterator[Exception]:
+    try:
+        run(*arguments)
+    except Exception as error:
+        yield error
+
+
+def _put_back_place(owner: Any, kind: Kind, items: Items) -> None:
+    if kind.put_back is not None and _has_changed(owner, kind, items):
+        kind.put_back(owner, items)
 
 
 def _name_of(tensor: Tensor, values: Iterable[Any]) -> str:

@@ -17,6 +17,7 @@ from pytest_gradhealth.probing.probe import Origin, diagnose
 from pytest_gradhealth.probing.thresholds import limits_of
 from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.rules import Rule
+from pytest_gradhealth.tensors.modules import as_written
 
 
 @dataclass
@@ -76,7 +77,7 @@ def _watched(case: Case) -> tuple[Any, ...]:
     """What a later probe of the case would depend on."""
     step = () if case.step is None else (case.step.clip, case.step.regularizer)
     batch = case.inputs, case.targets
-    return (case.model, case.loss, case.optimizer, *step, *batch, case.loss_scale)
+    return (as_written(case.model), case.loss, case.optimizer, *step, *batch, case.loss_scale)
 
 
 def _is_same(one: Case, other: Case) -> bool:

@@ -81,7 +81,7 @@ def _updates(trial: Trial, profile: GradientProfile) -> tuple[Update, ...]:
     """Make some of the user's training steps on a copy."""
     subject = trial.subject
     exempt = scale_free_weights(profile)
-    with subject.isolated():
+    with subject.isolated(trial.optimizer):
         twin, optimizer = copied(subject, trial.optimizer, subject.device)
         stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
         return updates(twin, stepper, seed=trial.seed, steps=UPDATE_STEPS, exempt=exempt)

@@ -35,7 +35,7 @@ def look_after_steps(
 
     if not is_sharded(subject.model):
         check_room(subject.modules, optimizer, subject.device)
-    with subject.isolated():
+    with subject.isolated(optimizer):
         twin, optimizer = copied(subject, optimizer, subject.device)
         stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
         for _ in train(twin, stepper, seed=seed, steps=steps, before_clip=note):

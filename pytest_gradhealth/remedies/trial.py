@@ -129,7 +129,7 @@ def treat(
             return tuple(_not_done(nothing, remedy, "cannot", reason) for remedy in chosen)
         if not clock.leaves_room:
             return tuple(_not_done(nothing, remedy, "not tried", ward.no_time) for remedy in chosen)
-        with trial.subject.isolated():
+        with trial.subject.isolated(trial.optimizer):
             try:
                 untreated = _untreated(ward, ward.rule.value(diagnosis.profile))
             except Exception as error:  # whatever it is, it must not hide what failed

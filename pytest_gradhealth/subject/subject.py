@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from pytest_gradhealth.isolation.isolate import isolated
 from pytest_gradhealth.results.magnitudes import LossScale
@@ -45,9 +46,14 @@ class Subject:
         return (self.model, self.loss) if isinstance(self.loss, nn.Module) else (self.model,)
 
     @contextmanager
-    def isolated(self) -> Iterator[None]:
-        """Put back on exit all that the subject is made of, whatever was done to it."""
+    def isolated(self, optimizer: object = None) -> Iterator[None]:
+        """Put back on exit all that the subject is made of, whatever was done to it.
+
+        So is what a function holds that makes the `optimizer`; one itself is never stepped.
+        """
         step = self.step.clip, self.step.regularizer
         batch = self.inputs, self.targets
-        with isolated((self.model, self.loss, *step), self.device, batch=batch, copy=self.copy):
+        maker = None if isinstance(optimizer, Optimizer) else optimizer
+        values = self.model, self.loss, *step, maker
+        with isolated(values, self.device, batch=batch, copy=self.copy):
             yield

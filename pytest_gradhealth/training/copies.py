@@ -97,10 +97,12 @@ def _of_copy(called: Any, memo: Mapping[int, Any]) -> Any:
 
 
 def _hook_alike(held: Iterable[Tensor], memo: Mapping[int, Any]) -> None:
-    """Give the copies of tensors the hooks on their gradients, which torch does not copy."""
+    """Give the copies of tensors what has been hung on them: attributes, hooks on gradients."""
     with unguarded():
         for tensor in held:
             twin = memo.get(id(tensor), tensor)
+            if twin is not tensor:
+                twin.__dict__.update(tensor.__dict__)  # which torch does not copy either
             if tensor.is_leaf and twin is not tensor and twin.requires_grad:
                 for hook in (tensor._backward_hooks or {}).values():
                     twin.register_hook(_of_copy(hook, memo))

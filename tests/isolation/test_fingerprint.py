@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
+import importlib
 import random
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pytest_gradhealth.isolation import reachable
 from pytest_gradhealth.isolation.fingerprint import fingerprint
 
 FLAG = False
@@ -212,3 +216,118 @@ def test_what_goes_round_in_circles_comes_to_an_end() -> None:
     net = nn.Linear(2, 2)
     net.ring, net.me = ring, {"net": net}  # type: ignore[assignment]
     assert fingerprint([net]) == fingerprint([net])
+
+
+# What is read by ways of its own.
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> Any:
+    """A package with a flag, where it is being written or installed."""
+    folder = tmp_path / request.param
+    (folder / "ways").mkdir(parents=True)
+    (folder / "ways" / "__init__.py").write_text("")
+    (folder / "ways" / "config.py").write_text("FLAG = 1.0\nTABLE = {'flag': 1.0}\n")
+    (folder / "ways" / "net.py").write_text(
+        "from ways import config\n"
+        "import ways.config as other\n"
+        "def direct(): return config.FLAG\n"
+        "def table(): return config.TABLE['flag']\n"
+        "def inside():\n    from ways.config import FLAG\n    return FLAG\n"
+        "def inside_whole():\n    import ways.config\n    return ways.config.FLAG\n"
+        "def by_text():\n    import sys\n    return sys.modules['ways.config'].FLAG\n"
+        "def by_name(): return getattr(config, 'FLAG')\n"
+        "def closing():\n    here = other\n    return lambda: here.FLAG\n"
+        "closed = closing()\n"
+        "def behind(): return direct()\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    yield importlib.import_module("ways.net")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ways"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("package", ["src", "lib/site-packages"], indirect=True)
+@pytest.mark.parametrize(
+    "name",
+    ["direct", "table", "inside", "inside_whole", "by_text", "by_name", "closed", "behind"],
+)
+def test_what_a_function_reads_through_modules_is_seen(package: Any, name: str) -> None:
+    function = getattr(package, name)
+    before = fingerprint([function])
+    assert before == fingerprint([function])
+    package.config.FLAG = 2.0
+    package.config.TABLE["flag"] = 2.0
+    assert function() == 2.0
+    assert before != fingerprint([function])
+
+
+def unlike(net: nn.Module, change: Callable[[], object]) -> bool:
+    """Whether a net that can be compared is another after a change."""
+    before = fingerprint([net])
+    assert before == fingerprint([net])
+    change()
+    return before != fingerprint([net])
+
+
+def test_integers_are_compared_whole() -> None:
+    net = nn.Linear(4, 4)
+    net.register_buffer("mask", torch.zeros(1000, dtype=torch.bool))
+    mask: Any = net.mask
+    assert unlike(net, lambda: mask.numpy().__setitem__(5, True))
+
+
+def test_what_hangs_on_a_tensor_is_compared() -> None:
+    net: Any = nn.Linear(4, 4)
+    net.weight.flag = False
+    assert unlike(net, lambda: setattr(net.weight, "flag", True))
+
+
+def test_the_surroundings_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nn.Linear(4, 4)
+    assert unlike(net, lambda: monkeypatch.setenv("SOME_FLAG", "2"))
+    assert unlike(net, lambda: monkeypatch.setattr(functional, "relu", torch.tanh))
+    precision = torch.get_float32_matmul_precision()
+    try:
+        assert unlike(net, lambda: torch.set_float32_matmul_precision("medium"))
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    with torch.device("cpu"):
+        inside = fingerprint([net])
+    assert inside != fingerprint([net])
+
+
+def test_what_reads_files_is_equal_to_nothing(tmp_path: Path) -> None:
+    class Reading(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * float((tmp_path / "scale").read_text())
+
+    class Opening(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            with open(tmp_path / "scale") as file:  # noqa: PTH123
+                return x * float(file.read())
+
+    for kind in (Reading, Opening):
+        net = kind(4, 4)
+        assert fingerprint([net]) != fingerprint([net])
+
+
+class Point(NamedTuple):
+    x: Tensor
+    rate: float
+
+
+def test_common_models_can_be_compared() -> None:
+    net: Any = nn.Linear(4, 4)
+    net.point, net.context = Point(torch.ones(2), 0.5), contextlib.nullcontext()
+    net.counts = collections.defaultdict(int, a=1)
+    assert fingerprint([net]) == fingerprint([net])
+    assert unlike(net, lambda: setattr(net.counts, "default_factory", list))
+
+
+def test_too_much_is_equal_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    net: Any = nn.Linear(4, 4)
+    net.samples = [(torch.ones(1), place) for place in range(20)]
+    assert fingerprint([net]) == fingerprint([net])
+    monkeypatch.setattr(reachable, "MOST_TENSORS", 20)
+    assert fingerprint([net]) != fingerprint([net])

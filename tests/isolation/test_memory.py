@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pytest_gradhealth import ProbeError, probe
+from pytest_gradhealth.isolation import kept_tensor
+from pytest_gradhealth.isolation.arrays import KeptArray
 from tests.helpers.nets import batch, mlp
-from tests.helpers.state import Doing, sick, unchanged, with_gradients
+from tests.helpers.state import Doing, nothing, sick, unchanged, with_gradients
 
 
 def test_a_buffer_without_memory_is_left_alone() -> None:
@@ -118,3 +123,161 @@ def test_lists_in_modules_and_attributes_of_classes_are_the_programs_own() -> No
 
 
 LOG: list[int] = []
+
+
+# What cannot be kept, or put back as it was.
+
+
+def test_more_than_can_be_compared_is_put_back() -> None:
+    many = [[[place] for place in range(2000)] for _ in range(60)]
+    (x, y), model = batch(), nn.Sequential(nn.BatchNorm1d(20), mlp())
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        assert many
+        return cross_entropy(outputs, targets)
+
+    with unchanged(model):
+        probe(model, x, y, loss=loss)
+
+
+def test_gradients_are_kept_where_something_else_cannot_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x = with_gradients(mlp()), batch()[0]
+    of = kept_tensor.KeptTensor.of
+    last = list(model.parameters())[-1]
+
+    def failing(tensor: Tensor, guard: Any) -> Any:
+        if tensor is last:
+            raise RuntimeError("no memory")
+        return of(tensor, guard)
+
+    monkeypatch.setattr(kept_tensor.KeptTensor, "of", failing)
+    with unchanged(model), pytest.raises(ProbeError) as caught:
+        probe(model, x)
+    assert str(caught.value) == (
+        "what model, loss and batch hold cannot be kept (RuntimeError: no memory); probe a smaller"
+        " model of the same kind, or one that holds less"
+    )
+
+
+def test_arrays_in_files_and_read_only_ones_are_left_alone(tmp_path: Path) -> None:
+    mapped = np.memmap(tmp_path / "data", dtype=np.uint16, mode="w+", shape=(4,))
+    fixed = np.zeros(3)
+    fixed.flags.writeable = False
+    assert KeptArray.of(mapped) is None
+    assert KeptArray.of(fixed) is None
+    model = Doing(nothing, {"mapped": mapped, "fixed": fixed})
+    assert probe(model, batch()[0]).verdict == "healthy"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda array: setattr(array, "shape", (3, 2)),
+        lambda array: array.setflags(write=False),
+        lambda array: array.fill(7),
+        lambda array: np.ndarray.resize(array, (9,), refcheck=False),
+    ],
+)
+def test_an_array_has_its_shape_and_numbers_again(change: Callable[[Any], object]) -> None:
+    array = np.array([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
+    before = array.copy()
+
+    def act(self: Any, _: Tensor) -> None:
+        self.kept[0].fill(5)
+        change(self.kept[0])
+
+    probe(Doing(act, [array]), batch()[0])
+    assert array.tolist() == before.tolist()
+    assert array.flags.writeable
+
+
+def test_what_cannot_be_put_back_is_told_and_the_rest_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[str, Any] = {"list": [], "array": np.zeros(2)}
+
+    def act(self: Any, _: Tensor) -> None:
+        self.kept["array"] += 1
+        self.kept["list"].append(1)
+
+    def refuse(_: KeptArray) -> None:
+        raise ValueError("cannot")
+
+    monkeypatch.setattr(KeptArray, "put_back", refuse)
+    with pytest.raises(ProbeError) as caught:
+        probe(Doing(act, kept), batch()[0])
+    assert str(caught.value) == (
+        "something that the probe has changed cannot be put back (ValueError: cannot); probe copies"
+        " of what model, loss and batch hold"
+    )
+    assert kept["list"] == []
+
+
+def test_work_of_threads_and_queues_is_left_alone() -> None:
+    class Worker(threading.Thread):
+        result = 0
+
+        def run(self) -> None:
+            self.result = 42
+
+    class Jobs(queue.Queue[int]):
+        pass
+
+    worker, jobs = Worker(), Jobs()
+
+    def act(self: Any, _: Tensor) -> None:
+        assert self.kept
+        if not worker.ident:
+            worker.start()
+            worker.join()
+            jobs.put(1)
+
+    probe(Doing(act, [worker, jobs]), batch()[0])
+    assert (worker.result, jobs.qsize()) == (42, 1)
+
+
+def test_an_optimizer_beside_the_model_is_put_back_whole() -> None:
+    critic = nn.Linear(5, 1)
+    optimizer = torch.optim.Adam(critic.parameters())
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        torch.autograd.backward(critic(outputs.detach()).sum())
+        optimizer.step()
+        schedule.step()
+        return cross_entropy(outputs, targets)
+
+    x, y = batch()
+    loss(mlp()(x), y)
+
+    def known() -> str:
+        return str((optimizer.state_dict(), schedule.state_dict(), critic.state_dict()))
+
+    before = known()
+    probe(sick(), x, y, loss=loss, confirm_steps=1)
+    assert known() == before
+
+
+def test_what_makes_the_optimizer_is_as_it_was() -> None:
+    made = types.SimpleNamespace(count=0)
+
+    def build(parameters: Any) -> torch.optim.Optimizer:
+        made.count += 1
+        return torch.optim.SGD(parameters, lr=0.1)
+
+    x, y = batch()
+    probe(sick(), x, y, loss=cross_entropy, optimizer=build, confirm_steps=1)
+    assert made.count == 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        type("Nowhere", (), {"__module__": None})(),
+        type("Complex", (complex,), {})(1 + 2j),
+        type("Hidden", (), {"__dict__": property(lambda _: 1 / 0)})(),
+    ],
+)
+def test_odd_classes_are_no_obstacle(odd: object) -> None:
+    assert probe(Doing(nothing, [odd]), batch()[0]).verdict == "healthy"
