@@ -23,7 +23,7 @@ LONGEST_FINDING, LONGEST_PARAGRAPH, LONGEST_LINE = 400, 1_000, 4_000
 _ROOM_FOR_LENGTH = 100
 #: What a CI system takes for a command: ::error at the start of a line, ##[error] or ##vso[task...]
 #: wherever it is.
-_COMMAND = re.compile(r"^( *):(?=:)|(?<=#)#(?=\w*\[)")
+_COMMAND = re.compile(r"^([ \t]*):(?=:)|(?<=#)#(?=\w*\[)")
 #: Levels of a sparkline, low to high, and what stands for them where an encoding has no blocks.
 BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "._-=+*%#"
 
@@ -85,36 +85,38 @@ def listing(names: Sequence[str], most: int = 3) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def printable(text: str) -> str:
+def printable(text: str, kept: str = "") -> str:
     """The text with a question mark for everything that could move the cursor or break the line.
 
-    Also for what a CI system would take for a command.
+    Also for what a CI system would take for a command. Characters that are `kept` stay.
 
     >>> printable("layer" + chr(27) + "[2J" + chr(10)), printable(" ::error::a"), printable("##[b]")
     ('layer?[2J?', ' ?:error::a', '#?[b]')
     """
-    return _COMMAND.sub(r"\1?", visible(text))
+    return _COMMAND.sub(r"\1?", visible(text, kept))
 
 
-def visible(text: str) -> str:
-    """The text with a question mark for every character that is not one that is seen."""
+def visible(text: str, kept: str = "") -> str:
+    """The text with a question mark for every character that is not one that is seen, or `kept`."""
     if text.isprintable():
         return text
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return "".join(c if c.isprintable() or c in kept else "?" for c in text)
 
 
 def harmless(text: str) -> str:
-    """Lines of text, each of them printable and none too long to be read.
+    """Lines of text, each of them printable but for tabs, and none too long to be read.
 
     >>> harmless("the forward raised KeyError: a" + chr(10) + "::error::b")
     'the forward raised KeyError: a\\n?:error::b'
     """
-    lines = text.replace("\r\n", "\n").expandtabs().split("\n")
-    return "\n".join(shortened(line, LONGEST_LINE) for line in lines)
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join(printable(_cut(line, LONGEST_LINE), "\t") for line in lines)
 
 
 def encodable(text: str, stream: object) -> str:
     """The text in characters that a stream has, escaped as in code where it has not.
+
+    An encoding that cannot be used counts as UTF-8.
 
     >>> import io
     >>> encodable("größe ▁█", io.TextIOWrapper(io.BytesIO(), "latin-1"))
@@ -122,14 +124,13 @@ def encodable(text: str, stream: object) -> str:
     >>> encodable("größe ▁█", io.TextIOWrapper(io.BytesIO(), "ascii"))
     'gr\\\\xf6\\\\xdfe .#'
     """
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    try:
-        has_blocks = BLOCKS.encode(encoding, "replace").decode(encoding) == BLOCKS
-    except LookupError:
-        encoding, has_blocks = "ascii", False
-    if not has_blocks:
-        text = text.translate(str.maketrans(BLOCKS, ASCII_BLOCKS))
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    with contextlib.suppress(Exception):  # a stream of anyone's may have any encoding, or none
+        encoding: str = stream.encoding  # type: ignore[attr-defined]
+        plain = text
+        if BLOCKS.encode(encoding, "replace").decode(encoding) != BLOCKS:
+            plain = text.translate(str.maketrans(BLOCKS, ASCII_BLOCKS))
+        return plain.encode(encoding, "backslashreplace").decode(encoding)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def quoted(name: str) -> str:
@@ -148,11 +149,15 @@ def shortened(text: str, most: int) -> str:
     >>> shortened("a" * 50, 20), shortened("b" * 1000, 100)[20:60]
     ('aaaaaa..aaaaaaaaaaaa', 'bbbbbb..(1,000 characters)..bbbbbbbbbbbb')
     """
+    return printable(_cut(text, most))
+
+
+def _cut(text: str, most: int) -> str:
     if len(text) > most:
         gap = f"..({len(text):,} characters).." if most >= _ROOM_FOR_LENGTH else ".."
         head = (most - len(gap)) // 3
-        text = text[:head] + gap + text[len(text) - (most - len(gap) - head) :]
-    return printable(text)
+        return text[:head] + gap + text[len(text) - (most - len(gap) - head) :]
+    return text
 
 
 def shown(value: object, most: int = 60) -> str:
@@ -168,6 +173,25 @@ def shown(value: object, most: int = 60) -> str:
         if plain and (isinstance(value, type) or not callable(value)):
             return shortened(repr(value), most)
     return f"{'an' if kind.__name__[:1] in 'aeiou' else 'a'} {kind.__name__}"
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says, "" where it says nothing or cannot."""
+    with contextlib.suppress(Exception):
+        return str(error)
+    return ""
+
+
+def told(error: BaseException) -> str:
+    """An error in a message: its type and its text.
+
+    >>> told(KeyError("a")), told(ValueError())
+    ("KeyError: 'a'", 'ValueError, which has no text')
+    """
+    text = text_of(error)
+    return (
+        f"{type(error).__name__}: {text}" if text else f"{type(error).__name__}, which has no text"
+    )
 
 
 def hanging(label: str, text: str, width: int) -> str:

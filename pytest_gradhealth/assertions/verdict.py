@@ -11,7 +11,7 @@ from pytest_gradhealth.config.settings import Settings
 from pytest_gradhealth.context import current
 from pytest_gradhealth.distributed.team import agreed, by_owner
 from pytest_gradhealth.errors import GradientHealthError, ProbeError
-from pytest_gradhealth.formatting import View
+from pytest_gradhealth.formatting import View, told
 from pytest_gradhealth.measure.precision import declared_scale
 from pytest_gradhealth.probing.cache import judged
 from pytest_gradhealth.probing.case import Case, check_case
@@ -82,10 +82,7 @@ def with_message(text: str, msg: Message | None) -> str:
             return str(msg(text))
         return text if msg is None else f"{msg}\n{text}"
     except Exception as error:
-        return (
-            f"(msg raised {type(error).__name__}: {error}; pass a string, or a function of the"
-            f" message)\n{text}"
-        )
+        return f"(msg raised {told(error)}; pass a string, or a function of the message)\n{text}"
 
 
 def _rules_for(case: Case) -> Sequence[Rule]:

@@ -15,6 +15,7 @@ from typing import Any
 from pytest_gradhealth import files
 from pytest_gradhealth.baseline.entry import Entry
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.formatting import told
 from pytest_gradhealth.results.serialization import from_plain, to_plain
 
 #: The version of the format that is written, and the newest that is read.
@@ -56,7 +57,7 @@ def read(path: Path, shown: str) -> dict[str, Entry]:
             return dict(from_plain(_File, data, checked=True).entries)
     except Exception as error:
         raise ProbeError(
-            f"{shown} is no baseline ({type(error).__name__}: {error}); restore it from version"
+            f"{shown} is no baseline ({told(error)}); restore it from version"
             " control, or delete it and run pytest with --gradhealth-update"
         ) from error
     raise ProbeError(

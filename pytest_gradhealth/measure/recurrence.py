@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.formatting import told
 from pytest_gradhealth.measure.look import look
 from pytest_gradhealth.measure.reading import Look
 from pytest_gradhealth.measure.recorder import recorded_modules
@@ -257,8 +258,7 @@ def _gradients(run: _Run, taps: list[Tensor], *, reverse: bool = False) -> list[
         found = torch.autograd.grad(run.end, taps, start, retain_graph=True, allow_unused=True)
     except Exception as error:
         raise ProbeError(
-            f"the gradient through the steps of {run.name} cannot be computed:"
-            f" {type(error).__name__}: {error}"
+            f"the gradient through the steps of {run.name} cannot be computed: {told(error)}"
         ) from error
     return list(found)
 

@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from pytest_gradhealth.config.settings import Settings
 from pytest_gradhealth.distributed.support import check_shared
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.formatting import told
 from pytest_gradhealth.isolation.isolate import isolated
 from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.measure.precision import declared_scale
@@ -135,7 +136,7 @@ def _built(factory: Callable[[], nn.Module], seed: int, wanted: str) -> nn.Modul
         except Exception as error:
             name = getattr(factory, "__name__", type(factory).__name__)
             raise ProbeError(
-                f"the model factory {name} raised {type(error).__name__}: {error}; a factory is"
+                f"the model factory {name} raised {told(error)}; a factory is"
                 " called without arguments, for example lambda: Net(width=64)"
             ) from error
     if not isinstance(model, nn.Module):

@@ -17,6 +17,7 @@ from pytest_gradhealth.config.arguments import listed, require
 from pytest_gradhealth.config.options import BY_NAME
 from pytest_gradhealth.config.settings import parse
 from pytest_gradhealth.errors import CannotApplyError, ProbeError
+from pytest_gradhealth.formatting import text_of, told
 from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.probing.examine import examine
 from pytest_gradhealth.probing.judge import Criteria
@@ -140,8 +141,8 @@ def treat(
 
 def _first_line(error: Exception) -> str:
     """What an error says, in one line; errors of others with their type."""
-    text = str(error) if isinstance(error, (ProbeError, CannotApplyError)) else ""
-    text = text or f"{type(error).__name__}: {error}"
+    text = text_of(error) if isinstance(error, (ProbeError, CannotApplyError)) else ""
+    text = text or told(error)
     return text.splitlines()[0]
 
 

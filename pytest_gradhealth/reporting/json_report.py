@@ -14,6 +14,7 @@ from typing import Any
 from pytest_gradhealth import files
 from pytest_gradhealth.config.arguments import require
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.formatting import told
 from pytest_gradhealth.reporting.run import Run
 from pytest_gradhealth.results.serialization import LIVE, from_plain, to_plain
 
@@ -42,7 +43,7 @@ def read_json(text: str) -> Run:
             return from_plain(Run, data, checked=True)
     except Exception as error:
         raise ProbeError(
-            f"this is no JSON report of pytest-gradhealth ({type(error).__name__}: {error}); write"
+            f"this is no JSON report of pytest-gradhealth ({told(error)}); write"
             " one with --gradhealth-json=PATH"
         ) from error
     raise ProbeError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.formatting import encodable, harmless
+from pytest_gradhealth.formatting import encodable, harmless, told
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.results.serialization import LIVE, AtLeast, from_plain, to_plain
@@ -172,8 +172,7 @@ class Diagnosis:
             return from_plain(cls, data)
         except Exception as error:
             raise ProbeError(
-                f"this is no diagnosis ({type(error).__name__}: {error}); pass what to_dict()"
-                " returned"
+                f"this is no diagnosis ({told(error)}); pass what to_dict() returned"
             ) from error
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.formatting import told
 from pytest_gradhealth.subject.lightning import TrainingBatch, advice, returned, training_step
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
@@ -42,7 +43,7 @@ def fresh(value: Any, device: torch.device) -> Any:
         return map_tensors(moved, value, other)
     except Exception as error:
         raise ProbeError(
-            f"the batch cannot be copied to {device}: {type(error).__name__}: {error}; pass"
+            f"the batch cannot be copied to {device}: {told(error)}; pass"
             " tensors, or tuples, lists and mappings of tensors"
         ) from error
 
@@ -58,7 +59,7 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
     except Exception as error:
         method = "training_step" if in_step else "forward"
         raise ProbeError(
-            f"{class_name(model)}.{method} raised {type(error).__name__}: {error}"
+            f"{class_name(model)}.{method} raised {told(error)}"
             f"\n  it was called with {describe(inputs)}" + (advice(error) if in_step else "")
         ) from error
     return returned(model, outputs) if in_step else outputs

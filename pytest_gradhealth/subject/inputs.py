@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.formatting import told
 from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.storage import has_memory
 from pytest_gradhealth.tensors.trees import tensors
@@ -19,7 +20,7 @@ def check_batch(inputs: object, targets: object = None) -> None:
             found = list(tensors(value))
         except Exception as error:
             raise ProbeError(
-                f"{name} cannot be read ({type(error).__name__}: {error}); pass tensors, or tuples,"
+                f"{name} cannot be read ({told(error)}); pass tensors, or tuples,"
                 " lists and mappings of tensors that do not hold themselves"
             ) from error
         for tensor in found:

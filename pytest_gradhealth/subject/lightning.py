@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.formatting import text_of
 
 #: The packages that LightningModule comes from.
 PACKAGES = ("lightning", "pytorch_lightning")
@@ -109,7 +110,7 @@ def returned(model: nn.Module, outputs: Any) -> Mapping[Any, Any]:
 
 def advice(error: Exception) -> str:
     """What to do about an error of `training_step` that comes of the missing Trainer."""
-    if "not attached to a `Trainer`" not in str(error):
+    if "not attached to a `Trainer`" not in text_of(error):
         return ""
     return (
         "\n  a probe runs without a Trainer: have training_step do without self.trainer, or pass"

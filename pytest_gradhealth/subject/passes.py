@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.formatting import told
 from pytest_gradhealth.isolation.gradients import gradients_set_aside
 from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.subject.forward import call_model, fresh
@@ -84,4 +85,4 @@ def run_backward(loss: Tensor, *, keep: bool = False) -> None:
     try:
         loss.backward(retain_graph=keep)  # type: ignore[no-untyped-call]
     except Exception as error:
-        raise ProbeError(f"the backward pass raised {type(error).__name__}: {error}") from error
+        raise ProbeError(f"the backward pass raised {told(error)}") from error

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.formatting import told
 from pytest_gradhealth.isolation.gradients import gradients_set_aside
 from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.subject.passes import Pass
@@ -59,9 +60,7 @@ def train(
             raise
         except Exception as error:
             name = type(optimizer).__name__
-            raise ProbeError(
-                f"optimizer {name} raised {type(error).__name__}: {error} in its step"
-            ) from error
+            raise ProbeError(f"optimizer {name} raised {told(error)} in its step") from error
         yield losses[0]
 
 

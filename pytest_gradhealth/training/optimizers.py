@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.formatting import told
 
 #: A class or factory called with the parameters to optimise, or an instance to work like.
 OptimizerLike = Optimizer | Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -63,7 +64,7 @@ def build(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> Op
         built = optimizer(parameters)
     except Exception as error:
         raise ProbeError(
-            f"optimizer raised {type(error).__name__}: {error}; pass a factory that takes the"
+            f"optimizer raised {told(error)}; pass a factory that takes the"
             " parameters, for example lambda params: torch.optim.SGD(params, lr=0.1)"
         ) from error
     if not isinstance(built, Optimizer):
