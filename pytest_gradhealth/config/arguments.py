@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
+from pytest_gradhealth.config.values import as_float, as_int, is_truth
 from pytest_gradhealth.errors import ProbeError, SettingError
 from pytest_gradhealth.formatting import shown
 
@@ -17,7 +18,13 @@ T = TypeVar("T")
 
 #: Annotations in words: those that stand alone, and those that are one of a kind.
 _WHOLE: Mapping[Any, str] = {bool: "True or False", type(None): "None"}
-_NOUNS: Mapping[Any, str] = {str: "string", float: "number"}
+_NOUNS: Mapping[Any, str] = {str: "string", float: "number", int: "whole number"}
+#: What reads values of other libraries too.
+_READ: Mapping[Any, Callable[[Any], Any]] = {
+    bool: lambda value: bool(value) if is_truth(value) else None,
+    float: as_float,
+    int: as_int,
+}
 
 
 def require(name: str, value: object, accepts: Callable[[Any], object], advice: str) -> None:
@@ -32,16 +39,6 @@ def require(name: str, value: object, accepts: Callable[[Any], object], advice: 
     except Exception as error:
         cause = error
     raise ProbeError(f"{name} is {shown(value)}; pass {advice}") from cause
-
-
-def is_float(value: object) -> bool:
-    """Whether a value is a number that a float can be; no truth value, and no integer too large."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    with contextlib.suppress(OverflowError):
-        float(value)
-        return True
-    return False
 
 
 def listed(given: object, kind: type[T], whole: str, part: str) -> tuple[T, ...]:
@@ -60,16 +57,39 @@ def listed(given: object, kind: type[T], whole: str, part: str) -> tuple[T, ...]
     return typing.cast("tuple[T, ...]", items)
 
 
-def check_fields(value: Any, what: str) -> None:
-    """Raise SettingError for a field of a dataclass or a NamedTuple that is not what it says.
+def fields_read(value: Any, kind: type, noun: str, key: str = "") -> dict[str, Any]:
+    """Return the fields of a dataclass or a NamedTuple that are to be put as they are declared.
 
-    `what` names the object.
+    Only those that `kind` declares are looked at: what a subclass adds is its author's. Raises
+    SettingError for what cannot be read; `noun` names the object, with what its `key` says.
     """
-    kind: Any = type(value)
+    what, read = f"{noun} {_name_of(value, key)}" if key else noun, {}
     for name, hint in _hints(kind).items():
-        given = getattr(value, name)
-        if not fits(hint, given):
-            raise SettingError(f"{name} of {what} is {shown(given)}; pass {_in_words(hint)}")
+        given: Any = "missing"
+        try:
+            given = getattr(value, name)
+            taken = taken_for(hint, given)
+        except Exception as error:
+            cause = None if type(error) is TypeError else error
+            raise SettingError(
+                f"{name} of {what} is {shown(given)}; pass {_in_words(hint)}"
+            ) from cause
+        if taken is not given:
+            read[name] = taken
+    return read
+
+
+def settle_fields(value: Any, kind: type, noun: str, key: str = "") -> None:
+    """Put the fields of a frozen dataclass as `kind` declares them; raises SettingError."""
+    for name, taken in fields_read(value, kind, noun, key).items():
+        object.__setattr__(value, name, taken)
+
+
+def _name_of(value: object, key: str) -> str:
+    name = None
+    with contextlib.suppress(Exception):
+        name = getattr(value, key)
+    return name if isinstance(name, str) and name else shown(name)
 
 
 @cache
@@ -80,28 +100,43 @@ def _hints(kind: Any) -> dict[str, Any]:
     return hints
 
 
-def fits(hint: Any, value: object) -> bool:
-    """Whether a value is of a type, as an annotation has it.
+def taken_for(hint: Any, value: Any) -> Any:
+    """Return a value as an annotation has it; raises TypeError for one that is of another type.
 
-    >>> fits(float, 1), fits(float, True), fits(tuple[str, ...], ("a", 1)), fits(int | None, None)
-    (True, False, False, True)
+    Numbers may be of any library, tuples anything that is gone through, or one of their items.
+
+    >>> taken_for(float, 1), taken_for(tuple[str, ...], {"a"}), taken_for(tuple[str, ...], "ab")
+    (1.0, ('a',), ('ab',))
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
     if origin in (typing.Union, types.UnionType):
-        return any(fits(argument, value) for argument in arguments)
-    if origin is typing.Literal:
-        return isinstance(value, str) and value in arguments
+        return _first_taken(arguments, value)
     if origin is tuple:
-        return isinstance(value, (tuple, list)) and all(fits(arguments[0], i) for i in value)
-    if origin is type:
-        return isinstance(value, type) and issubclass(value, arguments[0])
-    if origin is Callable:
-        return callable(value)
-    if hint is float:
-        return is_float(value)
-    return isinstance(value, origin or hint)
+        with contextlib.suppress(TypeError):
+            return (taken_for(arguments[0], value),)
+        items = tuple(taken_for(arguments[0], item) for item in value)
+        return value if type(value) is tuple and items == value else items
+    if origin is typing.Literal:
+        fits = isinstance(value, str) and value in arguments
+    elif origin is type:
+        fits = isinstance(value, type) and issubclass(value, arguments[0])
+    elif origin is Callable:
+        fits = callable(value)
+    elif hint in _READ:
+        value = _READ[hint](value)
+        fits = value is not None
+    else:
+        fits = hint is Any or isinstance(value, origin or hint)
+    if not fits:
+        raise TypeError
+    return value
+
+
+def _first_taken(hints: Iterable[Any], value: Any) -> Any:
+    for hint in hints:
+        with contextlib.suppress(TypeError):
+            return taken_for(hint, value)
+    raise TypeError
 
 
 def _in_words(hint: Any, *, many: bool = False) -> str:

@@ -7,80 +7,16 @@ documentation follow from it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pytest_gradhealth.config import values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypedDict
 
     import torch
-
-
-def _device(value: Any) -> str:
-    if type(value).__name__ != "device":  # that of torch, which is not to be loaded for it
-        value = _text(value)
-    if not str(value):
-        raise ValueError
-    return str(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _seeds(value: Any) -> int | tuple[int, ...]:
-    if isinstance(value, str) and "," in value:
-        value = value.split(",")
-    if isinstance(value, (list, tuple)):
-        if not value:
-            raise ValueError
-        return tuple(_integer(seed, least=0) for seed in value)
-    return _integer(value, least=1)
-
-
-def _integer(value: Any, least: int) -> int:
-    number = int(value)
-    rounded = isinstance(value, float) and number != value
-    if isinstance(value, bool) or rounded or not least <= number < 2**62:
-        raise ValueError
-    return number
-
-
-def _steps(value: Any) -> int:
-    return _integer(value, least=0)
-
-
-def ratio(value: Any) -> float:
-    """Read a positive number."""
-    number = float(value)
-    if isinstance(value, bool) or not number > 0 or math.isinf(number):
-        raise ValueError
-    return number
-
-
-def _seconds(value: Any) -> float:
-    number = float(value)
-    if isinstance(value, bool) or not 0 <= number < math.inf:
-        raise ValueError
-    return number
-
-
-def _switch(value: Any) -> bool:
-    if not isinstance(value, bool):
-        value = {"true": True, "false": False}[_text(value).lower()]
-    return bool(value)
-
-
-def _codes(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = value.split(",")
-    if not isinstance(value, Iterable):
-        raise ValueError
-    parts = [part.strip() for item in value for part in _text(item).split(",")]
-    return tuple(part for part in parts if part)
 
 
 class Option(NamedTuple):
@@ -99,7 +35,7 @@ class Option(NamedTuple):
     with_sgd: float | None = None
     use: Literal["measurement", "limit", "rules", "test"] = "limit"
     share: bool = False
-    parse: Callable[[Any], Any] = ratio
+    parse: Callable[[Any], Any] = values.ratio
     expects: str = "a positive number"
     ini: str = "float"
     example: str = ""
@@ -152,7 +88,7 @@ OPTIONS: tuple[Option, ...] = (
         "device to probe on",
         "auto",
         use="measurement",
-        parse=_device,
+        parse=values.device,
         expects="a device such as 'auto', 'cpu' or 'cuda:0'",
         ini="string",
         example="cpu",
@@ -163,7 +99,7 @@ OPTIONS: tuple[Option, ...] = (
         "number of seeds, or a list of them, for models given as factories",
         None,
         use="measurement",
-        parse=_seeds,
+        parse=values.seeds,
         expects="a number of seeds, at least 1, or a list of seeds",
         ini="int",
         example="3",
@@ -174,7 +110,7 @@ OPTIONS: tuple[Option, ...] = (
         "optimizer steps before a failing verdict is looked at again",
         5,
         use="measurement",
-        parse=_steps,
+        parse=values.steps,
         expects="a number of steps, at least 0",
         ini="int",
         told="5, with 0 the first look stands",
@@ -184,7 +120,7 @@ OPTIONS: tuple[Option, ...] = (
         "copy large parameters before each run, else watch over them",
         None,
         use="measurement",
-        parse=_switch,
+        parse=values.switch,
         expects="true or false",
         ini="bool",
         example="True",
@@ -234,7 +170,7 @@ OPTIONS: tuple[Option, ...] = (
         "compare every probe with a baseline beside its test module",
         False,
         use="test",
-        parse=_switch,
+        parse=values.switch,
         expects="true or false",
         ini="bool",
         example="True",
@@ -259,7 +195,7 @@ OPTIONS: tuple[Option, ...] = (
         "time for trying remedies on copies of a failing model",
         10.0,
         use="test",
-        parse=_seconds,
+        parse=values.seconds,
         expects="a number of seconds, at least 0",
         told="10 seconds, 0 for none",
     ),
@@ -268,7 +204,7 @@ OPTIONS: tuple[Option, ...] = (
         "rules to apply: codes or their beginnings, separated by commas",
         (),
         use="rules",
-        parse=_codes,
+        parse=values.codes,
         expects="rule codes such as GH101,GH2",
         ini="args",
         example="GH1",
@@ -279,7 +215,7 @@ OPTIONS: tuple[Option, ...] = (
         "rules to leave out: codes or their beginnings, separated by commas",
         (),
         use="rules",
-        parse=_codes,
+        parse=values.codes,
         expects="rule codes such as GH101,GH2",
         ini="args",
         example="GH401",

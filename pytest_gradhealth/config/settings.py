@@ -74,8 +74,8 @@ class Settings:
         if option.name in self.values:
             return Limit(self.values[option.name], self.source(option.name))
         if sgd and option.with_sgd is not None:
-            return Limit(option.with_sgd, "default with SGD")
-        return Limit(option.default, "default")
+            return Limit(float(option.with_sgd), "default with SGD")
+        return Limit(float(option.default), "default")
 
     def source(self, name: str) -> str:
         """Where the value of a setting came from."""

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_gradhealth.config.arguments import is_float, require
+from pytest_gradhealth.config.arguments import require
+from pytest_gradhealth.config.values import as_float
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.recorder import Recorder
 from pytest_gradhealth.results.magnitudes import FORMATS, LossScale, MagnitudeRecord
@@ -54,7 +55,7 @@ def _number_of(loss_scale: Any) -> Any:
 
 
 def _is_scale(number: Any) -> bool:
-    return is_float(number) and 0 < number < math.inf
+    return 0 < (as_float(number) or 0.0) < math.inf
 
 
 def _format_of(precision: Any) -> str:

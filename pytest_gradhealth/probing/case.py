@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from pytest_gradhealth.config.arguments import require
+from pytest_gradhealth.config.values import as_int
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.precision import declared_scale
 from pytest_gradhealth.results.diagnosis import Diagnosis
@@ -44,6 +45,10 @@ class Case:
     dependency: int | None = None
     precision: Any = None
     loss_scale: Any = None
+
+    def __post_init__(self) -> None:
+        steps = as_int(self.dependency)
+        object.__setattr__(self, "dependency", self.dependency if steps is None else steps)
 
     @property
     def is_factory(self) -> bool:
@@ -101,7 +106,7 @@ def check_case(case: Case) -> None:
     require(
         "dependency",
         case.dependency,
-        lambda steps: steps is None or (isinstance(steps, int) and 1 <= steps < 2**62),
+        lambda steps: steps is None or (type(steps) is int and 1 <= steps < 2**62),
         "how many steps back in time the gradient has to reach, for example dependency=27 for the"
         " first of 28 steps",
     )

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_gradhealth.config.arguments import check_fields, require
+from pytest_gradhealth.config.arguments import require, settle_fields
 from pytest_gradhealth.errors import CannotApplyError
-from pytest_gradhealth.formatting import shown
+from pytest_gradhealth.formatting import told
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,8 +71,7 @@ class Remedy:
     family: str = ""
 
     def __post_init__(self) -> None:
-        name = shown(self.name) if not isinstance(self.name, str) or not self.name else self.name
-        check_fields(self, f"remedy {name}")
+        settle_fields(self, Remedy, "remedy", "name")
 
     def apply(self, model: nn.Module, inputs: Any = None) -> nn.Module:
         """Return a changed deep copy of `model`, which stays as it is.
@@ -92,7 +91,6 @@ class Remedy:
             raise
         except Exception as error:
             raise CannotApplyError(
-                f"remedy {self.name} raised {type(error).__name__}: {error}; its change is called"
-                " with a Patient"
+                f"remedy {self.name} raised {told(error)}; its change is called with a Patient"
             ) from error
         return patient.model

@@ -6,13 +6,14 @@ import contextlib
 import keyword
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from pytest_gradhealth.config.arguments import check_fields, fits, listed
+from pytest_gradhealth.config.arguments import fields_read, listed, settle_fields
 from pytest_gradhealth.config.options import BY_NAME, FIXED_LIMITS, Option
+from pytest_gradhealth.config.values import as_float
 from pytest_gradhealth.errors import GradientHealthError, SettingError
-from pytest_gradhealth.formatting import View, number, shortened, shown
+from pytest_gradhealth.formatting import View, number, shortened, shown, told
 from pytest_gradhealth.results.diagnosis import RANK, Diagnosis, Finding, Limit, Severity
 from pytest_gradhealth.results.profile import GradientProfile
 
@@ -38,7 +39,7 @@ class Cause:
     advice: str
 
     def __post_init__(self) -> None:
-        check_fields(self, "a Cause")
+        settle_fields(self, Cause, "a Cause")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Quantity:
     better: Literal["smaller", "larger"] = "smaller"
 
     def __post_init__(self) -> None:
-        check_fields(self, "a Quantity")
+        settle_fields(self, Quantity, "a Quantity")
 
     def shown(self, value: float | None) -> str:
         """A value as it is written, "" for none."""
@@ -116,8 +117,7 @@ class Rule:
     unacceptable: float | None = None
 
     def __post_init__(self) -> None:
-        code = shown(self.code) if not isinstance(self.code, str) or not self.code else self.code
-        check_fields(self, f"rule {code}")
+        settle_fields(self, Rule, "rule", "code")
 
     @property
     def options(self) -> tuple[Option, ...]:
@@ -133,16 +133,16 @@ class Rule:
     def judge(self, evidence: Evidence) -> tuple[Finding, ...]:
         """What it finds; raises SettingError for a check that fails, or returns something else."""
         part = f"the check of rule {self.code} yields a {{}}; yield what rule.finding(...) returns"
+        one = f"a finding of rule {self.code}"
         try:
             found = self.check(evidence)
-            return listed(() if found is None else [*found], Finding, "", part)
+            findings = listed(() if found is None else [*found], Finding, "", part)
+            return tuple(replace(f, **fields_read(f, Finding, one)) for f in findings)
         except SettingError:
             raise
         except Exception as error:
-            raise SettingError(
-                f"the check of rule {self.code} {_raised(error)}; it is called with the Evidence"
-                " and returns findings, or None"
-            ) from error
+            said = f"the check of rule {self.code} raised {told(error)}"
+            raise SettingError(f"{said}; {self._after_a_crash()}") from error
 
     def value(self, profile: GradientProfile) -> float | None:
         """What it compares with its limit in a look, None where it compares nothing."""
@@ -159,7 +159,9 @@ class Rule:
             cause = self.cause(finding, profile) if callable(self.cause) else self.cause
             return None if cause is None else Cause(str(cause.because), str(cause.advice))
         except Exception as error:
-            return Cause(f"unknown: that of {self.code} {_raised(error)}", "mend the rule's cause")
+            return Cause(
+                f"unknown: that of {self.code} raised {told(error)}", "mend the rule's cause"
+            )
 
     def table(self, diagnosis: Diagnosis, findings: Sequence[Finding], view: View) -> str:
         """Its own table for its findings, "" without one."""
@@ -168,7 +170,7 @@ class Rule:
         try:
             return str(self.exhibit(diagnosis, findings, view) or "")
         except Exception as error:
-            return f"(the table of {self.code} {_raised(error)})"
+            return f"(the table of {self.code} raised {told(error)})"
 
     def acceptance(self, finding: Finding, limits: Mapping[str, Limit]) -> str:
         """What would let a failing value pass, for whoever knows better; "" for what is too bad."""
@@ -212,6 +214,15 @@ class Rule:
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
 
+    def _after_a_crash(self) -> str:
+        of = getattr(self.check, "__module__", None) or ""
+        if of.partition(".")[0] != __name__.partition(".")[0]:
+            return "it is called with the Evidence and returns findings, or None"
+        return (
+            "that is a fault of pytest-gradhealth, not of the model; to go on without the rule,"
+            f" pass ignore=['{self.code}'], or --gradhealth-ignore={self.code}"
+        )
+
     def wants_second_look(self, findings: Iterable[Finding]) -> bool:
         """Whether findings from the first look alone need confirming."""
         return self.confirm_from is not None and any(
@@ -242,10 +253,6 @@ class Rule:
             seed=profile.seed,
             path=path,
         )
-
-
-def _raised(error: Exception) -> str:
-    return f"raised {type(error).__name__}: {error}"
 
 
 def own_rules(given: object) -> tuple[Rule, ...]:
@@ -282,7 +289,7 @@ def own_settings(rules: Iterable[Rule]) -> tuple[Option, ...]:
     found: dict[str, Option] = {}
     for rule in rules:
         for option in rule.options:
-            check_fields(option, f"a setting of rule {rule.code}")
+            fields_read(option, Option, f"a setting of rule {rule.code}")
             known = BY_NAME.get(option.name) or found.get(option.name)
             if known is not None and known != option:
                 raise SettingError(
@@ -300,7 +307,7 @@ def _check_own(rule: Rule, option: Option) -> None:
     name, default = option.name, option.default
     if name in _TAKEN or not name.isidentifier() or keyword.iskeyword(name):
         raise SettingError(f"{said}, which cannot be one's name; give it another")
-    if option.use != "limit" or not fits(float, default):
+    if option.use != "limit" or as_float(default) is None:
         raise SettingError(
             f"{said} with the default {shown(default)}; it has to be a limit, a number"
         )

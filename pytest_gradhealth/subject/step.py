@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from pytest_gradhealth.config.arguments import is_float, require
+from pytest_gradhealth.config.arguments import require
+from pytest_gradhealth.config.values import as_float
 
 #: The largest L2 norm of all gradients together, or a function that clips those of a list.
 Clip = float | Callable[[list[nn.Parameter]], object]
@@ -23,13 +24,18 @@ class Step:
     clip: Clip | None = None
     regularizer: Regularizer | None = None
 
+    def __post_init__(self) -> None:
+        most = None if callable(self.clip) else as_float(self.clip)
+        if most is not None and most > 0:
+            object.__setattr__(self, "clip", most)
+
 
 def check_step(step: Step) -> None:
     """Raise ProbeError for a clip or a regularizer that cannot be one."""
     require(
         "clip",
         step.clip,
-        lambda clip: clip is None or callable(clip) or (is_float(clip) and clip > 0),
+        lambda clip: clip is None or callable(clip) or (isinstance(clip, float) and clip > 0),
         "the largest gradient norm, for example 1.0, or a function that clips the gradients of a"
         " list of parameters",
     )

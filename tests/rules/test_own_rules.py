@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import pickle
@@ -571,3 +572,43 @@ def test_a_rule_may_find_what_has_another_code() -> None:
 @pytest.mark.parametrize("rule", built_in_rules(), ids=lambda rule: rule.code)
 def test_built_in_rules_can_be_pickled(rule: Rule) -> None:
     assert pickle.loads(pickle.dumps(rule)).code == rule.code
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        *itertools.product(("severity",), ("bad", None, 1)),
+        *itertools.product(("message", "layer"), (None, 3)),
+        *itertools.product(("value", "limit"), ("1", True, (1,))),
+        *itertools.product(("seed", "path"), ("1", 1.5, True)),
+        ("code", None),
+    ],
+)
+def test_a_finding_that_is_none_names_its_rule(field: str, wrong: Any) -> None:
+    def check(evidence: Evidence) -> list[Finding]:
+        return [replace(finding, **{field: wrong}) for finding in too_loud(evidence)]
+
+    with pytest.raises(SettingError, match=f"^{field} of a finding of rule MY203 is .*; pass "):
+        probe(loud(), X, loss=loss, rules=[replace(OWN, check=check)])
+
+
+def test_numbers_of_a_finding_may_be_of_any_library() -> None:
+    def check(evidence: Evidence) -> list[Finding]:
+        numbers = {"value": torch.tensor(5.0), "seed": torch.tensor(0), "path": torch.tensor(0)}
+        return [replace(finding, **numbers) for finding in too_loud(evidence)]  # type: ignore[arg-type]
+
+    own = replace(OWN, check=check)
+    (finding,) = probe(loud(), X, loss=loss, rules=[own], select=["MY"]).findings
+    assert repr((finding.value, finding.seed, finding.path)) == "(5.0, 0, 0)"
+
+
+def test_a_fault_of_the_package_is_not_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_gradhealth.rules.exploding_output.number", broken)
+    with pytest.raises(SettingError) as caught:
+        probe(loud(), X, loss=loss)
+    assert str(caught.value) == (
+        "the check of rule GH203 raised ZeroDivisionError: of mine; that is a fault of"
+        " pytest-gradhealth, not of the model; to go on without the rule, pass ignore=['GH203'], or"
+        " --gradhealth-ignore=GH203"
+    )
+    assert probe(loud(), X, loss=loss, ignore=["GH203"]).verdict
