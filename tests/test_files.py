@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 import pytest
@@ -39,6 +40,29 @@ def names(folder: Path) -> list[str]:
 
 def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def refusing(code: int) -> Callable[..., Any]:
+    def refuse(*arguments: object, **_: object) -> None:
+        raise OSError(code, os.strerror(code), *map(str, arguments[:1]))
+
+    return refuse
+
+
+def close(folder: pytest.MonkeyPatch, code: int) -> None:
+    """Let nothing be made that has a name of the package's own."""
+    make, begin = os.open, Path.open
+
+    def guarded(real: Callable[..., Any]) -> Callable[..., Any]:
+        def opened(path: Any, *arguments: Any, **options: Any) -> Any:
+            if files.MARK in os.fspath(path):
+                raise OSError(code, os.strerror(code), str(path))
+            return real(path, *arguments, **options)
+
+        return opened
+
+    folder.setattr(os, "open", guarded(make))
+    folder.setattr(Path, "open", guarded(begin))
 
 
 def interrupt(*_: object) -> None:
@@ -229,6 +253,114 @@ def test_a_size_has_an_end(file: Path) -> None:
         read(file, 4 * 2**20)
 
 
+# Where nothing can be made beside it, or moved into its place
+
+REFUSED = [errno.EACCES, errno.EPERM, errno.EROFS]
+
+
+@pytest.mark.parametrize("code", REFUSED)
+@pytest.mark.parametrize("text", [b"new", b"", b"longer than it was"])
+def test_a_file_in_a_closed_folder_is_written_as_it_lies(
+    file: Path, monkeypatch: pytest.MonkeyPatch, code: int, text: bytes
+) -> None:
+    node = file.stat().st_ino
+    close(monkeypatch, code)
+    rewrite(file, lambda: text)
+    assert (file.read_bytes(), file.stat().st_ino) == (text, node)
+    assert names(file.parent) == ["x.json"]
+
+
+@pytest.mark.parametrize("code", [*REFUSED, errno.EBUSY, errno.EXDEV])
+def test_a_file_that_nothing_is_moved_onto_is_written_as_it_lies(
+    file: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(Path, "replace", refusing(code))
+    rewrite(file, lambda: b"new")
+    assert file.read_bytes() == b"new"
+    assert names(file.parent) == ["x.json"]
+
+
+def test_what_fails_in_place_leaves_the_old_text(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close(monkeypatch, errno.EROFS)
+    write, left = os.write, [2]
+
+    def some(handle: int, text: bytes) -> int:
+        left[0] -= 1
+        if not left[0]:
+            full()
+        return write(handle, text[:1])
+
+    monkeypatch.setattr(os, "write", some)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        rewrite(file, lambda: b"new and long")
+    assert file.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("code", [*REFUSED, errno.ENOSPC])
+def test_the_error_names_the_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    close(monkeypatch, code)
+    fresh = re.escape(str(tmp_path / "fresh"))
+    with pytest.raises(OSError, match=rf"^\[Errno {code}\] .*'{fresh}'$"):
+        rewrite(tmp_path / "fresh", lambda: b"new")
+    assert names(tmp_path) == []
+
+
+@posix
+def test_a_lock_of_somebody_else_is_not_passed_by(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.with_name(".gradhealth-x.json.lock").touch()
+    close(monkeypatch, errno.EACCES)
+    with pytest.raises(PermissionError, match=r"/x\.json'$"):
+        rewrite(file, lambda: b"new")
+    assert file.read_bytes() == b"old"
+
+
+@posix
+@pytest.mark.parametrize("place", ["/dev/fd/{}", "/proc/self/fd/{}", "link"])
+def test_what_is_open_is_written_behind_what_it_has(file: Path, tmp_path: Path, place: str) -> None:
+    handle = os.open(file, os.O_WRONLY | os.O_TRUNC)
+    try:
+        path = Path(place.format(handle))
+        if place == "link":
+            path = tmp_path / place
+            path.symlink_to(f"/dev/fd/{handle}")
+        if not path.exists():
+            pytest.skip("no such folder here")
+        os.write(handle, b"before ")
+        rewrite(path, lambda: b"new")
+        os.write(handle, b" after")
+    finally:
+        os.close(handle)
+    assert file.read_bytes() == b"before new after"
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="processes are no files here")
+def test_what_another_process_has_open_is_written_behind_what_it_has(file: Path) -> None:
+    with file.open("ab") as opened, subprocess.Popen(["cat"], stdin=-1, stdout=opened) as other:
+        rewrite(Path(f"/proc/{other.pid}/fd/1"), lambda: b" new")
+        assert other.stdin is not None
+        other.stdin.close()
+    assert file.read_bytes() == b"old new"
+
+
+@posix
+def test_memory_that_is_a_file_is_written_like_one() -> None:
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("no such folder here")
+    file = Path(f"/dev/shm/gradhealth-{os.getpid()}.json")
+    try:
+        for text in (b"old", b"new"):
+            rewrite(file, lambda text=text: text)  # type: ignore[misc]
+        assert file.read_bytes() == b"new"
+    finally:
+        file.unlink(missing_ok=True)
+
+
 # Whoever else writes it
 
 
@@ -237,7 +369,7 @@ def test_another_process_is_waited_for_and_not_for_ever(
 ) -> None:
     monkeypatch.setattr(files, "PATIENCE", 0.1)
     lock = file.with_name(".gradhealth-x.json.lock")
-    with filelock.FileLock(lock), pytest.raises(OSError, match="another process has held"):
+    with filelock.FileLock(lock), pytest.raises(OSError, match=r"held \S+/x\.json for"):
         rewrite(file, lambda: b"new")
     assert file.read_bytes() == b"old"
     rewrite(file, lambda: b"new")
@@ -245,22 +377,11 @@ def test_another_process_is_waited_for_and_not_for_ever(
 
 
 @posix
-@pytest.mark.parametrize(
-    ("module", "name", "code"),
-    [
-        ("fcntl", "flock", errno.ENOLCK),
-        ("os", "open", errno.EROFS),
-        ("os", "open", errno.EACCES),
-    ],
-)
 def test_where_nothing_can_be_locked_nothing_is_written(
-    file: Path, monkeypatch: pytest.MonkeyPatch, module: str, name: str, code: int
+    file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> int:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(sys.modules[module], name, refuse)
-    with pytest.raises(OSError, match=re.escape(os.strerror(code))):
+    monkeypatch.setattr(sys.modules["fcntl"], "flock", refusing(errno.ENOLCK))
+    with pytest.raises(OSError, match=re.escape(os.strerror(errno.ENOLCK))):
         rewrite(file, lambda: b"new")
     monkeypatch.undo()
     assert file.read_bytes() == b"old"

@@ -60,9 +60,11 @@ class Collector:
         self._kept: list[_Kept] = []
         self._messages: dict[str, str] = {}
         self._written: list[str] = []
+        self._ran = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Read a test's probes off its last report, and what failed it off those before."""
+        self._ran = True
         test, message = report.nodeid, getattr(report, MESSAGE, "")
         if report.when == "setup" and self._keeper.outcomes.runs[test] > 1:
             self._kept = [kept for kept in self._kept if kept.test != test]
@@ -95,14 +97,17 @@ class Collector:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the reports that are files, in the first process of a distributed run alone.
 
-        One that cannot be written fails the run. A run that never began has none: it would take
-        the place of an earlier one.
+        One that cannot be written fails the run. A run in which no test ran has none: it would
+        take the place of an earlier one.
         """
-        never = exitstatus == pytest.ExitCode.USAGE_ERROR
-        if never or rank() or self.config.getoption("collectonly", False):
+        if rank() or self.config.getoption("collectonly", False):
             return
         for kind, path in run_options(self.config).files.items():
             line = f"gradient health as {kind}: {_shown(path, self.config)}"
+            if not self._ran:
+                if path.is_file():
+                    self._written.append(f"{line} stays as it was, since no test ran")
+                continue
             try:
                 render_file(kind, self.run(), path)
             except OSError as error:

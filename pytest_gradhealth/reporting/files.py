@@ -6,7 +6,7 @@ import itertools
 import json
 from pathlib import Path
 
-from pytest_gradhealth.files import rewrite
+from pytest_gradhealth.files import is_stream, rewrite
 from pytest_gradhealth.reporting.run import Run
 
 
@@ -14,7 +14,8 @@ def render_file(kind: str, run: Run, path: Path) -> None:
     """Write a report; Markdown is put at the end of what the file has. Raises OSError."""
 
     def text() -> bytes:
-        before = path.read_bytes() if kind == "markdown" and path.is_file() else b""
+        appended = kind == "markdown" and path.is_file() and not is_stream(path)
+        before = path.read_bytes() if appended else b""
         return before + rendered(kind, run).encode("utf-8", "backslashreplace")
 
     rewrite(path, text)

@@ -381,3 +381,30 @@ def test_of_a_test_that_is_run_again_the_last_run_is_reported(pytester: pytest.P
     )
     result = run(pytester, "--gradhealth-report")
     assert [row["verdict"] for row in rows(result)] == ["healthy"]
+
+
+INTERRUPTED = "import pytest\ndef pytest_collection_finish(session):\n    raise KeyboardInterrupt\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "conftest", "test", "code"),
+    [
+        ([], "", "import nothing_of_the_kind", 2),
+        (["-k", "nomatch"], "", "def test_one(): pass", 5),
+        ([], INTERRUPTED, "def test_one(): pass", 2),
+    ],
+)
+def test_a_run_without_a_test_leaves_the_earlier_reports(
+    pytester: pytest.Pytester, options: list[str], conftest: str, test: str, code: int
+) -> None:
+    pytester.makeconftest(conftest)
+    pytester.makepyfile(test)
+    report, other = pytester.path / "r.json", pytester.path / "new.md"
+    report.write_text("old")
+    files = ["--gradhealth-json=r.json", "--gradhealth-markdown=new.md"]
+    result = pytester.runpytest("-p", "no:cacheprovider", *files, *options, no_reraise_ctrlc=True)
+    assert result.ret == code
+    assert report.read_text() == "old"
+    assert not other.exists()
+    told = [line for line in result.outlines if line.startswith("gradient health")]
+    assert told == ["gradient health as json: r.json stays as it was, since no test ran"]
