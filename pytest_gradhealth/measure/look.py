@@ -99,10 +99,12 @@ def _uncollected() -> Iterator[None]:
 def _path_marks(marks: Iterable[Mark], root: Edge) -> dict[int, Mark]:
     """The marks that paths are made of, numbered: not the loss itself, nor other lone numbers.
 
+    Nor outputs without elements, which have no norm to compare.
+
     A model that computes its own loss returns 0-dim tensors, whose gradient is whatever the loss
     is scaled by; where a model consists of nothing else they have to do.
     """
-    usable = [mark for mark in marks if mark.edge is not None and mark.edge != root]
+    usable = [mark for mark in marks if mark.numel and mark.edge not in (None, root)]
     layers = [mark for mark in usable if mark.shape] or usable
     return dict(enumerate(layers))
 

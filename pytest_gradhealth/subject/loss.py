@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.formatting import told
 from pytest_gradhealth.subject.forward import describe
 from pytest_gradhealth.tensors.trees import tensors
-from pytest_gradhealth.tensors.unwrap import is_one_number, packed, shape_of
+from pytest_gradhealth.tensors.unwrap import is_one_number, odd_kind, packed, shape_of
 
 Loss = Callable[..., Any]
 
@@ -65,7 +66,7 @@ def _called_loss(outputs: Any, targets: Any, loss: Loss) -> Any:
     except Exception as error:
         name = getattr(loss, "__name__", type(loss).__name__)
         raise ProbeError(
-            f"loss {name} raised {type(error).__name__}: {error}"
+            f"loss {name} raised {told(error)}"
             f"\n  it was called with outputs: {describe(outputs)}; targets: {describe(targets)}"
         ) from error
 
@@ -128,7 +129,7 @@ def _cotangent_product(outputs: Any) -> Tensor:
             f"the model returns nothing a gradient can flow back from ({kinds}) and no loss was"
             " given; pass loss=... that computes one from what the model returns"
         )
-    usable = [packed(t) for t in usable if t.requires_grad]
+    usable = [_wide(packed(t)) for t in usable if t.requires_grad]
     if not usable:
         raise ProbeError(
             "the model's outputs do not depend on its trainable parameters; is something detached,"
@@ -150,6 +151,11 @@ def _cotangent_product(outputs: Any) -> Tensor:
     return total
 
 
+def _wide(tensor: Tensor) -> Tensor:
+    """A tensor in a format that can be computed with, which those of one byte cannot."""
+    return tensor.float() if tensor.element_size() == 1 else tensor
+
+
 def _checked(value: Any, origin: str) -> Tensor:
     if isinstance(value, Mapping):
         summed = _sum_of_scalars(value)
@@ -168,4 +174,6 @@ def _checked(value: Any, origin: str) -> Tensor:
             f"{origin} does not depend on the model's trainable parameters; is something detached,"
             " or computed under torch.no_grad()?"
         )
+    if odd_kind(value):
+        raise ProbeError(f"{origin} is a {odd_kind(value)} tensor; return a dense one in float32")
     return value

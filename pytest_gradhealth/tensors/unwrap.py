@@ -58,6 +58,14 @@ def is_one_number(tensor: Tensor) -> bool:
     return not tensor.is_nested and not is_lazy(tensor) and tensor.numel() == 1
 
 
+def odd_kind(tensor: Tensor) -> str:
+    """What keeps a number from being differentiated: "sparse", "complex64"; "" for nothing."""
+    if tensor.layout != torch.strided:
+        return "sparse"
+    tiny = tensor.is_floating_point() and tensor.element_size() == 1
+    return str(tensor.dtype).removeprefix("torch.") if tiny or tensor.is_complex() else ""
+
+
 def shape_of(tensor: Tensor) -> tuple[int, ...]:
     """Return the shape; of a nested tensor, which has none, that of all its elements together."""
     if is_lazy(tensor):

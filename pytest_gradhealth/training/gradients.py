@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.formatting import told
 from pytest_gradhealth.subject.step import Clip, Regularizer, Step
 from pytest_gradhealth.tensors.graph import walk
 from pytest_gradhealth.tensors.modules import is_dtensor
-from pytest_gradhealth.tensors.unwrap import is_one_number, shape_of, whole
+from pytest_gradhealth.tensors.unwrap import is_one_number, odd_kind, shape_of, whole
 
 
 def clip_gradients(parameters: list[nn.Parameter], clip: Clip | None) -> None:
@@ -25,7 +26,7 @@ def clip_gradients(parameters: list[nn.Parameter], clip: Clip | None) -> None:
         clip(parameters)
     except Exception as error:
         raise ProbeError(
-            f"clip raised {type(error).__name__}: {error}; it is called with a list of parameters,"
+            f"clip raised {told(error)}; it is called with a list of parameters,"
             " for example lambda ps: torch.nn.utils.clip_grad_value_(ps, 0.5)"
         ) from error
 
@@ -52,7 +53,7 @@ def penalty_of(model: nn.Module, regularizer: Regularizer) -> Tensor:
         raise
     except Exception as error:
         raise ProbeError(
-            f"regularizer raised {type(error).__name__}: {error}; it is called with the model"
+            f"regularizer raised {told(error)}; it is called with the model"
         ) from error
     if not isinstance(penalty, Tensor) or not is_one_number(penalty) or not penalty.requires_grad:
         kind = type(penalty).__name__
@@ -61,6 +62,10 @@ def penalty_of(model: nn.Module, regularizer: Regularizer) -> Tensor:
             f"regularizer returned a {kind}{shape}, not a scalar that depends on the model it is"
             " given; for example lambda model: 1e-4 * sum(p.abs().sum() for p in"
             " model.parameters())"
+        )
+    if odd_kind(penalty):
+        raise ProbeError(
+            f"regularizer returned a {odd_kind(penalty)} tensor; return a dense one in float32"
         )
     own = {id(parameter) for parameter in model.parameters()}
     if not any(id(leaf) in own for leaf in walk(penalty).leaves):
@@ -92,7 +97,7 @@ def penalty_gradients(
             )
         except RuntimeError as error:
             raise ProbeError(
-                f"the gradient of the regularizer cannot be computed: RuntimeError: {error}"
+                f"the gradient of the regularizer cannot be computed: {told(error)}"
             ) from error
         found = {n: g for n, g in zip(named, gradients, strict=True) if g is not None}
     for name, parameter in named.items():

@@ -200,3 +200,24 @@ def test_mha_and_other_modules_that_bypass_forward_get_their_gradients() -> None
     diagnosis = probe(model, torch.randn(4, 6, 16))
     assert diagnosis.verdict == "healthy"
     assert "layers.0.self_attn.out_proj" in diagnosis.profile.uncalled
+
+
+class Idle(nn.Linear):
+    """Adds what a layer without units makes of the input: nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.idle = nn.Linear(4, 1)
+        self.idle.weight = nn.Parameter(torch.empty(0, 4))
+        self.idle.bias = nn.Parameter(torch.empty(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = super().forward(x) + self.idle(x).sum()
+        return y
+
+
+@pytest.mark.parametrize("rest", [[], [nn.Linear(4, 2)]])
+def test_outputs_without_elements_are_on_no_path(rest: list[nn.Module]) -> None:
+    diagnosis = probe(nn.Sequential(Idle(), *rest), torch.randn(8, 4))
+    assert {f.severity for f in diagnosis.findings} <= {"warning"}
+    assert not any("idle" in point.name for path in diagnosis.paths for point in path.points)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_gradhealth import probe
+from pytest_gradhealth import ProbeError, probe
 from pytest_gradhealth.subject.loss import scalar_loss
 from pytest_gradhealth.tensors.norms import l2_norm
 from tests.helpers.nets import batch, leaf_outputs, mlp
@@ -380,3 +380,36 @@ def test_outputs_without_a_way_back(
     function: Callable[[Tensor], Any], targets: Tensor | None, message: str
 ) -> None:
     check(refusal(Returning(function), targets=targets), message)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda number: number.to(torch.float8_e4m3fn), "float8_e4m3fn"),
+        (lambda number: number.to(torch.complex64), "complex64"),
+        (lambda number: number.to_sparse(), "sparse"),
+    ],
+)
+def test_numbers_that_no_gradient_starts_from(make: Callable[[Tensor], Tensor], kind: str) -> None:
+    rest = f"a {kind} tensor; return a dense one in float32"
+    check(refusal(mlp(), loss=lambda out: make(out.sum())), f"the loss is {rest}")
+    check(refusal(Returning(lambda out: make(out.sum()))), f"the model's own loss is {rest}")
+    error = refusal(mlp(), regularizer=lambda m: make(next(m.parameters()).sum()))
+    check(error, f"regularizer returned {rest}")
+
+
+def test_outputs_of_one_byte_are_measured() -> None:
+    assert probe(Returning(lambda out: out.to(torch.float8_e4m3fn)), batch()[0]).paths
+
+
+def ring(output: Tensor) -> list[Any]:
+    held: list[Any] = [output]
+    held.append(held)
+    return held
+
+
+@pytest.mark.parametrize("loss", [None, lambda held: held[0].sum()])
+def test_outputs_that_hold_themselves(loss: Any) -> None:
+    error = refusal(Returning(ring), loss=loss)
+    assert type(error) is ProbeError
+    assert "RecursionError" in str(error)

@@ -293,7 +293,7 @@ CLIP_RAISED = (
 
 
 @pytest.mark.parametrize(
-    "clip", [0, 0.0, -1.0, math.nan, True, False, "1.0", [1.0], torch.tensor(1.0)], ids=repr
+    "clip", [0, 0.0, -1.0, math.nan, True, False, "1.0", [1.0], torch.ones(2)], ids=repr
 )
 @pytest.mark.parametrize("check_it", [probe, assert_healthy, assert_no_exploding_update])
 def test_a_clip_that_cannot_be_one_is_refused(check_it: Callable[..., object], clip: Any) -> None:
