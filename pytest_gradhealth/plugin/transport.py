@@ -46,7 +46,8 @@ def carried(record: Recorded) -> dict[str, Any]:
 
     return {
         "diagnosis": record.diagnosis.to_dict(),
-        "checks": to_plain(record.checks),
+        # A name that is no UTF-8 is to lead to the same file where it arrives.
+        "checks": [{**to_plain(check), "file": check.file} for check in record.checks],
         "of_fixture": record.of_fixture,
         "message": record.message,
         "environment": environment(),

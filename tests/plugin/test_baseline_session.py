@@ -507,3 +507,19 @@ def test_what_others_make_of_a_report_counts(pytester: pytest.Pytester) -> None:
     (file,) = pytester.path.glob("__gradhealth__/*.json")
     assert "test_kept" in file.read_text()
     assert "test_forced" not in file.read_text()
+
+
+def test_in_a_folder_that_is_no_utf_8_baselines_are_found_again(pytester: pytest.Pytester) -> None:
+    folder = pytester.path / os.fsdecode(b"d\xff")
+    try:
+        folder.mkdir()
+    except (OSError, UnicodeError):
+        pytest.skip("no name for a folder here")
+    test = "import torch\ndef test_one(gradhealth):\n    model = torch.nn.Linear(2, 2)\n"
+    test += "    gradhealth.assert_matches_baseline(model, torch.ones(2, 2))\n"
+    (folder / "test_x.py").write_text(test)
+    options = ["-p", "no:cacheprovider", "--gradhealth-fail-on=missing"]
+    pytester.runpytest(*options, "--gradhealth-update").assert_outcomes(passed=1)
+    assert [path.name for path in pytester.path.iterdir() if path.name[0] == "d"] == [folder.name]
+    assert (folder / "__gradhealth__" / "test_x.json").is_file()
+    pytester.runpytest(*options).assert_outcomes(passed=1)
