@@ -121,3 +121,18 @@ def test_files_are_from_the_top_of_the_checkout(
     pytester.runpytest("-p", "no:cacheprovider", "--gradhealth-json=x.json", f"--rootdir={sub}")
     (probe,) = read_report(sub / "x.json").probes
     assert (probe.file, probe.test) == ("sub/test_one.py", "test_one.py::test_one")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_report_to_what_is_open_has_what_came_before_once(tmp_path: Path, kind: str) -> None:
+    handle = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    try:
+        if not Path(f"/dev/fd/{handle}").exists():
+            pytest.skip("no such folder here")
+        os.write(handle, b"log\n")
+        render_file(kind, Run((), {}, ()), Path(f"/dev/fd/{handle}"))
+        os.write(handle, b"end")
+    finally:
+        os.close(handle)
+    text = (tmp_path / "log").read_text("utf-8")
+    assert text == "log\n" + rendered(kind, Run((), {}, ())) + "end"
