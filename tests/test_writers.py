@@ -144,7 +144,7 @@ def told(encoding: str) -> str:
 def test_no_error_says_what_does_harm(name: str) -> None:
     said = "the layer \x1b[2J\x9b\u202e\ud800 is\r\n  ::error file=a::b\n##[group]\t##vso[task]"
     error = getattr(errors, name)(said)
-    told = "the layer ?[2J??? is\n  ?:error file=a::b\n#?[group]       #?vso[task]"
+    told = "the layer ?[2J??? is\n  ?:error file=a::b\n#?[group]\t#?vso[task]"
     assert str(error) == told
     assert f"{type(error)(told)}" == told
     assert error.args[0] == said
