@@ -30,8 +30,8 @@ if TYPE_CHECKING:
             """The name of the test, from pytest's rootdir."""
 
         @property
-        def run(self) -> int:
-            """How many times this process has begun the test."""
+        def part(self) -> tuple[int, int]:
+            """How many times the test was left, and its parts: the body, the teardown, or again."""
 
         @property
         def tests(self) -> Sequence[str]:

@@ -12,12 +12,13 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_gradhealth.context import current
+from pytest_gradhealth.distributed.attendance import announce, gone, part_of, store_of
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.results.profile import SOMEWHERE
@@ -40,42 +41,10 @@ _PAUSES = 0.001, 0.05
 _GRACE = 5.0
 
 
-def leave_test(context: Context, *, last: bool) -> None:
-    """Tell the processes that may wait for this one in a test that it has left that.
-
-    Of the `last` one it is told that no other follows.
-    """
-    dist = process_group()
-    if dist is not None and dist.get_world_size() > 1:
-        rank = dist.get_rank()
-        with suppress(RuntimeError):  # the store ends with the process that keeps it
-            store = _store(dist)
-            _announce(store, rank, context)
-            store.set(_key("left", rank, _name_of(context)), str(context.run))
-            if last:
-                store.set(_key("over", rank), "")
-    for place in [place for place in _exchanges if place.endswith(f"/{_run_of(context)}")]:
+def forget_exchanges(context: Context) -> None:
+    """Forget how many exchanges there were in a part of a test that is over."""
+    for place in [place for place in _exchanges if place.endswith(f"/{part_of(context)}")]:
         del _exchanges[place]
-
-
-def _announce(store: Any, rank: int, context: Context) -> None:
-    """Say once which tests this process has: where it lacks one, it is not waited for in it."""
-    key = _key("tests", rank)
-    if not store.check([key]):
-        store.set(key, json.dumps(list(map(_plain, context.tests))))
-
-
-def _plain(nodeid: str) -> str:
-    return nodeid.encode("utf-8", "backslashreplace").decode()
-
-
-def _name_of(context: Context | None) -> str:
-    return "" if context is None else _plain(context.nodeid)
-
-
-def _run_of(context: Context | None) -> str:
-    """The test that is run, and for the how many-th time: the same on all ranks that run it."""
-    return "" if context is None else f"{_plain(context.nodeid)}@{context.run}"
 
 
 def anywhere(model: Any, answer: bool) -> bool:
@@ -237,11 +206,11 @@ class _Team:
         return f"gradhealth/{zlib.crc32(str(self.ranks).encode())}"
 
     def _post(self, message: dict[str, str]) -> str:
-        """Write a message to where this rank is: at the n-th exchange of a test."""
+        """Write a message to where this rank is: at the n-th exchange of a part of a test."""
         context = current()
         if context is not None:
-            _announce(self.store, self.rank, context)
-        test = f"{self._name}/{_run_of(context)}"
+            announce(self.store, self.rank, context)
+        test = f"{self._name}/{part_of(context)}"
         _exchanges[test] += 1
         place = f"{test}#{_exchanges[test]}"
         self.store.set(f"{place}/{self.rank}", json.dumps(message))
@@ -254,12 +223,12 @@ class _Team:
         pause, longest = _PAUSES
         while not self.store.check(list(keys)):
             for rank, key in zip(self.ranks, keys, strict=True):
-                gone = self._gone(rank)  # asked first: its message comes before it leaves
+                away = gone(self.store, rank)  # asked first: its message comes before it leaves
                 if self.store.check([key]):
                     continue
-                if gone:
+                if away:
                     raise _ElsewhereError(
-                        f"rank {rank} {gone}; every rank has to run the same checks of a model that"
+                        f"rank {rank} {away}; every rank has to run the same checks of a model that"
                         " they share, in the same order"
                     )
                 if time.monotonic() > end:
@@ -270,33 +239,8 @@ class _Team:
             time.sleep(pause)
             pause = min(2 * pause, longest)
 
-    def _gone(self, rank: int) -> str:
-        """Why a rank will never come to the test that this one is in, "" if it may."""
-        context = current()
-        if context is None:
-            return ""
-        name = _name_of(context)
-        left, over = _key("left", rank, name), _key("over", rank)
-        if self.store.check([left]) and int(self.store.get(left)) >= context.run:
-            return "left this test without coming to this check"
-        if self.store.check([over]):
-            return "has ended its run without coming to this check"
-        tests = _key("tests", rank)
-        if self.store.check([tests]) and name not in _tests(self.store.get(tests)):
-            return "does not have this test"
-        return ""
 
-
-@lru_cache(maxsize=8)
-def _tests(told: bytes) -> frozenset[str]:
-    return frozenset(json.loads(told))
-
-
-def _key(what: str, rank: int, test: str = "") -> str:
-    return f"gradhealth/{what}/{rank}/{test}"
-
-
-#: How many exchanges there were in each test, and the last message that each team was handed.
+#: How many exchanges there were in each part of a test, and the last message each team was handed.
 _exchanges: Counter[str] = Counter()
 _handed: dict[str, str] = {}
 #: The team of the probe that is being made, if several ranks make it.
@@ -317,8 +261,4 @@ def _team_of(model: Any) -> _Team | None:
         ranks = sorted({rank for mesh in meshes for rank in mesh.flatten().tolist()})
     if len(ranks) < 2:
         return None
-    return _Team(tuple(ranks), dist.get_rank(), _store(dist))
-
-
-def _store(dist: Any) -> Any:
-    return dist.distributed_c10d._get_default_store()
+    return _Team(tuple(ranks), dist.get_rank(), store_of(dist))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
@@ -66,25 +65,31 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
     """Lend the test's settings to the assertions in it, and let go of its models afterwards."""
     item.stash[CONTEXT] = context = TestContext(item)
     with entered(context):
         try:
             return (yield)
         finally:
+            context.end(last=nextitem is None)
             del item.stash[CONTEXT]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Report a bad marker on the test that has it, used or not."""
-    if item.get_closest_marker("gradhealth") is None:
+    context = item.stash.get(CONTEXT, None)
+    if context is not None:
+        context.start()
+    if context is None or item.get_closest_marker("gradhealth") is None:
         return
     from pytest_gradhealth.errors import SettingError
 
     problem = ""
     try:
-        _ = item.stash[CONTEXT].settings
+        _ = context.settings
     except SettingError as error:
         problem = str(error)
     if problem:
@@ -116,13 +121,17 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     return result
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Let no other process wait for this one in a test that is over here."""
-    if "torch.distributed" in sys.modules and CONTEXT in item.stash:
-        from pytest_gradhealth.distributed.team import leave_test
-
-        leave_test(item.stash[CONTEXT], last=nextitem is None)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Keep the checks of a body and those of a teardown apart; either may be run again."""
+    context = item.stash.get(CONTEXT, None)
+    if context is None:
+        return (yield)
+    context.move_on()
+    try:
+        return (yield)
+    finally:
+        context.move_on()
 
 
 @pytest.hookimpl(wrapper=True)

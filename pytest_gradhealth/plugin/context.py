@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from pytest_gradhealth.rules import Rule
 
 CONTEXT = pytest.StashKey["TestContext"]()
-#: How many times a test was begun, where it is run again.
-_RUNS = pytest.StashKey[int]()
+#: How many times each test was begun, by its name: some are run again.
+_RUNS = pytest.StashKey[Counter[str]]()
 
 
 def _nodeid(item: pytest.Item) -> str:
@@ -44,7 +46,8 @@ class TestContext:
 
     def __init__(self, item: pytest.Item) -> None:
         self.item = item
-        self.run = item.stash[_RUNS] = item.stash.get(_RUNS, 0) + 1
+        self._runs = item.session.stash.setdefault(_RUNS, Counter())
+        self.part = (self._runs[self.nodeid], 0)
         self.recorded: list[Recorded] = []
         self.failed_for = ""
 
@@ -52,6 +55,35 @@ class TestContext:
     def nodeid(self) -> str:
         """The node id of the test."""
         return _nodeid(self.item)
+
+    def start(self) -> None:
+        """Keep nothing of a process group that the teardown before a rerun has ended."""
+        if "torch.distributed" in sys.modules:
+            from pytest_gradhealth.distributed.attendance import forget
+
+            forget()
+
+    def move_on(self) -> None:
+        """Come to the next part of the test: its teardown, or a body that is run again."""
+        run, part = self.part
+        self._come_to((run, part + 1))
+
+    def end(self, *, last: bool) -> None:
+        """Leave the test, which may be begun again unless it is the `last`."""
+        self._runs[self.nodeid] += 1
+        self._come_to((self._runs[self.nodeid], 0), last=last)
+
+    def _come_to(self, part: tuple[int, int], *, last: bool = False) -> None:
+        """Let no other process wait for this one in the parts before."""
+        if "torch.distributed" not in sys.modules:
+            self.part = part
+            return
+        from pytest_gradhealth.distributed.attendance import tell
+        from pytest_gradhealth.distributed.team import forget_exchanges
+
+        forget_exchanges(self)
+        self.part = part
+        tell(self, last=last)
 
     @property
     def tests(self) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +12,8 @@ import pytest
 import torch
 
 from pytest_gradhealth import ProbeError
-from pytest_gradhealth.context import entered
-from pytest_gradhealth.distributed import team
+from pytest_gradhealth.context import current, entered
+from pytest_gradhealth.distributed import attendance, team
 from pytest_gradhealth.distributed.rank import rank
 from tests.helpers.ranks import CONFTEST, PICKY, Ended, Run, errors, passed, torchrun
 
@@ -82,6 +83,25 @@ def test_a_rank_that_will_not_come_is_not_waited_for(ddp: Run, test: str, said: 
     first, second = ddp.tests[test]
     assert first == Ended("failed", f"pytest_gradhealth.ProbeError: rank 1 {said}{THE_SAME}")
     assert second.outcome in ("skipped", "not run")
+
+
+@pytest.mark.parametrize(
+    "test", ["test_checked_around", "test_run_again", "test_after_what_was_run_again"]
+)
+def test_checks_in_teardowns_and_in_reruns_meet_each_other(ddp: Run, test: str) -> None:
+    passed(ddp, test)
+
+
+def test_a_check_in_a_body_never_meets_one_in_a_teardown(ddp: Run) -> None:
+    first, second = ddp.tests["test_one_rank_checks_in_the_body_what_both_do_afterwards"]
+    assert first == Ended("failed", f"pytest_gradhealth.ProbeError: {LEFT}")
+    assert second == Ended("passed", "")
+
+
+def test_a_rank_that_runs_a_test_again_alone_waits_for_nobody(ddp: Run) -> None:
+    first, second = ddp.tests["test_run_again_on_rank_0"]
+    assert first == Ended("failed", f"pytest_gradhealth.ProbeError: {LEFT}")
+    assert second == Ended("passed", "")
 
 
 def test_the_report_is_written_on_rank_0_only(ddp: Run) -> None:
@@ -164,8 +184,8 @@ class Group:
         return [0, 1]
 
 
-def in_test(name: str, run: int = 1, tests: tuple[str, ...] = ("a", "b")) -> Any:
-    return SimpleNamespace(nodeid=name, run=run, tests=tests)
+def in_test(name: str, run: int = 0, part: int = 0, tests: tuple[str, ...] = ("a", "b")) -> Any:
+    return SimpleNamespace(nodeid=name, part=(run, part), tests=tests)
 
 
 LATE = (
@@ -174,31 +194,108 @@ LATE = (
 
 
 @pytest.mark.parametrize(
-    ("left", "last", "waits", "said"),
+    ("is_at", "last", "waits", "said"),
     [
-        (in_test("a"), False, in_test("a"), LEFT),
-        (in_test("a"), False, in_test("b"), LATE),
-        (in_test("a"), False, in_test("a", run=2), LATE),
+        (in_test("a", run=1), False, in_test("a"), LEFT),
+        (in_test("a", part=1), False, in_test("a"), LEFT),
+        (in_test("a", part=1), False, in_test("a", part=1), LATE),
+        (in_test("a", part=2), False, in_test("a", part=1), LEFT),
+        (in_test("a", part=2), False, in_test("a", part=2), LATE),
+        (in_test("a", run=1), False, in_test("a", part=2), LEFT),
+        (in_test("a", run=1), False, in_test("b"), LATE),
+        (in_test("a", run=1), False, in_test("a", run=1), LATE),
         (in_test("a", run=2), False, in_test("a"), LEFT),
-        (in_test("a"), False, in_test("c"), f"rank 1 does not have this test{THE_SAME}"),
+        (in_test("a", run=1), False, in_test("c"), f"rank 1 does not have this test{THE_SAME}"),
         (
-            in_test("a"),
+            in_test("a", run=1),
             True,
             in_test("b"),
             f"rank 1 has ended its run without coming to this check{THE_SAME}",
         ),
     ],
-    ids=["left", "another", "run again", "run before", "lacking", "over"],
+    ids=[
+        *("left", "body left", "in the teardown", "teardown left", "a rerun", "no rerun"),
+        *("another", "run again", "run before", "lacking", "over"),
+    ],
 )
 def test_a_missing_rank_is_told_and_never_waited_for_without_end(
-    monkeypatch: pytest.MonkeyPatch, left: Any, last: bool, waits: Any, said: str
+    monkeypatch: pytest.MonkeyPatch, is_at: Any, last: bool, waits: Any, said: str
 ) -> None:
     group, model = Group(), SimpleNamespace(process_group=None)
     monkeypatch.setattr(team, "process_group", lambda: group)
+    monkeypatch.setattr(attendance, "process_group", lambda: group)
     monkeypatch.setattr(team, "is_ddp", lambda _: True)
     group.rank = 1
-    team.leave_test(left, last=last)
+    attendance.tell(is_at, last=last)
     group.rank = 0
     with entered(waits), pytest.raises(ProbeError) as caught:
         team.exchanged(model, "here")
     assert str(caught.value) == said
+
+
+RERUN = """
+import pytest
+from _pytest.runner import runtestprotocol
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    if item.name == "test_again":
+        runtestprotocol(item, log=False, nextitem=nextitem)
+        item._initrequest()
+"""
+
+
+def test_each_part_of_each_run_of_a_test_is_told(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[Group] = [Group()]
+    store, seen = groups[0].store, []
+    monkeypatch.setattr(attendance, "process_group", lambda: groups[0] if groups else None)
+
+    def see(what: str) -> None:
+        context: Any = current()
+        key = f"gradhealth/at/0/{context.nodeid}"
+        told = json.loads(store.get(key)) if store.check([key]) else None
+        seen.append((what, context.part, told))
+
+    monkeypatch.setattr(pytest, "see", see, raising=False)
+    monkeypatch.setattr(pytest, "leave_group", groups.clear, raising=False)
+    pytester.makeconftest(RERUN)
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture
+        def around():
+            pytest.see("set up")
+            yield
+            pytest.see("torn down")
+
+        def test_again(around):
+            pytest.see("run")
+
+        @pytest.fixture(scope="session")
+        def group():
+            yield
+            pytest.leave_group()
+
+        def test_last(group, around):
+            pytest.skip("here")
+        """
+    )
+    pytester.inline_run("-p", "no:cacheprovider").assertoutcome(passed=1, skipped=1)
+    assert seen == [
+        ("set up", (0, 0), None),
+        ("run", (0, 0), None),
+        ("torn down", (0, 1), [0, 1]),
+        ("set up", (0, 2), [0, 2]),
+        ("run", (0, 2), [0, 2]),
+        ("torn down", (0, 3), [0, 3]),
+        ("set up", (0, 0), None),
+        ("torn down", (0, 1), [0, 1]),
+    ]
+    name = "test_each_part_of_each_run_of_a_test_is_told.py::test_"
+    for test in ("again", "last"):
+        assert json.loads(store.get(f"gradhealth/at/0/{name}{test}")) == [1, 0]
+    assert store.check(["gradhealth/over/0/"])

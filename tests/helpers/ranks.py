@@ -27,6 +27,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from _pytest.runner import runtestprotocol
 
 torch.set_num_threads(1)
 RANK = os.environ["RANK"]
@@ -37,6 +38,14 @@ def process_group():
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     yield
     dist.destroy_process_group()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    # As plugins do that run a failed test again.
+    if item.name == "test_run_again" or (item.name, RANK) == ("test_run_again_on_rank_0", "0"):
+        runtestprotocol(item, log=False, nextitem=nextitem)
+        item._initrequest()
 
 
 def pytest_runtest_logreport(report):
@@ -151,6 +160,46 @@ if RANK == 0:
 
 def test_after_what_one_rank_lacks():
     assert_healthy(DDP(net()), *batch(), loss=cross_entropy)
+
+
+@pytest.fixture
+def checked(wrapped):
+    assert_healthy(wrapped, *batch(), loss=cross_entropy)
+    yield
+    assert_healthy(wrapped, *batch(), loss=cross_entropy)
+
+
+def test_checked_around(checked):
+    pass
+
+
+@pytest.mark.skipif(RANK == 0, reason="it goes on to check what the other rank does not")
+def test_checked_around_on_one_rank(checked):
+    pass
+
+
+def test_one_rank_checks_in_the_body_what_both_do_afterwards(checked, wrapped):
+    if RANK == 0:
+        assert_healthy(wrapped, *batch(), loss=cross_entropy)
+
+
+RUNS = []
+
+
+def test_run_again(checked, wrapped):
+    RUNS.append(1)
+    diagnosis = probe(wrapped, *batch(RANK), loss=cross_entropy)
+    texts = [None, None]
+    dist.all_gather_object(texts, (len(RUNS), repr(diagnosis.profiles[0].loss)))
+    assert texts[0] == texts[1]
+
+
+def test_run_again_on_rank_0(wrapped):
+    assert_healthy(wrapped, *batch(), loss=cross_entropy)
+
+
+def test_after_what_was_run_again(wrapped):
+    assert_healthy(wrapped, *batch(), loss=cross_entropy)
 
 
 @pytest.mark.parametrize("make", [net, lambda: net(12, nn.Sigmoid)])
