@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +14,7 @@ from pytest_gradhealth import ProbeError
 from pytest_gradhealth.context import current, entered
 from pytest_gradhealth.distributed import attendance, team
 from pytest_gradhealth.distributed.rank import rank
-from tests.helpers.ranks import CONFTEST, PICKY, Ended, Run, errors, passed, torchrun
+from tests.helpers.ranks import PICKY, Ended, Run, errors, passed
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
@@ -114,25 +113,6 @@ def test_the_baseline_is_written_on_rank_0_only(ddp: Run) -> None:
     assert ddp.output.count(line) == 1
 
 
-PLAIN = """
-import torch
-
-
-def test_plain(gradhealth):
-    gradhealth.assert_healthy(torch.nn.Linear(4, 2), torch.randn(8, 4))
-"""
-
-
-def test_xdist_under_torchrun_reports_once(tmp_path: Path) -> None:
-    pytest.importorskip("xdist")
-    source = CONFTEST.replace("autouse=True", "autouse=False")
-    run = torchrun(tmp_path, PLAIN, "-p", "xdist", "-n1", "--gradhealth-report", conftest=source)
-    assert run.code == 0
-    assert run.tests == {"test_plain": (Ended("passed", ""),) * 2}
-    assert run.output.count(" gradient health ") == 1
-    assert run.output.count("1 probe: 1 healthy") == 1
-
-
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
@@ -163,6 +143,29 @@ def test_the_first_process_alone_reports(
     pytester.makepyfile("def test_it(): pass")
     result = pytester.runpytest("--gradhealth-report")
     assert ("gradient health" in result.stdout.str()) == (variable != "1")
+
+
+@pytest.mark.parametrize(("variable", "reports"), [("0", 1), ("1", 0)])
+def test_with_workers_the_first_process_alone_reports_and_once(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, variable: str, reports: int
+) -> None:
+    pytest.importorskip("xdist")
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", variable)
+    pytester.makepyfile(
+        """
+        import torch
+
+        def test_plain(gradhealth):
+            gradhealth.assert_healthy(torch.nn.Linear(4, 2), torch.randn(8, 4))
+        """
+    )
+    result = pytester.runpytest("-n1", "--gradhealth-report")
+    assert result.ret == 0
+    result.assert_outcomes(passed=1)
+    assert result.stdout.str().count(" gradient health ") == reports
+    assert result.stdout.str().count("1 probe: 1 healthy") == reports
 
 
 class Group:

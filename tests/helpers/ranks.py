@@ -622,8 +622,8 @@ class Run(NamedTuple):
     tests: dict[str, tuple[Ended, ...]]
 
 
-def torchrun(folder: Path, source: str, *arguments: str, conftest: str = CONFTEST) -> Run:
-    (folder / "conftest.py").write_text(conftest)
+def torchrun(folder: Path, source: str, *arguments: str) -> Run:
+    (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_shared.py").write_text(source)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("COV_", "PYTEST"))}
     package = str(Path(pytest_gradhealth.__file__).parent.parent)

@@ -143,7 +143,7 @@ def test_what_no_test_has_any_more_is_stale_until_pruned(
         (("--no-gradhealth",), "gradient checks are switched off"),
         (("test_models.py", "test_bad.py"), "a module could not be collected"),
         (("test_models.py", "test_red.py"), "tests failed"),
-        (("test_models.py", "test_red.py", "-n2"), "tests failed"),
+        (("test_models.py", "test_red.py", "-n1"), "tests failed"),
     ],
 )
 def test_a_run_that_is_not_whole_prunes_nothing(
@@ -418,7 +418,7 @@ def test_net(gradhealth):
     assert gradhealth.probe(net(), **BATCH, warn_min_ratio=0.9).verdict == "warning"
 """
     )
-    run(pytester, *workers).assert_outcomes(passed=1)
+    assert run(pytester).ret == 0
     result = run(pytester, "--gradhealth-fail-on=warning", *workers)
     result.assert_outcomes(passed=1)
     assert result.ret == 1

@@ -202,8 +202,16 @@ def with_numbers(value: Any, number: float) -> Any:
     return number if isinstance(value, float) else value
 
 
+def few(value: Any) -> Any:
+    """The same records with four of each kind at most: those that follow are like them."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kept = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+        return replace(value, **{name: few(item) for name, item in kept.items()})
+    return tuple(map(few, value[:4])) if isinstance(value, tuple) else value
+
+
 def report_of(name: str, number: float, outcome: Any) -> Run:
-    run = hostile(name)
+    run: Run = few(hostile(name))
     diagnosis = with_numbers(run.probes[0].diagnosis, number)
     check = with_numbers(run.probes[0].checks[0], number)
     probe = replace(run.probes[0], diagnosis=diagnosis, checks=(check,), outcome=outcome)

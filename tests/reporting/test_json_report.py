@@ -146,7 +146,8 @@ def test_the_message_is_there_wherever_a_check_fails_and_on_that_probe_alone(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makepyfile(test_ends=ENDS)
-    pytester.runpytest("-p", "no:cacheprovider", "--gradhealth-json=x.json")
+    options = ["--gradhealth-json=x.json", "--gradhealth-remedy-budget=0.3"]
+    pytester.runpytest("-p", "no:cacheprovider", *options)
     found: dict[str, list[str]] = {}
     for probe in read_report("x.json").probes:
         said = probe.message.partition(":")[0]
