@@ -302,3 +302,28 @@ def test_each_part_of_each_run_of_a_test_is_told(
     for test in ("again", "last"):
         assert json.loads(store.get(f"gradhealth/at/0/{name}{test}")) == [1, 0]
     assert store.check(["gradhealth/over/0/"])
+
+
+def test_a_group_that_has_ended_is_let_go_before_a_rerun(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[Group] = [Group()]
+    store = groups[0].store
+    monkeypatch.setattr(attendance, "process_group", lambda: groups[0] if groups else None)
+    monkeypatch.setattr(pytest, "leave_group", groups.clear, raising=False)
+    pytester.makeconftest(RERUN)
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.fixture
+        def group():
+            yield
+            pytest.leave_group()
+
+        def test_again(group):
+            pass
+        """
+    )
+    pytester.inline_run("-p", "no:cacheprovider").assertoutcome(passed=1)
+    assert json.loads(store.get("gradhealth/at/0/test_it.py::test_again")) == [0, 2]
