@@ -48,7 +48,7 @@ def test_long_and_hostile_names_are_tamed() -> None:
 @pytest.mark.parametrize(
     "encoding",
     [MagicMock(), b"utf-8", 7, "idna", "undefined", "a\0b", "\ud800", "hex", "nothing", "", None],
-    ids=repr,
+    ids=lambda encoding: type(encoding).__name__ + repr(encoding)[:9].strip("<"),
 )
 def test_an_encoding_that_cannot_be_used_is_utf_8(
     monkeypatch: pytest.MonkeyPatch, encoding: object
