@@ -109,7 +109,7 @@ _DECIMALS = (float, complex)
 def _surroundings() -> tuple[object, ...]:
     """What a forward depends on beyond what it holds: the environment, and torch's own state."""
     return (
-        tuple(os.environ.items()),
+        tuple(pair for pair in os.environ.items() if pair[0] != "PYTEST_CURRENT_TEST"),
         tuple(read_switches()),
         tuple(map(id, (*vars(torch).values(), *vars(nn.functional).values()))),
         tuple(id(torch._C._get_dispatch_stack_at(i)) for i in range(_dispatch_depth())),
