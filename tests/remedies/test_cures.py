@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,11 @@ from examples.mnist.digits import load_digits
 
 IMAGES, LABELS = (part[:50] for part in load_digits())
 SEEDS = range(2)
+
+
+def under_a_seed(names: Iterable[str]) -> list[tuple[str, int]]:
+    """Each network under one of the seeds, in turns."""
+    return list(zip(names, itertools.cycle(SEEDS), strict=False))
 
 
 def tiny_tanh() -> nn.Module:
@@ -99,8 +105,7 @@ def losses(model: nn.Module, optimizer: Callable[..., Any], steps: int = 60) -> 
     return found
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "seed"), under_a_seed(NETWORKS))
 def test_the_code_in_the_message_cures(name: str, seed: int) -> None:
     build, options = NETWORKS[name]
     options = {"loss": cross_entropy, **options}
@@ -170,8 +175,7 @@ OTHERS: dict[str, tuple[Callable[[], nn.Module], type[GradientHealthError], str]
 }
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(("name", "seed"), under_a_seed(OTHERS))
 def test_the_code_in_the_message_cures_what_else_fails(name: str, seed: int) -> None:
     build, error, code = OTHERS[name]
     torch.manual_seed(seed)
