@@ -34,6 +34,14 @@ class Kind:
     lends: bool = False
 
 
+def _state(
+    read: Callable[[Any], Any], put_back: Callable[[Any, Any], object] | None = None
+) -> Kind:
+    """A place that holds one value of its own."""
+    written = None if put_back is None else lambda owner, items: put_back(owner, items[0])
+    return Kind(lambda owner: (read(owner),), written, opened=False, state=True)
+
+
 def _mapping(base: Any) -> Kind:
     def write(owner: Any, items: Items) -> None:
         base.clear(owner)
@@ -134,8 +142,8 @@ def _write_cell(cell: types.CellType, items: Items) -> None:
         del cell.cell_contents
 
 
-def _write_bytes(owner: bytearray, items: Items) -> None:
-    owner[:] = items[0]
+def _write_bytes(owner: bytearray, value: bytes) -> None:
+    owner[:] = value
 
 
 def _self_of(function: Any) -> Items:
@@ -163,23 +171,9 @@ OTHERS: dict[type, tuple[Kind, ...]] = {
     property: (Kind(lambda p: (p.fget, p.fset)),),
     weakref.ref: (Kind(lambda ref: (weakref.ref.__call__(ref),)),),
     Tensor: (Kind(_of_tensor),),
-    bytearray: (Kind(lambda b: (bytes(b),), _write_bytes, opened=False, state=True),),
-    torch.Generator: (
-        Kind(
-            lambda generator: (torch.Generator.get_state(generator),),
-            lambda generator, items: torch.Generator.set_state(generator, items[0]),
-            opened=False,
-            state=True,
-        ),
-    ),
-    random.Random: (
-        Kind(
-            lambda generator: (random.Random.getstate(generator),),
-            lambda generator, items: random.Random.setstate(generator, items[0]),
-            opened=False,
-            state=True,
-        ),
-    ),
+    bytearray: (_state(bytes, _write_bytes),),
+    torch.Generator: (_state(torch.Generator.get_state, torch.Generator.set_state),),
+    random.Random: (_state(random.Random.getstate, random.Random.setstate),),
 }
 
 
@@ -195,15 +189,13 @@ def of_numpy(kind: type) -> Kind | None:
     return _NUMPY_NUMBER if issubclass(kind, numpy.generic) else None
 
 
-def _write_numpy(generator: Any, items: Items) -> None:
-    generator.bit_generator.state = items[0]
+def _write_numpy(generator: Any, state: Any) -> None:
+    generator.bit_generator.state = state
 
 
-_NUMPY_GENERATOR = Kind(lambda g: (g.bit_generator.state,), _write_numpy, opened=False, state=True)
-_NUMPY_STATE = Kind(
-    lambda state: (state.get_state(legacy=False),),
-    lambda state, items: state.set_state(items[0]),
-    opened=False,
-    state=True,
+_NUMPY_GENERATOR = _state(lambda generator: generator.bit_generator.state, _write_numpy)
+_NUMPY_STATE = _state(
+    lambda generator: generator.get_state(legacy=False),
+    lambda generator, state: generator.set_state(state),
 )
-_NUMPY_NUMBER = Kind(lambda number: (repr(number),), opened=False, state=True)
+_NUMPY_NUMBER = _state(repr)

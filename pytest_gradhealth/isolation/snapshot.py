@@ -35,7 +35,7 @@ def restore(
     try:
         kept = [KeptTensor.of(tensor, guard) for tensor in found]
         arrays = [KeptArray.of(array) for array in reachable.arrays]
-    except (RuntimeError, MemoryError, NotImplementedError) as error:
+    except (RuntimeError, MemoryError) as error:
         raise ProbeError(
             f"what model, loss and batch hold cannot be kept ({type(error).__name__}: {error});"
             " probe a smaller model of the same kind, or one that holds less"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pytest_gradhealth.tensors.memory import free_bytes
+from pytest_gradhealth.tensors.storage import address_of
 from pytest_gradhealth.tensors.trees import tensors
 
 #: Smaller parameters are copied straight away, which costs less than to watch them.
@@ -87,7 +88,7 @@ class WriteGuard(TorchFunctionMode):
             self._room -= tensor.nbytes
             return False
         self._by_id[id(tensor)] = tensor
-        self._by_memory.setdefault(_memory(tensor), []).append(tensor)
+        self._by_memory.setdefault(address_of(tensor), []).append(tensor)
         self._unprotected |= not tensor.requires_grad
         return True
 
@@ -108,7 +109,7 @@ class WriteGuard(TorchFunctionMode):
         if kind == "writes" or (kwargs and _is_told_to_write(kwargs)):
             with unguarded():
                 for tensor in tensors((args, kwargs)):
-                    for parameter in self._by_memory.get(_memory(tensor), ()):
+                    for parameter in self._by_memory.get(address_of(tensor), ()):
                         self._copy(parameter)
         elif kind == "may" and (self._unprotected or not torch.is_grad_enabled()):
             with unguarded():
@@ -138,14 +139,6 @@ def _protected(parameter: Tensor) -> bool:
 def _is_told_to_write(kwargs: Mapping[str, Any]) -> bool:
     given = (kwargs.get(name) for name in _WRITING)
     return any(value is not None and value is not False for value in given)
-
-
-def _memory(tensor: Tensor) -> int:
-    """Where the memory of a tensor begins; 0 for one that has none of its own."""
-    try:
-        return tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):
-        return 0
 
 
 def _kind_of(func: Any) -> _Kind:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
@@ -27,9 +29,18 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 def size_of(tensor: Tensor) -> int:
     """Bytes of the memory behind a tensor; 0 for one that has none of its own."""
+    return _asked(tensor, torch.UntypedStorage.nbytes)
+
+
+def address_of(tensor: Tensor) -> int:
+    """Where the memory behind a tensor begins; 0 for one that has none of its own."""
+    return _asked(tensor, torch.UntypedStorage.data_ptr)
+
+
+def _asked(tensor: Tensor, question: Callable[[torch.UntypedStorage], int]) -> int:
     try:
-        return tensor.untyped_storage().nbytes()
-    except (RuntimeError, NotImplementedError):
+        return question(tensor.untyped_storage())
+    except RuntimeError:  # of a sparse tensor, say
         return 0
 
 
