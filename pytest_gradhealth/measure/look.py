@@ -46,6 +46,7 @@ def look(
         if recorder.missed:
             return look(subject, seed=seed, steps=steps, functional=True)
         loss = run.loss()
+        recorder.note_differentiated()
         with unguarded(), _uncollected():
             outputs = seen(run.outputs, run.inputs, run.targets)
             graph = run.graph(loss)

@@ -35,7 +35,8 @@ Key = tuple[str, int, int]
 class Mark:
     """One tensor that one call of a module returned; `edge` is None if it needs no gradient.
 
-    `activation` and `gradient` are L2 norms, `tokens` the spread of what attention gets over its
+    `differentiated` says that the forward itself has asked for its gradient. `activation` and
+    `gradient` are L2 norms, `tokens` the spread of what attention gets over its
     sequence; all are 0-dim and still on the device. `owners` are the ranks that have a part each of
     the tensor, if it is cut.
     """
@@ -53,6 +54,7 @@ class Mark:
     activation: Tensor | None = None
     gradient: Tensor | None = None
     tokens: Tensor | None = None
+    differentiated: bool = False
     reading: Callable[[Tensor], Tensor] = l2_norm
 
     @property
@@ -134,6 +136,12 @@ class Recorder:
         """Drop what another backward than that of the loss has measured."""
         for mark in self.marks:
             mark.gradient = None
+
+    def note_differentiated(self) -> None:
+        """Drop what backwards of the forward and the loss themselves have measured, and note it."""
+        for mark in self.marks:
+            mark.differentiated = mark.gradient is not None
+        self.forget_gradients()
 
     def forget_graph(self) -> None:
         """Let go of the graph's nodes, so that the backward can free it."""

@@ -36,6 +36,9 @@ from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.path_causes import path_cause
 from pytest_gradhealth.rules.rule import Evidence, Quantity, Rule
 
+#: Share of the trainable elements up to which a path beside a trunk does not fail a model.
+SMALL = 0.05
+
 
 def check(evidence: Evidence) -> Iterator[Finding]:
     """Compare V of every judged path with `min_ratio` and `warn_min_ratio`.
@@ -71,6 +74,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             severity = severity_of(path.vanishing, evidence)
             if severity == "failure" and evidence.second is not None:
                 severity = severity_of(_second_reach(path, evidence.second), evidence)
+        if severity == "failure" and _is_small_branch(path, evidence):
+            severity = "warning"
         if severity is not None:
             yield _finding(path, index, severity, evidence)
 
@@ -94,8 +99,11 @@ def gets_round(path: GradientPath, profile: GradientProfile) -> bool:
     """Whether gradient gets to a path's first layer although none goes through its output.
 
     A loss that is made of gradients (a gradient penalty, forces of a potential) changes the weights
-    and not what the layer returned. Shared weights tell nothing of it.
+    and not what the layer returned; a layer that is called again may have nothing to do for one of
+    the losses. Shared weights tell nothing of it.
     """
+    if path.last.norm and profile.norm_of(path.first.name):
+        return False  # through another call, and this one loses what the loss sends it
     return any(
         parameter.gradient
         for parameter in profile.parameters
@@ -110,6 +118,18 @@ def _got_round(path: GradientPath, profile: GradientProfile) -> Finding:
         f"nothing to judge: the weights of {path.first.title} get a gradient that does not come"
         " through its output, as where the loss is made of gradients",
         profile=profile,
+    )
+
+
+def _is_small_branch(path: GradientPath, evidence: Evidence) -> bool:
+    """Whether a path is of next to no weight beside another, whose branches it joins.
+
+    What makes the bias of an attention or scales its answer may lose its gradient in there, while
+    the trunk trains.
+    """
+    return (path.beside or 1.0) < SMALL and any(
+        other.beside is None and other.links and not severity_of(other.vanishing, evidence)
+        for other in evidence.first.judged_paths
     )
 
 
@@ -226,4 +246,5 @@ RULE = Rule(
     quantity=Quantity(least_reach, better="larger"),
     cause=partial(path_cause, down=True),
     of_scale=True,
+    patient=True,
 )
