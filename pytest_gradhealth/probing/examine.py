@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 
 from pytest_gradhealth.distributed.team import anywhere, everywhere
 from pytest_gradhealth.measure.nonfinite import first_non_finite
 from pytest_gradhealth.measure.perturbation import data_carriers, without_influence
 from pytest_gradhealth.measure.precision import magnitudes
+from pytest_gradhealth.measure.reading import Look
+from pytest_gradhealth.measure.recorder import Key
 from pytest_gradhealth.measure.recurrence import look_through_time
+from pytest_gradhealth.measure.rounding import rounding
 from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial
-from pytest_gradhealth.probing.second_look import look_after_steps
+from pytest_gradhealth.probing.second_look import MORE_STEPS, leads_on, look_after_steps
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile, Update
 from pytest_gradhealth.rules.exploding import scale_free_weights
 from pytest_gradhealth.subject.inputs import check_numbers
+from pytest_gradhealth.tensors.modules import is_sharded
 from pytest_gradhealth.training.copies import copied
 from pytest_gradhealth.training.optimizers import build
 from pytest_gradhealth.training.updates import updates
@@ -27,6 +32,9 @@ from pytest_gradhealth.training.updates import updates
 LEVEL = 0.1
 #: How many of the user's training steps are made where they are judged.
 UPDATE_STEPS = 10
+
+#: Decades in one step that rounding may be all that is left of.
+ABRUPT = -3.0
 
 
 def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
@@ -55,6 +63,8 @@ def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tu
     if not anywhere(subject.model, doubt or on_paths):
         return [first.profile], findings
 
+    first = _without_rounding(trial, first, findings)
+    findings = criteria.judge(first.profile)
     carriers = None
     if anywhere(subject.model, len(first.profile.judged_paths) > 1):
         with subject.isolated():
@@ -67,14 +77,43 @@ def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tu
 
     if trial.optimizer is None:
         subject = replace(subject, scale=_leveling(first.profile))
-    second = look_after_steps(subject, trial.optimizer, seed=seed, steps=criteria.confirm_steps)
-    ignored = {output.name for output in first.profile.outputs if output.state == "ignored"}
-    second = replace(second, profile=_marked_ignored(second.profile, ignored))
+    again = partial(_looked_again, replace(trial, subject=subject), first.profile, carriers)
+    second = again(criteria.confirm_steps)
+    findings = criteria.judge(first.profile, second)
+    if anywhere(
+        subject.model, criteria.may_yet_pass(findings) and leads_on(trial, first.profile, second)
+    ):
+        later = again(max(criteria.confirm_steps, MORE_STEPS))
+        if not anywhere(subject.model, not _is_finite(later)):
+            second, findings = later, criteria.judge(first.profile, later)
+    return [first.profile, second], findings
+
+
+def _without_rounding(trial: Trial, look: Look, findings: Sequence[Finding]) -> Look:
+    """The same look, with zero for what only rounding has left of gradients that fall abruptly."""
+    profile = look.profile
+    failing = (profile.paths[f.path] for f in findings if f.path is not None)
+    falling = [path for path in failing if min(path.steps, default=0.0) < ABRUPT]
+    on_way = {point.key for path in falling for point in path.points if point.norm}
+    if is_sharded(trial.subject.model) or not on_way:
+        return look
+    outputs, parameters = rounding(trial.subject, seed=trial.seed)
+    outputs = on_way & {*outputs}
+    names = {name for name, _, _ in outputs}
+    parameters = {p.name for p in profile.parameters if p.module in names} & {*parameters}
+    return look.silenced(outputs, parameters) if outputs else look
+
+
+def _looked_again(
+    trial: Trial, first: GradientProfile, carriers: Collection[Key] | None, steps: int
+) -> GradientProfile:
+    """A look after some steps, at what is known of the first one's layers."""
+    look = look_after_steps(trial.subject, trial.optimizer, first, seed=trial.seed, steps=steps)
+    ignored = {output.name for output in first.outputs if output.state == "ignored"}
+    look = replace(look, profile=_marked_ignored(look.profile, ignored))
     if carriers is not None:
-        second = second.restricted_to(carriers)
-    if not _is_finite(second.profile):
-        second = second.marked(SOMEWHERE)
-    return [first.profile, second.profile], criteria.judge(first.profile, second.profile)
+        look = look.restricted_to(carriers)
+    return (look if _is_finite(look.profile) else look.marked(SOMEWHERE)).profile
 
 
 def _updates(trial: Trial, profile: GradientProfile) -> tuple[Update, ...]:

@@ -37,6 +37,12 @@ class Criteria:
             for rule in self.rules
         )
 
+    def may_yet_pass(self, findings: Sequence[Finding]) -> bool:
+        """Whether something fails that training may yet cure, and nothing else does."""
+        patient = {rule.code for rule in self.rules if rule.patient}
+        failures = {finding.code for finding in findings if finding.severity == "failure"}
+        return bool(failures) and failures <= patient
+
 
 def judge_again(diagnosis: Diagnosis, criteria: Criteria) -> tuple[Diagnosis, bool]:
     """Judge what was measured by other criteria.

@@ -89,9 +89,9 @@ class Rule:
     findings in a diagnosis.
 
     `of_scale`: it may fail for the scale of the outputs alone, which is nothing to go by in
-    evaluation mode. `judges_steps`: it judges training steps, not a look. `fails_if_asked`: its
-    warnings fail the assertion that is about it. `unacceptable` is the value from which on no
-    setting is proposed that would let it pass.
+    evaluation mode. `patient`: training may yet cure what it finds. `judges_steps`: it judges
+    training steps, not a look. `fails_if_asked`: its warnings fail the assertion that is about it.
+    `unacceptable` is the value from which on no setting is proposed that would let it pass.
 
     >>> from pytest_gradhealth.rules import built_in_rules
     >>> [rule.code for rule in built_in_rules()][:5]
@@ -112,6 +112,7 @@ class Rule:
     cause: Cause | Callable[[Finding, GradientProfile], Cause | None] | None = None
     exhibit: Callable[[Diagnosis, Sequence[Finding], View], str] | None = None
     of_scale: bool = False
+    patient: bool = False
     judges_steps: bool = False
     fails_if_asked: bool = False
     unacceptable: float | None = None

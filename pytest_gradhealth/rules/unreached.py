@@ -158,4 +158,5 @@ RULE = Rule(
     error=UnreachedParameterError,
     doc=__doc__,
     cause=cause_of,
+    patient=True,
 )
