@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import partial
 
 from pytest_gradhealth.distributed.team import anywhere, everywhere
+from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.nonfinite import first_non_finite
 from pytest_gradhealth.measure.perturbation import data_carriers, without_influence
 from pytest_gradhealth.measure.precision import magnitudes
@@ -18,7 +18,7 @@ from pytest_gradhealth.measure.rounding import rounding
 from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial
 from pytest_gradhealth.probing.second_look import MORE_STEPS, leads_on, look_after_steps
-from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.diagnosis import Finding, verdict_of
 from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile, Update
 from pytest_gradhealth.rules.exploding import scale_free_weights
 from pytest_gradhealth.subject.inputs import check_numbers
@@ -39,6 +39,34 @@ ABRUPT = -3.0
 
 def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
     """Look under one seed, again where a rule wants to be sure, and judge."""
+    model = trial.subject.model
+    first = _first_look(trial)
+    findings = criteria.judge(first.profile)
+    on_paths = any(f.path is not None and f.severity != "info" for f in findings)
+    if not anywhere(model, criteria.in_doubt(findings) or on_paths):
+        return [first.profile], findings
+
+    first = _without_rounding(trial, first, findings)
+    carriers = None
+    if anywhere(model, len(first.profile.judged_paths) > 1):
+        with trial.subject.isolated():
+            carriers = data_carriers(trial.subject, seed=trial.seed)
+    if carriers is not None:
+        first = first.restricted_to(carriers)
+    findings = criteria.judge(first.profile)
+    if not criteria.confirm_steps or not anywhere(model, criteria.in_doubt(findings)):
+        return [first.profile], findings
+    try:
+        second = _second_look(trial, criteria, first.profile, carriers)
+    except ProbeError:
+        if verdict_of(findings) == "failure":
+            raise
+        return [first.profile], findings  # what warns of a model that cannot be copied stands
+    return [first.profile, second], criteria.judge(first.profile, second)
+
+
+def _first_look(trial: Trial) -> Look:
+    """The look that every rule reads, with all that was asked for."""
     subject, seed = trial.subject, trial.seed
     with subject.isolated():
         first = look_through_time(subject, seed=seed)
@@ -57,36 +85,22 @@ def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tu
             forecast = magnitudes(subject, seed=seed)
         profile = replace(first.profile, magnitudes=forecast, loss_scale=subject.loss_scale)
         first = replace(first, profile=profile)
-    findings = criteria.judge(first.profile)
-    doubt = criteria.in_doubt(findings)
-    on_paths = any(f.path is not None and f.severity != "info" for f in findings)
-    if not anywhere(subject.model, doubt or on_paths):
-        return [first.profile], findings
+    return first
 
-    first = _without_rounding(trial, first, findings)
-    findings = criteria.judge(first.profile)
-    carriers = None
-    if anywhere(subject.model, len(first.profile.judged_paths) > 1):
-        with subject.isolated():
-            carriers = data_carriers(subject, seed=seed)
-    if carriers is not None:
-        first = first.restricted_to(carriers)
-        findings = criteria.judge(first.profile)
-    if not criteria.confirm_steps or not anywhere(subject.model, criteria.in_doubt(findings)):
-        return [first.profile], findings
 
+def _second_look(
+    trial: Trial, criteria: Criteria, first: GradientProfile, carriers: Collection[Key] | None
+) -> GradientProfile:
+    """A look after the confirm steps, or after more where they lead somewhere."""
     if trial.optimizer is None:
-        subject = replace(subject, scale=_leveling(first.profile))
-    again = partial(_looked_again, replace(trial, subject=subject), first.profile, carriers)
-    second = again(criteria.confirm_steps)
-    findings = criteria.judge(first.profile, second)
-    if anywhere(
-        subject.model, criteria.may_yet_pass(findings) and leads_on(trial, first.profile, second)
-    ):
-        later = again(max(criteria.confirm_steps, MORE_STEPS))
-        if not anywhere(subject.model, not _is_finite(later)):
-            second, findings = later, criteria.judge(first.profile, later)
-    return [first.profile, second], findings
+        trial = replace(trial, subject=replace(trial.subject, scale=_leveling(first)))
+    model = trial.subject.model
+    second = _look_again(trial, first, carriers, criteria.confirm_steps)
+    hopeful = criteria.may_yet_pass(criteria.judge(first, second))
+    if not anywhere(model, hopeful and leads_on(trial, first, second)):
+        return second
+    later = _look_again(trial, first, carriers, max(criteria.confirm_steps, MORE_STEPS))
+    return second if anywhere(model, not _is_finite(later)) else later
 
 
 def _without_rounding(trial: Trial, look: Look, findings: Sequence[Finding]) -> Look:
@@ -104,7 +118,7 @@ def _without_rounding(trial: Trial, look: Look, findings: Sequence[Finding]) -> 
     return look.silenced(outputs, parameters) if outputs else look
 
 
-def _looked_again(
+def _look_again(
     trial: Trial, first: GradientProfile, carriers: Collection[Key] | None, steps: int
 ) -> GradientProfile:
     """A look after some steps, at what is known of the first one's layers."""

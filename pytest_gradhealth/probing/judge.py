@@ -38,10 +38,11 @@ class Criteria:
         )
 
     def may_yet_pass(self, findings: Sequence[Finding]) -> bool:
-        """Whether something fails that training may yet cure, and nothing else does."""
+        """Whether training may yet cure something that was found, and all that fails."""
         patient = {rule.code for rule in self.rules if rule.patient}
         failures = {finding.code for finding in findings if finding.severity == "failure"}
-        return bool(failures) and failures <= patient
+        warnings = {finding.code for finding in findings if finding.severity == "warning"}
+        return failures <= patient and not patient.isdisjoint(failures | warnings)
 
 
 def judge_again(diagnosis: Diagnosis, criteria: Criteria) -> tuple[Diagnosis, bool]:

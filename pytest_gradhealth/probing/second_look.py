@@ -22,7 +22,7 @@ from pytest_gradhealth.training.optimizers import OptimizerLike, build
 
 #: Steps before a last look at a model that is on its way, and the most elements to train in them.
 MORE_STEPS = 150
-MOST_ELEMENTS = 2 * 10**7
+MOST_ELEMENTS = 5 * 10**6
 #: Share of the loss that one answer for all examples has, by which a model that learns is better.
 LEARNED = 0.01
 
@@ -73,7 +73,7 @@ def _has_woken(first: GradientProfile, second: GradientProfile) -> bool:
 
 
 def leads_on(trial: Trial, first: GradientProfile, second: GradientProfile) -> bool:
-    """Whether a model that fails both looks may be another after more steps.
+    """Whether a model that does not pass in two looks may be another after more steps.
 
     It is learning already, better than one answer for all examples; or its weights are so small
     that the steps outgrow them, and what they were at first means little to the optimizer.
@@ -81,8 +81,7 @@ def leads_on(trial: Trial, first: GradientProfile, second: GradientProfile) -> b
     trained = [p for p in trial.subject.model.parameters() if p.requires_grad]
     if sum(parameter.numel() for parameter in trained) > MOST_ELEMENTS:
         return False
-    on_path = {point.name for path in first.judged_paths for point in path.points}
-    before = {p.name: p.norm for p in first.parameters if p.module in on_path and len(p.shape) > 1}
+    before = {p.name: p.norm for p in first.parameters if len(p.shape) > 1}
     grown = [p.norm > 2 * before[p.name] > 0 for p in second.parameters if p.name in before]
     if any(grown):
         return True

@@ -72,7 +72,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             severity = severity_of(path.vanishing, evidence)
         else:
             severity = severity_of(path.vanishing, evidence)
-            if severity == "failure" and evidence.second is not None:
+            if severity is not None and evidence.second is not None:
                 severity = severity_of(_second_reach(path, evidence.second), evidence)
         if severity == "failure" and _is_small_branch(path, evidence):
             severity = "warning"
@@ -240,6 +240,7 @@ RULE = Rule(
     summary="the gradient must not vanish between the loss and the first layer",
     reads="V = max(L2 ratio, RMS ratio), first layer over last, along each gradient path",
     check=check,
+    confirm_from="warning",
     error=VanishingGradientError,
     doc=__doc__,
     settings=("min_ratio", "warn_min_ratio"),
