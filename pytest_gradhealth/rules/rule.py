@@ -210,7 +210,7 @@ class Rule:
             text.strip(),
             f"## Settings\n\n{settings or 'It has none.'}",
             f'## Leaving it out\n\n`ignore=["{self.code}"]` in a call or a marker, or'
-            f" `--gradhealth-ignore={self.code}`.",
+            f" `--gradhealth-ignore={self.code}`; with `:encoder.*` behind it for some layers.",
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
 
