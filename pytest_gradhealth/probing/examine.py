@@ -17,6 +17,7 @@ from pytest_gradhealth.probing.second_look import look_after_steps
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile, Update
 from pytest_gradhealth.rules.exploding import scale_free_weights
+from pytest_gradhealth.rules.unused import owners_of
 from pytest_gradhealth.subject.inputs import check_numbers
 from pytest_gradhealth.training.copies import copied
 from pytest_gradhealth.training.optimizers import build
@@ -91,7 +92,8 @@ def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:
     """Tell layers whose output the loss ignores from those that are cut off from it."""
     subject = trial.subject
     called = {o.name for o in profile.outputs if o.state in ("unreached", "no-grad")}
-    silent = {p.module for p in profile.parameters if p.state == "none"}
+    owners = owners_of(profile)
+    silent = {owners[p.name] for p in profile.parameters if p.state == "none"}
     names = sorted(called & silent)
     if names:
         modules = dict(subject.model.named_modules())

@@ -4,7 +4,10 @@
 
 Sorts the parameters without a gradient, or with one that is exactly zero, over all looks and steps.
 Layers that change the loss but are cut off from it fail, and so does a path that is exactly zero.
-Side branches, idle experts and layers behind a gate that starts at zero are told apart.
+Zeros in a side branch are a warning, for which `assert_all_reached` fails too.
+
+Experts that got nothing of the batch, layers behind a gate that starts at zero and gradients that
+cancel are information.
 
 ## Why
 
@@ -21,7 +24,7 @@ from pytest_gradhealth.formatting import count, listing
 from pytest_gradhealth.results.diagnosis import Finding, Severity
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
-from pytest_gradhealth.rules.unused import has_busy_sibling, unused_parameters
+from pytest_gradhealth.rules.unused import Resting, unused_parameters
 from pytest_gradhealth.rules.vanishing import gets_round
 
 
@@ -40,11 +43,13 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     silent = [
         p for p in latest.parameters if p.state in ("none", "zero") and p.name not in latest.awake
     ]
-    unused = [p for p in silent if p.state == "none"]
-    idle = [p for p in unused if has_busy_sibling(p, latest)]
-    beside = unused_parameters(latest)
-    cut = [p for p in unused if p not in idle and p not in beside]
-    zero = [p for p in silent if p.state == "zero"]
+    resting = Resting(latest)
+    silenced = _silenced_at(latest)
+    idle = [
+        p for p in silent if resting.has_busy_sibling(p) and (p.gradient is None or not silenced)
+    ]
+    cut = cut_off(latest)
+    zero = [p for p in silent if p.state == "zero" and p not in idle]
     lively = {o.name for o in latest.outputs if o.norm is not None and o.norm > 0}
     cancelled = [p for p in zero if _cancels(p, lively)]
     rest = [p for p in zero if not _cancels(p, lively)]
@@ -57,7 +62,6 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if cut:
         yield _finding("failure", cut, first, "no gradient reaches {}: cut off from the loss")
     if dead:
-        silenced = _silenced_at(latest)
         text = "exactly zero gradient for {}"
         if silenced:
             text += f": it is zero at {silenced} already"
@@ -68,7 +72,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             yield _finding("warning", dead, first, text + ", in a side branch")
     if idle:
         text = "no gradient on this batch for {}; siblings in the same list got one"
-        yield _finding("warning", idle, first, text)
+        yield _finding("info", idle, first, text)
     if gated:
         text = "zero gradient for {} until a zero-initialised neighbour has moved"
         yield _finding("info", gated, first, text)
@@ -78,6 +82,14 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if cancelled:
         text = "the gradient of {} cancels to zero: a later layer takes constants out"
         yield _finding("info", cancelled, first, text)
+
+
+def cut_off(profile: GradientProfile) -> list[ParameterRecord]:
+    """Parameters that change the loss and get no gradient."""
+    resting, beside = Resting(profile), unused_parameters(profile)
+    known = {*profile.awake, *(parameter.name for parameter in beside)}
+    silent = [p for p in profile.parameters if p.state == "none" and p.name not in known]
+    return [p for p in silent if not resting.has_busy_sibling(p)]
 
 
 def _finding(
@@ -140,6 +152,13 @@ def _block(name: str) -> str:
 
 def cause_of(finding: Finding, _profile: GradientProfile) -> Cause | None:
     """What cuts layers off; of the other meanings, the finding says all there is to say."""
+    if "in a side branch" in finding.message:
+        return Cause(
+            "what they compute does not move the loss here: units are dead, a factor is zero, or a"
+            " rounding, a clamp or a softmax over one logit follows",
+            "let the loss feel it (as a softmax before the selection does), or freeze them with"
+            " requires_grad_(False)",
+        )
     if "cut off from the loss" in finding.message:
         return Cause(
             "a detach(), a no_grad() or an operation without a slope lies on the way to the loss",
@@ -158,4 +177,5 @@ RULE = Rule(
     error=UnreachedParameterError,
     doc=__doc__,
     cause=cause_of,
+    fails_if_asked="warning",
 )
