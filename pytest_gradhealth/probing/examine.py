@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from pytest_gradhealth.distributed.team import anywhere, everywhere
+from pytest_gradhealth.measure.apart import trained_apart
 from pytest_gradhealth.measure.nonfinite import first_non_finite
 from pytest_gradhealth.measure.perturbation import data_carriers, without_influence
 from pytest_gradhealth.measure.precision import magnitudes
@@ -17,6 +18,7 @@ from pytest_gradhealth.probing.second_look import look_after_steps
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile, Update
 from pytest_gradhealth.rules.exploding import scale_free_weights
+from pytest_gradhealth.rules.unreached import cut_off
 from pytest_gradhealth.rules.unused import owners_of
 from pytest_gradhealth.subject.inputs import check_numbers
 from pytest_gradhealth.training.copies import copied
@@ -44,7 +46,7 @@ def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tu
             bad = first_non_finite(subject, seed=seed)
         if not _is_finite(first.profile):
             first = first.marked(bad or SOMEWHERE)
-    first = replace(first, profile=_with_ignored(trial, first.profile))
+    first = replace(first, profile=_with_apart(trial, _with_ignored(trial, first.profile)))
     if subject.loss_scale.format:
         with subject.isolated():
             forecast = magnitudes(subject, seed=seed)
@@ -70,7 +72,8 @@ def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tu
         subject = replace(subject, scale=_leveling(first.profile))
     second = look_after_steps(subject, trial.optimizer, seed=seed, steps=criteria.confirm_steps)
     ignored = {output.name for output in first.profile.outputs if output.state == "ignored"}
-    second = replace(second, profile=_marked_ignored(second.profile, ignored))
+    later = replace(_marked_ignored(second.profile, ignored), apart=first.profile.apart)
+    second = replace(second, profile=later)
     if carriers is not None:
         second = second.restricted_to(carriers)
     if not _is_finite(second.profile):
@@ -103,6 +106,15 @@ def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:
         return profile
     with subject.isolated():
         return _marked_ignored(profile, without_influence(subject, names, seed=trial.seed))
+
+
+def _with_apart(trial: Trial, profile: GradientProfile) -> GradientProfile:
+    """Tell what something else trains from what was cut off by mistake."""
+    cut = [parameter.name for parameter in cut_off(profile)]
+    if not cut:
+        return profile
+    apart = trained_apart(trial.subject, profile, cut, seed=trial.seed)
+    return replace(profile, apart=tuple(apart))
 
 
 def _marked_ignored(profile: GradientProfile, names: Collection[str]) -> GradientProfile:

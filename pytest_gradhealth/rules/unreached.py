@@ -4,7 +4,10 @@
 
 Sorts the parameters without a gradient, or with one that is exactly zero, over all looks and steps.
 Layers that change the loss but are cut off from it fail, and so does a path that is exactly zero.
-Zeros in a side branch are a warning, for which `assert_all_reached` fails too.
+Zeros in a side branch are a warning, and so is what is left to something else to train: parameters
+that the forward itself writes (a codebook that follows its data), a copy of layers that do get a
+gradient (a teacher), and a small part under no_grad() that tells the rest nothing of the data which
+it does not see by itself. `assert_all_reached` fails for these too.
 
 Experts that got nothing of the batch, layers behind a gate that starts at zero and gradients that
 cancel are information.
@@ -22,9 +25,10 @@ from collections.abc import Collection, Iterator, Sequence
 from pytest_gradhealth.errors import UnreachedParameterError
 from pytest_gradhealth.formatting import count, listing
 from pytest_gradhealth.results.diagnosis import Finding, Severity
+from pytest_gradhealth.results.names import module_of
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
-from pytest_gradhealth.rules.unused import Resting, unused_parameters
+from pytest_gradhealth.rules.unused import Resting, ignoring, unused_parameters
 from pytest_gradhealth.rules.vanishing import gets_round
 
 
@@ -48,6 +52,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     idle = [
         p for p in silent if resting.has_busy_sibling(p) and (p.gradient is None or not silenced)
     ]
+    apart = [p for p in silent if p.name in latest.apart]
     cut = cut_off(latest)
     zero = [p for p in silent if p.state == "zero" and p not in idle]
     lively = {o.name for o in latest.outputs if o.norm is not None and o.norm > 0}
@@ -61,6 +66,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
     if cut:
         yield _finding("failure", cut, first, "no gradient reaches {}: cut off from the loss")
+    if apart:
+        text = "no gradient reaches {}: left to something else to train"
+        yield _finding("warning", apart, first, text)
     if dead:
         text = "exactly zero gradient for {}"
         if silenced:
@@ -85,9 +93,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
 
 def cut_off(profile: GradientProfile) -> list[ParameterRecord]:
-    """Parameters that change the loss and get no gradient."""
+    """Parameters that change the loss and get no gradient, where nothing is known to train them."""
     resting, beside = Resting(profile), unused_parameters(profile)
-    known = {*profile.awake, *(parameter.name for parameter in beside)}
+    known = {*profile.awake, *profile.apart, *(parameter.name for parameter in beside)}
     silent = [p for p in profile.parameters if p.state == "none" and p.name not in known]
     return [p for p in silent if not resting.has_busy_sibling(p)]
 
@@ -150,8 +158,16 @@ def _block(name: str) -> str:
     return ".".join(parts[: numbered + 1])
 
 
-def cause_of(finding: Finding, _profile: GradientProfile) -> Cause | None:
+def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
     """What cuts layers off; of the other meanings, the finding says all there is to say."""
+    if "left to something else" in finding.message:
+        modules = [module_of(name) or name for name in profile.apart]
+        return Cause(
+            "the forward writes them, they are a copy of layers that do get a gradient, or a small"
+            " part under no_grad() beside layers that see the same data",
+            "freeze them with requires_grad_(False), or leave them out with"
+            f" {ignoring(RULE.code, dict.fromkeys(modules))}",
+        )
     if "in a side branch" in finding.message:
         return Cause(
             "what they compute does not move the loss here: units are dead, a factor is zero, or a"

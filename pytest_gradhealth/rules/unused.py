@@ -80,7 +80,7 @@ def unused_parameters(profile: GradientProfile) -> list[ParameterRecord]:
     submodules; a leaf module that was called should have used its own parameters.
     """
     called = {o.name for o in profile.outputs if o.state not in ("not-called", "ignored")}
-    passed, known = _passed(profile), {*profile.awake}
+    passed, known = _passed(profile), {*profile.awake, *profile.apart}
     owners = owners_of(profile)
     return [
         p
