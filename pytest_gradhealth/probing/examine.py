@@ -95,9 +95,9 @@ def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:
     """Tell layers whose output the loss ignores from those that are cut off from it."""
     subject = trial.subject
     called = {o.name for o in profile.outputs if o.state in ("unreached", "no-grad")}
-    owners = owners_of(profile)
-    silent = {owners[p.name] for p in profile.parameters if p.state == "none"}
-    names = sorted(called & silent)
+    silent = [p.name for p in profile.parameters if p.state == "none"]
+    owners = owners_of(profile) if silent else {}
+    names = sorted(called & {owners[name] for name in silent})
     if names:
         modules = dict(subject.model.named_modules())
         names = [name for name in names if name in modules]

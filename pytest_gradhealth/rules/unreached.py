@@ -47,6 +47,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     silent = [
         p for p in latest.parameters if p.state in ("none", "zero") and p.name not in latest.awake
     ]
+    if not silent:
+        return
     resting = Resting(latest)
     silenced = _silenced_at(latest)
     idle = [
@@ -94,10 +96,12 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
 def cut_off(profile: GradientProfile) -> list[ParameterRecord]:
     """Parameters that change the loss and get no gradient, where nothing is known to train them."""
+    silent = [p for p in profile.parameters if p.state == "none"]
+    if not silent:
+        return []
     resting, beside = Resting(profile), unused_parameters(profile)
     known = {*profile.awake, *profile.apart, *(parameter.name for parameter in beside)}
-    silent = [p for p in profile.parameters if p.state == "none" and p.name not in known]
-    return [p for p in silent if not resting.has_busy_sibling(p)]
+    return [p for p in silent if p.name not in known and not resting.has_busy_sibling(p)]
 
 
 def _finding(

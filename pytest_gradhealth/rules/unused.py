@@ -67,8 +67,11 @@ def _unused_and_spare(
     profile: GradientProfile,
 ) -> tuple[list[ParameterRecord], list[ParameterRecord]]:
     """What nothing excuses, and what is not called where modules of its class are."""
+    unused = unused_parameters(profile)
+    if not unused:
+        return [], []
     resting = Resting(profile)
-    unused = [p for p in unused_parameters(profile) if not resting.has_busy_sibling(p)]
+    unused = [p for p in unused if not resting.has_busy_sibling(p)]
     spare = [p for p in unused if resting.has_kin(p)]
     return [p for p in unused if p not in spare], spare
 
@@ -79,15 +82,16 @@ def unused_parameters(profile: GradientProfile) -> list[ParameterRecord]:
     Their module was never called, the loss ignores it, or gradient went past them through its
     submodules; a leaf module that was called should have used its own parameters.
     """
+    silent = [p for p in profile.parameters if p.state == "none"]
+    if not silent:
+        return []
     called = {o.name for o in profile.outputs if o.state not in ("not-called", "ignored")}
     passed, known = _passed(profile), {*profile.awake, *profile.apart}
     owners = owners_of(profile)
     return [
         p
-        for p in profile.parameters
-        if p.state == "none"
-        and p.name not in known
-        and (owners[p.name] not in called or owners[p.name] in passed)
+        for p in silent
+        if p.name not in known and (owners[p.name] not in called or owners[p.name] in passed)
     ]
 
 
