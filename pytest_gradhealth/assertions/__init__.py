@@ -211,7 +211,9 @@ def assert_all_reached(
 ) -> Diagnosis:
     """Assert that every trainable parameter gets a gradient (GH401), and is used at all (GH405).
 
-    What the forward does not use is otherwise a warning.
+    What the forward does not use is otherwise a warning, or nothing at all, and so is a gradient of
+    exactly zero in a side branch. Experts that got nothing of this batch do not fail, nor do zeros
+    that have to be: a bias before a norm, a layer behind a gate that opens with training.
 
     The arguments are those of `assert_no_vanishing`. Returns the Diagnosis. Raises
     UnreachedParameterError; ProbeError for what cannot be probed.
@@ -237,6 +239,9 @@ def assert_healthy(
     **settings: Unpack[SettingValues],
 ) -> Diagnosis:
     """Assert that no rule fails; `select` and `ignore` choose rules by code.
+
+    `ignore=["GH405:*.pooler.*"]` leaves out what one rule has to say of layers and parameters whose
+    names a pattern fits.
 
     The arguments are those of `assert_no_exploding_update`; without `clip` and `regularizer` no
     training steps are made, and the rules on them (GH202, GH601) have nothing to say; nor has GH102

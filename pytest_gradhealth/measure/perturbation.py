@@ -31,16 +31,16 @@ def data_carriers(subject: Subject, *, seed: int) -> Collection[Key] | None:
     None if that cannot be told: no input could be changed, or the model refuses the other batch.
     A position bias or a parametrised weight computes the same whatever the batch.
     """
-    other = replace(subject, inputs=map_tensors(_other, subject.inputs))
+    other = replace(subject, inputs=map_tensors(other_batch, subject.inputs))
     try:
-        ours, theirs = _fingerprints(subject, seed), _fingerprints(other, seed)
+        ours, theirs = fingerprints(subject, seed), fingerprints(other, seed)
     except ProbeError:
         return None
-    changed = {key for key, value in ours.items() if not _same(value, theirs.get(key, math.nan))}
+    changed = {key for key, value in ours.items() if not is_same(value, theirs.get(key, math.nan))}
     return changed or None
 
 
-def _other(tensor: Tensor) -> Tensor:
+def other_batch(tensor: Tensor) -> Tensor:
     """Another batch of the same kind: its examples in reverse order or, failing that, reversed."""
     if tensor.dtype == torch.bool or tensor.dim() == 0:
         return tensor
@@ -52,19 +52,20 @@ def _other(tensor: Tensor) -> Tensor:
     return tensor.detach() * 0.5 if tensor.is_floating_point() else tensor
 
 
-def _fingerprints(subject: Subject, seed: int, functional: bool = False) -> dict[Key, float]:
+def fingerprints(subject: Subject, seed: int, functional: bool = False) -> dict[Key, float]:
+    """A number for each module output of one forward; to be called inside `isolated`."""
     run = Pass(subject, seed)
-    recorder = Recorder(subject.model, functional, _weighted_sum)
+    recorder = Recorder(subject.model, functional, weighted_sum)
     with recorder.attached():
         recorder.mark_inputs(run.inputs)
         run.forward()
         if recorder.missed:
-            return _fingerprints(subject, seed, functional=True)
+            return fingerprints(subject, seed, functional=True)
     marks = [mark for mark in recorder.marks if mark.activation is not None]
     return {mark.key: float(mark.activation) for mark in marks if mark.activation is not None}
 
 
-def _weighted_sum(tensor: Tensor) -> Tensor:
+def weighted_sum(tensor: Tensor) -> Tensor:
     """A number that changes when elements change or trade places."""
     values: Any = packed(tensor.detach()).reshape(-1)
     values = torch.view_as_real(values).reshape(-1) if values.is_complex() else values
@@ -73,7 +74,8 @@ def _weighted_sum(tensor: Tensor) -> Tensor:
     return torch.dot(values.to(dtype), weights)
 
 
-def _same(a: float, b: float) -> bool:
+def is_same(a: float, b: float) -> bool:
+    """Whether two fingerprints differ by no more than rounding."""
     return a == b or abs(a - b) <= 1e-6 * max(abs(a), abs(b))
 
 

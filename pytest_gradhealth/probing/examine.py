@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from pytest_gradhealth.distributed.team import anywhere, everywhere
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.measure.apart import trained_apart
 from pytest_gradhealth.measure.nonfinite import first_non_finite
 from pytest_gradhealth.measure.perturbation import data_carriers, without_influence
 from pytest_gradhealth.measure.precision import magnitudes
@@ -21,6 +22,8 @@ from pytest_gradhealth.probing.second_look import MORE_STEPS, leads_on, look_aft
 from pytest_gradhealth.results.diagnosis import Finding, verdict_of
 from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile, Update
 from pytest_gradhealth.rules.exploding import scale_free_weights
+from pytest_gradhealth.rules.unreached import cut_off
+from pytest_gradhealth.rules.unused import owners_of
 from pytest_gradhealth.subject.inputs import check_numbers
 from pytest_gradhealth.tensors.modules import is_sharded
 from pytest_gradhealth.training.copies import copied
@@ -79,7 +82,7 @@ def _first_look(trial: Trial) -> Look:
             bad = first_non_finite(subject, seed=seed)
         if not _is_finite(first.profile):
             first = first.marked(bad or SOMEWHERE)
-    first = replace(first, profile=_with_ignored(trial, first.profile))
+    first = replace(first, profile=_with_apart(trial, _with_ignored(trial, first.profile)))
     if subject.loss_scale.format:
         with subject.isolated():
             forecast = magnitudes(subject, seed=seed)
@@ -124,7 +127,7 @@ def _look_again(
     """A look after some steps, at what is known of the first one's layers."""
     look = look_after_steps(trial.subject, trial.optimizer, first, seed=trial.seed, steps=steps)
     ignored = {output.name for output in first.outputs if output.state == "ignored"}
-    look = replace(look, profile=_marked_ignored(look.profile, ignored))
+    look = replace(look, profile=replace(_marked_ignored(look.profile, ignored), apart=first.apart))
     if carriers is not None:
         look = look.restricted_to(carriers)
     return (look if _is_finite(look.profile) else look.marked(SOMEWHERE)).profile
@@ -144,8 +147,9 @@ def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:
     """Tell layers whose output the loss ignores from those that are cut off from it."""
     subject = trial.subject
     called = {o.name for o in profile.outputs if o.state in ("unreached", "no-grad")}
-    silent = {p.module for p in profile.parameters if p.state == "none"}
-    names = sorted(called & silent)
+    silent = [p.name for p in profile.parameters if p.state == "none"]
+    owners = owners_of(profile) if silent else {}
+    names = sorted(called & {owners[name] for name in silent})
     if names:
         modules = dict(subject.model.named_modules())
         names = [name for name in names if name in modules]
@@ -154,6 +158,15 @@ def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:
         return profile
     with subject.isolated():
         return _marked_ignored(profile, without_influence(subject, names, seed=trial.seed))
+
+
+def _with_apart(trial: Trial, profile: GradientProfile) -> GradientProfile:
+    """Tell what something else trains from what was cut off by mistake."""
+    cut = [parameter.name for parameter in cut_off(profile)]
+    if not cut:
+        return profile
+    apart = trained_apart(trial.subject, profile, cut, seed=trial.seed)
+    return replace(profile, apart=tuple(apart))
 
 
 def _marked_ignored(profile: GradientProfile, names: Collection[str]) -> GradientProfile:

@@ -110,7 +110,7 @@ def treat(
     with placed(prepare(origin.case, origin.settings, diagnosis.decisive_seed)) as trial:
         ward = _Ward(
             trial=replace(trial, optimizer=as_factory(trial.optimizer)),
-            criteria=Criteria(origin.rules, diagnosis.limits, origin.settings.confirm_steps),
+            criteria=Criteria.of(origin.settings, origin.rules, diagnosis.limits),
             codes=codes,
             known=frozenset(f.code for f in diagnosis.findings if f.severity == "failure"),
             clock=clock,

@@ -188,7 +188,8 @@ class GradientProfile:
     """One look at one model: a forward and a backward pass on one batch under one seed.
 
     `steps` counts the optimizer steps before the look (0: as given). `awake` names parameters
-    that read "none" or "zero" in this look but had a gradient in one of those steps. `updates` are
+    that read "none" or "zero" in this look but had a gradient in one of those steps, `apart` those
+    that this loss leaves to something else to train (a codebook, a teacher). `updates` are
     the training steps made from here, where a rule needs them. `spread` says how far the model's
     outputs for different examples lie apart: RMS distance from their mean over RMS, relative to the
     same of the inputs; `magnitude` is the RMS of the outputs (over that of floating targets, if
@@ -216,6 +217,7 @@ class GradientProfile:
     magnitudes: tuple[MagnitudeRecord, ...] = ()
     unregistered: tuple[tuple[int, ...], ...] = ()
     loss_scale: LossScale = field(default_factory=LossScale)
+    apart: tuple[str, ...] = ()
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

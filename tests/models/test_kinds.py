@@ -226,7 +226,7 @@ def test_a_gradient_inside_the_forward_is_no_obstacle() -> None:
         diagnosis = probe(model, x)
     assert diagnosis.verdict == "warning"
     assert [f.message for f in diagnosis.findings] == [
-        "the loss does not depend on 1 parameter (net.6.bias)"
+        "the loss does not depend on net.6.bias (1 parameter)"
     ]
     assert diagnosis.paths[0].first.label == "net.0"
 
