@@ -51,7 +51,7 @@ def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tu
         first = replace(first, profile=profile)
     findings = criteria.judge(first.profile)
     doubt = criteria.in_doubt(findings)
-    on_paths = any(f.path is not None and f.severity != "info" for f in findings)
+    on_paths = any(f.path is not None and f.complains for f in findings)
     if not anywhere(subject.model, doubt or on_paths):
         return [first.profile], findings
 
