@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.recorder import Key, Recorder
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
-from pytest_gradhealth.tensors.trees import map_tensors
+from pytest_gradhealth.tensors.trees import map_tensors, tensors
 from pytest_gradhealth.tensors.unwrap import packed
 
 #: Layers that are asked one by one, where some of them matter.
@@ -95,6 +96,61 @@ def without_influence(subject: Subject, names: Sequence[str], *, seed: int) -> C
         )
     except ProbeError:
         return frozenset()
+
+
+def remembering(subject: Subject, names: Sequence[str], *, seed: int) -> list[str]:
+    """Return the modules whose later calls feel what went into their first one and came out.
+
+    That is a memory, whether or not a gradient goes back through it. Every forward begins with the
+    same state and random numbers; nothing is told of a model that is not the same twice.
+    """
+    names = names[:MOST]
+    try:
+        plain, again = (_later_calls(subject, names, "", seed) for _ in range(2))
+        return [
+            name
+            for name in names
+            if _equal(plain[name], again[name])
+            and not _equal(plain[name], _later_calls(subject, names, name, seed)[name])
+        ]
+    except ProbeError:
+        return []
+
+
+def _equal(one: Sequence[float], other: Sequence[float]) -> bool:
+    return len(one) == len(other) and all(map(is_same, one, other))
+
+
+def _later_calls(
+    subject: Subject, names: Sequence[str], shifted: str, seed: int
+) -> dict[str, list[float]]:
+    """All that goes through each of some modules after the first call, while one's is shifted."""
+    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+    begun: set[str] = set()
+
+    def before(name: str, _: nn.Module, args: Any, kwargs: Any) -> Any:
+        return map_tensors(_shifted, (args, kwargs)) if name == shifted not in begun else None
+
+    def after(name: str, _: nn.Module, args: Any, kwargs: Any, outputs: Any) -> Any:
+        if name in begun:
+            seen[name] += map(weighted_sum, tensors((args, kwargs, outputs)))
+            return None
+        begun.add(name)
+        return map_tensors(_shifted, outputs) if name == shifted else None
+
+    modules = dict(subject.model.named_modules())
+    handles = []
+    with subject.isolated():
+        try:
+            for name in names:
+                hooks = modules[name], partial(before, name), partial(after, name)
+                handles.append(hooks[0].register_forward_pre_hook(hooks[1], with_kwargs=True))
+                handles.append(hooks[0].register_forward_hook(hooks[2], with_kwargs=True))
+            Pass(subject, seed).forward()
+        finally:
+            for handle in handles:
+                handle.remove()
+    return {name: [float(value) for value in values] for name, values in seen.items()}
 
 
 def _loss(subject: Subject, shifted: Collection[str], seed: int) -> Tensor:

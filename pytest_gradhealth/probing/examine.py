@@ -45,7 +45,7 @@ def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tu
     model = trial.subject.model
     first = _first_look(trial)
     findings = criteria.judge(first.profile)
-    on_paths = any(f.path is not None and f.severity != "info" for f in findings)
+    on_paths = any(f.path is not None and f.complains for f in findings)
     if not anywhere(model, criteria.in_doubt(findings) or on_paths):
         return [first.profile], findings
 

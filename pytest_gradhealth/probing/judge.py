@@ -112,5 +112,11 @@ def with_news(known: Sequence[Finding], found: Sequence[Finding]) -> list[Findin
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Findings in the order of a diagnosis."""
-    return tuple(sorted(findings, key=lambda finding: RANK[finding.severity]))
+    """Findings in the order of a diagnosis.
+
+    Beside something worse it is information that there was nothing to judge.
+    """
+    found = [*findings]
+    if any(finding.complains for finding in found):
+        found = [replace(f, severity="info") if f.severity == "not judged" else f for f in found]
+    return tuple(sorted(found, key=lambda finding: RANK[finding.severity]))

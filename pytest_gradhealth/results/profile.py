@@ -149,7 +149,8 @@ class TimeRecord:
     of the gradient at what it gets `d` steps before the end, RMS over the sequences that are so
     long. `dependency` is how far back the gradient has to reach; `reverse` is the backward
     direction of a bidirectional layer, whose end is the first step. `blank` lists the distances at
-    which all that the layer gets is zero: padding, or the margin of an image.
+    which all that the layer gets is zero: padding, or the margin of an image. `cut` is after how
+    many steps the state is cut off from the graph (by a detach, say), 0 where it is not.
     """
 
     name: str
@@ -158,6 +159,7 @@ class TimeRecord:
     dependency: int
     reverse: bool = False
     blank: tuple[Annotated[int, AtLeast(0)], ...] = ()
+    cut: Annotated[int, AtLeast(0)] = 0
 
     @property
     def reach(self) -> float:

@@ -5,7 +5,8 @@
 Follows the gradient from the loss back along every path, and compares what arrives at the first
 layer with what leaves the last: the larger of the ratio of L2 norms and the ratio of root mean
 squares, so that a change of width alone is no loss. A path that fails is looked at again after a
-few steps of the optimizer.
+few steps of the optimizer. Where no path has two points to compare, the model is "not judged", with
+the reason.
 
 ## Why
 
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from pytest_gradhealth.errors import VanishingGradientError
@@ -41,7 +43,7 @@ SMALL = 0.05
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Compare V of every judged path with `min_ratio` and `warn_min_ratio`.
+    """Compare V of every judged path with `min_ratio` and `warn_min_ratio`; tell if none can be.
 
     >>> from pytest_gradhealth.results.diagnosis import Limit
     >>> from pytest_gradhealth.results.path import GradientPath, PathPoint
@@ -53,6 +55,10 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     >>> [(f.severity, f.layer) for f in check(Evidence(look, None, limits))]
     [('failure', '0')]
     """
+    yield from _or_not_judged([*_compared(evidence)], evidence.first)
+
+
+def _compared(evidence: Evidence) -> Iterator[Finding]:
     yield from _unseen(evidence.first)
     for index, path in enumerate(evidence.first.paths):
         if not path.judged or math.isnan(path.vanishing):
@@ -226,6 +232,39 @@ def _silent_loss(profile: GradientProfile, index: int) -> Finding:
         value=0.0,
         path=index,
     )
+
+
+def _or_not_judged(found: list[Finding], profile: GradientProfile) -> list[Finding]:
+    """The same, but the first is the reason for the verdict where there was nothing to judge."""
+    judged = any(
+        path.links and path.finite and (path.entry.norm > 0 or not gets_round(path, profile))
+        for path in profile.judged_paths
+    )
+    if judged or any(finding.complains for finding in found):
+        return found
+    reason, *others = found or [_nothing_to_compare(profile)]
+    return [replace(reason, severity="not judged"), *others]
+
+
+def _nothing_to_compare(profile: GradientProfile) -> Finding:
+    paths = profile.judged_paths
+    names = listing([path.first.title for path in paths])
+    if any(path.links for path in paths):
+        reason = f"what gradient gets to {names} is no finite number"
+    elif len(paths) == 1:
+        reason = f"only {names} gets a gradient, and one layer has no way for it to vanish on"
+    elif paths:
+        reason = f"the gradient gets to {names} with no other layer on the way"
+    elif profile.paths:
+        for path in profile.paths:
+            if path.entry.norm == 0 and gets_round(path, profile):
+                return _got_round(path, profile)
+        names = listing([path.first.title for path in profile.paths])
+        reason = f"the gradient gets to {names} alone, which the batch has no part in"
+    else:
+        reason = "no layer's output gets a gradient"
+    where = paths[0].first.label if paths else profile.last_label
+    return RULE.finding("info", where, f"nothing to judge: {reason}", profile=profile)
 
 
 def least_reach(profile: GradientProfile) -> float | None:

@@ -313,7 +313,8 @@ def test_rules_that_cannot_be_applied_together(rules: Any, message: str) -> None
     [
         (
             {"confirm_from": "failures"},
-            "confirm_from of rule MY203 is 'failures'; pass one of failure, warning, info or None",
+            "confirm_from of rule MY203 is 'failures'; pass one of failure, warning, not judged,"
+            " info or None",
         ),
         ({"code": None}, "code of rule None is None; pass a string"),
         (
