@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pytest_gradhealth.baseline.alignment import Pair, aligned, path_pairs
 from pytest_gradhealth.baseline.change import Change, ChangeKind, effect, moved, movement
-from pytest_gradhealth.baseline.entry import Entry, KeptPath, KeptPoint
+from pytest_gradhealth.baseline.entry import Entry, KeptPath
 from pytest_gradhealth.baseline.layers import Model, Sides, layer_changes
 from pytest_gradhealth.formatting import factor, number
 from pytest_gradhealth.results.diagnosis import Limit
@@ -115,7 +115,8 @@ def compare(before: Entry, after: Entry, max_path: Limit, max_step: Limit) -> Co
         changes += _output_changes(before.output, after.output, max_step)
     else:
         changes.append(_mode(after))
-    silent = [path for path in before.paths if _is_silent(path.first, after)]
+    now = Model(after)
+    silent = [path for path in before.paths if now.trains(path.first.module) is False]
     if before.parameters is None:
         changes += map(_lost, silent)
     both = [
@@ -179,11 +180,6 @@ def _mode(after: Entry) -> Change:
     )
     message = f"judged in training mode {now}, {then}: no numbers are compared"
     return Change("mode", False, "", message)
-
-
-def _is_silent(layer: KeptPoint, after: Entry) -> bool:
-    """Whether the model still has a layer, which gets no gradient any more."""
-    return Model(after).trains(layer.module) is False
 
 
 def _lost(old: KeptPath) -> Change:

@@ -117,8 +117,8 @@ def layer_changes(before: Entry, after: Entry, paths: Sides) -> Iterator[Change]
         message = _told(text, sizes, known, sum(old.trained.values()))
         if (kind, text) == _GONE and after.unlisted > before.unlisted:
             message += (
-                f"; the forward uses {after.unlisted:,} elements that the model does not list: are"
-                " they in a plain list or dict, in place of an nn.ModuleList or nn.ModuleDict?"
+                f"; the forward uses {after.unlisted:,} that the model does not list: is an"
+                " nn.ModuleList a plain list now?"
             )
         yield Change(kind, (kind, text) != _RESTING, next(iter(sizes)), message)
 

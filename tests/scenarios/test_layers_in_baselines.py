@@ -154,8 +154,7 @@ LOST: dict[str, tuple[Change, list[str]]] = {
         in_a_list,
         [
             "gone from the model: blocks (684 of the 837 elements that got gradient); the forward"
-            " uses 684 elements that the model does not list: are they in a plain list or dict, in"
-            " place of an nn.ModuleList or nn.ModuleDict?"
+            " uses 684 that the model does not list: is an nn.ModuleList a plain list now?"
         ],
     ),
     "a block less": (
