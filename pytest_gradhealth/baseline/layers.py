@@ -113,7 +113,7 @@ def layer_changes(before: Entry, after: Entry, paths: Sides) -> Iterator[Change]
         _note_rerouted(fates, old, new, paths)
     _note_idle(fates, old, new, paths)
     for (kind, text), sizes in fates.items():
-        known = old.trained if kind != "new" else new.trained
+        known = {"gone": old.trained, "new": new.trained}.get(kind, old.trained | new.every)
         message = _told(text, sizes, known, sum(old.trained.values()))
         if (kind, text) == _GONE and after.unlisted > before.unlisted:
             message += (
@@ -137,11 +137,17 @@ def _left_over(old: Sizes, new: Sizes, there: Sizes) -> tuple[Sizes, Sizes]:
 
 
 def _note_less(fates: dict[Fate, Sizes], old: Model, new: Model, less: Sizes, more: Sizes) -> None:
+    """Note what has become of layers; another one may have the name of one that is gone."""
     frozen = new.sizes("frozen")
+    strangers = {k: n for k, n in new.sizes("frozen", "none").items() if k not in old.every}
     for layer, size in less.items():
         lost = size - more.get(layer, 0)
         if layer not in new.every or (layer in new.trained and layer not in more):
-            fates[_GONE][layer] = lost  # another one may have its name
+            renamed = next((name for name, n in strangers.items() if n == size), "")
+            if renamed:
+                fates[_FROZEN if renamed in frozen else _CUT][renamed] = strangers.pop(renamed)
+            else:
+                fates[_GONE][layer] = lost
         elif lost > 0 and new.rest(layer) > old.rest(layer):
             fates[_FROZEN if layer in frozen else _CUT][layer] = lost
         elif lost > 0:

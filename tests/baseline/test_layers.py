@@ -70,6 +70,16 @@ def test_a_layer_that_is_frozen_while_one_of_its_size_comes_was_not_renamed() ->
     ]
 
 
+def test_layers_that_are_renamed_and_frozen_at_once_are_not_gone() -> None:
+    before = of(("a.0", "gradient", 64), ("a.1", "gradient", 64), ("b", "gradient", 8))
+    after = of(("m.a.0", "frozen", 64), ("m.a.1", "none", 64), ("m.b", "gradient", 8))
+    assert told(before, after) == [
+        "no gradient reaches m.a.0 any more: frozen (64 of the 136 elements that got gradient)",
+        "no gradient reaches m.a.1 any more: cut off from the loss, or unused (64 of the 136"
+        " elements that got gradient)",
+    ]
+
+
 def test_parameters_of_the_model_itself_have_a_name() -> None:
     assert told(of(("(output)", "gradient", 9)), of(("(output)", "none", 9))) == [
         "no gradient reaches the model's own any more: cut off from the loss, or unused (9 of the 9"
