@@ -32,6 +32,11 @@ _CUT: Fate = (
     "no gradient reaches {layers} any more: cut off from the loss, or unused ({share})",
 )
 _GONE: Fate = "gone", "gone from the model: {layers} ({share})"
+_UNLISTED: Fate = (
+    "lost",
+    "not in the model any more, though its forward uses them: {layers} ({share}): is an"
+    " nn.ModuleList a plain list now?",
+)
 _SMALLER: Fate = "gone", "smaller than it was: {layers} ({share} are gone)"
 _LARGER: Fate = (
     "new",
@@ -115,11 +120,6 @@ def layer_changes(before: Entry, after: Entry, paths: Sides) -> Iterator[Change]
     for (kind, text), sizes in fates.items():
         known = {"gone": old.trained, "new": new.trained}.get(kind, old.trained | new.every)
         message = _told(text, sizes, known, sum(old.trained.values()))
-        if (kind, text) == _GONE and after.unlisted > before.unlisted:
-            message += (
-                f"; the forward uses {after.unlisted:,} that the model does not list: is an"
-                " nn.ModuleList a plain list now?"
-            )
         yield Change(kind, (kind, text) != _RESTING, next(iter(sizes)), message)
 
 
@@ -138,7 +138,7 @@ def _left_over(old: Sizes, new: Sizes, there: Sizes) -> tuple[Sizes, Sizes]:
 
 def _note_less(fates: dict[Fate, Sizes], old: Model, new: Model, less: Sizes, more: Sizes) -> None:
     """Note what has become of layers; another one may have the name of one that is gone."""
-    frozen = new.sizes("frozen")
+    frozen, hidden = new.sizes("frozen"), new.entry.unlisted > old.entry.unlisted
     strangers = {k: n for k, n in new.sizes("frozen", "none").items() if k not in old.every}
     for layer, size in less.items():
         lost = size - more.get(layer, 0)
@@ -147,7 +147,7 @@ def _note_less(fates: dict[Fate, Sizes], old: Model, new: Model, less: Sizes, mo
             if renamed:
                 fates[_FROZEN if renamed in frozen else _CUT][renamed] = strangers.pop(renamed)
             else:
-                fates[_GONE][layer] = lost
+                fates[_UNLISTED if hidden else _GONE][layer] = lost
         elif lost > 0 and new.rest(layer) > old.rest(layer):
             fates[_FROZEN if layer in frozen else _CUT][layer] = lost
         elif lost > 0:
