@@ -87,6 +87,17 @@ def test_a_path_is_worse_by_more_than_its_limit_only() -> None:
         assert not compared(after, PLAIN).worse
 
 
+@pytest.mark.parametrize("sides", [(True, False), (False, True), (False, False)])
+def test_numbers_of_paths_without_data_are_not_compared(sides: tuple[bool, bool]) -> None:
+    other = path(("0", "Linear", -9.0), ("1", "ReLU", -0.8), ("2", "Linear", -0.4))
+    before, after = (
+        dataclasses.replace(kept, judged=judged)
+        for kept, judged in zip((PLAIN, other), sides, strict=True)
+    )
+    assert compared(PLAIN, other).worse
+    assert compared(before, after) == Comparison()
+
+
 def test_growing_is_as_bad_as_shrinking() -> None:
     grown = path(("0", "Linear", 1.3), ("1", "ReLU", 0.5), ("2", "Linear", -0.4))
     messages = [change.message for change in compared(PLAIN, grown).worse]

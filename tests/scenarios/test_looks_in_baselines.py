@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from pytest_gradhealth import Diagnosis, probe
 from pytest_gradhealth.baseline.check import Check, Now, check_entry
-from pytest_gradhealth.baseline.entry import Entry
+from pytest_gradhealth.baseline.entry import Entry, entry_of
 from pytest_gradhealth.plugin.baseline_gate import kept_of
 from pytest_gradhealth.results.diagnosis import Limit
 
@@ -166,6 +166,7 @@ def test_the_same_seed_is_compared_whichever_decides() -> None:
     assert warned.verdict != "healthy"
     changes = compared(kept_of(healthy, {}), warned).comparison.changes
     assert [change.kind for change in changes] == ["verdict"]
+    assert entry_of(warned, {}) == kept_of(warned, {})
 
 
 class Normalised(nn.Sequential):
