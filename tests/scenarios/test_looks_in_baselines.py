@@ -139,6 +139,36 @@ def test_no_path_is_lost_for_being_looked_at(kind: str) -> None:
             assert {change.kind for change in changes} <= {"verdict"}
 
 
+class Forgetful(Positions):
+    """Residual blocks of which the last may be forgotten, which is a warning and a closer look."""
+
+    def __init__(self, blocks: int = 3) -> None:
+        super().__init__()
+        self.used = blocks
+        self.blocks = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3))
+
+    def beside(self, h: Tensor) -> Tensor:
+        h = super().beside(h)
+        for block in self.blocks[: self.used]:
+            h = h + block(h)
+        return h
+
+
+def test_what_was_forgotten_is_told_and_nothing_else_is_lost() -> None:
+    whole, forgetful = (measured(Forgetful(blocks)) for blocks in (3, 2))
+    assert (whole.verdict, forgetful.verdict) == ("healthy", "warning")
+    check = compared(kept_of(whole, {}), forgetful)
+    assert check.failing == ()
+    assert {change.message for change in check.comparison.changes} == {
+        "the verdict was healthy and is a warning",
+        "no gradient on this batch for blocks.2 (72 of the 540 elements that got gradient); others"
+        " of the list get some",
+    }
+    assert {c.kind for c in compared(kept_of(forgetful, {}), whole).comparison.changes} == {
+        "verdict"
+    }
+
+
 @pytest.mark.parametrize("closely", [False, True])
 def test_what_is_beside_and_gets_no_gradient_is_lost(closely: bool) -> None:
     frozen = Positions()
