@@ -106,7 +106,7 @@ class DominatingRegularizerError(GradientHealthError):
 
 
 class RegressionError(GradientHealthError):
-    """A model's gradients are worse than its baseline says."""
+    """A model's gradients are worse than its baseline says, or reach other layers."""
 
 
 class MissingBaselineError(GradientHealthError):

@@ -272,11 +272,12 @@ def assert_matches_baseline(
     """Assert that a model's gradients are no worse than in the baseline beside the test module.
 
     The baseline is the JSON file that `--gradhealth-update` writes for the tests that pass. Worse
-    is a path ratio (first layer over last) that is farther from 1 by more than `max_path_change`
-    decades (default 0.5), a step between two layers or large outputs by more than
-    `max_step_change` (default 1), a first layer that gets no gradient any more, or a verdict that
-    has become a failure or "not judged". `name` tells several checks of one test apart. The other
-    arguments are those of `assert_healthy`; what fails there may pass here.
+    is a path ratio (first layer over last) that has moved by more than `max_path_change` decades
+    (default 0.5) away from 1 or past it, a step between two layers or large outputs by more than
+    `max_step_change` (default 1), a layer that gets no gradient any more, or a verdict that has
+    become a failure or "not judged"; layers that are gone, new or elsewhere fail as well. `name`
+    tells several checks of one test apart. The other arguments are those of `assert_healthy`; what
+    fails there may pass here.
 
     Returns the Diagnosis. Raises RegressionError; MissingBaselineError where there is no baseline,
     in CI or with `--gradhealth-fail-on=missing`; ProbeError outside of a pytest test, and for what

@@ -52,7 +52,8 @@ def path_pairs(
 
     Models are renamed, wrapped and called in another order: alike are paths with the same end of
     the first layer's name ("emb.tok" and "tok"), then those with the same types of layers, then
-    those with the nearest ratio.
+    those with the nearest ratio. A path whose first layer lies on another one of the other side is
+    paired with the rest of that, which is the same layer's path.
     """
     pairs: list[tuple[KeptPath | None, KeptPath | None]] = []
     old, new = [], list(after)
@@ -65,8 +66,27 @@ def path_pairs(
             pairs.append((path, found))
     while old and new and len(old) * len(new) <= MOST:
         i, j = min(itertools.product(range(len(old)), range(len(new))), key=_unlikeness(old, new))
-        pairs.append((old.pop(i), new.pop(j)))
-    return pairs + list(itertools.zip_longest(old, new))
+        pairs.append(_from_one_layer(old.pop(i), new.pop(j)))
+    pairs += [(path, _rest(after, path)) for path in old]
+    return pairs + [(_rest(before, path), path) for path in new]
+
+
+def _from_one_layer(old: KeptPath, new: KeptPath) -> tuple[KeptPath, KeptPath]:
+    """Two paths from the first layer that starts one of them and lies on the other, if one does.
+
+    Not where all types are the same: then layers have been numbered anew.
+    """
+    if [point.type for point in old.points] == [point.type for point in new.points]:
+        return old, new
+    shorter = old.from_layer(new.first)
+    if shorter is not None:
+        return shorter, new
+    return old, new.from_layer(old.first) or new
+
+
+def _rest(paths: Sequence[KeptPath], path: KeptPath) -> KeptPath | None:
+    rests = (other.from_layer(path.first) for other in paths)
+    return next((rest for rest in rests if rest is not None), None)
 
 
 def _unlikeness(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from pytest_gradhealth.baseline.comparison import Comparison, Layers, compare, is_same
+from pytest_gradhealth.baseline.change import Change
+from pytest_gradhealth.baseline.comparison import Comparison, compare, is_same
 from pytest_gradhealth.baseline.entry import Entry
 from pytest_gradhealth.results.diagnosis import Limit
 
@@ -20,7 +21,7 @@ class Check:
 
     `file` is where the baseline is, from pytest's rootdir, and `key` its name in there. `before` is
     None where there is none: "missing", or "new" where another run is compared with. "changed" is
-    neither better nor worse; "written" is what an update is to keep of this run.
+    neither better nor worse, as other layers are; "written" is what an update is to keep.
     """
 
     file: str
@@ -30,17 +31,23 @@ class Check:
     before: Entry | None = None
     comparison: Comparison = field(default_factory=Comparison)
 
+    @property
+    def failing(self) -> tuple[Change, ...]:
+        """The changes that fail a test, none where they are to be kept."""
+        return () if self.status == "written" else self.comparison.worse
+
+    def failing_by(self, fail_on: Collection[str]) -> Check:
+        """The same, with those changes alone that some names of --gradhealth-fail-on stand for."""
+        changes = tuple(change for change in self.failing if change.fails in fail_on)
+        return replace(self, comparison=replace(self.comparison, changes=changes))
+
 
 @dataclass(frozen=True)
 class Now:
-    """What is to be compared: the first look and, where there was one, the second.
-
-    `layers` are those of the model, None if they are not known.
-    """
+    """What is to be compared: the first look and, where there was one, the second."""
 
     entry: Entry
     later: Entry | None = None
-    layers: Layers | None = None
 
 
 def check_entry(
@@ -62,16 +69,18 @@ def check_entry(
     before, entry = kept.get(key), now.entry
     if before is None:
         return Check(file, key, absent, entry)
-    comparison = compare(before, entry, max_path, max_step, now.layers)
+    comparison = compare(before, entry, max_path, max_step)
     if comparison.worse and now.later is not None:
-        comparison = _forgiving(comparison, entry)
-        second = compare(before, now.later, max_path, max_step, now.layers)
-        comparison = comparison if second.worse else second
+        second = compare(before, now.later, max_path, max_step)
+        changes = _confirmed(comparison.changes, second.worse, entry)
+        comparison = replace(comparison, changes=tuple(changes))
     status: CheckStatus
     if absent == "written":
         status = "same" if is_same(before, entry) and not comparison.changes else "written"
-    elif comparison.worse:
+    elif any(change.fails == "regression" for change in comparison.worse):
         status = "worse"
+    elif comparison.worse:
+        status = "changed"
     elif comparison.better:
         status = "better"
     else:
@@ -79,13 +88,19 @@ def check_entry(
     return Check(file, key, status, entry, before, comparison)
 
 
-def _forgiving(comparison: Comparison, entry: Entry) -> Comparison:
-    """The same, but silence is neither better nor worse where the rules have found it harmless."""
-    if entry.verdict == "failure":
-        return comparison
-    changes = [
-        replace(change, worse=change.worse and change.after != -math.inf)
-        for change in comparison.changes
+def _confirmed(
+    changes: Sequence[Change], second: Sequence[Change], entry: Entry
+) -> Iterator[Change]:
+    """What is left of changes after a second look, each by itself, worst first.
+
+    Numbers that look worse have to do so in both. Silence is neither better nor worse where the
+    rules have found it harmless.
+    """
+    seen = {(change.kind, change.layer) for change in second}
+    harmless = entry.verdict != "failure"
+    kept = [
+        replace(change, worse=False) if harmless and change.after == -math.inf else change
+        for change in changes
+        if not (change.worse and change.is_number) or (change.kind, change.layer) in seen
     ]
-    changes.sort(key=lambda change: not change.worse)
-    return replace(comparison, changes=tuple(changes))
+    yield from sorted(kept, key=lambda change: not change.worse)

@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from pytest_gradhealth.baseline.alignment import Pair, aligned, path_pairs
+from pytest_gradhealth.baseline.change import Change, ChangeKind, effect, moved, movement
 from pytest_gradhealth.baseline.entry import Entry, KeptPath
+from pytest_gradhealth.baseline.layers import Model, Sides, layer_changes
 from pytest_gradhealth.formatting import factor, number
 from pytest_gradhealth.results.diagnosis import VERDICTS, Limit
-
-ChangeKind = Literal["verdict", "path", "step", "output", "lost", "gone", "new"]
-
-
-@dataclass(frozen=True)
-class Change:
-    """One thing that is not as it was: `worse` where that fails a test, `better`, or neither.
-
-    `layer` is the first layer of the path, or where the step is; `before` and `after` are decades.
-    """
-
-    kind: ChangeKind
-    worse: bool
-    layer: str
-    message: str
-    before: float = math.nan
-    after: float = math.nan
-    better: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +30,11 @@ class PathComparison:
             for place, path in ((pair.before, self.before), (pair.after, self.after)):
                 if place is not None and place >= len(path.points):
                     raise ValueError(f"a path has no layer {place}")
+
+    @property
+    def has_same_layers(self) -> bool:
+        """Whether no layer is new or gone on the path."""
+        return all(p.before is not None and p.after is not None for p in self.pairs)
 
     def ratios(self) -> tuple[float, float]:
         """First layer over last, before and after, in decades.
@@ -105,42 +93,49 @@ class Comparison:
         return tuple(change for change in self.changes if change.better)
 
 
-#: The layers of a model: name and type.
-Layers = Collection[tuple[str, str]]
-
-
-def compare(
-    before: Entry, after: Entry, max_path: Limit, max_step: Limit, layers: Layers | None = None
-) -> Comparison:
+def compare(before: Entry, after: Entry, max_path: Limit, max_step: Limit) -> Comparison:
     """Compare what was measured with a baseline.
 
-    Worse is a path ratio that is farther from 1 by more than `max_path` decades, a step from layer
-    to layer by more than `max_step`, large outputs that have grown by more than that, a first layer
-    that is still there (one of `layers`, those of the model) and gets no gradient any more, or a
-    verdict that has become "failure" or "not judged". As much in the other direction is better, and
-    reported.
+    Worse is a path ratio that has moved by more than `max_path` decades away from 1, or past it, a
+    step from layer to layer that has by more than `max_step`, large outputs that have grown by more
+    than that, a verdict that has become "failure" or "not judged", and layers that get gradient or
+    lie on the paths where others did. As much towards 1 is better, and reported, on a path of the
+    same layers.
 
     Ratios are taken from the last layer that both have where they end in other types of layers,
     since what is behind it may as well be a part of the loss; steps where both have the same types
-    of layers and nothing in between.
+    of layers and nothing in between. Only paths that neither side has found to be without data have
+    their numbers compared, and none where one side was judged in training mode alone.
     """
     changes: list[Change] = []
     paths: list[PathComparison] = []
     if before.verdict != after.verdict:
         changes.append(_verdict(before, after))
-    changes += _output_changes(before.output, after.output, max_step)
-    for old, new in path_pairs(before.paths, after.paths):
-        if old is not None and _is_lost(old, new, after, layers):
-            changes.append(_lost(old))
-            new = None
-        elif old is None or new is None:
-            changes.append(_gone_or_new(old, new))
-        if old is None or new is None:
-            continue
-        path = PathComparison(old, new, tuple(aligned(old.points, new.points)))
-        paths.append(path)
-        changes += _path_changes(path, max_path)
-        changes += _step_changes(path, max_step)
+    alike = before.training == after.training
+    if alike:
+        changes += _output_changes(before.output, after.output, max_step)
+    else:
+        changes.append(_mode(after))
+    now = Model(after)
+    silent = [path for path in before.paths if now.trains(path.first.module) is False]
+    if before.parameters is None:
+        changes += map(_lost, silent)
+    both = [
+        (old, new)
+        for old, new in path_pairs(before.paths, after.paths)
+        if old is not None and new is not None and old not in silent
+    ]
+    for old, new in both:
+        if old.judged and new.judged and alike:
+            path = PathComparison(old, new, tuple(aligned(old.points, new.points)))
+            paths.append(path)
+            changes += _path_changes(path, max_path)
+            changes += _step_changes(path, max_step)
+    sides: Sides = before.paths, after.paths
+    if any(old.judged != new.judged for old, new in both):
+        # One side alone has told data from none, and has paths that the other cannot have.
+        sides = [old for old, _ in both], [new for _, new in both]
+    changes += layer_changes(before, after, sides)
     changes.sort(key=lambda change: (not change.worse, -_size(change)))
     return Comparison(tuple(changes), tuple(paths))
 
@@ -148,6 +143,8 @@ def compare(
 def is_same(before: Entry, after: Entry) -> bool:
     """Whether a new entry says nothing that the old one does not, but for noise and environment."""
     if before.verdict != after.verdict or len(before.paths) != len(after.paths):
+        return False
+    if before.parameters != after.parameters:
         return False
     if not _near(_output(before), _output(after)):
         return False
@@ -182,27 +179,17 @@ def _verdict(before: Entry, after: Entry) -> Change:
     return Change("verdict", worse, "", message, better=better)
 
 
-def _is_lost(old: KeptPath, new: KeptPath | None, after: Entry, layers: Layers | None) -> bool:
-    """Whether the first layer of a path is on none any more, though the model still has it."""
-    first = old.first
-    there = new is None if layers is None else (first.layer, first.type) in layers
-    return there and not any(
-        first.layer == point.layer for path in after.paths for point in path.points
+def _mode(after: Entry) -> Change:
+    now, then = (
+        ("now", "the baseline was not") if after.training else ("in the baseline", "not now")
     )
+    message = f"judged in training mode {now}, {then}: no numbers are compared"
+    return Change("mode", False, "", message)
 
 
 def _lost(old: KeptPath) -> Change:
     message = f"no gradient reaches {old.first.title} any more: is it frozen, or cut off?"
     return Change("lost", True, old.first.layer, message, old.ratio)
-
-
-def _gone_or_new(old: KeptPath | None, new: KeptPath | None) -> Change:
-    if new is None and old is not None:
-        message = f"the gradient path that starts at {old.first.title} is gone with that layer"
-        return Change("gone", False, old.first.layer, message, old.ratio)
-    assert new is not None
-    message = f"a gradient path starts at {new.first.title}, which is new"
-    return Change("new", False, new.first.layer, message, after=new.ratio)
 
 
 def _output_changes(before: float | None, after: float | None, limit: Limit) -> Iterator[Change]:
@@ -223,37 +210,38 @@ def _output_changes(before: float | None, after: float | None, limit: Limit) -> 
 def _path_changes(path: PathComparison, limit: Limit) -> Iterator[Change]:
     old, new = path.before, path.after
     was, now = path.ratios()
-    grown = _distance(now) - _distance(was)
-    if not abs(grown) > limit.value:
-        return
     first = new.first.title
     if old.first.layer != new.first.layer:
         first += f", {old.first.title} in the baseline"
-    message = (
-        f"{factor(now)} of the gradient reaches {first}; it was {factor(was)}{_by(grown, limit)}"
-    )
-    yield Change("path", grown > 0, new.first.layer, message, was, now, grown < 0)
+    text = f"{factor(now)} of the gradient reaches {first}"
+    yield from _moved("path", path, new.first.layer, text, was, now, limit)
 
 
 def _step_changes(path: PathComparison, limit: Limit) -> Iterator[Change]:
     for far, near, was, now in path.steps():
-        grown = _distance(now) - _distance(was)
-        if not abs(grown) > limit.value or not path.is_same(far, near):
-            continue
-        assert far.after is not None
-        assert near.after is not None
-        layer, source = path.after.points[far.after], path.after.points[near.after]
-        message = (
-            f"from {source.title} to {layer.title} the gradient changes by {factor(now)};"
-            f" it was {factor(was)}{_by(grown, limit)}"
-        )
-        yield Change("step", grown > 0, layer.layer, message, was, now, grown < 0)
+        if path.is_same(far, near):
+            assert far.after is not None
+            assert near.after is not None
+            layer, source = path.after.points[far.after], path.after.points[near.after]
+            text = f"from {source.title} to {layer.title} the gradient changes by {factor(now)}"
+            yield from _moved("step", path, layer.layer, text, was, now, limit)
 
 
-def _by(grown: float, limit: Limit) -> str:
-    if grown < 0:
-        return f" ({number(-grown)} decades better)"
-    return f" ({number(grown)} decades worse; limit {number(limit.value)}, {limit.source})"
+def _moved(
+    kind: ChangeKind,
+    path: PathComparison,
+    layer: str,
+    text: str,
+    was: float,
+    now: float,
+    limit: Limit,
+) -> Iterator[Change]:
+    """What has become of a ratio on a path; one that other layers have made is not better."""
+    if abs(moved(was, now)) > limit.value:
+        message = f"{text}; it was {factor(was)} ({movement(was, now, limit)})"
+        is_now = effect(was, now, limit.value)
+        better = is_now == "better" and path.has_same_layers
+        yield Change(kind, is_now == "worse", layer, message, was, now, better)
 
 
 def _gain(path: KeptPath, far: int | None, near: int | None) -> float:
@@ -271,16 +259,8 @@ def _ratio_to(path: KeptPath, place: int | None) -> float:
     return path.ratio - more if math.isfinite(more) else path.ratio
 
 
-def _distance(ratio: float) -> float:
-    """How far a ratio is from level, in decades; not a number counts as infinitely far."""
-    return math.inf if math.isnan(ratio) else abs(ratio)
-
-
 def _size(change: Change) -> float:
-    if change.kind in ("verdict", "lost"):
-        return math.inf
-    size = abs(_distance(change.after) - _distance(change.before))
-    return 0.0 if math.isnan(size) else size
+    return abs(moved(change.before, change.after)) if change.is_number else math.inf
 
 
 def most_changed(path: PathComparison) -> Sequence[Pair]:
@@ -288,10 +268,5 @@ def most_changed(path: PathComparison) -> Sequence[Pair]:
     steps = list(path.steps())
     if not steps:
         return ()
-    far, near, *_ = max(steps, key=lambda step: _change(step[2], step[3]))
+    far, near, *_ = max(steps, key=lambda step: abs(moved(step[2], step[3])))
     return far, near
-
-
-def _change(was: float, now: float) -> float:
-    grown = abs(now - was)
-    return math.inf if math.isnan(grown) else grown

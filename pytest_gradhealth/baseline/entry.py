@@ -1,19 +1,29 @@
-"""What is kept of a probe: its gradient paths in decades, the verdict, and how it was measured."""
+"""What is kept of a probe: its paths in decades, which layers get gradient, how it was measured."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
 
 from pytest_gradhealth.results.diagnosis import Diagnosis, Verdict
+from pytest_gradhealth.results.names import OUTPUT, module_of
 from pytest_gradhealth.results.path import GradientPath
-from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
 from pytest_gradhealth.results.serialization import AtLeast
 
 #: Decimals of a decade that are kept: a hundredth is 2 %.
 DECIMALS = 2
+#: What a label has behind the name of its module: the numbers of output and call.
+_NUMBERS = re.compile(r"(:\d+)?(#\d+)?$")
+
+#: What becomes of parameters in a backward: they get gradient, in a layer whose output is seen or
+#: inside something else (a checkpoint, say); they belong to an expert of a mixture that nothing in
+#: this batch was sent to; they are frozen; they get none.
+Use = Literal["gradient", "inside", "idle", "frozen", "none"]
 
 
 @dataclass(frozen=True)
@@ -29,26 +39,56 @@ class KeptPoint:
         """Name and type: "layers.3 (Linear)"."""
         return f"{self.layer} ({self.type})"
 
+    @property
+    def module(self) -> str:
+        """The layer's name without the numbers of output and call."""
+        return _NUMBERS.sub("", self.layer)
+
 
 @dataclass(frozen=True)
 class KeptPath:
-    """A gradient path from the first layer to the loss; `ratio` is first over last in decades."""
+    """A gradient path from the first layer to the loss; `ratio` is first over last in decades.
+
+    One that is not `judged` was found to start at an output that carries no data.
+    """
 
     ratio: float
     points: Annotated[tuple[KeptPoint, ...], AtLeast(1)]
+    judged: bool = True
 
     @property
     def first(self) -> KeptPoint:
         """The layer that the path is about."""
         return self.points[0]
 
+    def from_layer(self, point: KeptPoint) -> KeptPath | None:
+        """The path of a layer that lies on this one, None if it does not."""
+        titles = [each.title for each in self.points]
+        if point.title not in titles:
+            return None
+        rest = self.points[titles.index(point.title) :]
+        here, last = rest[0].norm, rest[-1].norm
+        return replace(self, ratio=0.0 if here == last else here - last, points=rest)
+
+
+@dataclass(frozen=True)
+class KeptParameters:
+    """The elements of a layer's own parameters that share one `use`."""
+
+    layer: str
+    use: Use
+    elements: Annotated[int, AtLeast(0)]
+
 
 @dataclass(frozen=True)
 class Entry:
     """What a baseline keeps of one check.
 
-    `paths` are those that were judged; `output` is the RMS of the model's outputs in decades, None
-    without any to compare. `limits` and `environment` are information, which no comparison reads.
+    `paths` are all that there are; `parameters` those of every layer, None in files that are older
+    than that; `unlisted` counts the elements that the forward uses and the model does not list.
+    `output` is the RMS of the model's outputs in decades, None without any to compare. With
+    `training`, all that was measured in training mode though the model was in evaluation mode.
+    `limits` and `environment` are information, which no comparison reads.
     """
 
     verdict: Verdict
@@ -56,12 +96,21 @@ class Entry:
     output: float | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    parameters: tuple[KeptParameters, ...] | None = None
+    unlisted: Annotated[int, AtLeast(0)] = 0
+    training: bool = False
 
 
 def entry_of(
-    diagnosis: Diagnosis, environment: Mapping[str, str], look: GradientProfile | None = None
+    diagnosis: Diagnosis,
+    environment: Mapping[str, str],
+    look: GradientProfile | None = None,
+    idle: Collection[str] = (),
 ) -> Entry:
-    """Reduce a diagnosis to what a baseline keeps: by default the first look under its seed.
+    """Reduce a diagnosis to what a baseline keeps: by default the first look under the first seed.
+
+    The decisive seed of one run need not be that of another. `idle` names the parameters of experts
+    that nothing was sent to.
 
     >>> from pytest_gradhealth.results.path import GradientPath, PathPoint
     >>> from pytest_gradhealth.results.profile import GradientProfile
@@ -71,19 +120,46 @@ def entry_of(
     >>> entry_of(Diagnosis("Net", "healthy", (), (look,)), {}).paths[0].ratio
     -2.0
     """
+    look = look or diagnosis.profiles[0]
     return Entry(
         verdict=diagnosis.verdict,
-        paths=tuple(_paths(look or diagnosis.profile)),
-        output=None if (size := (look or diagnosis.profile).magnitude) is None else _decades(size),
+        paths=tuple(map(_path, look.paths)),
+        output=None if look.magnitude is None else _decades(look.magnitude),
         limits={name: limit.value for name, limit in sorted(diagnosis.limits.items())},
         environment={"device": diagnosis.device, "optimizer": diagnosis.optimizer, **environment},
+        parameters=tuple(_parameters(look, idle)),
+        unlisted=sum(map(math.prod, look.unregistered)),
+        training=look.training,
     )
 
 
-def _paths(look: GradientProfile) -> Iterator[KeptPath]:
-    for path in look.judged_paths:
-        points = tuple(KeptPoint(p.label, p.type, _decades(p.norm)) for p in path.points)
-        yield KeptPath(_rounded(_ratio(path)), points)
+def _path(path: GradientPath) -> KeptPath:
+    points = tuple(KeptPoint(p.label, p.type, _decades(p.norm)) for p in path.points)
+    return KeptPath(_rounded(_ratio(path)), points, path.judged)
+
+
+def _parameters(look: GradientProfile, idle: Collection[str]) -> Iterator[KeptParameters]:
+    """The parameters of each layer, by what becomes of them.
+
+    A shared one belongs to the first of its names in the alphabet, whatever is registered first.
+    """
+    seen = {output.name for output in look.outputs if output.norm is not None}
+    sizes: Counter[tuple[str, Use]] = Counter()
+    for parameter in look.parameters:
+        layer = module_of(min((parameter.name, *parameter.other_names))) or OUTPUT
+        use = _use(parameter, seen=layer in seen, idle=parameter.name in idle)
+        sizes[layer, use] += math.prod(parameter.shape)
+    for (layer, use), elements in sizes.items():
+        yield KeptParameters(layer, use, elements)
+
+
+def _use(parameter: ParameterRecord, *, seen: bool, idle: bool) -> Use:
+    """What becomes of a parameter; a gradient of zeros is one: it has arrived."""
+    if parameter.state == "none":
+        return "idle" if idle else "none"
+    if parameter.state == "frozen":
+        return "frozen"
+    return "gradient" if seen else "inside"
 
 
 def _ratio(path: GradientPath) -> float:

@@ -18,8 +18,9 @@ from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import told
 from pytest_gradhealth.results.serialization import from_plain, to_plain
 
-#: The version of the format that is written, and the newest that is read.
-VERSION = 1
+#: The version of the format that is written, and the newest that is read: the first had judged
+#: paths alone, and no parameters.
+VERSION = 2
 #: Bytes of a file: a million layers, which take seconds to read.
 MOST = 64 * 2**20
 

@@ -178,14 +178,14 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "max_path_change",
-        "how much a path's ratio may get worse against a baseline",
+        "how many decades a path's ratio may move from its baseline, for the worse",
         0.5,
         use="test",
         told="0.5 decades",
     ),
     Option(
         "max_step_change",
-        "how much a step between two layers may get worse against a baseline",
+        "how many decades a step between two layers may move from its baseline, for the worse",
         1.0,
         use="test",
         told="1 decade",

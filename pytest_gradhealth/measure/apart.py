@@ -117,7 +117,7 @@ def _wholes(profile: GradientProfile, cut: Collection[str]) -> list[str]:
 
 def _around(parameter: str) -> list[str]:
     owner = parameter.rpartition(".")[0]
-    return [*ancestry(owner)] if owner else []
+    return ancestry(owner) if owner else []
 
 
 def _is_small(part: Sequence[ParameterRecord], profile: GradientProfile) -> bool:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_gradhealth.config.settings import Settings
     from pytest_gradhealth.plugin.context import TestContext
     from pytest_gradhealth.results.diagnosis import Diagnosis
+    from pytest_gradhealth.results.profile import GradientProfile
 
 #: Entries by file, read once in a process: nothing is written before the run is over.
 _KEPT = pytest.StashKey[dict[Path, Mapping[str, "Entry"]]]()
@@ -80,9 +81,10 @@ def failure(
     from pytest_gradhealth.reporting.regression import missing, regression
 
     fail_on = run_options(context.item.config).fail_on
-    if check.status == "worse" and "regression" in fail_on:
+    failing = check.failing_by(fail_on)
+    if failing.comparison.changes:
         compared = _typed(context.item.config) if of_run else ""
-        return regression(check, diagnosis, context.view, compared=compared)
+        return regression(failing, diagnosis, context.view, compared=compared)
     if check.status == "missing" and "missing" in fail_on:
         return missing(check, rerun=context.view.rerun)
     return ""
@@ -107,17 +109,15 @@ def _checked(
     context: TestContext, diagnosis: Diagnosis, settings: Settings, path: Path, key: str
 ) -> Check:
     from pytest_gradhealth.baseline.check import Now, check_entry
-    from pytest_gradhealth.baseline.entry import entry_of
     from pytest_gradhealth.results.environment import environment
 
     config, options = context.item.config, run_options(context.item.config)
     compared = path == options.compare
     shown = Path(os.path.relpath(path, config.rootpath)).as_posix()
-    second = diagnosis.confirmation
+    second = next((p for p in diagnosis.looks(diagnosis.seeds[0]) if p.steps), None)
     now = Now(
-        entry_of(diagnosis, environment()),
-        None if second is None else entry_of(diagnosis, environment(), second),
-        {(output.name, output.type) for output in diagnosis.profile.outputs},
+        kept_of(diagnosis, environment()),
+        None if second is None else kept_of(diagnosis, environment(), second),
     )
     check = check_entry(
         now,
@@ -130,6 +130,20 @@ def _checked(
     )
     context.keep(check, diagnosis)
     return check
+
+
+def kept_of(
+    diagnosis: Diagnosis, environment: Mapping[str, str], look: GradientProfile | None = None
+) -> Entry:
+    """What a baseline keeps of a look, by default of the first."""
+    from pytest_gradhealth.baseline.entry import entry_of
+    from pytest_gradhealth.rules.unused import Resting
+
+    look = look or diagnosis.profiles[0]
+    unused = [p for p in look.parameters if p.state == "none"]
+    resting = Resting(look) if unused else None
+    idle = {p.name for p in unused if resting and resting.has_busy_sibling(p)}
+    return entry_of(diagnosis, environment, look, idle)
 
 
 def _kept(config: pytest.Config, path: Path, shown: str) -> Mapping[str, Entry]:
@@ -157,7 +171,6 @@ def read_compared(config: pytest.Config) -> None:
 
 def _entries_of_run(path: Path) -> dict[str, Entry]:
     """The probes of another run's report, by test and place in it."""
-    from pytest_gradhealth.baseline.entry import entry_of
     from pytest_gradhealth.reporting.json_report import read_report
 
     try:
@@ -171,5 +184,5 @@ def _entries_of_run(path: Path) -> dict[str, Entry]:
             continue
         places[probe.test] = place = places.get(probe.test, 0) + 1
         key = probe.test + (f"#{place}" if place > 1 else "")
-        found[key] = entry_of(probe.diagnosis, run.environment)
+        found[key] = kept_of(probe.diagnosis, run.environment)
     return found

@@ -20,8 +20,8 @@ from pytest_gradhealth.plugin.output import write_line
 from pytest_gradhealth.plugin.transport import CARRIED, LEFT_OUT, UNCHECKED, unpacked
 
 if TYPE_CHECKING:
+    from pytest_gradhealth.baseline.change import Change
     from pytest_gradhealth.baseline.check import Check
-    from pytest_gradhealth.baseline.comparison import Change
     from pytest_gradhealth.baseline.entry import Entry
 
 #: Verdicts that fail no test and may fail the run, and what is said of those who have them.
@@ -290,7 +290,8 @@ def _is_of(key: str, test: str, grouped: bool) -> bool:
 
 
 def _word(change: Change) -> str:
-    return "worse" if change.worse else "better" if change.better else "changed"
+    worse = change.fails == "regression"
+    return "worse" if worse else "better" if change.better else "changed"
 
 
 def _them(keys: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BASE_SETTINGS = pytest.StashKey["Settings"]()
 #: What `--gradhealth-fail-on` may name, in the order in which it is listed.
-FAILING = ("regression", "missing", "stale", "warning", "not-judged")
+FAILING = ("regression", "layers", "missing", "stale", "warning", "not-judged")
 #: The reports that are files.
 FILES = {
     "json": "a JSON report",
@@ -68,7 +68,7 @@ RUN_OPTIONS: tuple[tuple[str, str, str, Literal["", "args", "bool", "string"]], 
     (
         "fail_on",
         f"what fails the run, of {', '.join(FAILING)}, separated by commas, or none"
-        " (default: regression, in CI also missing)",
+        " (default: regression and layers, in CI also missing)",
         "WHAT",
         "args",
     ),
@@ -209,7 +209,7 @@ def _compared(config: pytest.Config) -> Path | None:
 def _fail_on(config: pytest.Config) -> frozenset[str]:
     given, source = _given(config, "fail_on")
     if given is None:
-        return frozenset({"regression", "missing"} if in_ci() else {"regression"})
+        return frozenset({"regression", "layers"} | ({"missing"} if in_ci() else set()))
     parts = [given] if isinstance(given, str) else given
     names = [name.strip() for part in parts for name in str(part).split(",") if name.strip()]
     unknown = [name for name in names if name not in (*FAILING, "none")]

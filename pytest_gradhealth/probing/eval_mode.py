@@ -47,6 +47,7 @@ def as_trained(
             return looks, tuple(_untried(f, error) if f.code in of_scale else f for f in findings)
     if not anywhere(model, _worst(left) > _worst(findings)):
         return looks, findings
+    trained = [replace(look, training=True) for look in trained]
     return trained, (*left, *_gone(findings, left))
 
 

@@ -35,5 +35,5 @@ def _properties(diagnosis: Diagnosis, checks: Sequence[Check]) -> Iterator[tuple
         yield "finding", " ".join(said)
     for check in checks:
         yield "baseline", f"{check.status} {check.key}"
-        for change in check.comparison.worse if check.status == "worse" else ():
-            yield "regression", change.message
+        for change in check.failing:
+            yield change.fails, change.message

@@ -29,16 +29,14 @@ MOST_CHANGES, LONGEST_KEY = 3, 200
 def regression(
     check: Check, diagnosis: Diagnosis, view: View | None = None, *, compared: str = ""
 ) -> str:
-    """Return the message for a model that is worse than its baseline.
+    """Return the message for a model that is not what its baseline says.
 
     `compared` is the option that compares with the report of another run, if that is the baseline:
     no update of this one changes it.
     """
     view = view or View()
     changes = check.comparison.worse
-    lines = [
-        f"{shortened(c.message, LONGEST_FINDING)} [regression]" for c in changes[:MOST_CHANGES]
-    ]
+    lines = [f"{shortened(c.message, LONGEST_FINDING)} [{c.fails}]" for c in changes[:MOST_CHANGES]]
     if len(changes) > MOST_CHANGES:
         lines.append(f"and {count(len(changes) - MOST_CHANGES, 'more change')}")
     if any(change.kind == "verdict" for change in changes):
@@ -46,7 +44,7 @@ def regression(
         lines[1:1] = [f"  {line}" for line in headline(diagnosis, reasons).splitlines()]
     blocks = ["\n".join(lines), _setting(check, diagnosis.model)]
     path = _worst(check)
-    if path is not None:
+    if path is not None and (not path.has_same_layers or not all(c.of_layers for c in changes)):
         blocks.append(comparison_table(path, verbose=view.verbose))
     blocks.append(_next(compared, view.rerun) if compared else _accept(check, view.rerun))
     return "\n\n".join(block for block in blocks if block)

@@ -9,12 +9,13 @@ from typing import Any
 
 from pytest_gradhealth.formatting import shortened
 from pytest_gradhealth.reporting.run import Probe, Run
-from pytest_gradhealth.reporting.summary import MISSING, REGRESSION, Item, fails, is_clean, items
+from pytest_gradhealth.reporting.summary import MISSING, Item, fails, is_clean, items
 from pytest_gradhealth.results.environment import package_version
 
 _LEVELS = {"failure": "error", "warning": "warning", "not judged": "none", "info": "note"}
 _OWN_RULES = (
-    (REGRESSION, REGRESSION, "the gradients are worse than the baseline says"),
+    ("regression", "regression", "the gradients are worse than the baseline says"),
+    ("layers", "layers", "other layers get gradient than the baseline says"),
     (MISSING, MISSING, "there is no baseline to compare with"),
 )
 

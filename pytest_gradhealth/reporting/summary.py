@@ -9,8 +9,8 @@ from pytest_gradhealth.formatting import count, factor, number
 from pytest_gradhealth.reporting.run import Probe, Run
 from pytest_gradhealth.results.diagnosis import Severity, Verdict
 
-#: The code of what is worse than a baseline, and of a baseline that is not there.
-REGRESSION, MISSING = "regression", "missing-baseline"
+#: The code of a baseline that is not there.
+MISSING = "missing-baseline"
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,15 @@ class Item:
 def items(probe: Probe) -> Iterator[Item]:
     """What fails, warns or keeps from judging, worst first; what baselines say comes first."""
     for check in probe.checks:
-        for change in check.comparison.worse if check.status == "worse" else ():
+        for change in check.failing:
+            compared = change.kind in ("path", "step", "output")
             yield Item(
                 "failure",
-                REGRESSION,
+                change.fails,
                 change.layer,
                 change.message,
-                "" if change.kind == "verdict" else factor(change.after),
-                "" if change.kind == "verdict" else f"before: {factor(change.before)}",
+                factor(change.after) if compared else "",
+                f"before: {factor(change.before)}" if compared else "",
             )
         if check.status == "missing" and probe.message:
             text = f"no baseline for {check.key} in {check.file}"

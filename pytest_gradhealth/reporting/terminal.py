@@ -18,7 +18,7 @@ from pytest_gradhealth.formatting import (
 from pytest_gradhealth.reporting.message import headline, setting_line
 from pytest_gradhealth.reporting.path_table import path_table
 from pytest_gradhealth.reporting.sparkline import sparkline
-from pytest_gradhealth.reporting.summary import REGRESSION, shown_verdict
+from pytest_gradhealth.reporting.summary import shown_verdict
 from pytest_gradhealth.reporting.treatments import treatment_blocks
 from pytest_gradhealth.results.diagnosis import RANK, Verdict, worst_path
 
@@ -128,8 +128,8 @@ def _profile(entry: Probe, view: View) -> Iterator[Line]:
     yield shortened(entry.test, LONGEST_FINDING), {"bold": True}
     shown = [f for f in findings if f.severity != "info"]
     for check in entry.checks:
-        for change in check.comparison.worse if check.status == "worse" else ():
-            yield f"{shortened(change.message, LONGEST_FINDING)} [{REGRESSION}]", {"red": True}
+        for change in check.failing:
+            yield f"{shortened(change.message, LONGEST_FINDING)} [{change.fails}]", {"red": True}
     for line in headline(diagnosis, shown).splitlines():
         yield line, {_COLOUR[diagnosis.verdict]: True}
     for finding in findings[len(shown) :]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import accumulate
 
 INPUT = "(input)"
 OUTPUT = "(output)"
@@ -18,14 +18,13 @@ def module_of(parameter: str) -> str:
     return owner if rest else parameter.rpartition(".")[0]
 
 
-def ancestry(module: str) -> Iterator[str]:
-    """Yield a module's name and those of all that it is a part of, outermost first.
+def ancestry(module: str) -> list[str]:
+    """Return a module's name and those of all that it is a part of, outermost first.
 
-    >>> list(ancestry("layer1.0.conv"))
+    >>> ancestry("layer1.0.conv")
     ['layer1', 'layer1.0', 'layer1.0.conv']
     """
-    parts = module.split(".")
-    return (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return [*accumulate(module.split("."), "{}.{}".format)]
 
 
 #: Name of a projection that makes all three, and the names that three go by.

@@ -199,7 +199,8 @@ class GradientProfile:
     `keyed` names the nn.ModuleDicts in the model. `times` says how gradients fare through time,
     where a dependency was declared; `magnitudes` how large their elements are, where a precision
     was, to be judged at `loss_scale`. `unregistered` are the shapes of parameters that the forward
-    uses and the model does not list.
+    uses and the model does not list. `training` says that the look was made in training mode, since
+    the model looks sick in the evaluation mode that it was given in.
     """
 
     seed: int
@@ -220,6 +221,7 @@ class GradientProfile:
     unregistered: tuple[tuple[int, ...], ...] = ()
     loss_scale: LossScale = field(default_factory=LossScale)
     apart: tuple[str, ...] = ()
+    training: bool = field(default=False, compare=False)
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

@@ -19,12 +19,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import accumulate
 
 from pytest_gradhealth.errors import UnusedParameterError
 from pytest_gradhealth.formatting import count, listing
 from pytest_gradhealth.results.diagnosis import Finding, Severity
-from pytest_gradhealth.results.names import OUTPUT
+from pytest_gradhealth.results.names import OUTPUT, ancestry
 from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
@@ -105,7 +104,7 @@ def owners_of(profile: GradientProfile) -> dict[str, str]:
     found = {}
     for parameter in profile.parameters:
         own = parameter.module or OUTPUT
-        around = reversed([OUTPUT, *_prefixes(own)])
+        around = reversed([OUTPUT, *ancestry(own)])
         nearest = next((name for name in around if name in recorded), OUTPUT)
         found[parameter.name] = nearest if own not in recorded and nearest in outer else own
     return found
@@ -116,13 +115,8 @@ def _passed(profile: GradientProfile) -> set[str]:
     measured = [o for o in profile.outputs if o.state == "measured"]
     composite = {o.name for o in measured if o.leaf != o.type}
     for output in measured:
-        composite |= {OUTPUT, *_prefixes(output.name)[:-1]} - {output.name}
+        composite |= {OUTPUT, *ancestry(output.name)[:-1]} - {output.name}
     return composite
-
-
-def _prefixes(name: str) -> list[str]:
-    """A name and those of the modules around it, the outermost first."""
-    return [*accumulate(name.split("."), "{}.{}".format)]
 
 
 class Resting:
@@ -132,9 +126,9 @@ class Resting:
         self._profile = profile
         busy = {p.module for p in profile.parameters if p.state == "gradient"}
         ran = [o for o in profile.outputs if o.numel or o.state == "no-tensor"]
-        self._busy = {prefix for module in busy for prefix in _prefixes(module)}
-        self._active = {prefix for o in ran for prefix in _prefixes(o.name)} | self._busy
-        self._felt = {prefix for o in ran if o.norm != 0 for prefix in _prefixes(o.name)}
+        self._busy = {prefix for module in busy for prefix in ancestry(module)}
+        self._active = {prefix for o in ran for prefix in ancestry(o.name)} | self._busy
+        self._felt = {prefix for o in ran if o.norm != 0 for prefix in ancestry(o.name)}
         self._side_by_side = self._with_later_silence(ran)
         # By weights alone, as where a function takes them, a module is used as well.
         used = [o for o in profile.outputs if o.state == "not-called" and o.name in busy]
@@ -142,7 +136,7 @@ class Resting:
 
     def around(self, parameter: ParameterRecord) -> str:
         """The outermost module around a parameter that takes no part, "" if its own one does."""
-        prefixes = _prefixes(parameter.module)
+        prefixes = ancestry(parameter.module)
         return next((prefix for prefix in prefixes if prefix not in self._active), "")
 
     def has_kin(self, parameter: ParameterRecord) -> bool:
@@ -185,10 +179,10 @@ class Resting:
 
         Of layers one behind the other it is the first ones that can be left without.
         """
-        zero = {m for p in self._profile.parameters if p.state == "zero" for m in _prefixes(p.name)}
+        zero = {m for p in self._profile.parameters if p.state == "zero" for m in ancestry(p.name)}
         began, found = set[str](), set[str]()
         for output in ran:
-            for prefix in _prefixes(output.name):
+            for prefix in ancestry(output.name):
                 owner = prefix.rpartition(".")[0]
                 if prefix in self._busy:
                     began.add(owner)
@@ -211,8 +205,8 @@ def _folded(parameters: Sequence[ParameterRecord], profile: GradientProfile) -> 
     names = {p.name for p in parameters}
     used = [p.module for p in profile.parameters if p.state != "frozen" and p.name not in names]
     used += [output.name for output in profile.outputs if output.norm]
-    others = {prefix for name in used for prefix in _prefixes(name)}
-    tops = [[m for m in _prefixes(p.module) if m and m not in others] for p in parameters]
+    others = {prefix for name in used for prefix in ancestry(name)}
+    tops = [[m for m in ancestry(p.module) if m and m not in others] for p in parameters]
     return [*dict.fromkeys([*m, p.name][0] for m, p in zip(tops, parameters, strict=True))]
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_gradhealth.baseline.alignment import Pair, aligned
+from pytest_gradhealth.baseline.alignment import Pair, aligned, path_pairs
 from pytest_gradhealth.baseline.entry import KeptPoint
 from tests.helpers.baselines import POINTS, path
 
@@ -41,3 +41,22 @@ def test_long_paths_are_aligned_in_no_time(alike: bool) -> None:
     pairs = aligned(before, after)
     assert len([p for p in pairs if p.before is not None]) == 4000
     assert len([p for p in pairs if p.after is not None]) == 4002
+
+
+def test_a_path_is_compared_with_the_rest_of_one_that_its_first_layer_lies_on() -> None:
+    whole = path(("a", "Linear", -2.0), ("b", "Linear", -1.5), ("c", "Linear", 0.0))
+    rest = path(("b", "Linear", -1.4), ("c", "Linear", 0.0))
+    assert path_pairs((whole,), (rest,)) == [(whole.from_layer(rest.first), rest)]
+    assert path_pairs((rest,), (whole,)) == [(rest, whole.from_layer(rest.first))]
+    kept = whole.from_layer(rest.first)
+    assert kept is not None
+    assert (kept.ratio, kept.points) == (-1.5, whole.points[1:])
+    pairs = [(whole, whole), (rest, kept)]
+    assert path_pairs((whole, rest), (whole,)) == pairs
+    assert path_pairs((whole,), (whole, rest)) == [(b, a) for a, b in pairs]
+
+
+def test_layers_that_were_numbered_anew_make_the_same_path() -> None:
+    before = path(*((f"{i}", "Linear", -1.0 + i / 4) for i in range(4)))
+    after = path(*((f"{i}", "Linear", -2.0 + i / 4) for i in range(1, 5)))
+    assert path_pairs((before,), (after,)) == [(before, after)]

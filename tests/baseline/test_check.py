@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from pytest_gradhealth.baseline.check import Now, check_entry
-from pytest_gradhealth.baseline.entry import Entry, KeptPath
+from pytest_gradhealth.baseline.entry import Entry, KeptParameters, KeptPath, Use
 from pytest_gradhealth.results.diagnosis import Limit
 from tests.helpers.baselines import PATH, PLAIN, STEP, entry, path
 
@@ -64,3 +64,26 @@ def test_an_update_keeps_whatever_would_fail_without_it() -> None:
     assert status(noisy, 0.01) == "written"
     assert status(noisy) == "same"
     assert status(dataclasses.replace(louder, output=None)) == "written"
+
+
+def test_a_second_look_clears_each_number_by_itself_and_no_layers() -> None:
+    """What training makes of the outputs, or of layers, says nothing about the first look."""
+
+    def known(kept: KeptPath, output: float, use: Use) -> Entry:
+        parameters = (KeptParameters("0", "gradient", 64), KeptParameters("2", use, 8))
+        return dataclasses.replace(entry(kept), output=output, parameters=parameters)
+
+    quiet = path(("0", "Linear", -3.0), ("1", "ReLU", -2.6), ("2", "Linear", -0.4))
+    before = {"a": known(PLAIN, 0.0, "gradient")}
+
+    def failing(now: Entry, later: Entry | None) -> list[str]:
+        check = check_entry(
+            Now(now, later), before, file="f", key="a", max_path=PATH, max_step=STEP
+        )
+        return sorted(change.kind for change in check.failing)
+
+    assert failing(known(quiet, 0.0, "gradient"), None) == ["path", "step"]
+    assert failing(known(quiet, 0.0, "gradient"), known(PLAIN, 3.0, "gradient")) == []
+    assert failing(known(quiet, 3.0, "gradient"), known(PLAIN, 3.0, "gradient")) == ["output"]
+    assert failing(known(quiet, 0.0, "frozen"), known(PLAIN, 0.0, "frozen")) == ["lost"]
+    assert failing(known(quiet, 0.0, "gradient"), known(quiet, 0.0, "gradient")) == ["path", "step"]

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from pytest_gradhealth import Diagnosis, probe
 from pytest_gradhealth.baseline.comparison import Comparison, compare
-from pytest_gradhealth.baseline.entry import Entry, KeptPath, KeptPoint
+from pytest_gradhealth.baseline.entry import Entry, KeptParameters, KeptPath, KeptPoint
 from pytest_gradhealth.results.diagnosis import Limit
 
 PATH, STEP = Limit(0.5, "default"), Limit(1.0, "the call")
@@ -19,7 +19,15 @@ NAMES = st.text(max_size=12)
 DECADES = st.floats(-12, 12).map(lambda x: round(x, 2))
 NORMS = DECADES | st.sampled_from([math.inf, -math.inf, math.nan])
 POINTS = st.builds(KeptPoint, NAMES, st.sampled_from(["Linear", "ReLU", "Conv2d"]), NORMS)
-PATHS = st.builds(KeptPath, NORMS, st.lists(POINTS, min_size=1, max_size=8).map(tuple))
+PATHS = st.builds(
+    KeptPath, NORMS, st.lists(POINTS, min_size=1, max_size=8).map(tuple), st.booleans()
+)
+USES = st.sampled_from(["gradient", "inside", "idle", "frozen", "none"])
+PARAMETERS = st.lists(
+    st.builds(KeptParameters, NAMES, USES, st.integers(0, 99)),
+    max_size=3,
+    unique_by=lambda kept: kept.layer,
+)
 ENTRIES = st.builds(
     Entry,
     st.sampled_from(["healthy", "not judged", "warning", "failure"]),
@@ -27,6 +35,9 @@ ENTRIES = st.builds(
     st.none() | DECADES,
     st.dictionaries(NAMES, st.floats(0.1, 10)),
     st.dictionaries(NAMES, NAMES),
+    st.none() | PARAMETERS.map(tuple),
+    st.integers(0, 9),
+    st.booleans(),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_written_same_and_worse(pytester: pytest.Pytester, workers: tuple[str, .
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(
         [
-            "*RegressionError: * of the gradient reaches 0 (Linear); it was x* (* decades worse;"
+            "*RegressionError: * of the gradient reaches 0 (Linear); it was x* (it lost * decades;"
             " limit 0.5, default) [[]regression]",
             "*Sequential against test_* in __gradhealth__/test_models.json",
             "*accept: pytest test_models.py::test_* --gradhealth-update",
@@ -197,8 +198,73 @@ def test_a_change_for_the_better_is_told_and_passes(pytester: pytest.Pytester) -
     result = run(pytester)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
-        ["better: test_net: x* of the gradient reaches 0 (Linear); it was x* (* decades better)"]
+        ["better: test_net: x* of the gradient reaches 0 (Linear); *(it grew by *, towards x1)"]
     )
+
+
+DEEPER = NETS.replace("layers=4", "layers=5")
+FROZEN = NETS.replace(
+    "    return nn", "    for part in parts[:4]:\n        part.requires_grad_(False)\n    return nn"
+)
+
+
+def test_other_layers_fail_until_they_are_accepted(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=ONE)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=1)
+    pytester.makepyfile(nets=DEEPER)
+    result = run(pytester)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E *Error: new on the path: 8 (72 elements; 324 got gradient before) [[]layers]",
+            "E *accept: pytest test_models.py::test_net --gradhealth-update",
+        ]
+    )
+    result = run(pytester, "--gradhealth-fail-on=regression")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["changed: test_net: new on the path: *"])
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=1)
+    run(pytester).assert_outcomes(passed=1)
+    assert sum(each["elements"] for each in kept()["test_net"]["parameters"]) == 396
+
+
+def test_a_part_that_is_frozen_is_a_regression(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=ONE)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=1)
+    pytester.makepyfile(nets=FROZEN)
+    words = (
+        "no gradient reaches 0 and 2 any more: frozen (144 of the 324 elements that got gradient)"
+    )
+    result = run(pytester, "--gradhealth-fail-on=layers")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([f"worse: test_net: {words}"])
+    result = run(pytester)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"E *RegressionError: {words} [[]regression]"])
+
+
+def test_a_file_of_the_first_format_is_read_and_says_nothing_of_layers(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_models=ONE)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=1)
+    before, data = Path(FILE).read_bytes(), json.loads(Path(FILE).read_text())
+    entry = data["entries"]["test_net"]
+    for name in ("parameters", "unlisted", "training"):
+        del entry[name]
+    for path in entry["paths"]:
+        del path["judged"]
+    Path(FILE).write_text(json.dumps({**data, "version": 1}))
+    pytester.makepyfile(nets=DEEPER)
+    run(pytester).assert_outcomes(passed=1)
+    pytester.makepyfile(nets=FROZEN)
+    result = run(pytester)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E *: no gradient reaches 0 (Linear) any more: is it frozen, *"])
+    pytester.makepyfile(nets=NETS)
+    result = run(pytester, "--gradhealth-update")
+    result.stdout.fnmatch_lines([f"wrote {FILE}: changed: test_net"])
+    assert Path(FILE).read_bytes() == before
 
 
 def test_limits_can_be_set_anywhere(pytester: pytest.Pytester) -> None:

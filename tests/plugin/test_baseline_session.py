@@ -453,14 +453,14 @@ def test_net(gradhealth):
         (
             ("--gradhealth-fail-on=slow",),
             "",
-            "--gradhealth-fail-on: fail_on = 'slow' is not none, or some of regression, missing,"
-            " stale, warning, not-judged",
+            "--gradhealth-fail-on: fail_on = 'slow' is not none, or some of regression, layers,"
+            " missing, stale, warning, not-judged",
         ),
         (
             (),
             "gradhealth_fail_on = none stale",
             "gradhealth_fail_on in tox.ini: fail_on = 'none,stale' is not none, or some of"
-            " regression, missing, stale, warning, not-judged",
+            " regression, layers, missing, stale, warning, not-judged",
         ),
         (
             ("--gradhealth-baseline-dir=a/b",),

@@ -70,7 +70,7 @@ def test_a_regression_fails_with_the_layer_before_and_after(
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
-            "x* of the gradient reaches 0 (Linear); it was x* (* decades worse; limit 0.5, default)"
+            "x* of the gradient reaches 0 (Linear); it was x* (it lost * decades; limit *, default)"
             " [[]regression]",
             f"Sequential against test_models.py::test_net[[]4[]] in {OLD}",
             "*layer * step before *step now",

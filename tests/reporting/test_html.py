@@ -52,7 +52,7 @@ def test_each_probe_has_its_verdict_findings_plot_and_numbers(run: Run, page: st
         assert one.test in text
     assert "2 of 4 probes fail" in text
     assert "stale in f.json: test_old" in text
-    assert "decades worse; limit 0.5, default" in text
+    assert "decades; limit 0.5, default" in text
     assert "the gradient vanishes" in text
     assert "Remedies tried on copies" in text
     assert text.count("cured") >= 1

@@ -33,7 +33,7 @@ def test_the_message_names_layer_before_after_and_command() -> None:
 
 
 MESSAGE = """\
-x0.0005 of the gradient reaches 0 (Linear); it was x0.035 (1.8 decades worse; limit 0.5, default) [regression]
+x0.0005 of the gradient reaches 0 (Linear); it was x0.035 (it lost 1.84 decades; limit 0.5, default) [regression]
 
 Sequential against test_net in tests/__gradhealth__/test_models.json
 measured with torch 2.6.0 (now 2.15.0)
