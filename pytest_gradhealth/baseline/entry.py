@@ -74,7 +74,9 @@ def entry_of(
     return Entry(
         verdict=diagnosis.verdict,
         paths=tuple(_paths(look or diagnosis.profile)),
-        output=None if (size := (look or diagnosis.profile).magnitude) is None else _decades(size),
+        output=None
+        if (size := (look or diagnosis.profile).lasting_magnitude) is None
+        else _decades(size),
         limits={name: limit.value for name, limit in sorted(diagnosis.limits.items())},
         environment={"device": diagnosis.device, "optimizer": diagnosis.optimizer, **environment},
     )

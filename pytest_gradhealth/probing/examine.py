@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from pytest_gradhealth.distributed.team import anywhere, everywhere
+from pytest_gradhealth.measure.felt import with_felt_outputs
 from pytest_gradhealth.measure.nonfinite import first_non_finite
 from pytest_gradhealth.measure.perturbation import data_carriers, without_influence
 from pytest_gradhealth.measure.precision import magnitudes
@@ -34,6 +35,7 @@ def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tu
     subject, seed = trial.subject, trial.seed
     with subject.isolated():
         first = look_through_time(subject, seed=seed)
+    first = replace(first, profile=with_felt_outputs(subject, first.profile, seed=seed))
     if trial.makes_steps:
         made = _updates(trial, first.profile)
         first = replace(first, profile=replace(first.profile, updates=made))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from pytest_gradhealth.measure.felt import with_felt_outputs
 from pytest_gradhealth.measure.reading import Look
 from pytest_gradhealth.measure.recurrence import look_through_time
 from pytest_gradhealth.subject.subject import Subject
@@ -41,4 +42,5 @@ def look_after_steps(
         for _ in train(twin, stepper, seed=seed, steps=steps, before_clip=note):
             pass
         seen = look_through_time(twin, seed=seed, steps=steps)
-    return replace(seen, profile=replace(seen.profile, awake=tuple(sorted(awake))))
+        profile = with_felt_outputs(twin, seen.profile, seed=seed)
+    return replace(seen, profile=replace(profile, awake=tuple(sorted(awake))))

@@ -181,7 +181,8 @@ def test_a_failing_model_pays_for_its_steps(monkeypatch: pytest.MonkeyPatch, ste
     with counted(monkeypatch) as counts:
         assert probe(model, x, y, loss=cross_entropy, confirm_steps=steps).verdict == "failure"
     looks = steps + 2 if steps else 1
-    assert (counts["forward"], counts["backward"]) == (looks, looks)
+    closer = 2 if steps else 1  # outputs that are alike take one more forward in each look
+    assert (counts["forward"], counts["backward"]) == (looks + closer, looks)
     assert bool(counts["deepcopy"]) == bool(steps)
 
 
