@@ -124,7 +124,7 @@ def entry_of(
     return Entry(
         verdict=diagnosis.verdict,
         paths=tuple(map(_path, look.paths)),
-        output=None if look.magnitude is None else _decades(look.magnitude),
+        output=None if (size := look.lasting_magnitude) is None else _decades(size),
         limits={name: limit.value for name, limit in sorted(diagnosis.limits.items())},
         environment={"device": diagnosis.device, "optimizer": diagnosis.optimizer, **environment},
         parameters=tuple(_parameters(look, idle)),

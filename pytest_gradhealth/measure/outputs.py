@@ -14,9 +14,10 @@ from pytest_gradhealth.tensors.norms import rms, spread
 from pytest_gradhealth.tensors.readout import Readout
 from pytest_gradhealth.tensors.trees import tensors
 
-#: Operations between a layer and an output that only change its shape.
+#: Operations between a layer and an output that only change its shape, or mask it.
 _RESHAPING = {
     "Alias",
+    "MaskedFill",
     "Permute",
     "Reshape",
     "Select",
@@ -27,6 +28,7 @@ _RESHAPING = {
     "Unsqueeze",
     "View",
     "ViewAs",
+    "Where",
     "T",
 }
 
@@ -60,7 +62,7 @@ class Seen:
 
 def seen(outputs: Any, inputs: Any, targets: Any) -> Seen:
     """Measure the outputs that hold several examples, beside what was given and wanted."""
-    compared = [t for t in tensors(outputs) if _is_batch(t)]
+    compared = [t for t in tensors(outputs) if is_batch(t)]
     return Seen(
         apart=tuple(_apart(t) for t in compared),
         given=tuple(spread(t) for t in tensors(inputs) if _has_examples(t)),
@@ -69,7 +71,8 @@ def seen(outputs: Any, inputs: Any, targets: Any) -> Seen:
     )
 
 
-def _is_batch(tensor: Tensor) -> bool:
+def is_batch(tensor: Tensor) -> bool:
+    """Whether a tensor is an output with several examples that gradient can go back from."""
     return _has_examples(tensor) and tensor.is_floating_point() and tensor.requires_grad
 
 
@@ -84,7 +87,7 @@ def _apart(output: Tensor) -> Tensor:
     A bias at the mean of the targets, or at a class's prior, is the same for all examples.
     """
     plain = spread(output)
-    bias = _last_bias(output)
+    bias = last_bias(output)
     if bias is None:
         return plain
     if not bias.untyped_storage().size():
@@ -92,7 +95,7 @@ def _apart(output: Tensor) -> Tensor:
     return torch.fmax(plain, spread(output.detach() - bias))
 
 
-def _last_bias(output: Tensor) -> Tensor | None:
+def last_bias(output: Tensor) -> Tensor | None:
     """What the last layer has added to an output, shaped to be taken away again."""
     node = output.grad_fn
     for _ in range(8):

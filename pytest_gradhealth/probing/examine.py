@@ -9,6 +9,7 @@ from dataclasses import replace
 from pytest_gradhealth.distributed.team import anywhere, everywhere
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.apart import trained_apart
+from pytest_gradhealth.measure.felt import with_felt_outputs
 from pytest_gradhealth.measure.nonfinite import first_non_finite
 from pytest_gradhealth.measure.perturbation import data_carriers, without_influence
 from pytest_gradhealth.measure.precision import magnitudes
@@ -73,6 +74,7 @@ def _first_look(trial: Trial) -> Look:
     subject, seed = trial.subject, trial.seed
     with subject.isolated():
         first = look_through_time(subject, seed=seed)
+    first = replace(first, profile=with_felt_outputs(subject, first.profile, seed=seed))
     if trial.makes_steps:
         made = _updates(trial, first.profile)
         first = replace(first, profile=replace(first.profile, updates=made))

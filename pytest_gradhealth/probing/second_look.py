@@ -7,6 +7,7 @@ from dataclasses import replace
 from torch import nn
 
 from pytest_gradhealth.measure.constant_predictor import constant_answer
+from pytest_gradhealth.measure.felt import with_felt_outputs
 from pytest_gradhealth.measure.reading import Look
 from pytest_gradhealth.measure.recurrence import look_through_time
 from pytest_gradhealth.measure.rounding import rounding
@@ -63,7 +64,8 @@ def look_after_steps(
             keys = {(o.name, o.call, o.output) for o in first.outputs if o.norm == 0}
             seen = seen.silenced(keys & {*outputs}, parameters)
             awake -= parameters
-    return replace(seen, profile=replace(seen.profile, awake=tuple(sorted(awake))))
+        profile = with_felt_outputs(twin, seen.profile, seed=seed)
+    return replace(seen, profile=replace(profile, awake=tuple(sorted(awake))))
 
 
 def _has_woken(first: GradientProfile, second: GradientProfile) -> bool:

@@ -114,6 +114,9 @@ class NonFinite:
     parameter: str = ""
 
 
+#: An RMS of the outputs above which it is measured as the loss feels it.
+LARGE = 10.0
+
 #: For a NaN that a second run does not show again, or that another process has brought in.
 SOMEWHERE = NonFinite("backward", "(loss)", "", "nan")
 
@@ -196,6 +199,7 @@ class GradientProfile:
     outputs for different examples lie apart: RMS distance from their mean over RMS, relative to the
     same of the inputs; `magnitude` is the RMS of the outputs (over that of floating targets, if
     larger than 1), the smallest where there are several. Both are None without outputs to compare.
+    `felt` names those of the two that are given as the loss feels the outputs, where that differs.
     `keyed` names the nn.ModuleDicts in the model. `times` says how gradients fare through time,
     where a dependency was declared; `magnitudes` how large their elements are, where a precision
     was, to be judged at `loss_scale`. `unregistered` are the shapes of parameters that the forward
@@ -215,6 +219,7 @@ class GradientProfile:
     activations: tuple[ActivationRecord, ...] = ()
     spread: float | None = None
     magnitude: float | None = None
+    felt: tuple[Literal["spread", "magnitude"], ...] = ()
     keyed: tuple[str, ...] = ()
     times: tuple[TimeRecord, ...] = ()
     magnitudes: tuple[MagnitudeRecord, ...] = ()
@@ -233,6 +238,13 @@ class GradientProfile:
         """The layer that a verdict on the outputs names: the last one judged, or the output."""
         paths = self.judged_paths
         return paths[0].last.label if paths else OUTPUT
+
+    @property
+    def lasting_magnitude(self) -> float | None:
+        """The magnitude to compare with other looks, of outputs on either side of LARGE."""
+        if self.magnitude is None or "magnitude" not in self.felt:
+            return self.magnitude
+        return max(self.magnitude, LARGE)
 
     @property
     def uncalled(self) -> tuple[str, ...]:

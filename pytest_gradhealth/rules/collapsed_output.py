@@ -5,6 +5,12 @@
 Compares how far the outputs of different examples lie apart, over their size and over the same of
 the inputs, with `min_spread`. The last bias, which is the same for all, is left out.
 
+Below 0.01 it is measured as the loss feels it: without masked elements and a shift of all the
+logits of an example, and also over how far the targets lie apart (an energy of -2079 and a little)
+and by what it changes of the gradient; the largest counts. A sum that the loss is linear in has no
+size to compare with. Outputs that are the same because a layer is silent (all zeros) which gradient
+gets past all the same, as a spiking one, are a note: it can wake.
+
 ## Why
 
 A network that maps every example to the same output has lost what tells them apart on the way, and
@@ -18,11 +24,13 @@ can learn one answer for all.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import CollapsedOutputError
 from pytest_gradhealth.formatting import number
 from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.path import PathPoint
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
@@ -48,16 +56,43 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         spread = max(spread, second.spread)
     if not spread < max(warn.value, fail.value):
         return
+    asleep = _asleep(evidence.first)
+    if asleep is not None:
+        yield RULE.finding(
+            "info",
+            asleep.label,
+            f"the outputs of different examples are alike since nothing but zeros goes through"
+            f" {asleep.title}, but gradient does, so that it can wake",
+            profile=evidence.first,
+            value=spread,
+        )
+        return
     limit = fail if spread < fail.value else warn
+    differ = f"the outputs of different examples differ by only x{number(spread)}"
+    felt = "spread" in evidence.first.felt
+    said = f"as the loss feels them, {differ}" if felt else f"{differ} of their size"
     yield RULE.finding(
         "failure" if limit is fail else "warning",
         evidence.first.last_label,
-        f"the outputs of different examples differ by only x{number(spread)} of their size;"
-        f" limit x{number(limit.value)} ({limit.source})",
+        f"{said}; limit x{number(limit.value)} ({limit.source})",
         profile=evidence.first,
         value=spread,
         limit=limit,
     )
+
+
+def _asleep(profile: GradientProfile) -> PathPoint | None:
+    """A layer that returns zeros, or gets them, and yet passes gradient on, as a surrogate does.
+
+    A weight that gets no gradient, while what it makes does, has seen nothing but zeros.
+    """
+    idle = {p.module for p in profile.parameters if p.state == "zero" and len(p.shape) > 1}
+    for path in profile.judged_paths:
+        for farther, point in itertools.pairwise(path.points):
+            silent = point.activation == 0 or (point.norm > 0 and point.name in idle)
+            if silent and farther.norm > 0 and farther.activation > 0:
+                return point
+    return None
 
 
 def spread(profile: GradientProfile) -> float | None:
@@ -69,7 +104,8 @@ RULE = Rule(
     code="GH404",
     name="collapsed-output",
     summary="the model's outputs must tell the examples of a batch apart",
-    reads="RMS distance of the outputs from their mean over the batch, over their RMS",
+    reads="RMS distance of the outputs from their mean over the batch, over their RMS, as the loss"
+    " feels them",
     check=check,
     error=CollapsedOutputError,
     echoes=("GH101",),

@@ -5,6 +5,11 @@
 Compares the root mean square of the outputs (over that of floating targets, where those are larger
 than 1) with `max_output`. A few steps of the optimizer may bring it down, which clears it.
 
+Above 10, what the loss does not feel is left out: elements whose gradient is exactly zero (a mask,
+padding) and a shift of all the logits of an example; a squared error that the model computes itself
+tells how large its targets are. A sum that the loss is linear in (log-likelihoods, a critic) has no
+size that could be too large, and neither has what it only takes the direction of.
+
 ## Why
 
 Logits in the thousands make a softmax certain of what it has not learned, and a squared error
@@ -47,10 +52,11 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if fails and second is not None and second.magnitude is not None:
         fails = not second.magnitude <= min(warn.value, fail.value)
     limit = fail if fails else warn
+    felt = "as the loss feels them, " if "magnitude" in evidence.first.felt else ""
     yield RULE.finding(
         "failure" if fails else "warning",
         evidence.first.last_label,
-        f"the outputs are too large: their RMS is {number(size)};"
+        f"{felt}the outputs are too large: their RMS is {number(size)};"
         f" limit {number(limit.value)} ({limit.source})",
         profile=evidence.first,
         value=size,
@@ -67,7 +73,7 @@ RULE = Rule(
     code="GH203",
     name="exploding-output",
     summary="the model's outputs must start at a sane size",
-    reads="RMS of the outputs (over that of floating targets, if they are larger than 1)",
+    reads="RMS of the outputs, as the loss feels them (over that of floating targets above 1)",
     check=check,
     error=ExplodingOutputError,
     echoes=("GH201",),

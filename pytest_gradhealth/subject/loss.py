@@ -58,6 +58,11 @@ def scalar_loss(outputs: Any, targets: Any, loss: Loss | None) -> Tensor:
     return _checked(value, origin)
 
 
+def has_loss(outputs: Any, loss: Loss | None) -> bool:
+    """Whether there is a loss, given or the model's own, or a cotangent has to stand in for it."""
+    return loss is not None or _own_loss(outputs) is not None
+
+
 def _called_loss(outputs: Any, targets: Any, loss: Loss) -> Any:
     alone = targets is None and _accepts_one(loss)
     arguments: tuple[Any, ...] = (outputs,) if alone else (outputs, targets)

@@ -187,3 +187,84 @@ def test_outputs_of_a_zero_head_are_no_finding() -> None:
     diagnosis = probe(model, x, y, loss=cross_entropy)
     assert (diagnosis.profiles[0].spread or 0.0, diagnosis.profiles[0].magnitude) == (0, 0)
     assert diagnosis.verdict == "healthy", diagnosis.findings
+
+
+class Arctan(torch.autograd.Function):
+    """A spike where the potential is above the threshold; its slope is that of an arc tangent."""
+
+    @staticmethod
+    def forward(ctx: Any, potential: Tensor) -> Tensor:
+        ctx.save_for_backward(potential)
+        return (potential > 0).to(potential.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (potential,) = ctx.saved_tensors
+        return gradient / (1 + (torch.pi * potential) ** 2)
+
+
+def spikes(potential: Tensor) -> Tensor:
+    """The surrogate gradient of neurons that spike from a potential of 2 on."""
+    spiked: Tensor = Arctan.apply(potential - 2)
+    return spiked
+
+
+class Spikes(nn.Module):
+    def forward(self, potential: Tensor) -> Tensor:
+        return spikes(potential)
+
+
+def in_time(m: Any, x: Tensor) -> Tensor:
+    """The same input at three steps, to neurons that keep a potential."""
+    potential, votes = torch.zeros(len(x), 32), []
+    for _ in range(3):
+        potential = 0.5 * potential + 0.5 * m.a(x)
+        spiked = m.spike(potential)
+        potential = potential * (1 - spiked.detach())
+        votes.append(m.b(spiked))
+    return torch.stack(votes).mean(0)
+
+
+@pytest.mark.parametrize(
+    ("model", "layer"),
+    [
+        (lambda: nn.Sequential(nn.Linear(20, 32), Spikes(), nn.Linear(32, 5)), "1 (Spikes)"),
+        (
+            lambda: Wired(
+                lambda m, x: m.b(spikes(m.a(x))), a=nn.Linear(20, 32), b=nn.Linear(32, 5)
+            ),
+            "b (Linear)",
+        ),
+        (
+            lambda: Wired(in_time, a=nn.Linear(20, 32), spike=Spikes(), b=nn.Linear(32, 5)),
+            "spike#2 (Spikes)",
+        ),
+    ],
+    ids=["modules", "functions", "in time"],
+)
+def test_neurons_that_are_silent_and_can_wake_are_a_note(
+    model: Callable[[], nn.Module], layer: str
+) -> None:
+    x, y = batch()
+    diagnosis = probe(model(), x, y, loss=cross_entropy, select=["GH404"], confirm_steps=0)
+    assert [(f.severity, f.message) for f in diagnosis.findings] == [
+        (
+            "info",
+            "the outputs of different examples are alike since nothing but zeros goes through"
+            f" {layer}, but gradient does, so that it can wake",
+        )
+    ]
+
+
+@pytest.mark.parametrize("where", [0, 2])
+@pytest.mark.parametrize("norm", [False, True])
+def test_neurons_that_are_dead_are_a_failure(where: int, norm: bool) -> None:
+    x, y = batch()
+    model: Any = mlp()
+    nn.init.constant_(model[where].bias, -99.0)
+    if norm:
+        nn.init.zeros_(model[where].bias)
+        model[where] = nn.Sequential(model[where], nn.BatchNorm1d(32))
+        nn.init.zeros_(model[where][1].weight)
+    diagnosis = probe(model, x, y, loss=cross_entropy, select=["GH404"], confirm_steps=0)
+    assert severities(diagnosis, "GH404") == ["failure"]
