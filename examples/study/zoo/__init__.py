@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from examples.study.network import Network
+from examples.study.zoo.libraries import LIBRARIES, library_networks
 from examples.study.zoo.special import special_networks
 from examples.study.zoo.timm_models import timm_networks
 from examples.study.zoo.torchvision_models import torchvision_networks
@@ -25,6 +26,7 @@ FAMILIES: Mapping[str, Family] = {
     "torchvision": Family(torchvision_networks, ("torchvision",)),
     "timm": Family(timm_networks, ("timm",)),
     "transformers": Family(transformers_networks, ("transformers",)),
+    "libraries": Family(library_networks, LIBRARIES),
     "special": Family(special_networks, ("torchvision", "peft", "transformers")),
 }
 
