@@ -10,6 +10,7 @@ from pytest_gradhealth.distributed.team import anywhere, everywhere
 from pytest_gradhealth.measure.nonfinite import first_non_finite
 from pytest_gradhealth.measure.perturbation import data_carriers, without_influence
 from pytest_gradhealth.measure.precision import magnitudes
+from pytest_gradhealth.measure.reading import Look
 from pytest_gradhealth.measure.recurrence import look_through_time
 from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial
@@ -17,7 +18,7 @@ from pytest_gradhealth.probing.second_look import look_after_steps
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile, Update
 from pytest_gradhealth.rules.exploding import scale_free_weights
-from pytest_gradhealth.subject.inputs import check_numbers
+from pytest_gradhealth.subject.inputs import check_numbers, holds_nan, with_zeros
 from pytest_gradhealth.training.copies import copied
 from pytest_gradhealth.training.optimizers import build
 from pytest_gradhealth.training.updates import updates
@@ -38,12 +39,9 @@ def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tu
         made = _updates(trial, first.profile)
         first = replace(first, profile=replace(first.profile, updates=made))
     if anywhere(subject.model, not _is_finite(first.profile)):
-        check_numbers(subject.inputs)
-        with subject.isolated():
-            bad = first_non_finite(subject, seed=seed)
-        if not _is_finite(first.profile):
-            first = first.marked(bad or SOMEWHERE)
-    first = replace(first, profile=_with_ignored(trial, first.profile))
+        first = _marked(first, trial)
+    profile = _with_missing(_with_ignored(trial, first.profile), subject.inputs)
+    first = replace(first, profile=profile)
     if subject.loss_scale.format:
         with subject.isolated():
             forecast = magnitudes(subject, seed=seed)
@@ -77,6 +75,19 @@ def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tu
     return [first.profile, second.profile], criteria.judge(first.profile, second.profile)
 
 
+def _marked(look: Look, trial: Trial) -> Look:
+    """Say where NaN or infinity comes up; raises ProbeError where the inputs bring it along."""
+    inputs = trial.subject.inputs
+    subject = replace(trial.subject, inputs=with_zeros(inputs))
+    with subject.isolated():
+        bad = first_non_finite(subject, seed=trial.seed)
+    if _is_finite(look.profile):
+        return look
+    if bad is None:
+        check_numbers(inputs)
+    return look.marked(bad or SOMEWHERE)
+
+
 def _updates(trial: Trial, profile: GradientProfile) -> tuple[Update, ...]:
     """Make some of the user's training steps on a copy."""
     subject = trial.subject
@@ -101,6 +112,17 @@ def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:
         return profile
     with subject.isolated():
         return _marked_ignored(profile, without_influence(subject, names, seed=trial.seed))
+
+
+def _with_missing(profile: GradientProfile, inputs: object) -> GradientProfile:
+    """Leave out the size of outputs that are NaN where inputs are: values that are missing."""
+    missing = [o.activation is not None and math.isnan(o.activation) for o in profile.outputs]
+    if not any(missing) or not holds_nan(inputs):
+        return profile
+    pairs = zip(profile.outputs, missing, strict=True)
+    return replace(
+        profile, outputs=tuple(replace(o, activation=None) if m else o for o, m in pairs)
+    )
 
 
 def _marked_ignored(profile: GradientProfile, names: Collection[str]) -> GradientProfile:
