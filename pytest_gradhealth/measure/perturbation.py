@@ -41,15 +41,20 @@ def data_carriers(subject: Subject, *, seed: int) -> Collection[Key] | None:
 
 
 def _other(tensor: Tensor) -> Tensor:
-    """Another batch of the same kind: its examples in reverse order or, failing that, reversed."""
+    """Another batch of the same kind, by which a forward may differentiate if it could before."""
+    return _reversed(tensor.detach()).requires_grad_(tensor.requires_grad)
+
+
+def _reversed(tensor: Tensor) -> Tensor:
+    """The examples in reverse order or, failing that, all of them reversed."""
     if tensor.dtype == torch.bool or tensor.dim() == 0:
         return tensor
     if tensor.is_nested:
-        return tensor.detach() * 0.5
+        return tensor * 0.5
     for flipped in (tensor.flip(0), tensor.flip(tuple(range(tensor.dim())))):
         if not torch.equal(flipped, tensor):
-            return flipped.detach()
-    return tensor.detach() * 0.5 if tensor.is_floating_point() else tensor
+            return flipped
+    return tensor * 0.5 if tensor.is_floating_point() else tensor
 
 
 def _fingerprints(subject: Subject, seed: int, functional: bool = False) -> dict[Key, float]:

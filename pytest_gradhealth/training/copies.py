@@ -20,6 +20,7 @@ from pytest_gradhealth.subject.lightning import without_trainer
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_fsdp
 from pytest_gradhealth.tensors.storage import has_memory
+from pytest_gradhealth.tensors.trees import map_tensors, tensors
 from pytest_gradhealth.training.optimizers import OptimizerLike, copy_into
 
 
@@ -60,8 +61,16 @@ def copied(
     if instance is not None:
         _move_state(instance, device)
     called = _of_copy(subject.loss, memo) if loss is None else loss
-    twin = replace(subject, model=model, loss=called, device=device)
+    inputs, targets = _with_copies((subject.inputs, subject.targets), memo)
+    twin = replace(subject, model=model, inputs=inputs, targets=targets, loss=called, device=device)
     return twin, instance or optimizer
+
+
+def _with_copies(batch: Any, memo: Mapping[int, Any]) -> Any:
+    """The batch, with copies of what the model or the loss holds of it (points, a latent code)."""
+    if not any(id(tensor) in memo for tensor in tensors(batch)):
+        return batch
+    return map_tensors(lambda tensor: memo.get(id(tensor), tensor), batch)
 
 
 def _is_special(tensor: Tensor) -> bool:
