@@ -21,6 +21,7 @@ from pytest_gradhealth.rules.exploding import scale_free_weights
 from pytest_gradhealth.subject.inputs import check_numbers, holds_nan, with_zeros
 from pytest_gradhealth.training.copies import copied
 from pytest_gradhealth.training.optimizers import build
+from pytest_gradhealth.training.rebinding import explained
 from pytest_gradhealth.training.updates import updates
 
 #: L2 norm of the gradient at the loss in the steps before the second look, about that of a mean
@@ -95,7 +96,8 @@ def _updates(trial: Trial, profile: GradientProfile) -> tuple[Update, ...]:
     with subject.isolated(trial.optimizer):
         twin, optimizer = copied(subject, trial.optimizer, subject.device)
         stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
-        return updates(twin, stepper, seed=trial.seed, steps=UPDATE_STEPS, exempt=exempt)
+        with explained(subject.model, twin.model):
+            return updates(twin, stepper, seed=trial.seed, steps=UPDATE_STEPS, exempt=exempt)
 
 
 def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:

@@ -15,6 +15,7 @@ from pytest_gradhealth.training.copies import copied
 from pytest_gradhealth.training.loop import train
 from pytest_gradhealth.training.memory import check_room
 from pytest_gradhealth.training.optimizers import OptimizerLike, build
+from pytest_gradhealth.training.rebinding import explained
 
 
 def look_after_steps(
@@ -38,7 +39,8 @@ def look_after_steps(
     with subject.isolated(optimizer):
         twin, optimizer = copied(subject, optimizer, subject.device)
         stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
-        for _ in train(twin, stepper, seed=seed, steps=steps, before_clip=note):
-            pass
-        seen = look_through_time(twin, seed=seed, steps=steps)
+        with explained(subject.model, twin.model):
+            for _ in train(twin, stepper, seed=seed, steps=steps, before_clip=note):
+                pass
+            seen = look_through_time(twin, seed=seed, steps=steps)
     return replace(seen, profile=replace(seen.profile, awake=tuple(sorted(awake))))
