@@ -243,8 +243,12 @@ def slopes(outputs: Tensor, given: Tensor) -> Tensor:
     return grad(outputs, given, starts, create_graph=True, is_grads_batched=True)[0].square().mean()
 
 
-def test_a_loss_and_a_penalty_may_differentiate_in_batches_too() -> None:
+@pytest.mark.parametrize("share", [0.0, 1.0], ids=["penalty", "loss and penalty"])
+def test_a_loss_and_a_penalty_may_differentiate_in_batches_too(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept: list[Tensor] = []
+    recorders: list[Recorder] = []
 
     class Keeping(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
@@ -252,17 +256,22 @@ def test_a_loss_and_a_penalty_may_differentiate_in_batches_too() -> None:
             kept[:] = [hidden, self[2](self[1](hidden))]
             return kept[1]
 
+    class Kept(Recorder):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            recorders.append(self)
+
+    monkeypatch.setattr("pytest_gradhealth.measure.look.Recorder", Kept)
     torch.manual_seed(0)
-    model = Keeping(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2))
-    x = torch.randn(8, 2).requires_grad_()
     diagnosis = probe(
-        model,
-        x,
-        x,
-        loss=lambda y, x: y.square().mean() + slopes(y, x),
+        Keeping(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)),
+        *[torch.randn(8, 2).requires_grad_()] * 2,
+        loss=lambda y, x: y.square().mean() + (share * slopes(y, x) if share else 0),
         regularizer=lambda _: 1e-4 * slopes(kept[1], kept[0]),
     )
     assert diagnosis.verdict == "healthy", diagnosis
+    noted = {mark.differentiated for recorder in recorders for mark in recorder.marks}
+    assert noted == {bool(share)}  # what a penalty asks for is not the network's
 
 
 def test_what_a_forward_differentiates_is_noted_and_not_measured() -> None:

@@ -150,9 +150,10 @@ def test_a_forward_that_writes_to_such_an_input_leaves_it_as_it_was() -> None:
             out: Tensor = self.net(x)
             return out
 
-    model = Writing()
-    with unchanged(model, POINTS):
-        assert probe(model, POINTS, loss=by_a_global).profile.loss > 0
+    model, x = Writing(), torch.rand(8, 2).requires_grad_()
+    x.grad = torch.ones_like(x)
+    with unchanged(model, x):
+        assert probe(model, x, loss=lambda values: values.square().mean()).profile.loss > 0
 
 
 def test_hooks_on_such_an_input_are_called_where_they_are_the_forwards() -> None:

@@ -232,6 +232,17 @@ def test_a_function_that_calls_itself_does_so_on_the_copy() -> None:
     assert not model.mean.any()
 
 
+def test_a_function_in_two_places_stays_one() -> None:
+    def hang(m: Clustered) -> None:
+        m.done = lambda *_: m.update()
+        hooked(m, m.done)
+
+    model = Clustered(hang)
+    twin: Any = copied(Subject(model, batch()[0], None, None, CPU), None, CPU)[0].model
+    (hook,) = twin.body._backward_hooks.values()
+    assert twin.done is hook is not model.done
+
+
 def test_what_leads_to_nothing_of_the_model_is_shared() -> None:
     seen: list[object] = []
     model, x = nn.Linear(20, 5), batch()[0]
