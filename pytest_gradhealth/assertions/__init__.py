@@ -211,7 +211,9 @@ def assert_all_reached(
 ) -> Diagnosis:
     """Assert that every trainable parameter gets a gradient (GH401), and is used at all (GH405).
 
-    What the forward does not use is otherwise a warning.
+    What the forward does not use is otherwise a warning, or nothing at all, and so is a gradient of
+    exactly zero in a side branch. Experts that got nothing of this batch do not fail, nor do zeros
+    that have to be: a bias before a norm, a layer behind a gate that opens with training.
 
     The arguments are those of `assert_no_vanishing`. Returns the Diagnosis. Raises
     UnreachedParameterError; ProbeError for what cannot be probed.
@@ -237,6 +239,9 @@ def assert_healthy(
     **settings: Unpack[SettingValues],
 ) -> Diagnosis:
     """Assert that no rule fails; `select` and `ignore` choose rules by code.
+
+    `ignore=["GH405:*.pooler.*"]` leaves out what one rule has to say of layers and parameters whose
+    names a pattern fits.
 
     The arguments are those of `assert_no_exploding_update`; without `clip` and `regularizer` no
     training steps are made, and the rules on them (GH202, GH601) have nothing to say; nor has GH102
@@ -270,8 +275,8 @@ def assert_matches_baseline(
     is a path ratio (first layer over last) that is farther from 1 by more than `max_path_change`
     decades (default 0.5), a step between two layers or large outputs by more than
     `max_step_change` (default 1), a first layer that gets no gradient any more, or a verdict that
-    has become a failure. `name` tells several checks of one test apart. The other arguments are
-    those of `assert_healthy`; what fails there may pass here.
+    has become a failure or "not judged". `name` tells several checks of one test apart. The other
+    arguments are those of `assert_healthy`; what fails there may pass here.
 
     Returns the Diagnosis. Raises RegressionError; MissingBaselineError where there is no baseline,
     in CI or with `--gradhealth-fail-on=missing`; ProbeError outside of a pytest test, and for what

@@ -19,7 +19,7 @@ from pytest_gradhealth.probing.probe import diagnose
 from pytest_gradhealth.remedies import built_in_remedies
 from pytest_gradhealth.remedies.trial import treat
 from pytest_gradhealth.reporting.message import render
-from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
+from pytest_gradhealth.results.diagnosis import RANK, Diagnosis, Finding
 from pytest_gradhealth.rules import built_in_rules
 from pytest_gradhealth.rules.rule import Rule, own_settings
 from pytest_gradhealth.subject.step import Step
@@ -139,8 +139,8 @@ def _fails(finding: Finding, codes: Iterable[str] | None, rule: Rule | None) -> 
     """Whether an assertion on some rules (None: all) fails on a finding."""
     if codes is None:
         return finding.severity == "failure"
-    asked = rule is not None and rule.fails_if_asked
-    return finding.code in codes and (finding.severity == "failure" or asked)
+    mildest = "failure" if rule is None else rule.fails_if_asked
+    return finding.code in codes and RANK[finding.severity] <= RANK[mildest]
 
 
 def _with_treatments(diagnosis: Diagnosis, failures: Sequence[Finding]) -> Diagnosis:

@@ -11,7 +11,7 @@ from typing import Literal
 from pytest_gradhealth.baseline.alignment import Pair, aligned, path_pairs
 from pytest_gradhealth.baseline.entry import Entry, KeptPath
 from pytest_gradhealth.formatting import factor, number
-from pytest_gradhealth.results.diagnosis import Limit
+from pytest_gradhealth.results.diagnosis import VERDICTS, Limit
 
 ChangeKind = Literal["verdict", "path", "step", "output", "lost", "gone", "new"]
 
@@ -117,7 +117,8 @@ def compare(
     Worse is a path ratio that is farther from 1 by more than `max_path` decades, a step from layer
     to layer by more than `max_step`, large outputs that have grown by more than that, a first layer
     that is still there (one of `layers`, those of the model) and gets no gradient any more, or a
-    verdict that has become "failure". As much in the other direction is better, and reported.
+    verdict that has become "failure" or "not judged". As much in the other direction is better, and
+    reported.
 
     Ratios are taken from the last layer that both have where they end in other types of layers,
     since what is behind it may as well be a part of the loss; steps where both have the same types
@@ -171,10 +172,14 @@ def _near(one: float, other: float) -> bool:
 
 
 def _verdict(before: Entry, after: Entry) -> Change:
-    names = {"healthy": "healthy", "warning": "a warning", "failure": "a failure"}
-    better = [*names].index(after.verdict) < [*names].index(before.verdict)
-    message = f"the verdict was {names[before.verdict]} and is {names[after.verdict]}"
-    return Change("verdict", after.verdict == "failure", "", message, better=better)
+    was, now = (
+        f"a {verdict}" if verdict in ("warning", "failure") else verdict
+        for verdict in (before.verdict, after.verdict)
+    )
+    worse = after.verdict in ("failure", "not judged")
+    better = not worse and VERDICTS.index(after.verdict) > VERDICTS.index(before.verdict)
+    message = f"the verdict was {was} and is {now}"
+    return Change("verdict", worse, "", message, better=better)
 
 
 def _is_lost(old: KeptPath, new: KeptPath | None, after: Entry, layers: Layers | None) -> bool:

@@ -212,11 +212,12 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "ignore",
-        "rules to leave out: codes or their beginnings, separated by commas",
+        "rules to leave out: codes or their beginnings, separated by commas, or CODE:PATTERN for"
+        " some layers and parameters by name",
         (),
         use="rules",
         parse=values.codes,
-        expects="rule codes such as GH101,GH2",
+        expects="rule codes such as GH101,GH2, or CODE:PATTERN such as GH405:*.pooler.*",
         ini="args",
         example="GH401",
         told="none",

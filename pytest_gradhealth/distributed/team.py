@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_gradhealth.context import current
 from pytest_gradhealth.distributed.attendance import announce, gone, part_of, store_of
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.results.diagnosis import VERDICTS, Diagnosis
 from pytest_gradhealth.results.profile import SOMEWHERE
 from pytest_gradhealth.tensors.modules import (
     as_written,
@@ -33,8 +33,6 @@ from pytest_gradhealth.tensors.modules import (
 if TYPE_CHECKING:
     from pytest_gradhealth.context import Context
 
-#: Verdicts, worst first.
-_WORST_FIRST = ("failure", "warning", "healthy")
 #: Seconds between two looks into the store: at first, and at most.
 _PAUSES = 0.001, 0.05
 #: Seconds that a rank that failed waits for the others to fail as well.
@@ -96,7 +94,7 @@ def agreed(model: Any, make: Callable[[], Diagnosis]) -> Diagnosis:
         if is_sharded(model) or seen.any:
             team.end_alone(place)
         raise
-    worst = min(range(len(verdicts)), key=lambda i: (_WORST_FIRST.index(verdicts[i]), vague[i]))
+    worst = min(range(len(verdicts)), key=lambda i: (VERDICTS.index(verdicts[i]), vague[i]))
     rank = team.ranks[worst]
     if len(set(verdicts)) > 1:
         mine = replace(mine, device=f"{mine.device} of rank {rank}")

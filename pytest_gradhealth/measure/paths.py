@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pytest_gradhealth.results.names import ancestry
 from pytest_gradhealth.results.path import GradientPath, PathPoint
 
 if TYPE_CHECKING:
@@ -13,64 +15,146 @@ if TYPE_CHECKING:
 
 Points = Mapping[int, PathPoint]
 
+#: Paths up to which it is told which of them are trunks.
+MOST_COMPARED = 16
+
+
+@dataclass(frozen=True)
+class Network:
+    """What paths are read from: marked tensors in their tree, and their points by mark.
+
+    `elements` are the sizes of the trainable parameters by module. `round_about` are marks that the
+    forward has differentiated itself: their layers' weights may get a gradient past them.
+    """
+
+    tree: DominatorTree
+    points: Points
+    elements: Mapping[str, int] = field(default_factory=dict)
+    round_about: frozenset[int] = frozenset()
+
+    @cached_property
+    def marks(self) -> frozenset[int]:
+        """The marks that have points."""
+        return frozenset(mark for mark in self.tree.marks if mark in self.points)
+
+    @cached_property
+    def calls(self) -> Mapping[tuple[str, int], list[int]]:
+        """The marks of each module and output, in the order of the calls."""
+        found: dict[tuple[str, int], list[int]] = {}
+        for mark in sorted(self.marks):
+            point = self.points[mark]
+            found.setdefault((point.name, point.output), []).append(mark)
+        return found
+
 
 def gradient_paths(
-    tree: DominatorTree, points: Points, carriers: Collection[int] | None = None
+    network: Network, carriers: Collection[int] | None = None
 ) -> tuple[GradientPath, ...]:
-    """Return one path per first layer, in the order of the forward pass.
+    """Return the gradient's paths, in the order of the forward pass.
+
+    One for each first layer, up to the loss or to where terms of the loss part; and one for each
+    part behind that, which only one term sees.
 
     With `carriers`, the marks whose output depends on the batch, only those make judged paths; the
-    first layers that carry no data are reported with paths of their own, not judged.
+    first layers that carry no data are reported with paths of their own, not judged. Neither are
+    `round_about` paths that get no gradient.
     """
-    marks = frozenset(mark for mark in tree.marks if mark in points)
-    if carriers is None:
-        return tuple(_paths_from(tree, points, tree.sources(marks), marks))
-    carrying = marks.intersection(carriers)
-    judged = _paths_from(tree, points, tree.sources(carrying), marks)
+    tree, marks, passed_by = network.tree, network.marks, network.round_about
+    carrying = marks if carriers is None else marks.intersection(carriers)
+    trunks = _beside_others(network, _starting_at(network, tree.sources(carrying)))
+    entries = [mark for mark in tree.entries(carrying, marks) if mark not in passed_by]
+    parts = [_starting(network, entry) for entry in entries]
+    parts = [part for part in parts if part.path.links and part.path.last.norm]
+    judged = [
+        replace(way.path, judged=bool(way.path.entry.norm) or way.calls[0] not in passed_by)
+        for way in (*trunks, *parts)
+    ]
     sides = [mark for mark in tree.sources(marks) if mark not in carrying]
-    aside = _paths_from(tree, points, sides, marks)
-    return (*judged, *(replace(path, judged=False) for path in aside))
+    aside = (replace(way.path, judged=False) for way in _starting_at(network, sides))
+    return (*judged, *aside)
 
 
-def _paths_from(
-    tree: DominatorTree, points: Points, sources: Collection[int], wanted: frozenset[int]
-) -> list[GradientPath]:
+@dataclass(frozen=True)
+class _Way:
+    """A path, and the calls of its first layer that it stands for."""
+
+    path: GradientPath
+    calls: tuple[int, ...]
+
+
+def _starting_at(network: Network, sources: Collection[int]) -> list[_Way]:
+    """One path for each layer, calls in one recurrence taken together."""
     by_module: dict[str, list[int]] = {}
     for source in sources:
-        by_module.setdefault(points[source].name, []).append(source)
-    paths = []
+        by_module.setdefault(network.points[source].name, []).append(source)
+    found = []
     for calls in by_module.values():
         while calls:
-            chain = tree.chain(calls.pop(0), wanted)
-            repeats = [call for call in calls if _is_repeat(call, chain, tree, points, wanted)]
-            calls = [call for call in calls if call not in repeats]
-            paths.append(_path(chain, points, repeats))
-    return paths
+            way = _starting(network, calls[0], calls[1:])
+            calls = [call for call in calls if call not in way.calls]
+            found.append(way)
+    return found
 
 
-def _path(chain: Chain, points: Points, calls: Collection[int]) -> GradientPath:
-    on_path = [
+def _starting(network: Network, first: int, others: Sequence[int] = ()) -> _Way:
+    """The path from one mark, also for those of the `others` that are steps after it.
+
+    A cell that is called in a loop gets its gradient step by step, and most from the last: its
+    entry is the call that gets the most, whatever becomes of what each call returns.
+    """
+    tree, points = network.tree, network.points
+    chain = tree.chain(first, network.marks)
+    calls = later = [first]
+    again = network.calls[points[first].name, points[first].output]
+    if len(again) > 1 or others:
+        behind = tree.behind([[first]])
+        calls = [first, *(c for c in others if _is_repeat(network, c, chain, behind))]
+        later = [call for call in again if tree.depends(call, behind)]
+    on_path = (
         replace(points[mark], ops=ops) for mark, ops in zip(chain.marks, chain.ops, strict=True)
-    ]
-    repeats = [point for point in on_path if point.name == on_path[0].name]
-    repeats += [points[mark] for mark in calls]
-    return GradientPath(tuple(on_path), entry=max(repeats, key=lambda point: point.norm))
+    )
+    entry = max((points[mark] for mark in (*calls, *later)), key=lambda point: point.norm)
+    return _Way(GradientPath(tuple(on_path), entry), tuple(calls))
 
 
-def _is_repeat(
-    source: int, chain: Chain, tree: DominatorTree, points: Points, wanted: frozenset[int]
-) -> bool:
+def _is_repeat(network: Network, source: int, chain: Chain, behind: Sequence[int]) -> bool:
     """Whether `source` starts the same way through the same layers as `chain`, called again.
 
-    It does if its dominators join `chain` after the same modules in the same order, at the same
-    point or at a later call of the same module: (embed#5, cell#5, cell#6) joins (embed, cell,
-    cell#1, ..., cell#5, cell#6). Steps of a recurrence do, and twin towers that share weights.
+    It does if its dominators join what the first mark of `chain` leads to after the same modules in
+    the same order: (embed#5, cell#5, cell#6) joins (embed, cell, cell#1, ..., cell#5, cell#6), and
+    (embed#5, cell#5) joins (embed, cell, head), where the head sees what all steps have returned.
+    Steps of a recurrence do, and twin towers that share weights.
     """
-    on_chain = frozenset(chain.marks)
-    climbed = (mark for mark, _ in tree.climb(source, wanted) if mark is not None)
+    points = network.points
+    climbed = (mark for mark, _ in network.tree.climb(source, network.marks) if mark is not None)
     for mark, counterpart in zip(climbed, chain.marks, strict=False):
         if points[mark].name != points[counterpart].name:
             return False
-        if mark in on_chain:
+        if network.tree.depends(mark, behind):
             return True
     return False
+
+
+def _beside_others(network: Network, ways: list[_Way]) -> list[_Way]:
+    """Say of paths that only join branches of others how much there is on them."""
+    if not 1 < len(ways) <= MOST_COMPARED:
+        return ways
+    groups = [way.calls for way in ways]
+    behind = network.tree.behind(groups)
+    for place in network.tree.joins_a_branch(groups, behind):
+        way = ways[place]
+        share = _share(network, behind, 1 << place)
+        ways[place] = replace(way, path=replace(way.path, beside=share))
+    return ways
+
+
+def _share(network: Network, behind: Sequence[int], group: int) -> float:
+    """The share of the trainable elements in layers that depend on one group of marks alone."""
+    own = {
+        network.points[mark].name
+        for mark in network.marks
+        if network.tree.depends(mark, behind) == group
+    }
+    sizes = network.elements
+    share = sum(size for name, size in sizes.items() if not own.isdisjoint(ancestry(name)))
+    return share / max(1, sum(sizes.values()))

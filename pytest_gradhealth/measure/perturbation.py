@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.recorder import Key, Recorder
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
-from pytest_gradhealth.tensors.trees import map_tensors
+from pytest_gradhealth.tensors.trees import map_tensors, tensors
 from pytest_gradhealth.tensors.unwrap import packed
 
 #: Layers that are asked one by one, where some of them matter.
@@ -33,43 +34,44 @@ def data_carriers(subject: Subject, *, seed: int) -> Collection[Key] | None:
     """
     other = replace(subject, inputs=map_tensors(_other, subject.inputs))
     try:
-        ours, theirs = _fingerprints(subject, seed), _fingerprints(other, seed)
+        ours, theirs = fingerprints(subject, seed), fingerprints(other, seed)
     except ProbeError:
         return None
-    changed = {key for key, value in ours.items() if not _same(value, theirs.get(key, math.nan))}
+    changed = {key for key, value in ours.items() if not is_same(value, theirs.get(key, math.nan))}
     return changed or None
 
 
 def _other(tensor: Tensor) -> Tensor:
-    """Another batch of the same kind, by which a forward may differentiate if it could before."""
-    return _reversed(tensor.detach()).requires_grad_(tensor.requires_grad)
+    """Another batch, by which a forward may differentiate if it could before."""
+    return other_batch(tensor).requires_grad_(tensor.requires_grad)
 
 
-def _reversed(tensor: Tensor) -> Tensor:
-    """The examples in reverse order or, failing that, all of them reversed."""
+def other_batch(tensor: Tensor) -> Tensor:
+    """Another batch of the same kind: its examples in reverse order or, failing that, reversed."""
     if tensor.dtype == torch.bool or tensor.dim() == 0:
         return tensor
     if tensor.is_nested:
-        return tensor * 0.5
+        return tensor.detach() * 0.5
     for flipped in (tensor.flip(0), tensor.flip(tuple(range(tensor.dim())))):
         if not torch.equal(flipped, tensor):
-            return flipped
-    return tensor * 0.5 if tensor.is_floating_point() else tensor
+            return flipped.detach()
+    return tensor.detach() * 0.5 if tensor.is_floating_point() else tensor
 
 
-def _fingerprints(subject: Subject, seed: int, functional: bool = False) -> dict[Key, float]:
+def fingerprints(subject: Subject, seed: int, functional: bool = False) -> dict[Key, float]:
+    """A number for each module output of one forward; to be called inside `isolated`."""
     run = Pass(subject, seed)
-    recorder = Recorder(subject.model, functional, _weighted_sum)
+    recorder = Recorder(subject.model, functional, weighted_sum)
     with recorder.attached():
         recorder.mark_inputs(run.inputs)
         run.forward()
         if recorder.missed:
-            return _fingerprints(subject, seed, functional=True)
+            return fingerprints(subject, seed, functional=True)
     marks = [mark for mark in recorder.marks if mark.activation is not None]
     return {mark.key: float(mark.activation) for mark in marks if mark.activation is not None}
 
 
-def _weighted_sum(tensor: Tensor) -> Tensor:
+def weighted_sum(tensor: Tensor) -> Tensor:
     """A number that changes when elements change or trade places."""
     values: Any = packed(tensor.detach()).reshape(-1)
     values = torch.view_as_real(values).reshape(-1) if values.is_complex() else values
@@ -78,7 +80,8 @@ def _weighted_sum(tensor: Tensor) -> Tensor:
     return torch.dot(values.to(dtype), weights)
 
 
-def _same(a: float, b: float) -> bool:
+def is_same(a: float, b: float) -> bool:
+    """Whether two fingerprints differ by no more than rounding."""
     return a == b or abs(a - b) <= 1e-6 * max(abs(a), abs(b))
 
 
@@ -98,6 +101,61 @@ def without_influence(subject: Subject, names: Sequence[str], *, seed: int) -> C
         )
     except ProbeError:
         return frozenset()
+
+
+def remembering(subject: Subject, names: Sequence[str], *, seed: int) -> list[str]:
+    """Return the modules whose later calls feel what went into their first one and came out.
+
+    That is a memory, whether or not a gradient goes back through it. Every forward begins with the
+    same state and random numbers; nothing is told of a model that is not the same twice.
+    """
+    names = names[:MOST]
+    try:
+        plain, again = (_later_calls(subject, names, "", seed) for _ in range(2))
+        return [
+            name
+            for name in names
+            if _equal(plain[name], again[name])
+            and not _equal(plain[name], _later_calls(subject, names, name, seed)[name])
+        ]
+    except ProbeError:
+        return []
+
+
+def _equal(one: Sequence[float], other: Sequence[float]) -> bool:
+    return len(one) == len(other) and all(map(is_same, one, other))
+
+
+def _later_calls(
+    subject: Subject, names: Sequence[str], shifted: str, seed: int
+) -> dict[str, list[float]]:
+    """All that goes through each of some modules after the first call, while one's is shifted."""
+    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+    begun: set[str] = set()
+
+    def before(name: str, _: nn.Module, args: Any, kwargs: Any) -> Any:
+        return map_tensors(_shifted, (args, kwargs)) if name == shifted not in begun else None
+
+    def after(name: str, _: nn.Module, args: Any, kwargs: Any, outputs: Any) -> Any:
+        if name in begun:
+            seen[name] += map(weighted_sum, tensors((args, kwargs, outputs)))
+            return None
+        begun.add(name)
+        return map_tensors(_shifted, outputs) if name == shifted else None
+
+    modules = dict(subject.model.named_modules())
+    handles = []
+    with subject.isolated():
+        try:
+            for name in names:
+                hooks = modules[name], partial(before, name), partial(after, name)
+                handles.append(hooks[0].register_forward_pre_hook(hooks[1], with_kwargs=True))
+                handles.append(hooks[0].register_forward_hook(hooks[2], with_kwargs=True))
+            Pass(subject, seed).forward()
+        finally:
+            for handle in handles:
+                handle.remove()
+    return {name: [float(value) for value in values] for name, values in seen.items()}
 
 
 def _loss(subject: Subject, shifted: Collection[str], seed: int) -> Tensor:

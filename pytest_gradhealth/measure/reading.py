@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -12,8 +13,9 @@ from pytest_gradhealth.distributed.shards import whole_norms
 from pytest_gradhealth.measure.activations import SeenActivation
 from pytest_gradhealth.measure.outputs import Seen
 from pytest_gradhealth.measure.parameters import Measured
-from pytest_gradhealth.measure.paths import gradient_paths
+from pytest_gradhealth.measure.paths import Network, gradient_paths
 from pytest_gradhealth.measure.recorder import Key, Mark, Recorder
+from pytest_gradhealth.results.names import module_of
 from pytest_gradhealth.results.path import PathPoint
 from pytest_gradhealth.results.profile import GradientProfile, NonFinite, OutputRecord
 from pytest_gradhealth.tensors.dominators import DominatorTree
@@ -25,15 +27,35 @@ class Look:
     """A profile, and what it takes to read its paths again from other first layers."""
 
     profile: GradientProfile
-    tree: DominatorTree
-    points: dict[int, PathPoint]
+    network: Network
     keys: dict[int, Key]
 
     def restricted_to(self, carriers: Collection[Key]) -> Look:
         """The same look, judging only paths that start at one of these outputs."""
         marks = [mark for mark, key in self.keys.items() if key in carriers]
-        paths = gradient_paths(self.tree, self.points, marks)
+        paths = gradient_paths(self.network, marks)
         return replace(self, profile=replace(self.profile, paths=paths))
+
+    def silenced(self, outputs: Collection[Key], parameters: Collection[str]) -> Look:
+        """The same look, in which the gradients of some outputs and parameters are zero."""
+        marks = {mark for mark, key in self.keys.items() if key in outputs}
+        points = {
+            m: replace(p, norm=0.0) if m in marks else p for m, p in self.network.points.items()
+        }
+        network = replace(self.network, points=points)
+        profile = replace(
+            self.profile,
+            paths=gradient_paths(network),
+            outputs=tuple(
+                replace(o, norm=0.0) if (o.name, o.call, o.output) in outputs else o
+                for o in self.profile.outputs
+            ),
+            parameters=tuple(
+                replace(p, state="zero", gradient=0.0) if p.name in parameters else p
+                for p in self.profile.parameters
+            ),
+        )
+        return replace(self, profile=profile, network=network)
 
     def marked(self, bad: NonFinite) -> Look:
         """The same look, with where its first NaN or infinity came up."""
@@ -70,6 +92,7 @@ class Taken:
             for i, mark in self.marks.items()
             if i in self.tree.marks and mark.gradient is not None
         }
+        network = Network(self.tree, points, self._elements(), self._round_about())
         opaque, uncalled = self.recorder.opaque, self.recorder.uncalled()
         silent = [OutputRecord(m.name, m.type, "no-tensor", call=m.call) for m in opaque]
         silent += [OutputRecord(name, kind, "not-called") for name, kind in uncalled]
@@ -77,7 +100,7 @@ class Taken:
             seed=seed,
             steps=steps,
             loss=numbers[loss],
-            paths=gradient_paths(self.tree, points),
+            paths=gradient_paths(network),
             outputs=(*outputs.values(), *silent),
             parameters=tuple(p.record(numbers, unscale) for p in self.parameters),
             activations=tuple(a.record(numbers) for a in reversed(self.activations)),
@@ -86,7 +109,18 @@ class Taken:
             keyed=self.recorder.keyed(),
             unregistered=self.unregistered,
         )
-        return Look(profile, self.tree, points, {i: mark.key for i, mark in self.marks.items()})
+        return Look(profile, network, {i: mark.key for i, mark in self.marks.items()})
+
+    def _elements(self) -> Mapping[str, int]:
+        """Sizes of the trainable parameters, by the module that holds them."""
+        sizes: Counter[str] = Counter()
+        for measured in self.parameters:
+            if measured.parameter.requires_grad:
+                sizes[module_of(measured.name)] += measured.parameter.numel()
+        return sizes
+
+    def _round_about(self) -> frozenset[int]:
+        return frozenset(i for i, mark in self.marks.items() if mark.differentiated)
 
     def _scalars(self) -> Iterator[Tensor | None]:
         for mark in self.recorder.marks:

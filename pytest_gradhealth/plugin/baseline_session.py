@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pytest_gradhealth.baseline.comparison import Change
     from pytest_gradhealth.baseline.entry import Entry
 
+#: Verdicts that fail no test and may fail the run, and what is said of those who have them.
+_DOUBTS = {"warning": "gradients warn in", "not judged": "nothing to judge in"}
 #: Options that leave tests out, by their names in pytest's configuration.
 _NARROWING = ("keyword", "markexpr", "lf", "failedfirst_only", "stepwise", "deselect")
 
@@ -44,7 +46,7 @@ class Keeper:
         self._collected: set[str] = set()
         self._modules: dict[str, str] = {}
         self._unchecked: set[str] = set()
-        self._warned: list[str] = []
+        self._doubtful: dict[str, set[str]] = {verdict: set() for verdict in _DOUBTS}
         self._incomplete = ""
         self._unwritten = 0
 
@@ -89,8 +91,9 @@ class Keeper:
         self._checks[report.nodeid] = [
             from_plain(Check, check) for data in carried for check in data["checks"]
         ]
-        if any(data["diagnosis"]["verdict"] == "warning" for data in carried):
-            self._warned.append(report.nodeid)
+        for verdict, tests in self._doubtful.items():
+            if any(data["diagnosis"]["verdict"] == verdict for data in carried):
+                tests.add(report.nodeid)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -104,7 +107,8 @@ class Keeper:
             if session.shouldstop or session.shouldfail:
                 self._incomplete = self._incomplete or "the run was stopped"
             options = run_options(self.config)
-            used = self._checks or self._warned or options.update or options.prune
+            doubt = any(self._doubtful.values())
+            used = self._checks or doubt or options.update or options.prune
             if used and not rank() and not self.config.getoption("collectonly", False):
                 session.testsfailed += self._concluded(session)
 
@@ -141,9 +145,10 @@ class Keeper:
             )
         if stale and "stale" in options.fail_on:
             failed += 1
-        if self._warned and "warning" in options.fail_on:
-            self.notes.append(_counted("gradients warn in", sorted(self._warned)))
-            failed += 1
+        for verdict, tests in self._doubtful.items():
+            if tests and verdict.replace(" ", "-") in options.fail_on:
+                self.notes.append(_counted(_DOUBTS[verdict], sorted(tests)))
+                failed += 1
         if failed:
             self.notes.append("the run fails by --gradhealth-fail-on")
         return failed + self._unwritten

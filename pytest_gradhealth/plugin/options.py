@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BASE_SETTINGS = pytest.StashKey["Settings"]()
 #: What `--gradhealth-fail-on` may name, in the order in which it is listed.
-FAILING = ("regression", "missing", "stale", "warning")
+FAILING = ("regression", "missing", "stale", "warning", "not-judged")
 #: The reports that are files.
 FILES = {
     "json": "a JSON report",

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from pytest_gradhealth.config.settings import Settings, check_codes, is_selected
+from pytest_gradhealth.config.settings import Settings
 from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.isolation.fingerprint import Fingerprint, fingerprint
 from pytest_gradhealth.probing.case import Case, check_case
-from pytest_gradhealth.probing.judge import Criteria, judge_again
+from pytest_gradhealth.probing.judge import Criteria, chosen_rules, judge_again
 from pytest_gradhealth.probing.probe import Origin, diagnose
 from pytest_gradhealth.probing.thresholds import limits_of
 from pytest_gradhealth.results.diagnosis import Diagnosis
@@ -62,15 +62,14 @@ def judged(
     diagnosis: Diagnosis, settings: Settings, rules: Sequence[Rule]
 ) -> tuple[Diagnosis, bool]:
     """Judge a diagnosis with other settings; say whether a failure is left unconfirmed."""
-    check_codes(settings, [rule.code for rule in rules])
-    chosen = tuple(rule for rule in rules if is_selected(rule.code, settings))
+    chosen = chosen_rules(settings, rules)
     if isinstance(diagnosis.origin, Origin):
         theirs = settings.measured_with(diagnosis.origin.settings)
         origin = replace(diagnosis.origin, settings=theirs, rules=chosen)
         diagnosis = replace(diagnosis, origin=origin, treatments=())
     eps = diagnosis.limits.get("eps")
     limits = limits_of(settings, rules, sgd=diagnosis.sgd, eps=eps)
-    return judge_again(diagnosis, Criteria(chosen, limits))
+    return judge_again(diagnosis, Criteria.of(settings, chosen, limits))
 
 
 def _watched(case: Case) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ def as_trained(
     looks, findings = examine()
     model = subject.model
     of_scale = {rule.code for rule in rules if rule.of_scale}
-    sick = any(f.code in of_scale and f.severity != "info" for f in findings)
+    sick = any(f.code in of_scale and f.complains for f in findings)
     if not anywhere(model, sick and is_evaluating(model)):
         return looks, findings
     with subject.isolated():
@@ -77,7 +77,7 @@ def _gone(findings: Sequence[Finding], left: Sequence[Finding]) -> list[Finding]
             " no statistics of the data yet: judged in training mode",
         )
         for finding in findings
-        if finding.severity != "info" and (finding.code, finding.severity) not in here
+        if finding.complains and (finding.code, finding.severity) not in here
     ]
 
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from pytest_gradhealth.distributed.team import anywhere, everywhere
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.measure.apart import trained_apart
 from pytest_gradhealth.measure.nonfinite import first_non_finite
 from pytest_gradhealth.measure.perturbation import data_carriers, without_influence
 from pytest_gradhealth.measure.precision import magnitudes
 from pytest_gradhealth.measure.reading import Look
+from pytest_gradhealth.measure.recorder import Key
 from pytest_gradhealth.measure.recurrence import look_through_time
+from pytest_gradhealth.measure.rounding import rounding
 from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial
-from pytest_gradhealth.probing.second_look import look_after_steps
-from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.probing.second_look import MORE_STEPS, leads_on, look_after_steps
+from pytest_gradhealth.results.diagnosis import Finding, verdict_of
 from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile, Update
 from pytest_gradhealth.rules.exploding import scale_free_weights
+from pytest_gradhealth.rules.unreached import cut_off
+from pytest_gradhealth.rules.unused import owners_of
 from pytest_gradhealth.subject.inputs import check_numbers, holds_nan, with_zeros
+from pytest_gradhealth.tensors.modules import is_sharded
 from pytest_gradhealth.training.copies import copied
 from pytest_gradhealth.training.optimizers import build
 from pytest_gradhealth.training.rebinding import explained
@@ -30,9 +37,40 @@ LEVEL = 0.1
 #: How many of the user's training steps are made where they are judged.
 UPDATE_STEPS = 10
 
+#: Decades in one step that rounding may be all that is left of.
+ABRUPT = -3.0
+
 
 def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
     """Look under one seed, again where a rule wants to be sure, and judge."""
+    model = trial.subject.model
+    first = _first_look(trial)
+    findings = criteria.judge(first.profile)
+    on_paths = any(f.path is not None and f.complains for f in findings)
+    if not anywhere(model, criteria.in_doubt(findings) or on_paths):
+        return [first.profile], findings
+
+    first = _without_rounding(trial, first, findings)
+    carriers = None
+    if anywhere(model, len(first.profile.judged_paths) > 1):
+        with trial.subject.isolated():
+            carriers = data_carriers(trial.subject, seed=trial.seed)
+    if carriers is not None:
+        first = first.restricted_to(carriers)
+    findings = criteria.judge(first.profile)
+    if not criteria.confirm_steps or not anywhere(model, criteria.in_doubt(findings)):
+        return [first.profile], findings
+    try:
+        second = _second_look(trial, criteria, first.profile, carriers)
+    except ProbeError:
+        if verdict_of(findings) == "failure":
+            raise
+        return [first.profile], findings  # what warns of a model that cannot be copied stands
+    return [first.profile, second], criteria.judge(first.profile, second)
+
+
+def _first_look(trial: Trial) -> Look:
+    """The look that every rule reads, with all that was asked for."""
     subject, seed = trial.subject, trial.seed
     with subject.isolated():
         first = look_through_time(subject, seed=seed)
@@ -41,39 +79,56 @@ def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tu
         first = replace(first, profile=replace(first.profile, updates=made))
     if anywhere(subject.model, not _is_finite(first.profile)):
         first = _marked(first, trial)
-    profile = _with_missing(_with_ignored(trial, first.profile), subject.inputs)
-    first = replace(first, profile=profile)
+    profile = _with_apart(trial, _with_ignored(trial, first.profile))
+    first = replace(first, profile=_with_missing(profile, subject.inputs))
     if subject.loss_scale.format:
         with subject.isolated():
             forecast = magnitudes(subject, seed=seed)
         profile = replace(first.profile, magnitudes=forecast, loss_scale=subject.loss_scale)
         first = replace(first, profile=profile)
-    findings = criteria.judge(first.profile)
-    doubt = criteria.in_doubt(findings)
-    on_paths = any(f.path is not None and f.severity != "info" for f in findings)
-    if not anywhere(subject.model, doubt or on_paths):
-        return [first.profile], findings
+    return first
 
-    carriers = None
-    if anywhere(subject.model, len(first.profile.judged_paths) > 1):
-        with subject.isolated():
-            carriers = data_carriers(subject, seed=seed)
-    if carriers is not None:
-        first = first.restricted_to(carriers)
-        findings = criteria.judge(first.profile)
-    if not criteria.confirm_steps or not anywhere(subject.model, criteria.in_doubt(findings)):
-        return [first.profile], findings
 
+def _second_look(
+    trial: Trial, criteria: Criteria, first: GradientProfile, carriers: Collection[Key] | None
+) -> GradientProfile:
+    """A look after the confirm steps, or after more where they lead somewhere."""
     if trial.optimizer is None:
-        subject = replace(subject, scale=_leveling(first.profile))
-    second = look_after_steps(subject, trial.optimizer, seed=seed, steps=criteria.confirm_steps)
-    ignored = {output.name for output in first.profile.outputs if output.state == "ignored"}
-    second = replace(second, profile=_marked_ignored(second.profile, ignored))
+        trial = replace(trial, subject=replace(trial.subject, scale=_leveling(first)))
+    model = trial.subject.model
+    second = _look_again(trial, first, carriers, criteria.confirm_steps)
+    hopeful = criteria.may_yet_pass(criteria.judge(first, second))
+    if not anywhere(model, hopeful and leads_on(trial, first, second)):
+        return second
+    later = _look_again(trial, first, carriers, max(criteria.confirm_steps, MORE_STEPS))
+    return second if anywhere(model, not _is_finite(later)) else later
+
+
+def _without_rounding(trial: Trial, look: Look, findings: Sequence[Finding]) -> Look:
+    """The same look, with zero for what only rounding has left of gradients that fall abruptly."""
+    profile = look.profile
+    failing = (profile.paths[f.path] for f in findings if f.path is not None)
+    falling = [path for path in failing if min(path.steps, default=0.0) < ABRUPT]
+    on_way = {point.key for path in falling for point in path.points if point.norm}
+    if is_sharded(trial.subject.model) or not on_way:
+        return look
+    outputs, parameters = rounding(trial.subject, seed=trial.seed)
+    outputs = on_way & {*outputs}
+    names = {name for name, _, _ in outputs}
+    parameters = {p.name for p in profile.parameters if p.module in names} & {*parameters}
+    return look.silenced(outputs, parameters) if outputs else look
+
+
+def _look_again(
+    trial: Trial, first: GradientProfile, carriers: Collection[Key] | None, steps: int
+) -> GradientProfile:
+    """A look after some steps, at what is known of the first one's layers."""
+    look = look_after_steps(trial.subject, trial.optimizer, first, seed=trial.seed, steps=steps)
+    ignored = {output.name for output in first.outputs if output.state == "ignored"}
+    look = replace(look, profile=replace(_marked_ignored(look.profile, ignored), apart=first.apart))
     if carriers is not None:
-        second = second.restricted_to(carriers)
-    if not _is_finite(second.profile):
-        second = second.marked(SOMEWHERE)
-    return [first.profile, second.profile], criteria.judge(first.profile, second.profile)
+        look = look.restricted_to(carriers)
+    return (look if _is_finite(look.profile) else look.marked(SOMEWHERE)).profile
 
 
 def _marked(look: Look, trial: Trial) -> Look:
@@ -104,8 +159,9 @@ def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:
     """Tell layers whose output the loss ignores from those that are cut off from it."""
     subject = trial.subject
     called = {o.name for o in profile.outputs if o.state in ("unreached", "no-grad")}
-    silent = {p.module for p in profile.parameters if p.state == "none"}
-    names = sorted(called & silent)
+    silent = [p.name for p in profile.parameters if p.state == "none"]
+    owners = owners_of(profile) if silent else {}
+    names = sorted(called & {owners[name] for name in silent})
     if names:
         modules = dict(subject.model.named_modules())
         names = [name for name in names if name in modules]
@@ -125,6 +181,15 @@ def _with_missing(profile: GradientProfile, inputs: object) -> GradientProfile:
     return replace(
         profile, outputs=tuple(replace(o, activation=None) if m else o for o, m in pairs)
     )
+
+
+def _with_apart(trial: Trial, profile: GradientProfile) -> GradientProfile:
+    """Tell what something else trains from what was cut off by mistake."""
+    cut = [parameter.name for parameter in cut_off(profile)]
+    if not cut:
+        return profile
+    apart = trained_apart(trial.subject, profile, cut, seed=trial.seed)
+    return replace(profile, apart=tuple(apart))
 
 
 def _marked_ignored(profile: GradientProfile, names: Collection[str]) -> GradientProfile:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from pytest_gradhealth.config.settings import Settings, check_codes, ignored_names, is_selected
+from pytest_gradhealth.probing.ignored import matches, without
 from pytest_gradhealth.results.diagnosis import RANK, Diagnosis, Finding, Limit, verdict_of
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules import Evidence, Rule
@@ -15,20 +17,45 @@ from pytest_gradhealth.rules.rule import without_echoes
 class Criteria:
     """What models are judged by: rules, their limits, and the steps before a second look.
 
-    With 0 `confirm_steps`, what fails in the first look stands.
+    With 0 `confirm_steps`, what fails in the first look stands. `ignored` are the patterns of names
+    that a rule, by its code, does not judge.
     """
 
     rules: Sequence[Rule]
     limits: Mapping[str, Limit]
     confirm_steps: int = 0
+    ignored: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Settings, rules: Sequence[Rule], limits: Mapping[str, Limit]) -> Criteria:
+        """Rules that were chosen, with what settings say of how to apply them."""
+        ignored = {rule.code: ignored_names(rule.code, settings) for rule in rules}
+        return cls(rules, limits, settings.confirm_steps, ignored)
 
     def judge(
         self, first: GradientProfile, second: GradientProfile | None = None
     ) -> tuple[Finding, ...]:
         """Apply the rules to what was measured."""
         evidence = Evidence(first, second, self.limits)
-        found = [finding for rule in self.rules for finding in rule.judge(evidence)]
+        found = [finding for rule in self.rules for finding in self._judged_by(rule, evidence)]
         return without_echoes(self.rules, found)
+
+    def _judged_by(self, rule: Rule, evidence: Evidence) -> Sequence[Finding]:
+        """What a rule finds where it is not told to ignore it.
+
+        It counts without what is ignored; what it would not find otherwise, nobody asked for.
+        """
+        found, patterns = rule.judge(evidence), self.ignored.get(rule.code, ())
+        if not patterns or not found:
+            return found
+        second = evidence.second and without(evidence.second, patterns)
+        rest = replace(evidence, first=without(evidence.first, patterns), second=second)
+        mildest = min(RANK[finding.severity] for finding in found)
+        return [
+            finding
+            for finding in rule.judge(rest)
+            if RANK[finding.severity] >= mildest and not matches(finding.layer, patterns)
+        ]
 
     def in_doubt(self, findings: Sequence[Finding]) -> bool:
         """Whether some rule wants its findings confirmed by a second look."""
@@ -36,6 +63,19 @@ class Criteria:
             rule.wants_second_look(f for f in findings if f.code == rule.code)
             for rule in self.rules
         )
+
+    def may_yet_pass(self, findings: Sequence[Finding]) -> bool:
+        """Whether training may yet cure something that was found, and all that fails."""
+        patient = {rule.code for rule in self.rules if rule.patient}
+        failures = {finding.code for finding in findings if finding.severity == "failure"}
+        warnings = {finding.code for finding in findings if finding.severity == "warning"}
+        return failures <= patient and not patient.isdisjoint(failures | warnings)
+
+
+def chosen_rules(settings: Settings, rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """The rules that settings choose; raises SettingError where they name one that is not there."""
+    check_codes(settings, [rule.code for rule in rules])
+    return tuple(rule for rule in rules if is_selected(rule.code, settings))
 
 
 def judge_again(diagnosis: Diagnosis, criteria: Criteria) -> tuple[Diagnosis, bool]:
@@ -72,5 +112,11 @@ def with_news(known: Sequence[Finding], found: Sequence[Finding]) -> list[Findin
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Findings in the order of a diagnosis."""
-    return tuple(sorted(findings, key=lambda finding: RANK[finding.severity]))
+    """Findings in the order of a diagnosis.
+
+    Beside something worse it is information that there was nothing to judge.
+    """
+    found = [*findings]
+    if any(finding.complains for finding in found):
+        found = [replace(f, severity="info") if f.severity == "not judged" else f for f in found]
+    return tuple(sorted(found, key=lambda finding: RANK[finding.severity]))

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_gradhealth.config.options import OPTIONS
-from pytest_gradhealth.config.settings import Settings, check_codes, is_selected
+from pytest_gradhealth.config.settings import Settings
 from pytest_gradhealth.distributed.team import agreed
 from pytest_gradhealth.probing.case import Case, ModelLike, check_case
 from pytest_gradhealth.probing.eval_mode import Examined, as_trained
 from pytest_gradhealth.probing.examine import examine
-from pytest_gradhealth.probing.judge import Criteria, with_news, worst_first
+from pytest_gradhealth.probing.judge import Criteria, chosen_rules, with_news, worst_first
 from pytest_gradhealth.probing.placement import where_it_runs
 from pytest_gradhealth.probing.prepare import Trial, prepare
 from pytest_gradhealth.probing.thresholds import leaves_doubt, limits_of
@@ -110,8 +110,7 @@ def diagnose(
 ) -> Diagnosis:
     """Probe a case under as many seeds as it takes and apply the selected rules."""
     started = time.perf_counter()
-    check_codes(settings, [rule.code for rule in rules])
-    chosen = [rule for rule in rules if is_selected(rule.code, settings)]
+    chosen = chosen_rules(settings, rules)
     check_case(case)
     check_inputs(case.inputs)
     profiles: list[GradientProfile] = []
@@ -119,7 +118,7 @@ def diagnose(
     for seed in _seeds(case, settings, base_seed):
         trial = prepare(case, settings, seed)
         limits = limits_of(settings, rules, sgd=trial.kind.sgd, eps=_eps(trial))
-        criteria = Criteria(chosen, limits, settings.confirm_steps)
+        criteria = Criteria.of(settings, chosen, limits)
         device, (looks, found) = where_it_runs(trial, partial(_examined, criteria))
         profiles += looks
         findings = with_news(findings, found)
@@ -136,7 +135,7 @@ def diagnose(
         confirm_steps=settings.confirm_steps,
         limits=limits,
         milliseconds=1e3 * (time.perf_counter() - started),
-        origin=Origin(case, settings.merged({"device": device}, "the probe"), tuple(chosen)),
+        origin=Origin(case, settings.merged({"device": device}, "the probe"), chosen),
     )
 
 

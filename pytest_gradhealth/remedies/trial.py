@@ -19,6 +19,7 @@ from pytest_gradhealth.config.settings import parse
 from pytest_gradhealth.errors import CannotApplyError, ProbeError
 from pytest_gradhealth.formatting import text_of, told
 from pytest_gradhealth.isolation.random_state import seed_everything
+from pytest_gradhealth.measure.constant_predictor import constant_answer
 from pytest_gradhealth.probing.examine import examine
 from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.placement import placed
@@ -26,7 +27,6 @@ from pytest_gradhealth.probing.prepare import Trial, prepare
 from pytest_gradhealth.probing.probe import Origin
 from pytest_gradhealth.remedies import Patient, Remedy, built_in_remedies
 from pytest_gradhealth.remedies.clock import Clock
-from pytest_gradhealth.remedies.constant_predictor import constant_answer
 from pytest_gradhealth.remedies.outcome import (
     Comparison,
     Examined,
@@ -110,7 +110,7 @@ def treat(
     with placed(prepare(origin.case, origin.settings, diagnosis.decisive_seed)) as trial:
         ward = _Ward(
             trial=replace(trial, optimizer=as_factory(trial.optimizer)),
-            criteria=Criteria(origin.rules, diagnosis.limits, origin.settings.confirm_steps),
+            criteria=Criteria.of(origin.settings, origin.rules, diagnosis.limits),
             codes=codes,
             known=frozenset(f.code for f in diagnosis.findings if f.severity == "failure"),
             clock=clock,

@@ -6,16 +6,17 @@ from collections.abc import Iterator, Sequence
 
 from pytest_gradhealth.formatting import LONGEST_FINDING, printable, shortened
 from pytest_gradhealth.reporting.run import Probe, Run
-from pytest_gradhealth.reporting.summary import Item, fails, items, warns
+from pytest_gradhealth.reporting.summary import Item, fails, is_unjudged, items, warns
 
 #: Annotations of one kind that GitHub shows for a step.
 MOST = 10
 
 
 def workflow_commands(run: Run) -> Iterator[str]:
-    """Yield a command for each test that fails or warns for what was measured in it."""
+    """Yield a command for each test that fails, warns or judged nothing for what was measured."""
     yield from _commands("error", [probe for probe in run.probes if fails(probe)])
     yield from _commands("warning", [probe for probe in run.probes if warns(probe)])
+    yield from _commands("notice", [probe for probe in run.probes if is_unjudged(probe)])
 
 
 def _commands(level: str, probes: Sequence[Probe]) -> Iterator[str]:

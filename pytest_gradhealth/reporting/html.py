@@ -11,7 +11,7 @@ from pytest_gradhealth.reporting.message import render
 from pytest_gradhealth.reporting.plots import branches, path_plots, text, time_plots
 from pytest_gradhealth.reporting.run import Probe, Run
 from pytest_gradhealth.reporting.summary import items, ratio, shown_verdict, verdict_line, warns
-from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.results.diagnosis import VERDICTS, Diagnosis
 from pytest_gradhealth.results.profile import OutputRecord
 
 #: Rows of a table that are listed; a plot has all points.
@@ -27,6 +27,7 @@ def html_report(run: Run) -> str:
     probes = [_section(index, probe) for index, probe in enumerate(run.probes)]
     page: str = _template("report.html.j2").render(
         line=verdict_line(run),
+        verdicts=VERDICTS,
         environment={text(k): text(v) for k, v in run.environment.items() if v},
         notes=[text(note, LONGEST_FINDING) for note in run.notes],
         probes=probes,
@@ -55,7 +56,7 @@ def html_fragment(diagnosis: Diagnosis) -> str:
 
 def _section(index: int, probe: Probe) -> dict[str, Any]:
     diagnosis = probe.diagnosis
-    found = [item for item in items(probe) if item.severity != "info"]
+    found = [*items(probe)]
     plots = path_plots(probe)
     return {
         "number": index,

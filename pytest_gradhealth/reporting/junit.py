@@ -22,7 +22,9 @@ def properties(diagnosis: Diagnosis, checks: Sequence[Check] = ()) -> list[tuple
 def _properties(diagnosis: Diagnosis, checks: Sequence[Check]) -> Iterator[tuple[str, str]]:
     yield "model", diagnosis.model
     yield "verdict", diagnosis.verdict
-    if not math.isnan(diagnosis.ratio):
+    if diagnosis.verdict == "not judged":
+        yield from (("reason", f.message) for f in diagnosis.findings if f.severity == "not judged")
+    elif not math.isnan(diagnosis.ratio):
         yield "ratio", f"{diagnosis.ratio:.6g}"
     for finding in diagnosis.findings:
         said = [finding.code, finding.severity, f"layer={finding.layer}"]

@@ -7,7 +7,16 @@ from collections.abc import Iterator, Sequence
 
 from pytest_gradhealth.formatting import count, shortened
 from pytest_gradhealth.reporting.run import Probe, Run
-from pytest_gradhealth.reporting.summary import Item, fails, items, ratio, verdict_line, warns
+from pytest_gradhealth.reporting.summary import (
+    Item,
+    fails,
+    is_clean,
+    is_unjudged,
+    items,
+    ratio,
+    verdict_line,
+    warns,
+)
 
 #: Bytes of a step's summary that GitHub shows at most, less some room.
 LARGEST = 1_000_000
@@ -17,18 +26,19 @@ _HEAD = ("| test | what | layer | value | limit |", "| --- | --- | --- | --- | -
 
 
 def markdown_report(run: Run) -> str:
-    """Return a verdict line, a table of what fails and warns, and everything else folded.
+    """Return a verdict line, a table of what there is to tell, and everything else folded.
 
     The text is never larger than LARGEST: rows are cut with a count of those left out, and so are
     messages.
     """
     failing = [probe for probe in run.probes if fails(probe)]
     warning = [probe for probe in run.probes if warns(probe)]
-    others = [probe for probe in run.probes if not fails(probe) and not warns(probe)]
+    unjudged = [probe for probe in run.probes if is_unjudged(probe)]
+    others = [probe for probe in run.probes if is_clean(probe)]
     environment = _environment(run)
     page = _Page(LARGEST - _size(environment))
     page.add(f"### Gradient health: {verdict_line(run)}")
-    for probes in (failing, warning):
+    for probes in (failing, warning, unjudged):
         rows = [_row(probe, item) for probe in probes for item in items(probe)]
         # Each part leaves the other half of the room to those that follow.
         page.add(_cut(_HEAD, rows, page.room // 2, most=200) if rows else "")

@@ -33,7 +33,8 @@ def render(
     drawn = [rules[code] for code in sorted(shown) if code in rules and rules[code].exhibit]
     blocks = [headline(diagnosis, findings)]
     path = None
-    if not shown or shown.keys() - {rule.code for rule in drawn}:
+    of_path = not shown or shown.keys() - {rule.code for rule in drawn}
+    if of_path and diagnosis.verdict != "not judged":
         path = worst_path(diagnosis.profile, findings)
     hidden = 0
     blocks.append(setting_line(diagnosis, path, findings))
@@ -62,8 +63,16 @@ def headline(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:
         share = f"{factor(path.l2)} of the gradient reaches {path.first.title}"
         return shortened(f"{model} is healthy: {share}", LONGEST_FINDING)
     return "\n".join(
-        f"{shortened(f.message, LONGEST_FINDING)} [{shortened(f.code, 40)}]" for f in findings
+        f"{shortened(_sentence(f, diagnosis), LONGEST_FINDING)} [{shortened(f.code, 40)}]"
+        for f in findings
     )
+
+
+def _sentence(finding: Finding, diagnosis: Diagnosis) -> str:
+    if finding.severity != "not judged":
+        return finding.message
+    reason = finding.message.removeprefix("nothing to judge: ")
+    return f"{shortened(diagnosis.model, 40)} is not judged: {reason}"
 
 
 def setting_line(

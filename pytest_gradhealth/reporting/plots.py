@@ -32,7 +32,7 @@ def path_plots(probe: Probe) -> list[dict[str, Any]]:
 def _plot(probe: Probe, path: GradientPath) -> dict[str, Any]:
     profile = probe.diagnosis.profile
     weights = _weights(profile)
-    found = {f.layer for f in probe.diagnosis.findings if f.severity != "info"}
+    found = {f.layer for f in probe.diagnosis.findings if f.complains}
     points = []
     for index, point in enumerate(path.points):
         step = factor(path.steps[index]) if index < path.links else ""

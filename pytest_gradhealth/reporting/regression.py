@@ -42,8 +42,8 @@ def regression(
     if len(changes) > MOST_CHANGES:
         lines.append(f"and {count(len(changes) - MOST_CHANGES, 'more change')}")
     if any(change.kind == "verdict" for change in changes):
-        failures = [f for f in diagnosis.findings if f.severity == "failure"]
-        lines[1:1] = [f"  {line}" for line in headline(diagnosis, failures).splitlines()]
+        reasons = [f for f in diagnosis.findings if f.severity == diagnosis.verdict]
+        lines[1:1] = [f"  {line}" for line in headline(diagnosis, reasons).splitlines()]
     blocks = ["\n".join(lines), _setting(check, diagnosis.model)]
     path = _worst(check)
     if path is not None:

@@ -1,4 +1,4 @@
-"""SARIF 2.1.0, which code scanning reads: one result for each thing that fails or warns."""
+"""SARIF 2.1.0, which code scanning reads: one result for each thing to tell."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from pytest_gradhealth.formatting import shortened
 from pytest_gradhealth.reporting.run import Probe, Run
-from pytest_gradhealth.reporting.summary import MISSING, REGRESSION, Item, fails, items, warns
+from pytest_gradhealth.reporting.summary import MISSING, REGRESSION, Item, fails, is_clean, items
 from pytest_gradhealth.results.environment import package_version
 
-_LEVELS = {"failure": "error", "warning": "warning", "info": "note"}
+_LEVELS = {"failure": "error", "warning": "warning", "not judged": "none", "info": "note"}
 _OWN_RULES = (
     (REGRESSION, REGRESSION, "the gradients are worse than the baseline says"),
     (MISSING, MISSING, "there is no baseline to compare with"),
@@ -22,7 +22,7 @@ _OWN_RULES = (
 def sarif_report(run: Run, rules: Sequence[tuple[str, str, str]] = ()) -> dict[str, Any]:
     """Return the report as builtins; `rules` are code, name and summary of each."""
     known = {code: (name, summary) for code, name, summary in (*rules, *_OWN_RULES)}
-    told = [(p, item) for p in run.probes if fails(p) or warns(p) for item in items(p)]
+    told = [(p, item) for p in run.probes if not is_clean(p) for item in items(p)]
     for _, item in told:
         known.setdefault(item.code, (item.code, item.code))
     places = {code: index for index, code in enumerate(known)}
@@ -48,7 +48,8 @@ def sarif_report(run: Run, rules: Sequence[tuple[str, str, str]] = ()) -> dict[s
 
 
 def _result(probe: Probe, item: Item, index: int) -> dict[str, Any]:
-    level = _LEVELS[item.severity] if fails(probe) else "warning"
+    unjudged = item.severity == "not judged"
+    level = _LEVELS[item.severity] if fails(probe) or unjudged else "warning"
     result: dict[str, Any] = {
         "ruleId": _text(item.code),
         "ruleIndex": index,
@@ -56,6 +57,8 @@ def _result(probe: Probe, item: Item, index: int) -> dict[str, Any]:
         "message": {"text": _message(f"{probe.test}: {item.message}")},
         "partialFingerprints": {"gradhealth/v1": _fingerprint(probe, item)},
     }
+    if unjudged:
+        result["kind"] = "notApplicable"
     if probe.file:
         place: dict[str, Any] = {"artifactLocation": {"uri": _uri(probe.file)}}
         if probe.line is not None:

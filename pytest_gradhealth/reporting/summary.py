@@ -29,7 +29,7 @@ class Item:
 
 
 def items(probe: Probe) -> Iterator[Item]:
-    """What fails and what warns, worst first; what baselines say comes first."""
+    """What fails, warns or keeps from judging, worst first; what baselines say comes first."""
     for check in probe.checks:
         for change in check.comparison.worse if check.status == "worse" else ():
             yield Item(
@@ -64,21 +64,37 @@ def fails(probe: Probe) -> bool:
 
 def warns(probe: Probe) -> bool:
     """Whether there is something to look at in a test that has not failed, and was not to fail."""
-    return not fails(probe) and not probe.expected and any(True for _ in items(probe))
+    return (
+        not fails(probe)
+        and not probe.expected
+        and any(item.severity != "not judged" for item in items(probe))
+    )
+
+
+def is_unjudged(probe: Probe) -> bool:
+    """Whether there was nothing to judge, in a test that has nothing worse to tell."""
+    return shown_verdict(probe) == "not judged" and not warns(probe)
+
+
+def is_clean(probe: Probe) -> bool:
+    """Whether all was judged, and nothing found."""
+    return not fails(probe) and not warns(probe) and not is_unjudged(probe)
 
 
 def verdict_line(run: Run) -> str:
-    """One line on all probes: "2 of 7 probes fail, 1 warns"."""
+    """One line on all probes: "2 of 7 probes fail, 1 warns, 1 not judged"."""
     failing, warning = sum(map(fails, run.probes)), sum(map(warns, run.probes))
+    unjudged = sum(map(is_unjudged, run.probes))
     expected = sum(p.expected and p.diagnosis.verdict == "failure" for p in run.probes)
     total = len(run.probes)
     if not total:
         return "no test probed a model"
-    if not failing and not warning and not expected:
+    if not failing and not warning and not expected and not unjudged:
         return "1 probe, healthy" if total == 1 else f"{total} probes, all healthy"
     parts = [f"{failing} of {count(total, 'probe')} {'fails' if failing == 1 else 'fail'}"]
     parts += [f"{warning} {'warns' if warning == 1 else 'warn'}"] * bool(warning)
     parts += [f"{expected} {'fails' if expected == 1 else 'fail'} as expected"] * bool(expected)
+    parts += [f"{unjudged} not judged"] * bool(unjudged)
     return ", ".join(parts) if failing else f"{count(total, 'probe')}: {', '.join(parts[1:])}"
 
 

@@ -33,7 +33,7 @@ _WELCOME = ("rate", "ms", "model", "profile", "device", "seeds")
 _NUMBERS = frozenset({"ratio", "rate", "layers", "seeds", "ms"})
 #: Characters of a test's name that are shown at least.
 _LEAST = 24
-_COLOUR = {"failure": "red", "warning": "yellow", "healthy": "green"}
+_COLOUR = {"failure": "red", "warning": "yellow", "not judged": "cyan", "healthy": "green"}
 
 
 def report_lines(entries: Sequence[Probe], *, width: int, verbose: bool) -> Iterator[Line]:
@@ -112,7 +112,7 @@ def _row(entry: Probe) -> dict[str, str]:
 def _summary(entries: Sequence[Probe]) -> str:
     verdicts = Counter(map(shown_verdict, entries))
     expected = sum(entry.expected and entry.diagnosis.verdict == "failure" for entry in entries)
-    order: tuple[Verdict, ...] = ("failure", "warning", "healthy")
+    order: tuple[Verdict, ...] = ("failure", "warning", "healthy", "not judged")
     parts = [f"{verdicts[verdict]} {verdict}" for verdict in order if verdicts[verdict]]
     note = f" ({count(expected, 'failure')} expected by xfail)" if expected else ""
     return f"{count(len(entries), 'probe')}: {', '.join(parts)}{note}"
@@ -135,7 +135,7 @@ def _profile(entry: Probe, view: View) -> Iterator[Line]:
     for finding in findings[len(shown) :]:
         yield headline(diagnosis, [finding]), {}
     path = worst_path(diagnosis.profile, shown)
-    if path is not None:
+    if path is not None and diagnosis.verdict != "not judged":
         yield from ((line, {}) for line in setting_line(diagnosis, path, shown).splitlines())
         table, _ = path_table(path, shown, view)
         yield "", {}

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import encodable, harmless, told
@@ -14,8 +14,11 @@ from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.results.serialization import LIVE, AtLeast, from_plain, to_plain
 
-Severity = Literal["failure", "warning", "info"]
-Verdict = Literal["healthy", "warning", "failure"]
+Severity = Literal["failure", "warning", "not judged", "info"]
+Verdict = Literal["failure", "warning", "not judged", "healthy"]
+#: All of them, worst first.
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 #: What came of a remedy: the failed rule passes and the loss falls; part of that, or none of it; it
 #: could not be applied; there was no time for it.
@@ -35,7 +38,8 @@ class Finding:
     """What one rule found: `value` was measured at `layer`, against `limit` from `limit_source`.
 
     `value` and `limit` are ratios, not decades; both are None where a rule compares nothing.
-    `path` is the index of the gradient path in the profile of the seed that shows it.
+    `path` is the index of the gradient path in the profile of the seed that shows it. Of severity
+    "not judged" is the reason why there was nothing to judge.
     """
 
     code: str
@@ -48,6 +52,11 @@ class Finding:
     limit_source: str = ""
     seed: int | None = None
     path: int | None = None
+
+    @property
+    def complains(self) -> bool:
+        """Whether it says that something is wrong."""
+        return self.severity in ("failure", "warning")
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ class Treatment:
     family: str = ""
 
 
-RANK: Mapping[str, int] = {"failure": 0, "warning": 1, "info": 2}
+RANK: Mapping[str, int] = {severity: place for place, severity in enumerate(SEVERITIES)}
 
 
 @dataclass(frozen=True)
@@ -204,7 +213,5 @@ def _farness(path: GradientPath) -> float:
 
 def verdict_of(findings: Sequence[Finding]) -> Verdict:
     """Return the worst severity, "healthy" if there is nothing worse than information."""
-    severities = {finding.severity for finding in findings}
-    if "failure" in severities:
-        return "failure"
-    return "warning" if "warning" in severities else "healthy"
+    severities = {str(finding.severity) for finding in findings}
+    return next((verdict for verdict in VERDICTS if verdict in severities), "healthy")

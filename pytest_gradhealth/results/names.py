@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 INPUT = "(input)"
 OUTPUT = "(output)"
 
@@ -14,6 +16,16 @@ def module_of(parameter: str) -> str:
     """
     owner, _, rest = parameter.partition(".parametrizations.")
     return owner if rest else parameter.rpartition(".")[0]
+
+
+def ancestry(module: str) -> Iterator[str]:
+    """Yield a module's name and those of all that it is a part of, outermost first.
+
+    >>> list(ancestry("layer1.0.conv"))
+    ['layer1', 'layer1.0', 'layer1.0.conv']
+    """
+    parts = module.split(".")
+    return (".".join(parts[:count]) for count in range(1, len(parts) + 1))
 
 
 #: Name of a projection that makes all three, and the names that three go by.

@@ -61,6 +61,11 @@ class PathPoint:
     width: int | None = None
 
     @property
+    def key(self) -> tuple[str, int, int]:
+        """Name, call and output number: the same tensor in every look at a model."""
+        return self.name, self.call, self.output
+
+    @property
     def label(self) -> str:
         """The name, with the numbers of output and call from the second ones on: "lstm:1#2"."""
         output = f":{self.output}" if self.output else ""
@@ -94,12 +99,14 @@ class GradientPath:
     `points` run from the first layer to the loss. `entry` is the call of the first layer that gets
     the most gradient: the first point itself, unless that layer is called again and again, as a
     recurrent cell is. A path that is not `judged` starts at an output that does not depend on the
-    batch (a position bias, say) and is only reported.
+    batch (a position bias, say) and is only reported. `beside` is the share of the trainable
+    elements in layers of its own, where it only joins branches of another path; None for a trunk.
     """
 
     points: Annotated[tuple[PathPoint, ...], AtLeast(1)]
     entry: PathPoint
     judged: bool = True
+    beside: float | None = None
 
     @property
     def first(self) -> PathPoint:
@@ -164,7 +171,12 @@ class GradientPath:
 
     @property
     def silent_at(self) -> int | None:
-        """Index of the point nearest to the loss whose gradient is exactly zero, None without."""
+        """Index of the point nearest to the loss whose gradient is exactly zero, None without.
+
+        None too where the entry gets some: early steps of a recurrence may get nothing.
+        """
+        if self.entry.norm:
+            return None
         zeros = [index for index, point in enumerate(self.points) if point.norm == 0]
         return zeros[-1] if zeros else None
 

@@ -149,7 +149,8 @@ class TimeRecord:
     of the gradient at what it gets `d` steps before the end, RMS over the sequences that are so
     long. `dependency` is how far back the gradient has to reach; `reverse` is the backward
     direction of a bidirectional layer, whose end is the first step. `blank` lists the distances at
-    which all that the layer gets is zero: padding, or the margin of an image.
+    which all that the layer gets is zero: padding, or the margin of an image. `cut` is after how
+    many steps the state is cut off from the graph (by a detach, say), 0 where it is not.
     """
 
     name: str
@@ -158,6 +159,7 @@ class TimeRecord:
     dependency: int
     reverse: bool = False
     blank: tuple[Annotated[int, AtLeast(0)], ...] = ()
+    cut: Annotated[int, AtLeast(0)] = 0
 
     @property
     def reach(self) -> float:
@@ -188,7 +190,8 @@ class GradientProfile:
     """One look at one model: a forward and a backward pass on one batch under one seed.
 
     `steps` counts the optimizer steps before the look (0: as given). `awake` names parameters
-    that read "none" or "zero" in this look but had a gradient in one of those steps. `updates` are
+    that read "none" or "zero" in this look but had a gradient in one of those steps, `apart` those
+    that this loss leaves to something else to train (a codebook, a teacher). `updates` are
     the training steps made from here, where a rule needs them. `spread` says how far the model's
     outputs for different examples lie apart: RMS distance from their mean over RMS, relative to the
     same of the inputs; `magnitude` is the RMS of the outputs (over that of floating targets, if
@@ -216,6 +219,7 @@ class GradientProfile:
     magnitudes: tuple[MagnitudeRecord, ...] = ()
     unregistered: tuple[tuple[int, ...], ...] = ()
     loss_scale: LossScale = field(default_factory=LossScale)
+    apart: tuple[str, ...] = ()
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

@@ -81,4 +81,5 @@ RULE = Rule(
     settings=("min_spread",),
     quantity=Quantity(spread, "spread", better="larger"),
     of_scale=True,
+    patient=True,
 )

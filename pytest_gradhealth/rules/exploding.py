@@ -71,7 +71,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             )
             continue
         grown = path.exploding
-        if grown > math.log10(fail.value) and evidence.second is not None:
+        if evidence.second is not None:
             grown = min(grown, _second_growth(path, evidence))
         limit = fail if grown > math.log10(fail.value) else warn
         if not grown > math.log10(limit.value):
@@ -145,6 +145,7 @@ RULE = Rule(
     summary="the gradient must not explode between the loss and the first layer",
     reads="X = min(L2 ratio, RMS ratio), first layer over last, along each gradient path",
     check=check,
+    confirm_from="warning",
     error=ExplodingGradientError,
     doc=__doc__,
     settings=("max_ratio", "warn_max_ratio"),

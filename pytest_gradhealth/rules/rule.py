@@ -89,9 +89,9 @@ class Rule:
     findings in a diagnosis.
 
     `of_scale`: it may fail for the scale of the outputs alone, which is nothing to go by in
-    evaluation mode. `judges_steps`: it judges training steps, not a look. `fails_if_asked`: its
-    warnings fail the assertion that is about it. `unacceptable` is the value from which on no
-    setting is proposed that would let it pass.
+    evaluation mode. `patient`: training may yet cure what it finds. `judges_steps`: it judges
+    training steps, not a look. `fails_if_asked`: the mildest severity that fails the assertion that
+    is about it. `unacceptable` is the value from which on no setting is proposed to let it pass.
 
     >>> from pytest_gradhealth.rules import built_in_rules
     >>> [rule.code for rule in built_in_rules()][:5]
@@ -112,8 +112,9 @@ class Rule:
     cause: Cause | Callable[[Finding, GradientProfile], Cause | None] | None = None
     exhibit: Callable[[Diagnosis, Sequence[Finding], View], str] | None = None
     of_scale: bool = False
+    patient: bool = False
     judges_steps: bool = False
-    fails_if_asked: bool = False
+    fails_if_asked: Severity = "failure"
     unacceptable: float | None = None
 
     def __post_init__(self) -> None:
@@ -210,7 +211,7 @@ class Rule:
             text.strip(),
             f"## Settings\n\n{settings or 'It has none.'}",
             f'## Leaving it out\n\n`ignore=["{self.code}"]` in a call or a marker, or'
-            f" `--gradhealth-ignore={self.code}`.",
+            f" `--gradhealth-ignore={self.code}`; with `:encoder.*` behind it for some layers.",
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -4,7 +4,13 @@
 
 Sorts the parameters without a gradient, or with one that is exactly zero, over all looks and steps.
 Layers that change the loss but are cut off from it fail, and so does a path that is exactly zero.
-Side branches, idle experts and layers behind a gate that starts at zero are told apart.
+Zeros in a side branch are a warning, and so is what is left to something else to train: parameters
+that the forward itself writes (a codebook that follows its data), a copy of layers that do get a
+gradient (a teacher), and a small part under no_grad() that tells the rest nothing of the data which
+it does not see by itself. `assert_all_reached` fails for these too.
+
+Experts that got nothing of the batch, layers behind a gate that starts at zero and gradients that
+cancel are information.
 
 ## Why
 
@@ -19,9 +25,10 @@ from collections.abc import Collection, Iterator, Sequence
 from pytest_gradhealth.errors import UnreachedParameterError
 from pytest_gradhealth.formatting import count, listing
 from pytest_gradhealth.results.diagnosis import Finding, Severity
+from pytest_gradhealth.results.names import module_of
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
-from pytest_gradhealth.rules.unused import has_busy_sibling, unused_parameters
+from pytest_gradhealth.rules.unused import Resting, ignoring, unused_parameters
 from pytest_gradhealth.rules.vanishing import gets_round
 
 
@@ -40,11 +47,16 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     silent = [
         p for p in latest.parameters if p.state in ("none", "zero") and p.name not in latest.awake
     ]
-    unused = [p for p in silent if p.state == "none"]
-    idle = [p for p in unused if has_busy_sibling(p, latest)]
-    beside = unused_parameters(latest)
-    cut = [p for p in unused if p not in idle and p not in beside]
-    zero = [p for p in silent if p.state == "zero"]
+    if not silent:
+        return
+    resting = Resting(latest)
+    silenced = _silenced_at(latest)
+    idle = [
+        p for p in silent if resting.has_busy_sibling(p) and (p.gradient is None or not silenced)
+    ]
+    apart = [p for p in silent if p.name in latest.apart]
+    cut = cut_off(latest)
+    zero = [p for p in silent if p.state == "zero" and p not in idle]
     lively = {o.name for o in latest.outputs if o.norm is not None and o.norm > 0}
     cancelled = [p for p in zero if _cancels(p, lively)]
     rest = [p for p in zero if not _cancels(p, lively)]
@@ -56,8 +68,10 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
     if cut:
         yield _finding("failure", cut, first, "no gradient reaches {}: cut off from the loss")
+    if apart:
+        text = "no gradient reaches {}: left to something else to train"
+        yield _finding("warning", apart, first, text)
     if dead:
-        silenced = _silenced_at(latest)
         text = "exactly zero gradient for {}"
         if silenced:
             text += f": it is zero at {silenced} already"
@@ -68,7 +82,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             yield _finding("warning", dead, first, text + ", in a side branch")
     if idle:
         text = "no gradient on this batch for {}; siblings in the same list got one"
-        yield _finding("warning", idle, first, text)
+        yield _finding("info", idle, first, text)
     if gated:
         text = "zero gradient for {} until a zero-initialised neighbour has moved"
         yield _finding("info", gated, first, text)
@@ -78,6 +92,16 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if cancelled:
         text = "the gradient of {} cancels to zero: a later layer takes constants out"
         yield _finding("info", cancelled, first, text)
+
+
+def cut_off(profile: GradientProfile) -> list[ParameterRecord]:
+    """Parameters that change the loss and get no gradient, where nothing is known to train them."""
+    silent = [p for p in profile.parameters if p.state == "none"]
+    if not silent:
+        return []
+    resting, beside = Resting(profile), unused_parameters(profile)
+    known = {*profile.awake, *profile.apart, *(parameter.name for parameter in beside)}
+    return [p for p in silent if p.name not in known and not resting.has_busy_sibling(p)]
 
 
 def _finding(
@@ -138,8 +162,23 @@ def _block(name: str) -> str:
     return ".".join(parts[: numbered + 1])
 
 
-def cause_of(finding: Finding, _profile: GradientProfile) -> Cause | None:
+def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
     """What cuts layers off; of the other meanings, the finding says all there is to say."""
+    if "left to something else" in finding.message:
+        modules = [module_of(name) or name for name in profile.apart]
+        return Cause(
+            "the forward writes them, they are a copy of layers that do get a gradient, or a small"
+            " part under no_grad() beside layers that see the same data",
+            "freeze them with requires_grad_(False), or leave them out with"
+            f" {ignoring(RULE.code, dict.fromkeys(modules))}",
+        )
+    if "in a side branch" in finding.message:
+        return Cause(
+            "what they compute does not move the loss here: units are dead, a factor is zero, or a"
+            " rounding, a clamp or a softmax over one logit follows",
+            "let the loss feel it (as a softmax before the selection does), or freeze them with"
+            " requires_grad_(False)",
+        )
     if "cut off from the loss" in finding.message:
         return Cause(
             "a detach(), a no_grad() or an operation without a slope lies on the way to the loss",
@@ -158,4 +197,6 @@ RULE = Rule(
     error=UnreachedParameterError,
     doc=__doc__,
     cause=cause_of,
+    patient=True,
+    fails_if_asked="warning",
 )

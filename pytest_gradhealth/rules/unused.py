@@ -2,9 +2,12 @@
 
 ## What it does
 
-Warns of parameters whose module is never called, does without them, or whose output the loss
-ignores. Idle members of a list whose siblings were called (experts of a mixture) are left out.
-`assert_all_reached` fails for them.
+Warns of parameters that a module which is called does without, of modules whose output the loss
+ignores, and of modules that are never called though no other of their class is either.
+
+What is merely not called in this forward is information: a module whose class is called elsewhere
+(a head for another task), and idle members of a list whose siblings were called (experts of a
+mixture, which are GH401's). `assert_all_reached` fails for the first, not for the experts.
 
 ## Why
 
@@ -14,18 +17,23 @@ used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import accumulate
 
 from pytest_gradhealth.errors import UnusedParameterError
 from pytest_gradhealth.formatting import count, listing
-from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.diagnosis import Finding, Severity
 from pytest_gradhealth.results.names import OUTPUT
-from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
+from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
+
+#: Names that are proposed for ignore= one by one.
+_MOST_NAMES = 3
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Warn of parameters whose module is never called, is ignored, or does without them.
+    """Warn of parameters whose module is ignored, does without them, or is the odd one out.
 
     Library models keep poolers and mask tokens for other heads. What changes the loss and yet gets
     no gradient is cut off, which is GH401.
@@ -38,15 +46,34 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     [('warning', 'pooler')]
     """
     profile = evidence.second or evidence.first
-    unused = [p for p in unused_parameters(profile) if not has_busy_sibling(p, profile)]
+    unused, spare = _unused_and_spare(profile)
     if unused:
-        names = f"{count(len(unused), 'parameter')} ({listing([p.name for p in unused])})"
-        yield RULE.finding(
-            "warning",
-            unused[0].module or unused[0].name,
-            f"the loss does not depend on {names}",
-            profile=evidence.first,
-        )
+        yield _finding("warning", unused, profile)
+    if spare:
+        yield _finding("info", spare, profile, ": not called here, as others of the same class are")
+
+
+def _finding(
+    severity: Severity, unused: Sequence[ParameterRecord], profile: GradientProfile, more: str = ""
+) -> Finding:
+    names = f"{listing(_folded(unused, profile))} ({count(len(unused), 'parameter')})"
+    layer = unused[0].module or unused[0].name
+    return RULE.finding(
+        severity, layer, f"the loss does not depend on {names}{more}", profile=profile
+    )
+
+
+def _unused_and_spare(
+    profile: GradientProfile,
+) -> tuple[list[ParameterRecord], list[ParameterRecord]]:
+    """What nothing excuses, and what is not called where modules of its class are."""
+    unused = unused_parameters(profile)
+    if not unused:
+        return [], []
+    resting = Resting(profile)
+    unused = [p for p in unused if not resting.has_busy_sibling(p)]
+    spare = [p for p in unused if resting.has_kin(p)]
+    return [p for p in unused if p not in spare], spare
 
 
 def unused_parameters(profile: GradientProfile) -> list[ParameterRecord]:
@@ -55,15 +82,33 @@ def unused_parameters(profile: GradientProfile) -> list[ParameterRecord]:
     Their module was never called, the loss ignores it, or gradient went past them through its
     submodules; a leaf module that was called should have used its own parameters.
     """
+    silent = [p for p in profile.parameters if p.state == "none"]
+    if not silent:
+        return []
     called = {o.name for o in profile.outputs if o.state not in ("not-called", "ignored")}
-    passed = _passed(profile)
+    passed, known = _passed(profile), {*profile.awake, *profile.apart}
+    owners = owners_of(profile)
     return [
         p
-        for p in profile.parameters
-        if p.state == "none"
-        and p.name not in profile.awake
-        and ((p.module or OUTPUT) not in called or (p.module or OUTPUT) in passed)
+        for p in silent
+        if p.name not in known and (owners[p.name] not in called or owners[p.name] in passed)
     ]
+
+
+def owners_of(profile: GradientProfile) -> dict[str, str]:
+    """By the name of a parameter, the module whose record speaks for its own.
+
+    That is its own module, or one around it that returned the very tensor of a module inside.
+    """
+    recorded = {output.name for output in profile.outputs}
+    outer = {output.name for output in profile.outputs if output.leaf not in ("", output.type)}
+    found = {}
+    for parameter in profile.parameters:
+        own = parameter.module or OUTPUT
+        around = reversed([OUTPUT, *_prefixes(own)])
+        nearest = next((name for name in around if name in recorded), OUTPUT)
+        found[parameter.name] = nearest if own not in recorded and nearest in outer else own
+    return found
 
 
 def _passed(profile: GradientProfile) -> set[str]:
@@ -71,41 +116,121 @@ def _passed(profile: GradientProfile) -> set[str]:
     measured = [o for o in profile.outputs if o.state == "measured"]
     composite = {o.name for o in measured if o.leaf != o.type}
     for output in measured:
-        owner = output.name
-        while owner != OUTPUT:
-            owner = owner.rpartition(".")[0] or OUTPUT
-            composite.add(owner)
+        composite |= {OUTPUT, *_prefixes(output.name)[:-1]} - {output.name}
     return composite
 
 
-def has_busy_sibling(parameter: ParameterRecord, profile: GradientProfile) -> bool:
-    """Whether an uncalled member of a list has a brother that was called and got a gradient.
-
-    Members of an nn.ModuleList, by their numbers, or of an nn.ModuleDict with numbers in its keys:
-    idle experts of a mixture.
-    """
-    uncalled = set(profile.uncalled)
-    parts = parameter.name.split(".")
-    for position in range(len(parts) - 1):
-        if ".".join(parts[: position + 1]) not in uncalled:
-            continue
-        before, after = parts[:position], parts[position + 1 :]
-        if not _is_numbered(parts[position], ".".join(before), profile):
-            continue
-        for other in profile.parameters:
-            theirs = other.name.split(".")
-            if (
-                other.state == "gradient"
-                and theirs[:position] == before
-                and theirs[position + 1 :] == after
-            ):
-                return True
-    return False
+def _prefixes(name: str) -> list[str]:
+    """A name and those of the modules around it, the outermost first."""
+    return [*accumulate(name.split("."), "{}.{}".format)]
 
 
-def _is_numbered(part: str, owner: str, profile: GradientProfile) -> bool:
-    """Whether a name is that of a list's member and not of an attribute such as fc2."""
-    return part.isdigit() or (any(c.isdigit() for c in part) and owner in profile.keyed)
+class Resting:
+    """The modules that take no part in a forward: not called, with an empty batch, or gated out."""
+
+    def __init__(self, profile: GradientProfile) -> None:
+        self._profile = profile
+        busy = {p.module for p in profile.parameters if p.state == "gradient"}
+        ran = [o for o in profile.outputs if o.numel or o.state == "no-tensor"]
+        self._busy = {prefix for module in busy for prefix in _prefixes(module)}
+        self._active = {prefix for o in ran for prefix in _prefixes(o.name)} | self._busy
+        self._felt = {prefix for o in ran if o.norm != 0 for prefix in _prefixes(o.name)}
+        self._side_by_side = self._with_later_silence(ran)
+        # By weights alone, as where a function takes them, a module is used as well.
+        used = [o for o in profile.outputs if o.state == "not-called" and o.name in busy]
+        self._kinds = {_kind(kind) for o in (*ran, *used) for kind in (o.type, o.leaf)} - {""}
+
+    def around(self, parameter: ParameterRecord) -> str:
+        """The outermost module around a parameter that takes no part, "" if its own one does."""
+        prefixes = _prefixes(parameter.module)
+        return next((prefix for prefix in prefixes if prefix not in self._active), "")
+
+    def has_kin(self, parameter: ParameterRecord) -> bool:
+        """Whether modules of one class with those around a parameter do what these do not."""
+        whole = self.around(parameter)
+        inside = (p for p in self._profile.parameters if f"{p.name}.".startswith(f"{whole}."))
+        owners = {p.module for p in inside} if whole else set()
+        return any(o.name in owners and _kind(o.type) in self._kinds for o in self._profile.outputs)
+
+    def has_busy_sibling(self, parameter: ParameterRecord) -> bool:
+        """Whether a member of a list that takes no part has a brother that got a gradient.
+
+        Members of an nn.ModuleList, by their numbers, or of an nn.ModuleDict with numbers in its
+        keys: idle experts of a mixture.
+        """
+        parts = parameter.name.split(".")
+        for position in range(len(parts) - 1):
+            member, before, after = parts[: position + 1], parts[:position], parts[position + 1 :]
+            if ".".join(member) in self._active and not self._is_gated_out(".".join(member)):
+                continue
+            if not self._is_numbered(parts[position], ".".join(before)):
+                continue
+            for other in self._profile.parameters:
+                theirs = other.name.split(".")
+                if (
+                    other.state == "gradient"
+                    and theirs[:position] == before
+                    and theirs[position + 1 :] == after
+                ):
+                    return True
+        return False
+
+    def _is_gated_out(self, member: str) -> bool:
+        """Whether a member was called, and what it returned multiplied by zero."""
+        gated = member not in self._busy and member not in self._felt
+        return gated and member.rpartition(".")[0] in self._side_by_side
+
+    def _with_later_silence(self, ran: Iterable[OutputRecord]) -> set[str]:
+        """Modules with a part that got no gradient and was called after one that did.
+
+        Of layers one behind the other it is the first ones that can be left without.
+        """
+        zero = {m for p in self._profile.parameters if p.state == "zero" for m in _prefixes(p.name)}
+        began, found = set[str](), set[str]()
+        for output in ran:
+            for prefix in _prefixes(output.name):
+                owner = prefix.rpartition(".")[0]
+                if prefix in self._busy:
+                    began.add(owner)
+                elif prefix in zero and owner in began:
+                    found.add(owner)
+        return found
+
+    def _is_numbered(self, part: str, owner: str) -> bool:
+        """Whether a name is that of a list's member and not of an attribute such as fc2."""
+        return part.isdigit() or (any(map(str.isdigit, part)) and owner in self._profile.keyed)
+
+
+def _kind(type_name: str) -> str:
+    """A class, whether or not its weights are parametrised."""
+    return type_name.removeprefix("Parametrized")
+
+
+def _folded(parameters: Sequence[ParameterRecord], profile: GradientProfile) -> list[str]:
+    """The outermost modules of which all parameters are among these, and names of single ones."""
+    names = {p.name for p in parameters}
+    used = [p.module for p in profile.parameters if p.state != "frozen" and p.name not in names]
+    used += [output.name for output in profile.outputs if output.norm]
+    others = {prefix for name in used for prefix in _prefixes(name)}
+    tops = [[m for m in _prefixes(p.module) if m and m not in others] for p in parameters]
+    return [*dict.fromkeys([*m, p.name][0] for m, p in zip(tops, parameters, strict=True))]
+
+
+def ignoring(code: str, names: Collection[str]) -> str:
+    """What to type to have a rule ignore layers and parameters of some names."""
+    patterns = [f"{code}:{re.sub(r'[^A-Za-z0-9_.]', '?', name)}" for name in names]
+    typed = ",".join(patterns) if len(patterns) <= _MOST_NAMES else code
+    return f"--gradhealth-ignore='{typed}'"
+
+
+def cause_of(finding: Finding, profile: GradientProfile) -> Cause:
+    """What leaves parameters out, and what to type where that is meant to be."""
+    parameters = _unused_and_spare(profile)[finding.severity == "info"]
+    return Cause(
+        "their module is never called, does without them, or its output is not used",
+        "use them, delete them, freeze them with requires_grad_(False), or leave them out with"
+        f" {ignoring(RULE.code, _folded(parameters, profile))}",
+    )
 
 
 RULE = Rule(
@@ -116,9 +241,6 @@ RULE = Rule(
     check=check,
     error=UnusedParameterError,
     doc=__doc__,
-    cause=Cause(
-        "their module is never called, does without them, or its output is not used",
-        "use them, delete them, or freeze them with requires_grad_(False)",
-    ),
-    fails_if_asked=True,
+    cause=cause_of,
+    fails_if_asked="info",
 )

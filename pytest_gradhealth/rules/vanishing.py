@@ -5,7 +5,8 @@
 Follows the gradient from the loss back along every path, and compares what arrives at the first
 layer with what leaves the last: the larger of the ratio of L2 norms and the ratio of root mean
 squares, so that a change of width alone is no loss. A path that fails is looked at again after a
-few steps of the optimizer.
+few steps of the optimizer. Where no path has two points to compare, the model is "not judged", with
+the reason.
 
 ## Why
 
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from pytest_gradhealth.errors import VanishingGradientError
@@ -36,9 +38,12 @@ from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.path_causes import path_cause
 from pytest_gradhealth.rules.rule import Evidence, Quantity, Rule
 
+#: Share of the trainable elements up to which a path beside a trunk does not fail a model.
+SMALL = 0.05
+
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Compare V of every judged path with `min_ratio` and `warn_min_ratio`.
+    """Compare V of every judged path with `min_ratio` and `warn_min_ratio`; tell if none can be.
 
     >>> from pytest_gradhealth.results.diagnosis import Limit
     >>> from pytest_gradhealth.results.path import GradientPath, PathPoint
@@ -50,6 +55,10 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     >>> [(f.severity, f.layer) for f in check(Evidence(look, None, limits))]
     [('failure', '0')]
     """
+    yield from _or_not_judged([*_compared(evidence)], evidence.first)
+
+
+def _compared(evidence: Evidence) -> Iterator[Finding]:
     yield from _unseen(evidence.first)
     for index, path in enumerate(evidence.first.paths):
         if not path.judged or math.isnan(path.vanishing):
@@ -69,8 +78,10 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             severity = severity_of(path.vanishing, evidence)
         else:
             severity = severity_of(path.vanishing, evidence)
-            if severity == "failure" and evidence.second is not None:
+            if severity is not None and evidence.second is not None:
                 severity = severity_of(_second_reach(path, evidence.second), evidence)
+        if severity == "failure" and _is_small_branch(path, evidence):
+            severity = "warning"
         if severity is not None:
             yield _finding(path, index, severity, evidence)
 
@@ -94,8 +105,11 @@ def gets_round(path: GradientPath, profile: GradientProfile) -> bool:
     """Whether gradient gets to a path's first layer although none goes through its output.
 
     A loss that is made of gradients (a gradient penalty, forces of a potential) changes the weights
-    and not what the layer returned. Shared weights tell nothing of it.
+    and not what the layer returned; a layer that is called again may have nothing to do for one of
+    the losses. Shared weights tell nothing of it.
     """
+    if path.last.norm and profile.norm_of(path.first.name):
+        return False  # through another call, and this one loses what the loss sends it
     return any(
         parameter.gradient
         for parameter in profile.parameters
@@ -110,6 +124,18 @@ def _got_round(path: GradientPath, profile: GradientProfile) -> Finding:
         f"nothing to judge: the weights of {path.first.title} get a gradient that does not come"
         " through its output, as where the loss is made of gradients",
         profile=profile,
+    )
+
+
+def _is_small_branch(path: GradientPath, evidence: Evidence) -> bool:
+    """Whether a path is of next to no weight beside another, whose branches it joins.
+
+    What makes the bias of an attention or scales its answer may lose its gradient in there, while
+    the trunk trains.
+    """
+    return (path.beside or 1.0) < SMALL and any(
+        other.beside is None and other.links and not severity_of(other.vanishing, evidence)
+        for other in evidence.first.judged_paths
     )
 
 
@@ -208,6 +234,39 @@ def _silent_loss(profile: GradientProfile, index: int) -> Finding:
     )
 
 
+def _or_not_judged(found: list[Finding], profile: GradientProfile) -> list[Finding]:
+    """The same, but the first is the reason for the verdict where there was nothing to judge."""
+    judged = any(
+        path.links and path.finite and (path.entry.norm > 0 or not gets_round(path, profile))
+        for path in profile.judged_paths
+    )
+    if judged or any(finding.complains for finding in found):
+        return found
+    reason, *others = found or [_nothing_to_compare(profile)]
+    return [replace(reason, severity="not judged"), *others]
+
+
+def _nothing_to_compare(profile: GradientProfile) -> Finding:
+    paths = profile.judged_paths
+    names = listing([path.first.title for path in paths])
+    if any(path.links for path in paths):
+        reason = f"what gradient gets to {names} is no finite number"
+    elif len(paths) == 1:
+        reason = f"only {names} gets a gradient, and one layer has no way for it to vanish on"
+    elif paths:
+        reason = f"the gradient gets to {names} with no other layer on the way"
+    elif profile.paths:
+        for path in profile.paths:
+            if path.entry.norm == 0 and gets_round(path, profile):
+                return _got_round(path, profile)
+        names = listing([path.first.title for path in profile.paths])
+        reason = f"the gradient gets to {names} alone, which the batch has no part in"
+    else:
+        reason = "no layer's output gets a gradient"
+    where = paths[0].first.label if paths else profile.last_label
+    return RULE.finding("info", where, f"nothing to judge: {reason}", profile=profile)
+
+
 def least_reach(profile: GradientProfile) -> float | None:
     """The least that reaches a first layer, as a ratio."""
     paths = [path for path in profile.judged_paths if path.links and path.finite]
@@ -220,10 +279,12 @@ RULE = Rule(
     summary="the gradient must not vanish between the loss and the first layer",
     reads="V = max(L2 ratio, RMS ratio), first layer over last, along each gradient path",
     check=check,
+    confirm_from="warning",
     error=VanishingGradientError,
     doc=__doc__,
     settings=("min_ratio", "warn_min_ratio"),
     quantity=Quantity(least_reach, better="larger"),
     cause=partial(path_cause, down=True),
     of_scale=True,
+    patient=True,
 )

@@ -4,7 +4,8 @@
 
 Sends a gradient back from the state after the last step alone, and reads what of it arrives at each
 step before. At the distance that `dependency=` declares, or further back, `min_ratio` of it has to
-arrive. Without a declared dependency there is nothing to judge: to forget is no fault.
+arrive. Without a declared dependency there is nothing to judge: to forget is no fault. A state that
+goes from step to step by value alone (a `detach()` at every step, or every few) is told as such.
 
 ## Why
 
@@ -74,16 +75,33 @@ def _again(record: TimeRecord, evidence: Evidence) -> float:
 def _finding(record: TimeRecord, severity: Severity, evidence: Evidence) -> Finding:
     limit = evidence.limits["min_ratio" if severity == "failure" else "warn_min_ratio"]
     where = f"{record.name} (backward direction)" if record.reverse else record.name
+    if is_cut(record):
+        often = "between steps" if record.cut == 1 else f"every {record.cut} steps"
+        text = (
+            f"the state of {where} is cut {often}: the gradient reaches"
+            f" {count(record.cut - 1, 'step')} back; limit"
+            f" {count(record.dependency, 'step')} (dependency, the call)"
+        )
+    else:
+        horizon = record.horizon(math.log10(limit.value))
+        text = (
+            f"the gradient vanishes in time: {factor(record.reach)} of it gets"
+            f" {count(record.dependency, 'step')} back in {where}; limit x{number(limit.value)}"
+            f" ({limit.source}), passed after {count(horizon, 'step')}"
+        )
     return RULE.finding(
         severity,
         record.name,
-        f"the gradient vanishes in time: {factor(record.reach)} of it gets"
-        f" {count(record.dependency, 'step')} back in {where}; limit x{number(limit.value)}"
-        f" ({limit.source}), passed after {count(record.horizon(math.log10(limit.value)), 'step')}",
+        text,
         profile=evidence.first,
         value=power(record.reach),
         limit=limit,
     )
+
+
+def is_cut(record: TimeRecord) -> bool:
+    """Whether the state goes on by value only, before the gradient is as far back as it has to."""
+    return 0 < record.cut <= record.dependency
 
 
 def least_reach(profile: GradientProfile) -> float | None:
@@ -98,6 +116,8 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
         return None
     record = min(records, key=lambda r: r.reach)
     layer, back = record.name, record.dependency
+    if is_cut(record):
+        return _cause_of_cut(record)
     if record.norms[back] == 0 or record.norms[0] == 0:
         because = f"nothing of it gets {count(back, 'step')} back through {layer}"
     else:
@@ -111,6 +131,19 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
         advice = f"nn.init.orthogonal_(model.{layer}.weight_hh_l0), or an nn.LSTM"
         return Cause(because, f"{advice} with a forget-gate bias")
     return Cause(because, "an orthogonal recurrent weight, a gate, or a skip through time")
+
+
+def _cause_of_cut(record: TimeRecord) -> Cause:
+    if record.cut == 1:
+        because = f"a detach() of the state at every step of {record.name}"
+        advice = "pass the state on as it is, and detach it between batches only"
+    else:
+        because = f"truncated backpropagation: a detach() of the state every {record.cut} steps"
+        most = record.cut - 1
+        advice = (
+            f"detach it every {record.dependency + 1} steps or more, or declare dependency={most}"
+        )
+    return Cause(f"{because} (or .data, no_grad, numpy)", advice)
 
 
 def exhibit(diagnosis: Diagnosis, findings: Sequence[Finding], view: View) -> str:

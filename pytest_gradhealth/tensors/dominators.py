@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,26 +61,106 @@ class DominatorTree:
         """The marks that the loss depends on."""
         return self._vertex_of.keys()
 
+    def behind(self, groups: Sequence[Collection[int]]) -> list[int]:
+        """Return which groups of marks each vertex depends on: bits, in the order of the groups."""
+        bits: dict[int, int] = {}
+        for place, group in enumerate(groups):
+            bits |= {self._vertex_of[m]: 1 << place for m in group if m in self._vertex_of}
+        found = [0] * len(self._parent)
+        for vertex in range(len(self._parent) - 1, -1, -1):
+            found[vertex] = bits.get(vertex, 0)
+            for child in self._children[vertex]:
+                found[vertex] |= found[child]
+        return found
+
+    def depends(self, mark: int, behind: Sequence[int]) -> int:
+        """What `behind` says of a mark."""
+        return behind[self._vertex_of[mark]]
+
     def sources(self, wanted: Collection[int]) -> list[int]:
         """Return the wanted marks that depend on no other wanted mark, in ascending order."""
-        depends = [False] * len(self._parent)
-        found = []
-        for vertex in range(len(self._parent) - 1, -1, -1):
-            depends[vertex] = any(
-                depends[child] or self._mark_at.get(child) in wanted
-                for child in self._children[vertex]
-            )
-            mark = self._mark_at.get(vertex)
-            if mark in wanted and mark is not None and not depends[vertex]:
-                found.append(mark)
-        return sorted(found)
+        carries = self.behind([wanted])
+        return sorted(
+            mark
+            for mark, vertex in self._vertex_of.items()
+            if mark in wanted and not any(carries[child] for child in self._children[vertex])
+        )
+
+    def entries(self, carriers: Collection[int], wanted: Collection[int]) -> list[int]:
+        """Return where parts of the graph begin that only one term of the loss sees.
+
+        Such a part, a decoder or one of several heads, is what its last wanted mark dominates and
+        no other does in turn. It gets what carriers outside of it compute; of the wanted marks that
+        all of that has to cross, its entry is the first. A branch that carriers get past on the way
+        to further wanted marks is no such part.
+        """
+        carries = self.behind([carriers])
+        part: list[int | None] = []
+        for vertex, above in enumerate(self._parent):
+            own = vertex if self._mark_at.get(vertex) in wanted else None
+            part.append(own if not vertex or part[above] is None else part[above])
+        doors: dict[int, int] = {}
+        for vertex, last in enumerate(part):
+            inputs = self._children[vertex]
+            if last is not None and any(carries[c] and part[c] != last for c in inputs):
+                doors[last] = self._meet(doors.get(last, vertex), vertex)
+        lasts = list(doors)
+        passed = self._passed(lasts, carries, wanted)
+        found = (
+            filter(wanted.__contains__, self._marks_above(doors[last]))
+            for place, last in enumerate(lasts)
+            if not passed >> place & 1
+        )
+        return sorted(map(next, found))
+
+    def _passed(
+        self, places: Sequence[int], carries: Sequence[int], wanted: Collection[int]
+    ) -> int:
+        """The places, as bits, that carriers get past on the way to further wanted marks."""
+        behind = self.behind([[self._mark_at[place]] for place in places])
+        own = {place: 1 << number for number, place in enumerate(places)}
+        inner = [False] * len(self._parent)
+        passed = 0
+        for vertex, inputs in enumerate(self._children):
+            inner[vertex] |= self._mark_at.get(vertex) in wanted
+            beyond = behind[vertex] & ~own.get(vertex, 0) if inner[vertex] else 0
+            for child in inputs:
+                inner[child] |= inner[vertex]
+                passed |= beyond & ~behind[child] if carries[child] else 0
+        return passed
+
+    def joins_a_branch(self, groups: Sequence[Sequence[int]], behind: Sequence[int]) -> set[int]:
+        """Return the groups that come into another's only inside branches of it, by number.
+
+        The other gets past every place where the two meet first, and they are one again on its
+        further way: what computes the bias of an attention does so, and no second tower.
+        """
+        crossed = [{*self._above(self._vertex_of[group[0]])} for group in groups]
+        met: dict[tuple[int, int], list[int]] = {}
+        for vertex, inputs in enumerate(self._children):
+            for child in inputs:
+                for one, other in _pairs(behind[child], behind[vertex] & ~behind[child]):
+                    met.setdefault((one, other), []).append(vertex)
+        return {
+            one
+            for (one, other), places in met.items()
+            if crossed[other].isdisjoint(places)
+            and not crossed[other].isdisjoint(met.get((other, one), ()))
+        }
 
     def climb(self, mark: int, wanted: Collection[int]) -> Iterator[tuple[int | None, str]]:
         """Yield what dominates `mark`, itself first: a wanted mark or None, and an operation."""
-        vertex = self._vertex_of[mark]
-        while True:
+        for vertex in self._above(self._vertex_of[mark]):
             here = self._mark_at.get(vertex)
             yield (here if here in wanted else None), self._op[vertex]
+
+    def _marks_above(self, vertex: int) -> Iterator[int]:
+        return (self._mark_at[v] for v in self._above(vertex) if v in self._mark_at)
+
+    def _above(self, vertex: int) -> Iterator[int]:
+        """The vertices that dominate one, itself first."""
+        while True:
+            yield vertex
             if self._parent[vertex] == vertex:
                 return
             vertex = self._parent[vertex]
@@ -116,6 +197,15 @@ class DominatorTree:
             else:
                 a, b = self._parent[a], self._parent[b]
         return a
+
+
+def _pairs(ones: int, others: int) -> Iterator[tuple[int, int]]:
+    """All pairs of a bit that is set in `ones` and one that is set in `others`."""
+    ours, theirs = (
+        [place for place in range(bits.bit_length()) if bits >> place & 1]
+        for bits in (ones, others)
+    )
+    return itertools.product(ours, theirs)
 
 
 def dominators(graph: Graph, marks: Mapping[Edge, int]) -> DominatorTree:

@@ -231,9 +231,16 @@ def test_a_path_that_is_gone_is_worse_and_one_that_is_new_is_not() -> None:
         ("healthy", "warning", False),
         ("failure", "healthy", False),
         ("failure", "failure", False),
+        ("healthy", "not judged", True),
+        ("warning", "not judged", True),
+        ("failure", "not judged", True),
+        ("not judged", "not judged", False),
+        ("not judged", "healthy", False),
     ],
 )
-def test_a_verdict_is_worse_once_it_is_a_failure(before: str, after: str, worse: bool) -> None:
+def test_a_verdict_is_worse_once_it_fails_or_nothing_is_judged(
+    before: str, after: str, worse: bool
+) -> None:
     found = compare(entry(PLAIN, verdict=before), entry(PLAIN, verdict=after), PATH, STEP)
     assert bool(found.worse) is worse
     assert bool(found.changes) is (before != after)
@@ -265,6 +272,9 @@ def test_gates_of_zero_are_as_they_were() -> None:
         ("warning", "healthy", "better"),
         ("healthy", "warning", "changed"),
         ("warning", "failure", "worse"),
+        ("not judged", "healthy", "better"),
+        ("not judged", "warning", "changed"),
+        ("healthy", "not judged", "worse"),
     ],
 )
 def test_a_verdict_that_changes_is_better_worse_or_neither(

@@ -81,7 +81,7 @@ def test_an_interrupted_write_leaves_the_old_file(
         (
             '{"version": 1, "entries": {"a": {"verdict": "good", "paths": []}}}',
             "tests/x.json is no baseline (ValueError: entries.a.verdict is 'good', not one of"
-            " 'healthy', 'warning', 'failure')",
+            " 'failure', 'warning', 'not judged', 'healthy')",
         ),
         (
             '{"version": 1, "entries": {"a": {"verdict": "healthy", "paths": [{"ratio": 0,'

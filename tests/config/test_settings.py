@@ -9,7 +9,7 @@ import pytest
 
 from pytest_gradhealth import SettingError, probe
 from pytest_gradhealth.config.options import OPTIONS
-from pytest_gradhealth.config.settings import Settings, check_codes, is_selected
+from pytest_gradhealth.config.settings import Settings, check_codes, ignored_names, is_selected
 from pytest_gradhealth.formatting import shown
 from pytest_gradhealth.rules import built_in_rules
 from tests.helpers.nets import batch, mlp
@@ -41,7 +41,7 @@ CODES = "rule codes such as GH101,GH2"
         ),
         pytest.param("min_ratio", 10**400, POSITIVE, id="10**400"),
         ("select", 101, CODES),
-        ("ignore", 101, CODES),
+        ("ignore", 101, f"{CODES}, or CODE:PATTERN such as GH405:*.pooler.*"),
     ],
 )
 def test_values_that_a_setting_cannot_have(name: str, value: Any, expected: str) -> None:
@@ -68,6 +68,9 @@ def test_seeds_that_no_generator_takes() -> None:
         ("select", "GH101,GH9", "GH9"),
         ("ignore", ["GH101", "gh201"], "gh201"),
         ("ignore", "vanishing", "vanishing"),
+        ("select", "GH101:encoder.*", "GH101:encoder.*"),
+        ("ignore", "GH999:encoder.*", "GH999:encoder.*"),
+        ("ignore", ":encoder.*", ":encoder.*"),
     ],
 )
 def test_codes_of_no_rule(name: str, value: Any, code: str) -> None:
@@ -167,6 +170,7 @@ def test_values_that_cannot_be_are_refused_with_their_source(name: str, value: A
         ((), ("GH", "MY"), []),
         (("GH202", "MY"), ("GH201",), ["GH202", "MY101"]),
         (("GH101",), ("GH101",), []),
+        (("GH101",), ("GH101:encoder.*",), ["GH101"]),
     ],
 )
 def test_rules_are_chosen_by_the_beginnings_of_their_codes(
@@ -186,3 +190,22 @@ def test_codes_that_match_no_rule_are_refused(name: str) -> None:
     assert str(caught.value) == (
         f"here: {name} = 'GH1011' matches no rule; the rules are GH101, MY101"
     )
+
+
+def test_a_pattern_of_names_has_to_be_one() -> None:
+    error = refusal(mlp(), ignore="GH101,GH4: ")
+    assert type(error) is SettingError
+    assert str(error) == (
+        "the call: ignore = 'GH4:' has no pattern behind the colon; pass one for names of layers"
+        " and parameters, such as GH4:encoder.*, or GH4 alone for all of them"
+    )
+
+
+def test_patterns_of_names_go_to_the_rules_of_their_codes() -> None:
+    settings = Settings().merged({"ignore": "GH40:*.pooler.*, GH405:mask_token, GH1"}, "here")
+    assert [ignored_names(code, settings) for code in ("GH405", "GH401", "GH101", "GH4")] == [
+        ("*.pooler.*", "mask_token"),
+        ("*.pooler.*",),
+        (),
+        (),
+    ]

@@ -22,7 +22,7 @@ POINTS = st.builds(KeptPoint, NAMES, st.sampled_from(["Linear", "ReLU", "Conv2d"
 PATHS = st.builds(KeptPath, NORMS, st.lists(POINTS, min_size=1, max_size=8).map(tuple))
 ENTRIES = st.builds(
     Entry,
-    st.sampled_from(["healthy", "warning", "failure"]),
+    st.sampled_from(["healthy", "not judged", "warning", "failure"]),
     st.lists(PATHS, max_size=3).map(tuple),
     st.none() | DECADES,
     st.dictionaries(NAMES, st.floats(0.1, 10)),

@@ -44,6 +44,14 @@ def measured(model: nn.Module) -> Diagnosis:
     return probe_model(model, X, Y, loss=cross_entropy)
 
 
+def head_on_a_frozen_body() -> nn.Sequential:
+    """A network of which one layer is trained, which is nothing to judge."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    model[0].requires_grad_(False)
+    return model
+
+
 def checked(before: Diagnosis, after: Diagnosis) -> Check:
     return check_entry(
         Now(entry_of(after, {})),

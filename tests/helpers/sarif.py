@@ -57,6 +57,7 @@ SARIF: dict[str, Any] = {
                                 "ruleId": {"type": "string"},
                                 "ruleIndex": {"type": "integer", "minimum": -1},
                                 "level": {"enum": ["none", "note", "warning", "error"]},
+                                "kind": {"enum": ["notApplicable", "fail"]},
                                 "message": TEXT,
                                 "partialFingerprints": {
                                     "type": "object",

@@ -93,7 +93,8 @@ HOOKED = pytest.mark.parametrize(
 @KIND
 def test_a_healthy_model_of_every_kind_is_healthy(kind: Kind) -> None:
     diagnosis = probed(kind)
-    assert diagnosis.verdict == "healthy"
+    several = any(points > 1 for _, _, points in kind.paths)
+    assert diagnosis.verdict == ("healthy" if several else "not judged")
     found = tuple((p.first.label, p.last.label, len(p.points)) for p in diagnosis.paths)
     assert found == kind.paths
     assert all(path.judged and path.finite for path in diagnosis.paths)
@@ -226,7 +227,7 @@ def test_a_gradient_inside_the_forward_is_no_obstacle() -> None:
         diagnosis = probe(model, x)
     assert diagnosis.verdict == "warning"
     assert [f.message for f in diagnosis.findings] == [
-        "the loss does not depend on 1 parameter (net.6.bias)"
+        "the loss does not depend on net.6.bias (1 parameter)"
     ]
     assert diagnosis.paths[0].first.label == "net.0"
 
@@ -329,7 +330,7 @@ def test_any_number_of_layers(layers: int) -> None:
     began = time.perf_counter()
     diagnosis = probe(model, torch.randn(8, 4))
     assert time.perf_counter() - began < 30
-    assert diagnosis.verdict == "healthy"
+    assert diagnosis.verdict == ("healthy" if layers > 1 else "not judged")
     assert len(diagnosis.paths[0].points) == layers
     assert diagnosis.paths[0].ratio == pytest.approx(1.0, rel=1e-4)
 

@@ -404,10 +404,9 @@ def test_the_losses_of_routers_shorten_the_path() -> None:
     """They leave from every block: all ways to the loss cross the embedding alone."""
     model = transformer("MixtralForCausalLM", LLAMA, num_local_experts=4, output_router_logits=True)
     diagnosis = probed(model, foretold())
-    assert diagnosis.verdict == "healthy", diagnosis
+    assert diagnosis.verdict == "not judged", diagnosis
     assert ends(diagnosis) == [("model.embed_tokens", "model.embed_tokens")]
     (said,) = diagnosis.of(["GH101"])
-    assert said.severity == "info"
     assert said.message == (
         "nothing to judge: no layer but model.embed_tokens (Embedding) is on every way to the loss,"
         " which layers feed one by one (auxiliary losses?); probe the main loss alone to have it"

@@ -430,6 +430,23 @@ def test_net(gradhealth):
     )
 
 
+def test_what_is_not_judged_can_fail_a_run(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_models="""
+import torch
+from nets import BATCH
+
+def test_net(gradhealth):
+    gradhealth.assert_healthy(torch.nn.Linear(8, 4), **BATCH)
+"""
+    )
+    assert run(pytester, "--gradhealth-fail-on=warning").ret == 0
+    result = run(pytester, "--gradhealth-fail-on=not-judged")
+    result.assert_outcomes(passed=1)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["nothing to judge in: test_models.py::test_net"])
+
+
 @pytest.mark.parametrize(
     ("options", "ini", "message"),
     [
@@ -437,13 +454,13 @@ def test_net(gradhealth):
             ("--gradhealth-fail-on=slow",),
             "",
             "--gradhealth-fail-on: fail_on = 'slow' is not none, or some of regression, missing,"
-            " stale, warning",
+            " stale, warning, not-judged",
         ),
         (
             (),
             "gradhealth_fail_on = none stale",
             "gradhealth_fail_on in tox.ini: fail_on = 'none,stale' is not none, or some of"
-            " regression, missing, stale, warning",
+            " regression, missing, stale, warning, not-judged",
         ),
         (
             ("--gradhealth-baseline-dir=a/b",),

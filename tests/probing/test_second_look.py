@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -119,3 +120,104 @@ def test_a_second_look_is_refused_in_the_same_words() -> None:
         " targets: (16,) int64",
         KeyError,
     )
+
+
+class Factorised(nn.Module):
+    """Products of embeddings, and layers that all start at a ten-thousandth (He and Chua 2017)."""
+
+    def __init__(self, pooled: str = "sum", *, linear: bool = True) -> None:
+        super().__init__()
+        self.pooled = pooled
+        self.embed = nn.Embedding(120, 8)
+        self.linear = nn.Embedding(120, 1) if linear else None
+        width = {"sum": 8, "inner": 15, "pairs": 120}[pooled]
+        self.deep = nn.Sequential(nn.Linear(width, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU())
+        self.out = nn.Linear(32, 1, bias=False)
+        for module in self.modules():
+            if isinstance(module, (nn.Embedding, nn.Linear)):
+                nn.init.normal_(module.weight, std=1e-4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        vectors = self.embed(x)
+        one, other = torch.triu_indices(6, 6, 1)
+        products = vectors[:, one] * vectors[:, other]
+        if self.pooled == "sum":
+            products = products.sum(1)
+        elif self.pooled == "inner":
+            products = products.sum(2)
+        answer: Tensor = self.out(self.deep(products.flatten(1)))
+        return answer if self.linear is None else answer + self.linear(x).sum(1)
+
+
+FIELDS = torch.randint(0, 20, (128, 6)) + 20 * torch.arange(6)
+CLICKS = ((FIELDS[:, 0] + FIELDS[:, 1]) % 2).float().unsqueeze(1)
+clicked = nn.functional.binary_cross_entropy_with_logits
+
+
+@pytest.mark.parametrize("pooled", ["sum", "inner", "pairs"])
+@pytest.mark.parametrize("linear", [True, False])
+def test_weights_that_the_steps_outgrow_are_looked_at_once_more(pooled: str, linear: bool) -> None:
+    model = Factorised(pooled, linear=linear)
+    diagnosis = probe(model, FIELDS, CLICKS, loss=clicked)
+    assert diagnosis.verdict != "failure", diagnosis
+    assert [look.steps for look in diagnosis.profiles] == [0, 150]
+    first = diagnosis.profiles[0].judged_paths
+    assert min(path.vanishing for path in first) < -8, "at first, next to nothing comes through"
+
+
+def test_steps_that_do_not_move_them_leave_the_verdict() -> None:
+    diagnosis = probe(Factorised(), FIELDS, CLICKS, loss=clicked, optimizer=torch.optim.SGD)
+    assert "GH101" in codes(diagnosis)
+
+
+@pytest.mark.parametrize("depth", [8, 12, 20])
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_a_network_that_only_finds_one_answer_for_all_gets_no_more_steps(
+    depth: int, scale: float
+) -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return scale * cross_entropy(outputs, targets)
+
+    diagnosis = probe(mlp(nn.Sigmoid, hidden=depth), *batch(64), loss=loss)
+    assert "GH101" in codes(diagnosis)
+    assert [look.steps for look in diagnosis.profiles] == [0, 5]
+
+
+def test_a_dead_part_beside_one_that_learns_still_fails_after_more_steps() -> None:
+    x, _ = batch(64)
+    y = 2 * x[:, :5]
+    model = Wired(
+        lambda m, x: m.deep(x) + m.skip(x),
+        deep=mlp(nn.Sigmoid, hidden=12),
+        skip=nn.Linear(20, 5),
+    )
+    adam = partial(torch.optim.Adam, lr=0.1)
+    diagnosis = probe(model, x, y, loss=nn.functional.mse_loss, optimizer=adam)
+    assert "GH101" in codes(diagnosis)
+    assert [look.steps for look in diagnosis.profiles] == [0, 150]
+
+
+def small(layer: nn.Module, size: float) -> None:
+    assert isinstance(layer, nn.Linear)
+    nn.init.normal_(layer.weight, std=size)
+
+
+def test_warnings_are_looked_at_again_too() -> None:
+    """A scale of a ten-thousandth in one place is what five steps of Adam leave behind."""
+    x, y = batch()
+    model = mlp()
+    small(model[2], 1e-5)
+    diagnosis = probe(model, x, y, loss=cross_entropy)
+    assert diagnosis.verdict == "healthy", diagnosis
+    assert min(path.vanishing for path in diagnosis.profiles[0].paths) < -3
+
+
+def test_a_warning_stands_where_the_model_cannot_be_copied() -> None:
+    class Unique(nn.Sequential):
+        def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+            raise TypeError("there is only one of me")
+
+    model = Unique(*mlp())
+    small(model[2], 1e-4)
+    diagnosis = probe(model, *batch(), loss=cross_entropy)
+    assert [(f.code, f.severity) for f in diagnosis.findings] == [("GH101", "warning")]

@@ -28,8 +28,8 @@ from pytest_gradhealth import (
     probe,
     suggest,
 )
+from pytest_gradhealth.measure.constant_predictor import constant_answer
 from pytest_gradhealth.remedies import trial as treating
-from pytest_gradhealth.remedies.constant_predictor import constant_answer
 from pytest_gradhealth.remedies.trial import STEPS
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.training.loop import train

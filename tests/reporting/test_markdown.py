@@ -63,8 +63,9 @@ def test_a_small_run_is_shown_whole(run: Run) -> None:
 
 def test_markdown_is_appended(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
-        "import torch\ndef test_one(gradhealth):\n"
-        "    gradhealth.assert_healthy(torch.nn.Linear(4, 2), torch.randn(8, 4))\n"
+        "from torch import nn, randn\ndef test_one(gradhealth):\n"
+        "    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))\n"
+        "    gradhealth.assert_healthy(model, randn(8, 4))\n"
     )
     Path("summary.md").write_text("before\n")
     for _ in range(2):

@@ -110,7 +110,8 @@ def test_the_message_of_an_unused_layer() -> None:
     with pytest.raises(UnreachedParameterError) as caught:
         assert_all_reached(Extra(), ONE, loss=total)
     assert str(caught.value) == (
-        "the loss does not depend on 2 parameters (extra.weight and extra.bias) [GH405]\n"
+        "the loss does not depend on extra (2 parameters): not called here, as others of the same"
+        " class are [GH405]\n"
         "\n"
         "Extra on cpu, 2 points, seed 0\n"
         "\n"
@@ -120,7 +121,8 @@ def test_the_message_of_an_unused_layer() -> None:
         "\n"
         "cause:  their module is never called, does without them, or its output is\n"
         "        not used\n"
-        "try:    use them, delete them, or freeze them with requires_grad_(False)"
+        "try:    use them, delete them, freeze them with requires_grad_(False), or\n"
+        "        leave them out with --gradhealth-ignore='GH405:extra'"
     )
 
 

@@ -81,7 +81,7 @@ def test_max_update_is_honoured_on_both_sides(
         assert (finding.severity, finding.layer) == ("failure", "0")
 
 
-@pytest.mark.parametrize(("rate", "verdict"), [(3.15, "healthy"), (3.16, "failure")])
+@pytest.mark.parametrize(("rate", "verdict"), [(3.15, "not judged"), (3.16, "failure")])
 def test_a_gradient_that_grows_a_thousandfold_runs_away(rate: float, verdict: str) -> None:
     # w2 is multiplied by 1 - rate in each step: 2.15**9 is 982, 2.16**9 is 1023.
     model = constant(1e4, inputs=2, outputs=1)
@@ -95,8 +95,8 @@ def test_a_gradient_that_grows_a_thousandfold_runs_away(rate: float, verdict: st
     assert [update.gradient for update in made(diagnosis)] == pytest.approx(
         [1e-3 * (rate - 1) ** k for k in range(10)], rel=1e-6
     )
-    if diagnosis.findings:
-        (finding,) = diagnosis.findings
+    if verdict == "failure":
+        finding, _ = diagnosis.findings
         assert (finding.code, finding.layer, finding.value) == ("GH202", "0", None)
         assert finding.message == (
             "training explodes: the gradient norm goes from 0.001 to 1 in 10 steps, the loss from"

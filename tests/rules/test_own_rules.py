@@ -201,7 +201,7 @@ def test_its_page_has_what_a_built_in_page_has() -> None:
         "## Settings\n\n"
         "- `loudest`: MY203 fails when the RMS of the outputs is above this (default: 1e3)\n\n"
         '## Leaving it out\n\n`ignore=["MY203"]` in a call or a marker, or'
-        " `--gradhealth-ignore=MY203`.\n"
+        " `--gradhealth-ignore=MY203`; with `:encoder.*` behind it for some layers.\n"
     )
 
 
@@ -313,7 +313,8 @@ def test_rules_that_cannot_be_applied_together(rules: Any, message: str) -> None
     [
         (
             {"confirm_from": "failures"},
-            "confirm_from of rule MY203 is 'failures'; pass one of failure, warning, info or None",
+            "confirm_from of rule MY203 is 'failures'; pass one of failure, warning, not judged,"
+            " info or None",
         ),
         ({"code": None}, "code of rule None is None; pass a string"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from pytest_gradhealth import (
     UnreachedParameterError,
     UnusedParameterError,
     assert_all_reached,
+    assert_healthy,
     probe,
 )
-from tests.helpers.architectures import Wired, adapter
+from tests.helpers.architectures import ReZero, Wired, adapter
 from tests.helpers.findings import said
 from tests.helpers.nets import batch, mlp
 
@@ -42,7 +44,7 @@ def test_a_layer_that_is_cut_off_from_the_loss_is_unreached() -> None:
     )
 
 
-def test_unrouted_experts_are_a_warning() -> None:
+def test_unrouted_experts_are_no_warning() -> None:
     class Experts(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -53,8 +55,9 @@ def test_unrouted_experts_are_a_warning() -> None:
             return out
 
     diagnosis = probe(Experts(), batch()[0])
-    assert diagnosis.verdict == "warning"
+    assert diagnosis.verdict == "healthy"
     (finding,) = diagnosis.findings
+    assert finding.severity == "info"
     assert finding.message == (
         "no gradient on this batch for 4 parameters (experts.1.weight, experts.1.bias,"
         " experts.3.weight and 1 more); siblings in the same list got one"
@@ -123,7 +126,7 @@ def named() -> Any:
 
 
 @pytest.mark.parametrize("in_dict", [False, True], ids=["ModuleList", "ModuleDict"])
-def test_idle_experts_are_a_warning(in_dict: bool) -> None:
+def test_idle_experts_are_no_warning(in_dict: bool) -> None:
     first = "expert_1" if in_dict else "1"
     last = "expert_2" if in_dict else "2"
     model = Wired(
@@ -132,7 +135,7 @@ def test_idle_experts_are_a_warning(in_dict: bool) -> None:
     )
     x, y = batch()
     diagnosis = probe(model, x, y, loss=cross_entropy)
-    assert said(diagnosis) == [("GH401", "warning", f"experts.{first}")]
+    assert ("GH401", "info", f"experts.{first}") in said(diagnosis)
     assert diagnosis.findings[0].message == (
         f"no gradient on this batch for 4 parameters (experts.{first}.weight,"
         f" experts.{first}.bias, experts.{last}.weight and 1 more);"
@@ -143,13 +146,125 @@ def test_idle_experts_are_a_warning(in_dict: bool) -> None:
 
 def test_an_adapter_with_both_factors_zero_trains_nothing() -> None:
     x, y = batch()
-    assert probe(adapter(1.0, 0.0), x, y, loss=cross_entropy).verdict == "healthy"
+    assert probe(adapter(1.0, 0.0), x, y, loss=cross_entropy).verdict == "not judged"
     diagnosis = probe(adapter(0.0, 0.0), x, y, loss=cross_entropy)
     assert [profile.steps for profile in diagnosis.profiles] == [0, 5]
-    assert [(f.code, f.severity, f.message) for f in diagnosis.findings] == [
+    finding = diagnosis.findings[0]
+    assert (finding.code, finding.severity, finding.message) == (
+        "GH401",
+        "failure",
+        "exactly zero gradient for 2 parameters (A and B): nothing would be trained",
+    )
+
+
+def routed(weigh: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    """A residual block whose branch is weighted by what `weigh` makes of a router's logits."""
+
+    def forward(m: Any, x: Tensor) -> Any:
+        h = m.embed(x).relu()
+        return m.head(h + weigh(m.gate(h)) * m.branch(h))
+
+    return forward
+
+
+def router(weigh: Callable[[Tensor], Tensor], outputs: int = 4) -> Wired:
+    parts = {"embed": nn.Linear(20, 16), "gate": nn.Linear(16, outputs)}
+    return Wired(routed(weigh), **parts, branch=nn.Linear(16, 16), head=nn.Linear(16, 5))
+
+
+ROUTERS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "softmax over the one logit that is left": (lambda g: g.topk(1, -1)[0].softmax(-1), 4),
+    "softmax over one expert": (lambda g: g.softmax(-1), 1),
+    "its sign alone": (lambda g: g.sign().abs(), 1),
+    "clamped to where it is not": (lambda g: g.clamp(9, 10), 1),
+    "rounded": (lambda g: g.round().abs() + 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_a_router_with_a_gradient_of_zero_is_not_reached(name: str) -> None:
+    x, y = batch()
+    model = router(*ROUTERS[name])
+    diagnosis = assert_healthy(model, x, y, loss=cross_entropy)
+    assert said(diagnosis) == [("GH401", "warning", "gate")]
+    text = "exactly zero gradient for 2 parameters (gate.weight and gate.bias), in a side branch"
+    assert diagnosis.findings[0].message == text
+    with pytest.raises(UnreachedParameterError) as caught:
+        assert_all_reached(model, x, y, loss=cross_entropy)
+    assert str(caught.value).startswith(f"{text} [GH401]")
+    assert "a softmax over one logit" in " ".join(str(caught.value).split())
+    with pytest.raises(UnreachedParameterError):
+        assert_all_reached(diagnosis)
+    assert_all_reached(diagnosis, ignore="GH401:gate")
+
+
+def test_a_router_that_learns_is_reached() -> None:
+    x, y = batch()
+    assert_all_reached(router(lambda g: g.softmax(-1).topk(1, -1)[0]), x, y, loss=cross_entropy)
+
+
+@pytest.mark.parametrize(
+    ("build", "said_of"),
+    [
+        (ReZero, "until a zero-initialised neighbour has moved"),
         (
-            "GH401",
-            "failure",
-            "exactly zero gradient for 2 parameters (A and B): nothing would be trained",
-        )
-    ]
+            lambda: nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8), nn.Linear(8, 5)).double(),
+            "cancels to zero",
+        ),
+    ],
+    ids=["gated", "cancelled"],
+)
+def test_zeros_that_have_to_be_are_reached(build: Callable[[], nn.Module], said_of: str) -> None:
+    (x, y), model = batch(), build()
+    x = x.to(next(model.parameters()).dtype)
+    diagnosis = assert_all_reached(model, x, y, loss=cross_entropy)
+    assert all(f.severity == "info" for f in diagnosis.findings)
+    assert not diagnosis.findings or said_of in diagnosis.findings[0].message
+
+
+def dense(m: Any, x: Tensor) -> Any:
+    """Every expert gets the whole batch, and what those return that were not chosen is zeroed."""
+    chosen = torch.tensor([0.0, 0.7, 0.0, 0.3])
+    h = m.embed(x)
+    return m.body(h) + sum(w * e(h) for w, e in zip(chosen, m.experts, strict=True))
+
+
+def dispatched(m: Any, x: Tensor) -> Any:
+    """Every expert is called, some with no example at all."""
+    x, rows = m.embed(x), torch.arange(len(x)) % 2 * 2
+    out = m.body(x)
+    for number, expert in enumerate(m.experts):
+        mine = (rows == number).nonzero()[:, 0]
+        out = out.index_add(0, mine, expert(x[mine]))
+    return out
+
+
+@pytest.mark.parametrize(("use", "first"), [(dense, 0), (dispatched, 1)])
+@pytest.mark.parametrize("deep", [False, True])
+def test_experts_that_got_nothing_of_the_batch_are_idle(
+    use: Callable[..., Any], first: int, deep: bool
+) -> None:
+    one = partial(mlp, hidden=1) if deep else partial(nn.Linear, 20, 5)
+    experts = nn.ModuleList(one() for _ in range(4))
+    model = Wired(use, embed=nn.Linear(20, 20), body=mlp(), experts=experts)
+    x, y = batch()
+    diagnosis = assert_all_reached(model, x, y, loss=cross_entropy)
+    assert said(diagnosis) == [("GH401", "info", f"experts.{first}" + ".0" * deep)]
+    assert diagnosis.verdict == "healthy"
+
+
+def test_the_first_layers_of_a_dead_branch_are_no_experts() -> None:
+    def forward(m: Any, x: Tensor) -> Any:
+        h = side = m.embed(x).relu()
+        for layer in m.layers:
+            side = layer(side).relu()
+        return m.head(h + side)
+
+    layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(4))
+    nn.init.constant_(layers.get_parameter("1.bias"), -100.0)
+    model = Wired(forward, embed=nn.Linear(20, 16), layers=layers, head=nn.Linear(16, 5))
+    x, y = batch()
+    diagnosis = probe(model, x, y, loss=cross_entropy, select="GH401")
+    assert said(diagnosis) == [("GH401", "warning", "layers.0")]
+    with pytest.raises(UnreachedParameterError):
+        assert_all_reached(diagnosis)

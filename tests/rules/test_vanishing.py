@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -134,3 +135,98 @@ def test_a_path_without_data_raises_no_warning(data: bool) -> None:
     assert -5 < side.vanishing < -3
     assert side.judged is data
     assert said(diagnosis) == ([("GH101", "warning", "table")] if data else [])
+
+
+def slope_of(m: Any, x: Tensor) -> Tensor:
+    """What is made of gradients alone, as forces are."""
+    x = x.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(m.body(x).sum(), x, create_graph=True)
+    return slope
+
+
+def head_on(body: nn.Module, **parts: nn.Module) -> Wired:
+    return Wired(lambda m, x: m.head(m.body(x)), body=body.requires_grad_(False), **parts)
+
+
+def adapter() -> Wired:
+    return Wired(
+        lambda m, x: m.frozen(x) + x @ m.A @ m.B,
+        frozen=nn.Linear(20, 2).requires_grad_(False),
+        A=nn.Parameter(torch.randn(20, 3)),
+        B=nn.Parameter(torch.randn(3, 2)),
+    )
+
+
+def two_embeddings() -> Wired:
+    return Wired(
+        lambda m, x: (m.user(x.argmax(1)), m.item(x.argmin(1))),
+        user=nn.Embedding(20, 4),
+        item=nn.Embedding(20, 4),
+    )
+
+
+def a_loss_each() -> Wired:
+    def use(m: Any, x: Tensor) -> tuple[Tensor, ...]:
+        hidden = m.stem(x)
+        return hidden, m.left(hidden), m.right(hidden)
+
+    left, right = nn.Linear(8, 1), nn.Linear(8, 1)
+    return Wired(use, stem=nn.Linear(20, 8), left=left, right=right)
+
+
+ONE = "only head (Linear) gets a gradient, and one layer has no way for it to vanish on"
+#: Networks without two layers to compare on any path, and why they have none.
+UNJUDGED: dict[str, tuple[Callable[[], Wired], str]] = {
+    "a head on a frozen body": (lambda: head_on(mlp(), head=nn.Linear(5, 2)), ONE),
+    "a head on statistics": (lambda: head_on(nn.BatchNorm1d(20), head=nn.Linear(20, 2)), ONE),
+    "logistic regression": (lambda: Wired(lambda m, x: m.head(x), head=nn.Linear(20, 2)), ONE),
+    "an adapter": (adapter, ONE.replace("head (Linear)", "(output) (Wired)")),
+    "two embeddings": (
+        two_embeddings,
+        "the gradient gets to user (Embedding) and item (Embedding) with no other layer on the way",
+    ),
+    "a loss for each layer": (
+        a_loss_each,
+        "no layer but stem (Linear) is on every way to the loss, which layers feed one by one"
+        " (auxiliary losses?); probe the main loss alone to have it judged",
+    ),
+    "a gradient around the outputs": (
+        lambda: Wired(slope_of, body=mlp(nn.ReLU, hidden=1)),
+        "the weights of body.0 (Linear) get a gradient that does not come through its output, as"
+        " where the loss is made of gradients",
+    ),
+    "a penalty of one layer": (
+        lambda: Wired(lambda m, x: slope_of(m, x).norm(), body=nn.Linear(20, 2)),
+        "no layer's output gets a gradient",
+    ),
+    "no finite number": (
+        lambda: Wired(lambda m, x: (m.head(m.body(x)) - 1e3).log(), body=mlp(), head=mlp(inputs=5)),
+        "what gradient gets to body.0 (Linear) is no finite number",
+    ),
+}
+
+
+def product(outputs: Any) -> Tensor:
+    one, *others = outputs if isinstance(outputs, tuple) else (outputs,)
+    for other in others:
+        one = one * other
+    return torch.as_tensor(one).square().mean()
+
+
+@pytest.mark.parametrize("name", UNJUDGED)
+def test_where_there_is_nothing_to_judge_the_reason_is_the_verdict(name: str) -> None:
+    build, reason = UNJUDGED[name]
+    diagnosis = probe(build(), batch()[0], loss=product, select=["GH101"])
+    assert [(f.severity, f.message) for f in diagnosis.findings] == [
+        ("not judged", f"nothing to judge: {reason}")
+    ]
+    assert diagnosis.verdict == "not judged"
+
+
+def test_nobody_is_told_that_has_not_asked() -> None:
+    x, y = batch()
+    assert probe(nn.Linear(20, 5), x, y, loss=cross_entropy, select=["GH3"]).verdict == "healthy"
+    loud = probe(nn.Linear(20, 5), 1e6 * x, y, loss=cross_entropy)
+    assert (loud.verdict, loud.findings[0].code) == ("failure", "GH203")
+    assert [f.severity for f in loud.of(["GH101"])] == ["info"]
+    assert "nothing to judge" not in str(loud)

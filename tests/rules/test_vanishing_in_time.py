@@ -171,3 +171,60 @@ def test_the_code_in_the_message_makes_it_remember(name: str) -> None:
     space: dict[str, Any] = {"model": classifier(build()), "nn": nn}
     exec(cured[remedy].code, space)
     assert_no_vanishing_in_time(space["model"], x, y, **options)
+
+
+def reading(every: int) -> Wired:
+    """A network that predicts each step from those before, with a state cut every so many steps."""
+
+    def use(m: Any, x: torch.Tensor) -> torch.Tensor:
+        state = torch.zeros(2, len(x), 6)
+        said = []
+        for index, step in enumerate(x.unbind(1)):
+            given = state.detach() if index % every == 0 else state
+            state = torch.stack(m.cell(step[:, None], (given[0], given[1])))
+            said.append(m.head(state[0]))
+        return torch.cat(said, 1)
+
+    return Wired(use, cell=nn.LSTMCell(1, 6), head=nn.Linear(6, 1))
+
+
+CUT = {
+    1: (
+        "the state of cell is cut between steps: the gradient reaches 0 steps back; limit 5 steps"
+        " (dependency, the call)",
+        "a detach() of the state at every step of cell (or .data, no_grad, numpy)",
+        "pass the state on as it is, and detach it between batches only",
+    ),
+    2: (
+        "the state of cell is cut every 2 steps: the gradient reaches 1 step back; limit 5 steps"
+        " (dependency, the call)",
+        "truncated backpropagation: a detach() of the state every 2 steps (or .data, no_grad,"
+        " numpy)",
+        "detach it every 6 steps or more, or declare dependency=1",
+    ),
+}
+
+
+@pytest.mark.parametrize("every", CUT)
+def test_a_state_that_is_cut_is_said_to_be_cut(every: int) -> None:
+    x = torch.randn(4, 12)
+    with pytest.raises(VanishingInTimeError) as caught:
+        assert_healthy(
+            reading(every), x[:, :-1], x[:, 1:], loss=F.mse_loss, dependency=5, remedy_budget=0
+        )
+    message, because, advice = CUT[every]
+    assert said(caught.value.diagnosis) == [("failure", "cell", message)]
+    text = " ".join(str(caught.value).split())
+    assert text.startswith(f"{message} [GH102]")
+    assert f"cause: {because} try: {advice}" in text
+
+
+def test_truncated_backpropagation_beyond_the_dependency_is_fine() -> None:
+    x = torch.randn(4, 12)
+    diagnosis = probe(reading(7), x[:, :-1], x[:, 1:], loss=F.mse_loss, dependency=5)
+    assert said(diagnosis) == []
+    (record,) = diagnosis.profile.times
+    assert (record.cut, record.norms[6] > 0, record.norms[7]) == (7, True, 0.0)
+    strict = probe(reading(7), x[:, :-1], x[:, 1:], loss=F.mse_loss, dependency=5, min_ratio=0.9)
+    ((_, _, message),) = said(strict)
+    assert message.startswith("the gradient vanishes in time: x")

@@ -21,11 +21,11 @@ CLEAN = "clean the batch before the probe, or have the model do so"
 
 
 class Joined(nn.Module):
-    """A layer on what a function makes of the inputs."""
+    """Layers on what a function makes of the inputs."""
 
     def __init__(self, join: Callable[..., Tensor], layer: nn.Module | None = None) -> None:
         super().__init__()
-        self.join, self.layer = join, layer or nn.Linear(4, 3)
+        self.join, self.layer = join, layer or mlp(inputs=4)
 
     def forward(self, *given: Any, **named: Any) -> Tensor:
         out: Tensor = self.layer(self.join(*given, **named))

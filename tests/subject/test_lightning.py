@@ -210,7 +210,7 @@ def test_a_training_step_makes_no_lightning_module() -> None:
             raise AssertionError
 
     assert not is_lightning(Stepping(20, 5))
-    assert probe(Stepping(20, 5), torch.randn(16, 20)).verdict == "healthy"
+    assert probe(Stepping(20, 5), torch.randn(16, 20)).verdict == "not judged"
 
 
 def test_a_step_that_is_inherited_is_one() -> None:

@@ -113,7 +113,7 @@ def test_a_batch_may_hold_one(kind: Any) -> None:
 class Returning(nn.Module):
     def __init__(self, kind: Any) -> None:
         super().__init__()
-        self.layer, self.kind = nn.Linear(20, 5), kind
+        self.layer, self.kind = mlp(), kind
 
     def forward(self, x: Tensor) -> Any:
         return self.kind(values=self.layer(x))

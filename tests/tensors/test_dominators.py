@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import torch
 from hypothesis import given, settings
@@ -64,6 +65,76 @@ def test_sources_depend_on_no_other_wanted_mark(size: int, seed: int) -> None:
         for user in users[vertex]:
             behind[user] |= behind[vertex] | {vertex}
     assert tree.sources(wanted) == sorted(v for v in wanted if not behind[v] & wanted)
+
+
+def graph_of(users: Sequence[Sequence[int]]) -> DominatorTree:
+    """A tree whose vertices are all marks, by their users."""
+    tree = DominatorTree()
+    for vertex, above in enumerate(users):
+        tree.add(above, "", mark=vertex)
+    return tree
+
+
+def reached_by(users: Sequence[Sequence[int]]) -> list[set[int]]:
+    """What each vertex is computed from, itself included."""
+    reached: list[set[int]] = [{vertex} for vertex in range(len(users))]
+    for vertex in range(len(users) - 1, -1, -1):
+        for user in users[vertex]:
+            reached[user] |= reached[vertex]
+    return reached
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 30), st.integers(0, 10_000))
+def test_what_lies_behind_a_vertex_are_the_groups_that_it_is_computed_from(
+    size: int, seed: int
+) -> None:
+    rng = random.Random(seed)
+    users = random_users(rng, size)
+    groups = [rng.sample(range(size), rng.randint(1, size)) for _ in range(2)]
+    groups[1] = sorted({*groups[1]} - {*groups[0]})
+    expected = [sum(bool(r & {*g}) << i for i, g in enumerate(groups)) for r in reached_by(users)]
+    assert graph_of(users).behind(groups) == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(3, 30), st.integers(0, 10_000))
+def test_an_entry_is_crossed_by_all_that_comes_into_its_part_of_the_loss(
+    size: int, seed: int
+) -> None:
+    """By removing it: nothing from outside reaches the part's last mark any more.
+
+    Nor does anything get past that mark on the way to others.
+    """
+    users = random_users(random.Random(seed), size)
+    tree = graph_of(users)
+    lines = [brute_force_dominators(users, vertex) for vertex in range(size)]
+    last_of = {v: line[-2] if len(line) > 1 else v for v, line in enumerate(lines)}
+    reached = reached_by(users)
+    wanted = {*range(1, size)}
+    expected = {}
+    for last in {last_of[v] for v in wanted}:
+        part = {v for v in wanted if last_of[v] == last}
+        doors = [u for v in wanted - part for u in users[v] if u in part]
+        above = {v for v in wanted - {last} if last in reached[v]}
+        past = any({*users[v]} & above and last not in reached[v] for v in wanted)
+        common = [v for v in lines[doors[0]] if all(v in lines[d] for d in doors)] if doors else []
+        if common and not past:
+            expected[last] = max(common)
+    assert tree.entries(wanted, wanted) == sorted(expected.values())
+
+
+def test_only_what_comes_into_branches_of_another_joins_a_branch() -> None:
+    # 0 loss, 1 = x2 + branch, 2 branch (attention), 3 x2 = x1 + branch, 4 branch, 5 x1, 6 the bias.
+    attention = [[], [0], [1], [1, 2], [3], [3, 4], [2, 4]]
+    tree = graph_of(attention)
+    groups = [[5], [6]]
+    assert tree.joins_a_branch(groups, tree.behind(groups)) == {1}
+    # 0 loss, 1 head, 2 what is concatenated, 3 and 4 the two towers.
+    towers = [[], [0], [1], [2], [2]]
+    tree = graph_of(towers)
+    groups = [[3], [4]]
+    assert tree.joins_a_branch(groups, tree.behind(groups)) == set()
 
 
 def test_several_outputs_of_one_node_are_told_apart() -> None:

@@ -28,7 +28,9 @@ def constant_answer(subject: Subject) -> float | None:
     inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
     with torch.no_grad():
         outputs = call_model(subject.model, inputs)
-    if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or outputs.dim() < 2:
+    if not isinstance(outputs, Tensor) or outputs.is_nested:
+        return None
+    if not outputs.is_floating_point() or outputs.dim() < 2:
         return None
     start = outputs.detach().mean(0, keepdim=True)
     if not bool((start.abs() < LARGEST_START).all()):
@@ -40,9 +42,10 @@ def constant_answer(subject: Subject) -> float | None:
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = scalar_loss(answer.expand_as(outputs), targets, subject.loss)
-        run_backward(loss)
         losses.append(float(loss))
-        return loss
+        level = loss / (abs(losses[0]) or 1.0)  # the search stops at gradients of a fixed size
+        run_backward(level)
+        return level
 
     try:
         optimizer.step(closure)  # type: ignore[no-untyped-call]

@@ -1,0 +1,88 @@
+"""What rounding leaves of a gradient that is zero is told from a small gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from pytest_gradhealth import UnreachedParameterError, assert_all_reached, probe
+from pytest_gradhealth.measure.rounding import rounding
+from pytest_gradhealth.subject.subject import Subject
+from tests.helpers.architectures import Wired
+from tests.helpers.findings import codes
+from tests.helpers.nets import mlp
+
+X, Y = torch.randn(64, 20), torch.randn(64, 1)
+
+
+def beside_a_skip(*constant: nn.Module, width: int = 1) -> nn.Module:
+    """A body whose last layer computes the same whatever comes in, beside a linear skip."""
+    body = nn.Sequential(*mlp(hidden=2, classes=width), *constant)
+    return Wired(
+        lambda m, x: m.body(x).sum(1, keepdim=True) + m.skip(x), body=body, skip=nn.Linear(20, 1)
+    )
+
+
+class Centred(nn.Module):
+    """What is left of one number when its mean is taken away, blown up."""
+
+    def __init__(self, gain: float = 1e3) -> None:
+        super().__init__()
+        self.scale, self.gain = nn.Parameter(torch.ones(1)), gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean(1, keepdim=True)) * self.gain * self.scale + 1.0
+
+
+CONSTANT: dict[str, Callable[[], nn.Module]] = {
+    "layer norm over one feature": lambda: beside_a_skip(nn.LayerNorm(1)),
+    "group norm of groups of one": lambda: beside_a_skip(nn.GroupNorm(3, 3), width=3),
+    "one number less its mean": lambda: beside_a_skip(Centred()),
+    "softmax over one unit": lambda: beside_a_skip(nn.Softmax(dim=1)),
+}
+
+
+@pytest.mark.parametrize("name", CONSTANT)
+def test_what_nothing_gets_through_fails_though_rounding_does(name: str) -> None:
+    model = CONSTANT[name]()
+    diagnosis = probe(model, X, Y, loss=mse_loss)
+    assert "GH101" in codes(diagnosis), diagnosis
+    assert "exactly zero" in diagnosis.findings[0].message
+    with pytest.raises(UnreachedParameterError):
+        assert_all_reached(model, X, Y, loss=mse_loss, remedy_budget=0)
+
+
+def subject(model: nn.Module) -> Subject:
+    return Subject(model, X, Y, mse_loss, torch.device("cpu"))
+
+
+def test_only_what_does_not_grow_with_the_loss_is_rounding() -> None:
+    model = beside_a_skip(nn.LayerNorm(1))
+    torch.nn.init.constant_(model.body[-1].weight, 0.3)  # type: ignore[index, union-attr]
+    outputs, parameters = rounding(subject(model), seed=0)
+    layers = {f"body.{place}" for place in range(5)}
+    assert {name for name, _, _ in outputs} == layers
+    assert {name.rpartition(".")[0] for name in parameters} <= layers
+    assert {"body.0.weight", "body.2.weight", "body.4.weight"} <= {*parameters}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12])
+def test_small_gradients_are_no_rounding(dtype: torch.dtype, scale: float) -> None:
+    model = mlp(nn.Sigmoid, hidden=8, classes=1).to(dtype)
+    seen = Subject(
+        model, X.to(dtype), Y.to(dtype), lambda o, t: scale * mse_loss(o, t), torch.device("cpu")
+    )
+    outputs, parameters = rounding(seen, seed=0)
+    assert not outputs
+    assert not parameters
+
+
+def test_a_state_that_each_forward_moves_is_no_rounding() -> None:
+    layers = [nn.utils.parametrizations.spectral_norm(nn.Linear(20, 20)) for _ in range(3)]
+    model = nn.Sequential(*layers, nn.Linear(20, 1))
+    assert rounding(subject(model), seed=0) == (set(), set())
