@@ -11,7 +11,7 @@ from traceback import walk_tb
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils import checkpoint
 
 from pytest_gradhealth.isolation.modes import restore_modes
@@ -37,8 +37,8 @@ def isolated(
 
     That is, of all that is reachable from `values`: attributes, slots, containers, what functions
     close over and the globals that they name, training flags, hooks, arrays, generators, tensors
-    (the same ones, bit for bit), `.grad` (the same tensors, untouched); of a `batch` all but its
-    tensors, of which a run gets copies; the random numbers of Python, NumPy (if loaded), torch and
+    (the same ones, bit for bit), `.grad` (the same tensors, untouched); of a `batch` all but the
+    tensors of which a run gets copies; the random numbers of Python, NumPy (if loaded), torch and
     the accelerator (if in use); modes and switches of torch. Warnings are kept inside, other
     threads wait. Compiled modules run as they were written. Large parameters are copied (`copy`),
     or watched over, by default as there is memory. Raises ProbeError for those that were written to
@@ -59,11 +59,20 @@ def isolated(
         guard = WriteGuard(device, copy)
         with unguarded():
             stack.callback(restore(values, guard))
-            stack.callback(restore([batch], guard, besides={id(t) for t in tensors(batch)}))
+            copies = {id(t) for t in tensors(batch) if not is_lent(t, device)}
+            stack.callback(restore([batch], guard, besides=copies))
         stack.callback(_reshard, modules)
         if guard.watches:
             stack.enter_context(guard)
         yield
+
+
+def is_lent(tensor: Tensor, device: torch.device) -> bool:
+    """Whether a run on a device gets a tensor of the batch itself: a leaf that requires grad.
+
+    A loss may differentiate by it, and what is made of a copy would not depend on it.
+    """
+    return tensor.requires_grad and tensor.is_leaf and tensor.device == device
 
 
 @contextmanager

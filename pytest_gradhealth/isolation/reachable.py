@@ -16,6 +16,7 @@ import re
 import threading
 import types
 import uuid
+import weakref
 from collections import UserDict, UserList, defaultdict
 from collections.abc import Iterable
 from pathlib import PurePath
@@ -58,6 +59,14 @@ _FIXED = (
     *(inspect.Signature, inspect.Parameter, uuid.UUID, types.GenericAlias, types.UnionType),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format),
     *(torch.jit.ScriptFunction, type(os.environ)),  # the environment is compared as a whole
+)
+#: What a deep copy has in common with the original.
+_SHARED: dict[type, tuple[Kind, ...]] = dict.fromkeys(
+    (
+        *(types.FunctionType, types.BuiltinFunctionType, types.MethodWrapperType),
+        *(type(functools.cache(int)), weakref.ref, type),
+    ),
+    (),
 )
 #: Modules whose objects are as fixed.
 _FIXED_MODULES = frozenset({"typing", "_collections"})
@@ -105,13 +114,14 @@ MOST, MOST_TENSORS = 100_000, 5_000
 class Reachable:
     """The places behind some values, in the order in which they are come to, and their tensors.
 
-    `written` leaves out the objects of libraries, which are not to be put back. `complete` is false
+    `written` leaves out the objects of libraries, which are not to be put back; without `code`,
+    what functions, classes and references lead to is left out. `complete` is false
     where something may change without a sign: a file, an iterator, an object of C; or where there
     is too much of it, unless it is `written`. Runs no code of the values' own; keeps them all
     alive, so that no other takes the place of one in memory.
     """
 
-    def __init__(self, roots: Iterable[Any], *, written: bool) -> None:
+    def __init__(self, roots: Iterable[Any], *, written: bool, code: bool = True) -> None:
         self.places: list[tuple[Any, Kind, Items]] = []
         self.tensors: list[Tensor] = []
         self.arrays: list[Any] = []
@@ -123,7 +133,7 @@ class Reachable:
         self._roots = tuple(roots)
         self._written = written
         self._is_own = _is_own_to_put_back if written else _is_own_to_read
-        self._others = OTHERS | kinds_of_code(self._is_own)
+        self._others = OTHERS | (kinds_of_code(self._is_own) if code else _SHARED)
         self._kinds: dict[type, tuple[Kind, ...]] = {}
         waiting, lent = list(self._roots), list[Any]()
         while (waiting or lent) and (written or self.complete):

@@ -46,7 +46,6 @@ def look(
         if recorder.missed:
             return look(subject, seed=seed, steps=steps, functional=True)
         loss = run.loss()
-        recorder.note_differentiated()
         with unguarded(), _uncollected():
             outputs = seen(run.outputs, run.inputs, run.targets)
             graph = run.graph(loss)
@@ -59,9 +58,10 @@ def look(
                 _places(recorder.marks) | _parameter_places(subject.model, graph),
             )
             tree = dominators(graph, {m.edge: i for i, m in marks.items() if m.edge is not None})
+        recorder.gradients = "ignored"
         # Before the backward frees the graph, which a penalty on activations needs.
         penalties = penalty_gradients(subject.model, subject.step, subject.decay)
-        recorder.forget_gradients()
+        recorder.gradients = "measured"
         aligned = _fed_to_norms(marks)
         with run.own_gradients(), ExitStack() as stack:
             reader = None

@@ -77,6 +77,7 @@ def magnitudes(subject: Subject, *, seed: int) -> tuple[MagnitudeRecord, ...]:
         loss = run.loss()
         run.graph(loss)
         recorder.forget_graph()
+        recorder.gradients = "measured"
         with run.own_gradients():
             run.backward(loss)
             gradients = {name: p.grad for name, p in subject.model.named_parameters()}

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -35,10 +36,10 @@ Key = tuple[str, int, int]
 class Mark:
     """One tensor that one call of a module returned; `edge` is None if it needs no gradient.
 
-    `differentiated` says that the forward itself has asked for its gradient. `activation` and
-    `gradient` are L2 norms, `tokens` the spread of what attention gets over its
-    sequence; all are 0-dim and still on the device. `owners` are the ranks that have a part each of
-    the tensor, if it is cut.
+    `differentiated` says that the forward or the loss has asked for its gradient. `activation` and
+    `gradient` are L2 norms, `tokens` the spread of what attention gets over its sequence; all are
+    0-dim and still on the device. `owners` are the ranks that have a part each of the tensor, if it
+    is cut.
     """
 
     name: str
@@ -55,21 +56,11 @@ class Mark:
     gradient: Tensor | None = None
     tokens: Tensor | None = None
     differentiated: bool = False
-    reading: Callable[[Tensor], Tensor] = l2_norm
 
     @property
     def key(self) -> Key:
         """Name, call and output number."""
         return self.name, self.call, self.output
-
-    def measure(self, gradient: Tensor | None) -> None:
-        """Tensor hook: keep the gradient's norm, or what else is read of it.
-
-        It is None for an output that nothing was made of, beside another of the same operation.
-        """
-        if gradient is not None:
-            with unguarded():
-                self.gradient = self.reading(gradient)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +87,8 @@ class Recorder:
     modules that return anything but plain tensors. `fingerprint` makes the number that is
     kept of an output (its L2 norm), `reading` what is kept of its gradient. Once `active` is off,
     forwards are ignored: those that activation checkpointing runs again during the backward.
+    `gradients` says what becomes of those that come by: that a forward or a loss asks for one is
+    only noted, since nothing can be computed with what a batched backward passes around.
     """
 
     model: nn.Module
@@ -106,6 +99,7 @@ class Recorder:
     opaque: list[Mark] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
     active: bool = True
+    gradients: Literal["noted", "ignored", "measured"] = "noted"
     _layers: list[_Layer] = field(default_factory=list)
     _by_edge: dict[Edge, Mark] = field(default_factory=dict)
     _handles: list[Any] = field(default_factory=list)
@@ -132,17 +126,6 @@ class Recorder:
         for number, tensor in enumerate(t for t in tensors(inputs) if t.requires_grad):
             self._mark(INPUT, "Tensor", 0, number, tensor)
 
-    def forget_gradients(self) -> None:
-        """Drop what another backward than that of the loss has measured."""
-        for mark in self.marks:
-            mark.gradient = None
-
-    def note_differentiated(self) -> None:
-        """Drop what backwards of the forward and the loss themselves have measured, and note it."""
-        for mark in self.marks:
-            mark.differentiated = mark.gradient is not None
-        self.forget_gradients()
-
     def forget_graph(self) -> None:
         """Let go of the graph's nodes, so that the backward can free it."""
         self._by_edge.clear()
@@ -168,6 +151,19 @@ class Recorder:
     def _remove(self) -> None:
         for handle in self._handles:
             handle.remove()
+
+    def _pass(self, mark: Mark, gradient: Tensor | None) -> None:
+        """Tensor hook: keep the gradient's norm, or what else is read of it.
+
+        It is None for an output that nothing was made of, beside another of the same operation.
+        """
+        if gradient is None or self.gradients == "ignored":
+            return
+        if self.gradients == "noted":
+            mark.differentiated = True
+            return
+        with unguarded():
+            mark.gradient = self.reading(gradient)
 
     def _used(self, name: str, tensor: Tensor) -> None:
         if self.active:
@@ -217,12 +213,12 @@ class Recorder:
             return
         shape = shape_of(tensor)
         mark = Mark(name, kind, call, number, shape, math.prod(shape), edge, kind)
-        mark.reading = self.reading
         mark.width = None if layer is None else layer.width
         with outside_transforms():
             mark.activation = self.fingerprint(tensor)
         self._by_edge[edge] = mark
-        self._handles.append(tensor.register_hook(mark.measure))  # type: ignore[no-untyped-call]
+        hook = partial(self._pass, mark)
+        self._handles.append(tensor.register_hook(hook))  # type: ignore[no-untyped-call]
         self.marks.append(mark)
 
 

@@ -50,7 +50,7 @@ def _shadows(
         run.forward()
         recorder.active = False
         loss = run.loss()
-        recorder.forget_gradients()
+        recorder.gradients = "measured"
         run.graph(loss)
         recorder.forget_graph()
         with run.own_gradients():

@@ -25,10 +25,11 @@ from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile, Update
 from pytest_gradhealth.rules.exploding import scale_free_weights
 from pytest_gradhealth.rules.unreached import cut_off
 from pytest_gradhealth.rules.unused import owners_of
-from pytest_gradhealth.subject.inputs import check_numbers
+from pytest_gradhealth.subject.inputs import check_numbers, holds_nan, with_zeros
 from pytest_gradhealth.tensors.modules import is_sharded
 from pytest_gradhealth.training.copies import copied
 from pytest_gradhealth.training.optimizers import build
+from pytest_gradhealth.training.rebinding import explained
 from pytest_gradhealth.training.updates import updates
 
 #: L2 norm of the gradient at the loss in the steps before the second look, about that of a mean
@@ -79,12 +80,9 @@ def _first_look(trial: Trial) -> Look:
         made = _updates(trial, first.profile)
         first = replace(first, profile=replace(first.profile, updates=made))
     if anywhere(subject.model, not _is_finite(first.profile)):
-        check_numbers(subject.inputs)
-        with subject.isolated():
-            bad = first_non_finite(subject, seed=seed)
-        if not _is_finite(first.profile):
-            first = first.marked(bad or SOMEWHERE)
-    first = replace(first, profile=_with_apart(trial, _with_ignored(trial, first.profile)))
+        first = _marked(first, trial)
+    profile = _with_apart(trial, _with_ignored(trial, first.profile))
+    first = replace(first, profile=_with_missing(profile, subject.inputs))
     if subject.loss_scale.format:
         with subject.isolated():
             forecast = magnitudes(subject, seed=seed)
@@ -135,6 +133,19 @@ def _look_again(
     return (look if _is_finite(look.profile) else look.marked(SOMEWHERE)).profile
 
 
+def _marked(look: Look, trial: Trial) -> Look:
+    """Say where NaN or infinity comes up; raises ProbeError where the inputs bring it along."""
+    inputs = trial.subject.inputs
+    subject = replace(trial.subject, inputs=with_zeros(inputs))
+    with subject.isolated():
+        bad = first_non_finite(subject, seed=trial.seed)
+    if _is_finite(look.profile):
+        return look
+    if bad is None:
+        check_numbers(inputs)
+    return look.marked(bad or SOMEWHERE)
+
+
 def _updates(trial: Trial, profile: GradientProfile) -> tuple[Update, ...]:
     """Make some of the user's training steps on a copy."""
     subject = trial.subject
@@ -142,7 +153,8 @@ def _updates(trial: Trial, profile: GradientProfile) -> tuple[Update, ...]:
     with subject.isolated(trial.optimizer):
         twin, optimizer = copied(subject, trial.optimizer, subject.device)
         stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
-        return updates(twin, stepper, seed=trial.seed, steps=UPDATE_STEPS, exempt=exempt)
+        with explained(subject.model, twin.model):
+            return updates(twin, stepper, seed=trial.seed, steps=UPDATE_STEPS, exempt=exempt)
 
 
 def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:
@@ -160,6 +172,17 @@ def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:
         return profile
     with subject.isolated():
         return _marked_ignored(profile, without_influence(subject, names, seed=trial.seed))
+
+
+def _with_missing(profile: GradientProfile, inputs: object) -> GradientProfile:
+    """Leave out the size of outputs that are NaN where inputs are: values that are missing."""
+    missing = [o.activation is not None and math.isnan(o.activation) for o in profile.outputs]
+    if not any(missing) or not holds_nan(inputs):
+        return profile
+    pairs = zip(profile.outputs, missing, strict=True)
+    return replace(
+        profile, outputs=tuple(replace(o, activation=None) if m else o for o, m in pairs)
+    )
 
 
 def _with_apart(trial: Trial, profile: GradientProfile) -> GradientProfile:

@@ -24,6 +24,7 @@ from pytest_gradhealth.subject.step import Step
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.devices import choose_device, device_of, has_accelerator
 from pytest_gradhealth.tensors.modules import as_written, class_name, is_ddp, is_sharded
+from pytest_gradhealth.tensors.trees import attribute
 from pytest_gradhealth.training.optimizers import (
     Kind,
     OptimizerLike,
@@ -134,7 +135,7 @@ def _built(factory: Callable[[], nn.Module], seed: int, wanted: str) -> nn.Modul
         try:
             model = factory()
         except Exception as error:
-            name = getattr(factory, "__name__", type(factory).__name__)
+            name = attribute(factory, "__name__") or type(factory).__name__
             raise ProbeError(
                 f"the model factory {name} raised {told(error)}; a factory is"
                 " called without arguments, for example lambda: Net(width=64)"

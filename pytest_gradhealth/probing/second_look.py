@@ -20,6 +20,7 @@ from pytest_gradhealth.training.copies import copied
 from pytest_gradhealth.training.loop import train
 from pytest_gradhealth.training.memory import check_room
 from pytest_gradhealth.training.optimizers import OptimizerLike, build
+from pytest_gradhealth.training.rebinding import explained
 
 #: Steps before a last look at a model that is on its way, and the most elements to train in them.
 MORE_STEPS = 150
@@ -55,9 +56,10 @@ def look_after_steps(
     with subject.isolated(optimizer):
         twin, optimizer = copied(subject, optimizer, subject.device)
         stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
-        for _ in train(twin, stepper, seed=seed, steps=steps, before_clip=note):
-            pass
-        seen = look_through_time(twin, seed=seed, steps=steps)
+        with explained(subject.model, twin.model):
+            for _ in train(twin, stepper, seed=seed, steps=steps, before_clip=note):
+                pass
+            seen = look_through_time(twin, seed=seed, steps=steps)
         if not is_sharded(twin.model) and _has_woken(first, seen.profile):
             outputs, parameters = rounding(twin, seed=seed)
             parameters = {p.name for p in first.parameters if p.state == "zero"} & {*parameters}

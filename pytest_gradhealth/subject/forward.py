@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import told
+from pytest_gradhealth.isolation.isolate import is_lent
 from pytest_gradhealth.subject.lightning import TrainingBatch, advice, returned, training_step
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
@@ -20,14 +21,18 @@ from pytest_gradhealth.tensors.unwrap import shape_of
 def fresh(value: Any, device: torch.device) -> Any:
     """Copy every tensor in `value` to `device`, cut off from the caller's graph.
 
-    Floating tensors that require grad still do, as leaves of their own. Other objects with a
-    `to` method (a tokenizer's batch, say) are moved by it.
+    Floating tensors that require grad still do, as leaves of their own, or as the very tensor where
+    the loss may differentiate by that. Other objects with a `to` method (a tokenizer's batch, say)
+    are moved by it.
     """
 
     def copied(tensor: Tensor) -> Tensor:
         return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
     def moved(tensor: Tensor) -> Tensor:
+        if is_lent(tensor, device):
+            tensor.grad = None  # that of another run; isolation has the caller's
+            return tensor
         return tensor.detach().clone().to(device).requires_grad_(tensor.requires_grad)
 
     def other(item: Any) -> Any:

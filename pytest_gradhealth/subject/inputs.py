@@ -1,16 +1,21 @@
-"""What a model is called with: batches that it can take, and none that hold NaN."""
+"""What a model is called with: batches that can be probed, and NaN that does harm."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import told
-from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.storage import has_memory
-from pytest_gradhealth.tensors.trees import tensors
-from pytest_gradhealth.tensors.unwrap import packed, shape_of
+from pytest_gradhealth.tensors.trees import map_tensors, tensors
+from pytest_gradhealth.tensors.unwrap import packed, parts, shape_of
 
 
 def check_batch(inputs: object, targets: object = None) -> None:
@@ -38,42 +43,84 @@ def _check_real(name: str, tensor: Tensor) -> None:
 
 
 def check_inputs(inputs: object) -> None:
-    """Raise ProbeError for inputs that no gradient could be read from: empty, or with NaN.
+    """Raise ProbeError for inputs of which no tensor holds an element.
 
-    NaN on an accelerator is left to `check_numbers`: to see it is to wait for the device.
+    One without columns or rows beside others (no categorical features, no memory yet) is none.
     """
-    for position, tensor in enumerate(tensors(inputs)):
-        numbers = packed(tensor)
-        if position == 0 and numbers.numel() == 0:
-            raise ProbeError(
-                f"the batch is empty: the first input has shape {shape_of(tensor)};"
-                " pass at least one example"
-            )
-        if on_host(numbers):
-            _check_numbers(tensor)
+    found = list(tensors(inputs))
+    if found and not any(packed(tensor).numel() for tensor in found):
+        raise ProbeError(_is_empty("the first input", found[0]))
+
+
+def check_outputs(inputs: object, outputs: object) -> None:
+    """Raise ProbeError where nothing comes out because an input holds no example."""
+    made, given = list(tensors(outputs)), [t for t in tensors(inputs) if shape_of(t)[:1] == (0,)]
+    if made and given and not any(packed(tensor).numel() for tensor in made):
+        raise ProbeError(_is_empty("an input", given[0]))
+
+
+def _is_empty(name: str, tensor: Tensor) -> str:
+    return f"the batch is empty: {name} has shape {shape_of(tensor)}; pass at least one example"
 
 
 def check_numbers(inputs: object) -> None:
-    """Raise ProbeError for inputs that hold NaN, wherever they are."""
-    for tensor in tensors(inputs):
-        _check_numbers(tensor)
+    """Raise ProbeError for inputs that hold NaN or +inf; -inf is a mask, and a healthy input."""
+    for fault in _faults(inputs):
+        raise ProbeError(_to_be_cleaned(fault))
 
 
-def _check_numbers(tensor: Tensor) -> None:
-    numbers = packed(tensor)
-    if _holds_nan(numbers):
-        where = f"{int(numbers.isnan().sum())} of {numbers.numel()} elements"
-        raise ProbeError(
-            f"the inputs hold NaN ({where} of an input of shape {shape_of(tensor)});"
-            " clean the batch before the probe"
-        )
+def holds_nan(inputs: object) -> bool:
+    """Whether some values are missing, or are no numbers."""
+    return any(_faults(inputs))
 
 
-def _holds_nan(numbers: Tensor) -> bool:
-    """Whether there is a NaN; most tensors show in their sum, in one pass, that there is none."""
-    if not (numbers.is_floating_point() or numbers.is_complex()):
-        return False
-    numbers = numbers.detach()
-    numbers = numbers.float() if numbers.element_size() == 1 else numbers
-    total = numbers.sum()
-    return bool(total.isnan()) and bool(numbers.isnan().any())
+def with_zeros(inputs: Any) -> Any:
+    """The inputs with zeros in place of NaN and +inf; raises ProbeError where that cannot be."""
+    return map_tensors(_with_zeros, inputs)
+
+
+@contextmanager
+def blamed(inputs: object) -> Iterator[None]:
+    """Have errors of a forward or a loss tell of what its inputs hold besides numbers."""
+    try:
+        yield
+    except ProbeError as error:
+        for fault in _faults(inputs):
+            raise ProbeError(f"{error}\n  {fault}") from error.__cause__
+        raise
+
+
+def _faults(inputs: object) -> Iterator[str]:
+    return filter(None, map(_fault_of, tensors(inputs)))
+
+
+def _fault_of(tensor: Tensor) -> str:
+    """What a tensor holds that is no number, and how much of it; "" for nothing."""
+    values = [v.detach() for v in parts(packed(tensor)) if v.is_floating_point() or v.is_complex()]
+    values = [v.float() if v.element_size() == 1 else v for v in values]
+    elements = sum(v.numel() for v in values)
+    for name, found in (("NaN", torch.isnan), ("inf", torch.isposinf)):
+        count = sum(int(found(part).sum()) for v in values for part in _real_parts(v))
+        if count:
+            where = f"{count} of {elements} elements of an input of shape {shape_of(tensor)}"
+            return f"the inputs hold {name} ({where})"
+    return ""
+
+
+def _real_parts(values: Tensor) -> tuple[Tensor, ...]:
+    return (values.real, values.imag) if values.is_complex() else (values,)
+
+
+def _to_be_cleaned(fault: str) -> str:
+    return f"{fault}; clean the batch before the probe, or have the model do so"
+
+
+def _with_zeros(tensor: Tensor) -> Tensor:
+    fault = _fault_of(tensor)
+    if not fault:
+        return tensor
+    try:
+        clean = tensor.detach().nan_to_num(0.0, 0.0, -math.inf)
+    except NotImplementedError:
+        raise ProbeError(_to_be_cleaned(fault)) from None
+    return clean.requires_grad_(tensor.requires_grad)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import told
 from pytest_gradhealth.subject.forward import describe
-from pytest_gradhealth.tensors.trees import tensors
+from pytest_gradhealth.tensors.trees import attribute, tensors
 from pytest_gradhealth.tensors.unwrap import is_one_number, odd_kind, packed, shape_of
 
 Loss = Callable[..., Any]
@@ -69,7 +69,7 @@ def _called_loss(outputs: Any, targets: Any, loss: Loss) -> Any:
     try:
         return loss(*arguments)
     except Exception as error:
-        name = getattr(loss, "__name__", type(loss).__name__)
+        name = attribute(loss, "__name__") or type(loss).__name__
         raise ProbeError(
             f"loss {name} raised {told(error)}"
             f"\n  it was called with outputs: {describe(outputs)}; targets: {describe(targets)}"
@@ -88,7 +88,7 @@ def _accepts_one(loss: Loss) -> bool:
 
 def _own_loss(outputs: Any) -> Any:
     """The loss among the outputs, None if there is none."""
-    own = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
+    own = outputs.get("loss") if isinstance(outputs, Mapping) else attribute(outputs, "loss")
     if own is not None:
         return own
     if isinstance(outputs, Tensor):

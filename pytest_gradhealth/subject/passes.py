@@ -13,6 +13,7 @@ from pytest_gradhealth.formatting import told
 from pytest_gradhealth.isolation.gradients import gradients_set_aside
 from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.subject.forward import call_model, fresh
+from pytest_gradhealth.subject.inputs import blamed, check_outputs
 from pytest_gradhealth.subject.loss import scalar_loss
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import Graph, sequence_number, walk
@@ -37,13 +38,16 @@ class Pass:
         self._keep = False
 
     def forward(self) -> Any:
-        """Call the model; raises ProbeError if it fails."""
-        self.outputs = call_model(self.subject.model, self.inputs)
+        """Call the model; raises ProbeError if it fails, or gets nothing to do."""
+        with blamed(self.inputs):
+            self.outputs = call_model(self.subject.model, self.inputs)
+        check_outputs(self.inputs, self.outputs)
         return self.outputs
 
     def loss(self) -> Tensor:
         """The scalar loss of the outputs; raises ProbeError if it cannot be differentiated."""
-        return scalar_loss(self.outputs, self.targets, self.subject.loss)
+        with blamed(self.inputs):
+            return scalar_loss(self.outputs, self.targets, self.subject.loss)
 
     def run(self) -> Tensor:
         """Forward to the scalar loss."""

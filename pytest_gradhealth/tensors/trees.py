@@ -26,6 +26,14 @@ def tensors(value: object) -> Iterator[Tensor]:
             yield from tensors(getattr(value, field.name))
 
 
+def attribute(value: object, name: str) -> Any:
+    """An attribute of anyone's object, None where there is none: asking may raise anything."""
+    try:
+        return getattr(value, name, None)
+    except Exception:
+        return None
+
+
 def map_tensors(
     change: Callable[[Tensor], Tensor], value: Any, other: Callable[[Any], Any] | None = None
 ) -> Any:
@@ -43,7 +51,7 @@ def map_tensors(
             return done[id(item)]
         if isinstance(item, Mapping):
             return _rebuild_mapping(item, {key: rebuild(inner) for key, inner in item.items()})
-        if callable(getattr(item, "to", None)):
+        if callable(attribute(item, "to")):
             return other(item) if other else item
         if isinstance(item, tuple) and hasattr(item, "_fields"):
             return type(item)(*map(rebuild, item))

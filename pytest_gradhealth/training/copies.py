@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from types import MethodType
 from typing import Any
 
 import torch
@@ -20,7 +18,9 @@ from pytest_gradhealth.subject.lightning import without_trainer
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_fsdp
 from pytest_gradhealth.tensors.storage import has_memory
+from pytest_gradhealth.tensors.trees import map_tensors, tensors
 from pytest_gradhealth.training.optimizers import OptimizerLike, copy_into
+from pytest_gradhealth.training.rebinding import Twins
 
 
 def copied(
@@ -28,10 +28,10 @@ def copied(
 ) -> tuple[Subject, OptimizerLike | None]:
     """Deep-copy model, loss and optimizer together and move them to `device`.
 
-    Methods of what is copied become those of the copy, as loss or as hooks of a tensor; tensors
-    that the model keeps of an earlier forward are copied without their graph. A model under
-    fully_shard cannot be copied and stands for itself. To be called inside `isolated`, which
-    restores it.
+    Functions that hold what is copied become those of the copy, as loss, to clip, as hooks,
+    wherever they are kept; tensors that the model keeps of an earlier forward are copied without
+    their graph. A model under fully_shard cannot be copied and stands for itself. To be called
+    inside `isolated`, which restores it.
     """
     if any(map(is_fsdp, subject.model.modules())):
         own: dict[int, Any] = {id(p): p for p in subject.model.parameters()}
@@ -44,7 +44,8 @@ def copied(
             held = held_tensors(subject.modules)
             memo: dict[int, Any] = {id(t): _copy(t) for t in held if _is_special(t)}
             model, loss = copy.deepcopy((subject.model, loss), memo)
-            _rebind_compiled(subject.modules, memo)
+            twins = Twins(memo)
+            twins.rebind((model, loss))
         if instance is not None:
             instance = copy_into(instance, memo)
         model.to(device)
@@ -56,12 +57,28 @@ def copied(
             f" {error}), which confirming a verdict or moving to {device} takes; pass a factory"
             " that builds the model on its device, or confirm_steps=0 to judge the first look alone"
         ) from error
-    _hook_alike(held, memo)
+    _hook_alike(held, twins)
     if instance is not None:
         _move_state(instance, device)
-    called = _of_copy(subject.loss, memo) if loss is None else loss
-    twin = replace(subject, model=model, loss=called, device=device)
+    called = twins.of(subject.loss) if loss is None else loss
+    inputs, targets = _with_copies((subject.inputs, subject.targets), memo)
+    twin = replace(
+        subject,
+        model=model,
+        inputs=inputs,
+        targets=targets,
+        loss=called,
+        device=device,
+        step=replace(subject.step, clip=twins.of(subject.step.clip)),
+    )
     return twin, instance or optimizer
+
+
+def _with_copies(batch: Any, memo: Mapping[int, Any]) -> Any:
+    """The batch, with copies of what the model or the loss holds of it (points, a latent code)."""
+    if not any(id(tensor) in memo for tensor in tensors(batch)):
+        return batch
+    return map_tensors(lambda tensor: memo.get(id(tensor), tensor), batch)
 
 
 def _is_special(tensor: Tensor) -> bool:
@@ -89,37 +106,16 @@ def _copy(tensor: Tensor) -> Tensor:
     return nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
 
 
-def _of_copy(called: Any, memo: Mapping[int, Any]) -> Any:
-    """A method of what was copied as that of the copy; anything else as it is."""
-    if isinstance(called, MethodType) and id(called.__self__) in memo:
-        return MethodType(called.__func__, memo[id(called.__self__)])
-    return called
-
-
-def _hook_alike(held: Iterable[Tensor], memo: Mapping[int, Any]) -> None:
+def _hook_alike(held: Iterable[Tensor], twins: Twins) -> None:
     """Give the copies of tensors what has been hung on them: attributes, hooks on gradients."""
     with unguarded():
         for tensor in held:
-            twin = memo.get(id(tensor), tensor)
-            if twin is not tensor:
-                twin.__dict__.update(tensor.__dict__)  # which torch does not copy either
+            twin = twins.of(tensor)
+            if twin is not tensor:  # torch does not copy these either
+                twin.__dict__.update({n: twins.of(v) for n, v in tensor.__dict__.items()})
             if tensor.is_leaf and twin is not tensor and twin.requires_grad:
                 for hook in (tensor._backward_hooks or {}).values():
-                    twin.register_hook(_of_copy(hook, memo))
-
-
-def _rebind_compiled(modules: Iterable[nn.Module], memo: Mapping[int, Any]) -> None:
-    """Give the copies plain methods for compiled ones (self.forward = torch.compile(self.forward)).
-
-    Those hold on to the very model: its copy would compute with the original's weights.
-    """
-    for module in (inner for root in modules for inner in root.modules()):
-        twin = memo.get(id(module))
-        for name, value in vars(module).items():
-            if hasattr(value, "_torchdynamo_orig_callable") and twin is not None:
-                plain = _of_copy(inspect.unwrap(value), memo)
-                if isinstance(plain, MethodType) and plain.__self__ is twin:
-                    vars(twin)[name] = plain
+                    twin.register_hook(twins.of(hook))
 
 
 def _move_state(optimizer: Optimizer, device: torch.device) -> None:

@@ -25,7 +25,6 @@ from pytest_gradhealth.measure import activations, parameters
 from pytest_gradhealth.probing.cache import ProbeCache
 from pytest_gradhealth.probing.case import Case
 from pytest_gradhealth.rules import built_in_rules
-from pytest_gradhealth.subject import inputs
 from pytest_gradhealth.tensors import norms
 from pytest_gradhealth.tensors.trees import tensors
 from tests.helpers.nets import batch, mlp
@@ -221,7 +220,7 @@ def test_each_module_has_one_hook_while_it_runs() -> None:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Treat all tensors as those of an accelerator; count transfers by `tolist`."""
-    for module in (activations, inputs, norms, parameters):
+    for module in (activations, norms, parameters):
         monkeypatch.setattr(module, "on_host", lambda _: False)
     transfers: Counter[str] = Counter()
     tolist = Tensor.tolist

@@ -433,17 +433,30 @@ def test_what_cannot_be_copied_is_in_the_way_of_a_second_look_alone(kept: Any, w
     assert probe(model, x, y, loss=cross_entropy, confirm_steps=0).verdict == "failure"
 
 
+class Found:
+    """An object of anyone's that holds a model."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+
+
 def test_a_copy_that_computes_with_the_originals_weights_is_refused() -> None:
     (x, y), model = batch(), kinds.Around(mlp(), lambda net, x: net(x))
     sick = body(True)
     model.net, model.call = sick, lambda _, x: sick(x)
+    with unchanged(model, x):
+        assert probe(model, x, y, loss=cross_entropy).verdict == "failure"
+    found = Found(sick)
+    model.call = lambda _, x: found.net(x)
     with pytest.raises(ProbeError) as caught, unchanged(model, x):
         probe(model, x, y, loss=cross_entropy)
-    assert str(caught.value) == (
+    first, second = str(caught.value).split("\n")
+    assert first == (
         "a copy of Around does not compute with its own parameters (does it keep a function that"
         " holds on to the model?), so that it cannot be trained to confirm a verdict; pass"
         " confirm_steps=0 to judge the first look alone"
     )
+    assert "test_a_copy_that_computes_with_the_originals_weights_is_refused.<locals>" in second
 
 
 def test_inference_tensors_around_a_model_do_no_harm() -> None:

@@ -161,6 +161,7 @@ def test_copies_are_leaves_that_require_grad_where_the_originals_do() -> None:
     twins = fresh([leaf, leaf * 2, leaf.detach(), torch.ones(2, dtype=torch.long)], CPU)
     assert [twin.requires_grad for twin in twins] == [True, True, False, False]
     assert all(twin.is_leaf for twin in twins)
+    assert twins[0] is leaf  # by which a loss may differentiate
 
 
 def test_objects_that_move_themselves_are_moved_by_their_own_method() -> None:

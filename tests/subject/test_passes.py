@@ -58,10 +58,13 @@ def test_a_graph_is_kept_where_a_part_of_it_is_the_callers(keeps: bool) -> None:
     assert model.layer.weight.grad is None
 
 
-def test_the_batch_is_a_copy_and_can_be_let_go_of() -> None:
-    inputs = torch.ones(2, 4, requires_grad=True)
+@pytest.mark.parametrize("lent", [False, True])
+def test_the_batch_is_a_copy_or_lent_and_can_be_let_go_of(lent: bool) -> None:
+    leaf = torch.ones(2, 4, requires_grad=True)
+    inputs = leaf if lent else leaf * 1
     run = Pass(subject(nn.Linear(4, 4), inputs))
-    assert run.inputs is not inputs
+    assert (run.inputs is inputs) == lent
+    assert run.inputs.is_leaf
     assert run.inputs.requires_grad
     loss = run.run()
     run.forget_batch()
@@ -69,7 +72,7 @@ def test_the_batch_is_a_copy_and_can_be_let_go_of() -> None:
     run.graph(loss)
     with run.own_gradients():
         run.backward(loss)
-    assert inputs.grad is None
+    assert leaf.grad is None
 
 
 def test_a_seed_is_drawn_from_and_none_goes_on() -> None:
