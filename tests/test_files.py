@@ -452,6 +452,7 @@ def test_no_name_is_taken_for_a_pattern() -> None:
     patterns = [
         node.args[-1]
         for path in PACKAGE.rglob("*.py")
+        if path.name != "ignored.py"  # of layers, by the caller's patterns
         for name, node in calls(path.read_text("utf-8"))
         if name in matching
     ]

@@ -127,9 +127,7 @@ def measure(network: Network, seed: int, *, peers: bool = True) -> dict[str, Any
     record["limits"] = {n: limit.value for n, limit in diagnoses[0].limits.items() if n in DEFAULTS}
     record["verdicts"] = [diagnosis.verdict for diagnosis in diagnoses]
     record["findings"] = [
-        [f.code, f.severity, f.layer, f.value]
-        for f in diagnoses[0].findings
-        if f.severity != "info"
+        [f.code, f.severity, f.layer, f.value] for f in diagnoses[0].findings if f.complains
     ]
     if peers:
         inputs, targets = tree_map(_contiguous, (inputs, targets))

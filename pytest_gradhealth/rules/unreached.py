@@ -28,7 +28,12 @@ from pytest_gradhealth.results.diagnosis import Finding, Severity
 from pytest_gradhealth.results.names import module_of
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
-from pytest_gradhealth.rules.unused import Resting, ignoring, unused_parameters
+from pytest_gradhealth.rules.unused import (
+    Resting,
+    ignoring,
+    unused_parameters,
+    without_readers,
+)
 from pytest_gradhealth.rules.vanishing import gets_round
 
 
@@ -78,7 +83,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             yield _finding("failure", dead, first, text, layer=silenced)
         elif len(dead) == sum(p.state != "frozen" for p in latest.parameters):
             yield _finding("failure", dead, first, text + ": nothing would be trained")
-        else:
+        elif dead := [p for p in dead if p not in without_readers(latest)]:
             yield _finding("warning", dead, first, text + ", in a side branch")
     if idle:
         text = "no gradient on this batch for {}; siblings in the same list got one"

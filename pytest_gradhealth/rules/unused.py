@@ -18,7 +18,7 @@ used.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from pytest_gradhealth.errors import UnusedParameterError
 from pytest_gradhealth.formatting import count, listing
@@ -29,6 +29,7 @@ from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
 #: Names that are proposed for ignore= one by one.
 _MOST_NAMES = 3
+_READ_NO_MORE = ": the last of a stack, where nothing reads it"
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -45,11 +46,14 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     [('warning', 'pooler')]
     """
     profile = evidence.second or evidence.first
-    unused, spare = _unused_and_spare(profile)
+    unused, spare, last = _sorted(profile)
     if unused:
         yield _finding("warning", unused, profile)
     if spare:
-        yield _finding("info", spare, profile, ": not called here, as others of the same class are")
+        text = ": not called here, as others of the class or its own parts are"
+        yield _finding("info", spare, profile, text)
+    if last:
+        yield _finding("info", last, profile, _READ_NO_MORE)
 
 
 def _finding(
@@ -62,17 +66,43 @@ def _finding(
     )
 
 
-def _unused_and_spare(
-    profile: GradientProfile,
-) -> tuple[list[ParameterRecord], list[ParameterRecord]]:
-    """What nothing excuses, and what is not called where modules of its class are."""
-    unused = unused_parameters(profile)
-    if not unused:
-        return [], []
-    resting = Resting(profile)
-    unused = [p for p in unused if not resting.has_busy_sibling(p)]
+def _sorted(profile: GradientProfile) -> tuple[list[ParameterRecord], ...]:
+    """What nothing excuses, what is not called where modules of its class are, what ends stacks."""
+    if all(p.state in ("gradient", "frozen") for p in profile.parameters):
+        return [], [], []
+    resting, last = Resting(profile), without_readers(profile)
+    unused = [p for p in unused_parameters(profile) if not resting.has_busy_sibling(p)]
+    unused = [p for p in unused if p not in last]
     spare = [p for p in unused if resting.has_kin(p)]
-    return [p for p in unused if p not in spare], spare
+    return [p for p in unused if p not in spare], spare, last
+
+
+def without_readers(profile: GradientProfile) -> list[ParameterRecord]:
+    """Parameters of the last in a list of layers whose namesakes in all others get a gradient.
+
+    What they make is for a next layer: the class token alone is read, or no coordinates are.
+    """
+    states: dict[tuple[str, str], dict[int, str]] = {}
+    places: dict[str, list[tuple[tuple[str, str], int]]] = {}
+    for parameter in profile.parameters:
+        parts = parameter.name.split(".")
+        for place, part in enumerate(parts[:-1]):
+            if part.isdigit():
+                stack = ".".join(parts[:place]), ".".join(parts[place + 1 :])
+                states.setdefault(stack, {})[int(part)] = parameter.state
+                places.setdefault(parameter.name, []).append((stack, int(part)))
+    beside = {p.name for p in unused_parameters(profile)}
+    return [
+        p
+        for p in profile.parameters
+        if (p.name in beside or p.state == "zero") and p.name not in profile.awake
+        for stack, number in places.get(p.name, ())
+        if number == max(states[stack]) and _others(states[stack], number) == {"gradient"}
+    ]
+
+
+def _others(states: Mapping[int, str], number: int) -> set[str]:
+    return {state for other, state in states.items() if other != number}
 
 
 def unused_parameters(profile: GradientProfile) -> list[ParameterRecord]:
@@ -127,6 +157,7 @@ class Resting:
         busy = {p.module for p in profile.parameters if p.state == "gradient"}
         ran = [o for o in profile.outputs if o.numel or o.state == "no-tensor"]
         self._busy = {prefix for module in busy for prefix in ancestry(module)}
+        self._uncalled = {*profile.uncalled}
         self._active = {prefix for o in ran for prefix in ancestry(o.name)} | self._busy
         self._felt = {prefix for o in ran if o.norm != 0 for prefix in ancestry(o.name)}
         self._side_by_side = self._with_later_silence(ran)
@@ -140,8 +171,13 @@ class Resting:
         return next((prefix for prefix in prefixes if prefix not in self._active), "")
 
     def has_kin(self, parameter: ParameterRecord) -> bool:
-        """Whether modules of one class with those around a parameter do what these do not."""
+        """Whether modules of one class with those around a parameter do what these do not.
+
+        Or parts of its own module are called, and that as a whole is not.
+        """
         whole = self.around(parameter)
+        if parameter.module in self._uncalled & self._active:
+            return True
         inside = (p for p in self._profile.parameters if f"{p.name}.".startswith(f"{whole}."))
         owners = {p.module for p in inside} if whole else set()
         return any(o.name in owners and _kind(o.type) in self._kinds for o in self._profile.outputs)
@@ -219,7 +255,9 @@ def ignoring(code: str, names: Collection[str]) -> str:
 
 def cause_of(finding: Finding, profile: GradientProfile) -> Cause:
     """What leaves parameters out, and what to type where that is meant to be."""
-    parameters = _unused_and_spare(profile)[finding.severity == "info"]
+    unused, spare, last = _sorted(profile)
+    parameters = last if finding.message.endswith(_READ_NO_MORE) else spare
+    parameters = unused if finding.severity == "warning" else parameters
     return Cause(
         "their module is never called, does without them, or its output is not used",
         "use them, delete them, freeze them with requires_grad_(False), or leave them out with"

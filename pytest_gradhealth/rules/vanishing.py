@@ -80,8 +80,8 @@ def _compared(evidence: Evidence) -> Iterator[Finding]:
             severity = severity_of(path.vanishing, evidence)
             if severity is not None and evidence.second is not None:
                 severity = severity_of(_second_reach(path, evidence.second), evidence)
-        if severity == "failure" and _is_small_branch(path, evidence):
-            severity = "warning"
+        if severity is not None and _is_small_branch(path, evidence):
+            severity = "info"
         if severity is not None:
             yield _finding(path, index, severity, evidence)
 

@@ -158,7 +158,8 @@ def test_with_workers_the_first_process_alone_reports_and_once(
         import torch
 
         def test_plain(gradhealth):
-            gradhealth.assert_healthy(torch.nn.Linear(4, 2), torch.randn(8, 4))
+            layers = torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)
+            gradhealth.assert_healthy(torch.nn.Sequential(*layers), torch.randn(8, 4))
         """
     )
     result = pytester.runpytest("-n1", "--gradhealth-report")

@@ -338,7 +338,7 @@ def test_a_backward_holds_no_gradient_that_has_been_measured() -> None:
     counts = Notes[int]()
     model = Held(lambda count: counts.append(count))
     diagnosis = probe(model, BATCH[:, :16], TARGETS, loss=cross_entropy, confirm_steps=0)
-    assert len(counts) == len(model.layers)
+    assert len(counts) >= len(model.layers)
     assert max(counts) <= 2
     assert all(p.gradient is not None for p in diagnosis.profile.parameters)
 

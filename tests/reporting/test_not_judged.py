@@ -109,4 +109,5 @@ def test_a_baseline_that_was_judged_is_failed_by_it() -> None:
     results = sarif_report(Run((worse,)))["runs"][0]["results"]
     assert [(r["level"], r.get("kind", "fail")) for r in results][-1] == ("none", "notApplicable")
     thawed = measured(head_on_a_frozen_body().requires_grad_(True))
-    assert checked(UNJUDGED, thawed).status == "better"
+    (change,) = [c for c in checked(UNJUDGED, thawed).comparison.changes if c.kind == "verdict"]
+    assert change.better

@@ -136,7 +136,7 @@ def test_idle_experts_are_no_warning(in_dict: bool) -> None:
     x, y = batch()
     diagnosis = probe(model, x, y, loss=cross_entropy)
     assert ("GH401", "info", f"experts.{first}") in said(diagnosis)
-    assert diagnosis.findings[0].message == (
+    assert diagnosis.of(["GH401"])[0].message == (
         f"no gradient on this batch for 4 parameters (experts.{first}.weight,"
         f" experts.{first}.bias, experts.{last}.weight and 1 more);"
         " siblings in the same list got one"

@@ -142,8 +142,9 @@ SPARE: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     ),
     "beside weights that a function takes": (
         lambda: Wired(
-            lambda m, x: F.linear(x, m.body.weight, m.body.bias),
+            lambda m, x: m.head(F.linear(x, m.body.weight, m.body.bias)),
             body=nn.Linear(20, 5),
+            head=nn.Sequential(nn.PReLU(), nn.PReLU()),
             extra=nn.Linear(5, 5),
         ),
         "extra",
@@ -166,7 +167,8 @@ def test_what_is_not_called_where_others_of_its_class_are_is_no_warning(name: st
     (x, y), model = batch(), build()
     diagnosis = probe(model, x, y, loss=cross_entropy)
     assert diagnosis.verdict == "healthy", diagnosis
-    text = f"the loss does not depend on {names}: not called here, as others of the same class are"
+    text = f"the loss does not depend on {names}: not called here, as others of the class or its"
+    text += " own parts are"
     assert told(diagnosis, "GH405") == [("info", layer, text)]
     with pytest.raises(UnusedParameterError):
         assert_all_reached(diagnosis)
@@ -213,3 +215,67 @@ def test_a_layer_whose_result_is_thrown_away_is_unused() -> None:
     x, y = batch()
     model = Wired(lambda m, x: (m.extra(x), m.body(x))[1], body=mlp(), extra=nn.Linear(20, 5))
     assert said(probe(model, x, y, loss=cross_entropy)) == [("GH405", "warning", "extra")]
+
+
+class Attending(nn.Module):
+    """Layers that move tokens and places, of which only one kind is read in the end."""
+
+    def __init__(self, read: int) -> None:
+        super().__init__()
+        self.read, self.embed, self.head = read, nn.Linear(20, 20), nn.Linear(20, 5)
+        self.layers = nn.ModuleList(
+            nn.ModuleList([nn.Linear(20, 20), nn.Linear(20, 20), nn.LayerNorm(20)])
+            for _ in range(3)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = places = self.embed(x)
+        layer: Any
+        for layer in self.layers:
+            both = tokens + places
+            tokens = tokens + layer[0](both).tanh()
+            places = places + layer[2](layer[1](both)).tanh()
+        out: Tensor = self.head((tokens, places)[self.read])
+        return out
+
+
+@pytest.mark.parametrize("read", [0, 1])
+def test_what_the_last_of_a_stack_makes_for_no_next_one_is_no_warning(read: int) -> None:
+    x, y = batch()
+    diagnosis = probe(Attending(read), x, y, loss=cross_entropy)
+    assert diagnosis.verdict == "healthy", diagnosis
+    (told_of,) = diagnosis.of(["GH405"])
+    names = ["layers.2.1 and layers.2.2 (4 parameters)", "layers.2.0 (2 parameters)"][read]
+    text = f"the loss does not depend on {names}: the last of a stack, where nothing reads it"
+    assert (told_of.severity, told_of.message) == ("info", text)
+    with pytest.raises(UnusedParameterError) as caught:
+        assert_all_reached(Attending(read), x, y, loss=cross_entropy)
+    assert "--gradhealth-ignore='GH405:layers.2" in " ".join(str(caught.value).split())
+
+
+def test_queries_of_tokens_that_nobody_reads_are_zero_in_the_last_layer_alone() -> None:
+    """As where a class token alone is read: the same in every layer would be a warning."""
+
+    class Last(nn.Module):
+        def __init__(self, dead: tuple[int, ...]) -> None:
+            super().__init__()
+            self.dead, self.embed, self.head = dead, nn.Linear(20, 20), nn.Linear(20, 5)
+            self.layers = nn.ModuleList(
+                nn.ModuleDict({"move": nn.Linear(20, 20), "ask": nn.Linear(20, 20)})
+                for _ in range(3)
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embed(x)
+            for number, layer in enumerate(self.layers):
+                asked = layer["ask"](x) * float(number not in self.dead)  # type: ignore[index]
+                x = x + layer["move"](x).tanh() + asked.tanh()  # type: ignore[index]
+            out: Tensor = self.head(x)
+            return out
+
+    x, y = batch()
+    diagnosis = probe(Last((2,)), x, y, loss=cross_entropy)
+    assert told(diagnosis, "GH401") == []
+    assert [severity for severity, *_ in told(diagnosis, "GH405")] == ["info"]
+    assert told(probe(Last((0,)), x, y, loss=cross_entropy), "GH401")[0][0] == "warning"
+    assert told(probe(Last((1, 2)), x, y, loss=cross_entropy), "GH401")[0][0] == "warning"

@@ -164,6 +164,7 @@ def test_mean_field_rates_within_half_a_percent_per_layer(
         x,
         seeds=[0, 1, 2],
         min_ratio=1e-300,
+        confirm_steps=0,
         select=["GH101"],
     )
     rates = [math.log(profile.paths[0].rate) for profile in diagnosis.profiles]

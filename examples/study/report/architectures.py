@@ -23,6 +23,7 @@ def false_alarms(healthy: Records) -> str:
                 len({r["name"] for r in mine}),
                 f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0]),
                 verdicts["healthy"],
+                verdicts["not judged"],
                 verdicts["warning"],
                 verdicts["failure"],
             )
@@ -42,7 +43,9 @@ def false_alarms(healthy: Records) -> str:
     return (
         "## 2. False alarms: healthy architectures\n\nDefault initialisation, train mode. The"
         " networks are in `zoo/`.\n\n"
-        + markdown_table(rows, "family", "networks", "seeds", "healthy", "warnings", "failures")
+        + markdown_table(
+            rows, "family", "networks", "seeds", "healthy", "not judged", "warnings", "failures"
+        )
         + "\n\nEverything that is not healthy, and why:\n\n"
         + "\n".join(lines)
     )
