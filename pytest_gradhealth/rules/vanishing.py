@@ -4,9 +4,12 @@
 
 Follows the gradient from the loss back along every path, and compares what arrives at the first
 layer with what leaves the last: the larger of the ratio of L2 norms and the ratio of root mean
-squares, so that a change of width alone is no loss. A path that fails is looked at again after a
-few steps of the optimizer. Where no path has two points to compare, the model is "not judged", with
-the reason.
+squares, so that a change of width alone is no loss. Of a cell called in a loop, the call counts
+that gets the most. A path that fails or warns is looked at again after a few steps of the
+optimizer, and once more after many where the model learns already, or outgrows its weights.
+
+A small network that only joins branches of another path is a note. Where no path has two points to
+compare, the model is "not judged", with the reason.
 
 ## Why
 
@@ -77,9 +80,10 @@ def _compared(evidence: Evidence) -> Iterator[Finding]:
             path = woken
             severity = severity_of(path.vanishing, evidence)
         else:
-            severity = severity_of(path.vanishing, evidence)
-            if severity is not None and evidence.second is not None:
-                severity = severity_of(_second_reach(path, evidence.second), evidence)
+            reached = path.vanishing
+            if evidence.second is not None:
+                reached = max(reached, _second_reach(path, evidence.second))
+            severity = severity_of(reached, evidence)
         if severity is not None and _is_small_branch(path, evidence):
             severity = "info"
         if severity is not None:

@@ -95,7 +95,7 @@ TRANSFORMERS: Table = {
             s3_emb_dim=WIDTH,
             s3_depth=2,
         ),
-        # LeViT is left out: it narrows behind batch norms whose weights are zero, one after the other
+        # LeViT is left out: it narrows behind batch norms with weights of zero, one after the other
         # and without a skip, so that nothing before them trains (the loss stays at log 10).
         vit(
             "MaxViT",
