@@ -65,10 +65,10 @@ class Criteria:
         )
 
     def may_yet_pass(self, findings: Sequence[Finding]) -> bool:
-        """Whether training may yet cure something that was found, and all that fails."""
+        """Whether training may yet cure all that fails or, where nothing does, a path's warning."""
         patient = {rule.code for rule in self.rules if rule.patient}
-        failures = {finding.code for finding in findings if finding.severity == "failure"}
-        warnings = {finding.code for finding in findings if finding.severity == "warning"}
+        failures = {f.code for f in findings if f.severity == "failure"}
+        warnings = {f.code for f in findings if f.severity == "warning" and f.path is not None}
         return failures <= patient and not patient.isdisjoint(failures | warnings)
 
 

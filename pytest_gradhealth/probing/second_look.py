@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from torch import nn
@@ -22,7 +23,8 @@ from pytest_gradhealth.training.memory import check_room
 from pytest_gradhealth.training.optimizers import OptimizerLike, build
 from pytest_gradhealth.training.rebinding import explained
 
-#: Steps before a last look at a model that is on its way, and the most elements to train in them.
+#: Steps before a last look at a model that is on its way, and the most elements that its parameters
+#: and the outputs of its layers may have together: seconds, where a large one would take minutes.
 MORE_STEPS = 150
 MOST_ELEMENTS = 5 * 10**6
 #: Share of the loss that one answer for all examples has, by which a model that learns is better.
@@ -82,8 +84,8 @@ def leads_on(trial: Trial, first: GradientProfile, second: GradientProfile) -> b
     It is learning already, better than one answer for all examples; or its weights are so small
     that the steps outgrow them, and what they were at first means little to the optimizer.
     """
-    trained = [p for p in trial.subject.model.parameters() if p.requires_grad]
-    if sum(parameter.numel() for parameter in trained) > MOST_ELEMENTS:
+    elements = sum(math.prod(p.shape) for p in first.parameters)
+    if elements + sum(output.numel for output in first.outputs) > MOST_ELEMENTS:
         return False
     before = {p.name: p.norm for p in first.parameters if len(p.shape) > 1}
     grown = [p.norm > 2 * before[p.name] > 0 for p in second.parameters if p.name in before]
