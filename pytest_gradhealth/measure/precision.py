@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from pytest_gradhealth.config.arguments import require
 from pytest_gradhealth.config.values import as_float
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.measure.recorder import Recorder
+from pytest_gradhealth.measure.every_gradient import read_every_gradient
 from pytest_gradhealth.results.magnitudes import FORMATS, LossScale, MagnitudeRecord
-from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 
 #: Exponents of two that are counted, from here on: all of float32.
@@ -69,29 +68,10 @@ def magnitudes(subject: Subject, *, seed: int) -> tuple[MagnitudeRecord, ...]:
     inside `isolated`. Raises ProbeError for a model that is not in float32 or better.
     """
     _check_wide(subject.model)
-    run = Pass(subject, seed)
-    recorder = Recorder(subject.model, reading=_by_exponent)
-    with recorder.attached():
-        run.forward()
-        recorder.active = False
-        loss = run.loss()
-        run.graph(loss)
-        recorder.forget_graph()
-        recorder.gradients = "measured"
-        with run.own_gradients():
-            run.backward(loss)
-            gradients = {name: p.grad for name, p in subject.model.named_parameters()}
-            weights = {
-                name: _by_exponent(gradient)
-                for name, gradient in gradients.items()
-                if gradient is not None and gradient.dim() > 1
-            }
-    found = [
-        (mark.name, mark.type, mark.gradient)
-        for mark in recorder.marks
-        if mark.gradient is not None and mark.shape
-    ]
-    found += [(name, "weight", counts) for name, counts in weights.items()]
+    marks, parameters = read_every_gradient(subject, _by_exponent, seed=seed)
+    weights = {name for name, p in subject.model.named_parameters() if p.dim() > 1}
+    found = [(m.name, m.type, m.gradient) for m in marks if m.gradient is not None and m.shape]
+    found += [(name, "weight", counts) for name, counts in parameters.items() if name in weights]
     return tuple(_record(name, kind, counts) for name, kind, counts in found)
 
 

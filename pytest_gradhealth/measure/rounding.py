@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_gradhealth.measure.recorder import Key, Recorder
-from pytest_gradhealth.subject.passes import Pass
+from pytest_gradhealth.measure.every_gradient import read_every_gradient
+from pytest_gradhealth.measure.recorder import Key
 from pytest_gradhealth.subject.subject import Subject
-from pytest_gradhealth.tensors.modules import named_parameters
 from pytest_gradhealth.tensors.unwrap import packed
 
 #: What the loss is multiplied by: no power of two, which rounds the same way.
@@ -44,21 +43,9 @@ def _shadows(
     subject: Subject, factor: float, seed: int
 ) -> tuple[dict[Key, Tensor], dict[str, Tensor]]:
     """What each gradient is along some directions, the factor taken out; see `_shadow`."""
-    run = Pass(subject, seed)
-    recorder = Recorder(subject.model, reading=_shadow)
-    with recorder.attached():
-        run.forward()
-        recorder.active = False
-        loss = run.loss()
-        recorder.gradients = "measured"
-        run.graph(loss)
-        recorder.forget_graph()
-        with run.own_gradients():
-            run.backward(loss * factor)
-            gradients = {n: p.grad for n, (p, _) in named_parameters(subject.model).items()}
-            parameters = {n: _shadow(g) / factor for n, g in gradients.items() if g is not None}
-    outputs = {m.key: m.gradient / factor for m in recorder.marks if m.gradient is not None}
-    return outputs, parameters
+    marks, parameters = read_every_gradient(subject, _shadow, seed=seed, factor=factor)
+    outputs = {m.key: m.gradient / factor for m in marks if m.gradient is not None}
+    return outputs, {name: shadow / factor for name, shadow in parameters.items()}
 
 
 def _shadow(gradient: Tensor) -> Tensor:
