@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Points = Mapping[int, PathPoint]
 
 #: Paths up to which it is told which of them are trunks.
-MOST_COMPARED = 16
+MOST_COMPARED = 64
 
 
 @dataclass(frozen=True)

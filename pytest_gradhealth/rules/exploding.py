@@ -152,4 +152,5 @@ RULE = Rule(
     quantity=Quantity(largest_growth),
     cause=partial(path_cause, down=False),
     of_scale=True,
+    patient=True,
 )

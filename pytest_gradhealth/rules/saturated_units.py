@@ -23,6 +23,7 @@ from functools import partial
 
 from pytest_gradhealth.errors import SaturatedUnitsError
 from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.profile import ActivationRecord, GradientProfile
 from pytest_gradhealth.rules.dead_units import largest_share, place_of, shares_of, worst_of
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
@@ -53,14 +54,25 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             continue
         text = f"{share:.0%} of {seen.title} ({seen.function}) is saturated"
         text += f"; {'limit' if fails else 'fails above'} {limit.value:.1%} ({limit.source})"
+        gate = not fails and _is_a_gate(seen, first)
+        if gate:
+            text += "; by its bias alone, as a gate that starts open or shut"
         yield RULE.finding(
-            "failure" if fails else "warning",
+            "failure" if fails else "info" if gate else "warning",
             seen.name,
             text,
             profile=first,
             value=share,
             limit=limit if fails else None,
         )
+
+
+def _is_a_gate(seen: ActivationRecord, profile: GradientProfile) -> bool:
+    """Whether the layer before has weights of zero: what comes in has no part in it at first."""
+    called = [output.name for output in profile.outputs]
+    before = seen.after or (called[called.index(seen.name) - 1] if seen.name in called else "")
+    weights = [p for p in profile.parameters if p.module == before and len(p.shape) > 1]
+    return bool(weights) and all(weight.norm == 0 for weight in weights)
 
 
 RULE = Rule(

@@ -40,9 +40,11 @@ def copied(
     loss = subject.loss if isinstance(subject.loss, nn.Module) else None
     instance = optimizer if isinstance(optimizer, Optimizer) else None
     try:
-        with unguarded(), without_trainer(subject.model):
+        with without_trainer(subject.model):
             held = held_tensors(subject.modules)
-            memo: dict[int, Any] = {id(t): _copy(t) for t in held if _is_special(t)}
+            with unguarded():
+                memo: dict[int, Any] = {id(t): _copy(t) for t in held if _is_special(t)}
+            # Guarded: what is traced anew when it is copied takes functions of torch to record.
             model, loss = copy.deepcopy((subject.model, loss), memo)
             twins = Twins(memo)
             twins.rebind((model, loss))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_gradhealth import SaturatedUnitsError, assert_healthy, probe
-from tests.helpers.architectures import Squeezed, with_biases
+from tests.helpers.architectures import Squeezed, Wired, with_biases
 from tests.helpers.nets import batch, mlp
 
 cross_entropy = F.cross_entropy
@@ -90,3 +90,21 @@ def test_the_defaults_of_torch_are_healthy(act: Callable[[], nn.Module], seed: i
     x, y = batch()
     for model in (mlp(act), mlp(act, width=8, hidden=2)):
         assert probe(model, x, y, loss=cross_entropy).verdict == "healthy"
+
+
+@pytest.mark.parametrize("bias", [10.0, -10.0])
+@pytest.mark.parametrize("weight", [0.0, 1e-3])
+def test_a_gate_that_starts_open_or_shut_is_a_note(bias: float, weight: float) -> None:
+    gate = nn.Linear(20, 5)
+    nn.init.constant_(gate.weight, weight)
+    nn.init.constant_(gate.bias, bias)
+    model = Wired(
+        lambda m, x: m.body(x) * m.gate(x) + m.skip(x),
+        body=mlp(),
+        gate=nn.Sequential(gate, nn.Sigmoid()),
+        skip=nn.Linear(20, 5),
+    )
+    diagnosis = probe(model, *batch(), loss=nn.functional.cross_entropy)
+    (finding,) = diagnosis.of(["GH403"])
+    assert (finding.severity == "info") == (weight == 0)
+    assert ("as a gate that starts open or shut" in finding.message) == (weight == 0)
