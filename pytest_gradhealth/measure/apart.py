@@ -51,12 +51,19 @@ def trained_apart(
     if any(is_shared(subject.model) for is_shared in (is_sharded, is_ddp, is_replicated)):
         return copies
     silent = [p for p in profile.parameters if p.state == "none"]
+    copied = [p for p in silent if p.name in copies]
+    if copied:
+        with subject.isolated():
+            if not _sees_the_same(subject, profile, copied, seed):
+                copies = ()
     with subject.isolated():
         known = {*copies, *_written(subject, [p.name for p in silent], seed)}
     rest = [p for p in silent if p.name in cut and p.name not in known]
     if rest and _is_small(rest, profile):
         with subject.isolated():
-            if _sees_the_same(subject, profile, rest, seed):
+            if _runs_without_a_graph(profile, rest) and _sees_the_same(
+                subject, profile, rest, seed
+            ):
                 known |= {p.name for p in rest}
     return [p.name for p in silent if p.name in known]
 
@@ -125,19 +132,23 @@ def _is_small(part: Sequence[ParameterRecord], profile: GradientProfile) -> bool
     return sum(math.prod(p.shape) for p in part) < SMALL * sum(whole)
 
 
+def _runs_without_a_graph(profile: GradientProfile, part: Sequence[ParameterRecord]) -> bool:
+    names = _wholes(profile, [p.name for p in part])
+    states = {o.state for o in profile.outputs if any(_is_in(o.name, whole) for whole in names)}
+    return states <= {"no-grad", "not-called", "no-tensor"}
+
+
 def _sees_the_same(
     subject: Subject, profile: GradientProfile, part: Sequence[ParameterRecord], seed: int
 ) -> bool:
     """Whether whatever a part feels of the batch, other layers feel without it.
 
-    The part runs without a graph and is held at what it returned, while the batch is changed piece
-    by piece: where the first layers of the gradient paths then stay the same, they depend on it.
+    The part is held at what it returned, while the batch is changed piece by piece: where the first
+    layers of the gradient paths then stay the same, they depend on it.
     """
     names = _wholes(profile, [p.name for p in part])
     inside = [n for n, _ in subject.model.named_modules() if any(_is_in(n, w) for w in names)]
-    covered = all(any(_is_in(p.name, whole) for whole in names) for p in part)
-    states = {o.state for o in profile.outputs if o.name in inside}
-    if not covered or not states <= {"no-grad", "not-called", "no-tensor"}:
+    if not all(any(_is_in(p.name, whole) for whole in names) for p in part):
         return False
     held = Held({name: subject.model.get_submodule(name) for name in inside})
     firsts = [path.first for path in profile.judged_paths]

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.subject.forward import call_model, fresh
 from pytest_gradhealth.subject.loss import scalar_loss
 from pytest_gradhealth.subject.subject import Subject
@@ -25,8 +26,10 @@ def constant_answer(subject: Subject) -> float | None:
     if subject.loss is None:
         return None
     inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
-    with torch.no_grad():
-        outputs = call_model(subject.model, inputs)
+    try:
+        outputs = call_model(subject.model, inputs)  # with a graph, where it differentiates itself
+    except ProbeError:
+        return None
     if not isinstance(outputs, Tensor) or outputs.is_nested:
         return None
     if not outputs.is_floating_point() or outputs.dim() < 2:

@@ -109,6 +109,7 @@ def _starting(network: Network, first: int, others: Sequence[int] = ()) -> _Way:
     if len(again) > 1 or others:
         behind = tree.behind([[first]])
         calls = [first, *(c for c in others if _is_repeat(network, c, chain, behind))]
+        behind = behind if len(calls) == 1 else tree.behind([calls])
         later = [call for call in again if tree.depends(call, behind)]
     on_path = (
         replace(points[mark], ops=ops) for mark, ops in zip(chain.marks, chain.ops, strict=True)

@@ -36,13 +36,15 @@ class Look:
         paths = gradient_paths(self.network, marks)
         return replace(self, profile=replace(self.profile, paths=paths))
 
-    def silenced(self, outputs: Collection[Key], parameters: Collection[str]) -> Look:
-        """The same look, in which the gradients of some outputs and parameters are zero."""
+    def silenced(self, outputs: Collection[Key]) -> Look:
+        """The same look, in which the gradients of some outputs are zero, and their modules'."""
         marks = {mark for mark, key in self.keys.items() if key in outputs}
         points = {
-            m: replace(p, norm=0.0) if m in marks else p for m, p in self.network.points.items()
+            mark: replace(point, norm=0.0) if mark in marks else point
+            for mark, point in self.network.points.items()
         }
         network = replace(self.network, points=points)
+        names = {name for name, _, _ in outputs}
         profile = replace(
             self.profile,
             paths=gradient_paths(network),
@@ -51,7 +53,7 @@ class Look:
                 for o in self.profile.outputs
             ),
             parameters=tuple(
-                replace(p, state="zero", gradient=0.0) if p.name in parameters else p
+                replace(p, state="zero", gradient=0.0) if p.module in names and p.gradient else p
                 for p in self.profile.parameters
             ),
         )

@@ -19,7 +19,12 @@ from pytest_gradhealth.measure.recurrence import look_through_time
 from pytest_gradhealth.measure.rounding import rounding
 from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial
-from pytest_gradhealth.probing.second_look import MORE_STEPS, leads_on, look_after_steps
+from pytest_gradhealth.probing.second_look import (
+    MORE_STEPS,
+    behind_abrupt_steps,
+    leads_on,
+    look_after_steps,
+)
 from pytest_gradhealth.results.diagnosis import Finding, verdict_of
 from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile, Update
 from pytest_gradhealth.rules.exploding import scale_free_weights
@@ -37,9 +42,6 @@ from pytest_gradhealth.training.updates import updates
 LEVEL = 0.1
 #: How many of the user's training steps are made where they are judged.
 UPDATE_STEPS = 10
-
-#: Decades in one step that rounding may be all that is left of.
-ABRUPT = -3.0
 
 
 def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
@@ -110,15 +112,11 @@ def _without_rounding(trial: Trial, look: Look, findings: Sequence[Finding]) -> 
     """The same look, with zero for what only rounding has left of gradients that fall abruptly."""
     profile = look.profile
     failing = (profile.paths[f.path] for f in findings if f.path is not None)
-    falling = [path for path in failing if min(path.steps, default=0.0) < ABRUPT]
-    on_way = {point.key for path in falling for point in path.points if point.norm}
-    if is_sharded(trial.subject.model) or not on_way:
+    faint = {key for path in failing for key in behind_abrupt_steps(path)}
+    if is_sharded(trial.subject.model) or not faint:
         return look
-    outputs, parameters = rounding(trial.subject, seed=trial.seed)
-    outputs = on_way & {*outputs}
-    names = {name for name, _, _ in outputs}
-    parameters = {p.name for p in profile.parameters if p.module in names} & {*parameters}
-    return look.silenced(outputs, parameters) if outputs else look
+    outputs = faint & {*rounding(trial.subject, seed=trial.seed)}
+    return look.silenced(outputs) if outputs else look
 
 
 def _look_again(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 from torch import nn
@@ -10,9 +11,11 @@ from torch import nn
 from pytest_gradhealth.measure.constant_predictor import constant_answer
 from pytest_gradhealth.measure.felt import with_felt_outputs
 from pytest_gradhealth.measure.reading import Look
+from pytest_gradhealth.measure.recorder import Key
 from pytest_gradhealth.measure.recurrence import look_through_time
 from pytest_gradhealth.measure.rounding import rounding
 from pytest_gradhealth.probing.prepare import Trial
+from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_sharded, named_parameters
@@ -27,6 +30,9 @@ from pytest_gradhealth.training.rebinding import explained
 #: and the outputs of its layers may have together: seconds, where a large one would take minutes.
 MORE_STEPS = 150
 MOST_ELEMENTS = 5 * 10**6
+#: Decades in one step that rounding may be all that is left of: of float32, amplified by the 1e-5
+#: under the root of a normalisation.
+ABRUPT = -4.0
 #: Share of the loss that one answer for all examples has, by which a model that learns is better.
 LEARNED = 0.01
 
@@ -62,20 +68,30 @@ def look_after_steps(
             for _ in train(twin, stepper, seed=seed, steps=steps, before_clip=note):
                 pass
             seen = look_through_time(twin, seed=seed, steps=steps)
-        if not is_sharded(twin.model) and _has_woken(first, seen.profile):
-            outputs, parameters = rounding(twin, seed=seed)
-            parameters = {p.name for p in first.parameters if p.state == "zero"} & {*parameters}
-            keys = {(o.name, o.call, o.output) for o in first.outputs if o.norm == 0}
-            seen = seen.silenced(keys & {*outputs}, parameters)
-            awake -= parameters
+        faint = [*_faint(first, seen.profile)]
+        if faint and not is_sharded(twin.model):
+            seen = seen.silenced({*faint} & {*rounding(twin, seed=seed)})
+            awake -= {p.name for p in seen.profile.parameters if p.state == "zero"}
         profile = with_felt_outputs(twin, seen.profile, seed=seed)
     return replace(seen, profile=replace(profile, awake=tuple(sorted(awake))))
 
 
-def _has_woken(first: GradientProfile, second: GradientProfile) -> bool:
-    """Whether something has a gradient now that had none."""
-    silent = {p.name for p in first.parameters if p.state == "zero"}
-    return any(p.name in silent and p.gradient for p in second.parameters)
+def _faint(first: GradientProfile, second: GradientProfile) -> Iterator[Key]:
+    """Points that were silent, and get next to nothing now of what comes to their gate."""
+    before = {path.first.label: path.silent_at for path in first.judged_paths}
+    for path in second.judged_paths:
+        gate = before.get(path.first.label)
+        if gate is not None and gate < path.links:
+            yield from behind_abrupt_steps(path, gate)
+
+
+def behind_abrupt_steps(path: GradientPath, gate: int | None = None) -> Iterator[Key]:
+    """Points behind a step, at a gate or anywhere, in which next to all of the gradient is lost."""
+    steps = path.steps if gate is None else path.steps[gate : gate + 1]
+    abrupt = [place for place, step in enumerate(steps, gate or 0) if step < ABRUPT]
+    for point in path.points[: abrupt[-1] + 1] if abrupt else ():
+        if point.norm:
+            yield point.key
 
 
 def leads_on(trial: Trial, first: GradientProfile, second: GradientProfile) -> bool:

@@ -57,10 +57,12 @@ def render(
 def headline(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:
     """One line per finding, worst first; one line of good news without any."""
     if not findings:
-        model, path = shortened(diagnosis.model, 40), diagnosis.worst_path
+        model, path = shortened(diagnosis.model, 40), diagnosis.judged_path
         if path is None or not path.links:
             return f"{model}: no gradient path of two points or more to judge"
-        share = f"{factor(path.l2)} of the gradient reaches {path.first.title}"
+        share = f"{factor(path.arrival)} of the gradient reaches {path.entry.title}"
+        if path is not diagnosis.worst_path and diagnosis.confirmation is not None:
+            share += f" after {count(diagnosis.confirmation.steps, 'step')}"
         return shortened(f"{model} is healthy: {share}", LONGEST_FINDING)
     return "\n".join(
         f"{shortened(_sentence(f, diagnosis), LONGEST_FINDING)} [{shortened(f.code, 40)}]"

@@ -101,8 +101,8 @@ def verdict_line(run: Run) -> str:
 
 def ratio(probe: Probe) -> str:
     """The ratio of the worst path, "-" without a path of two points."""
-    path = probe.diagnosis.worst_path
-    return factor(path.l2) if path is not None and path.links else "-"
+    path = probe.diagnosis.judged_path
+    return factor(path.arrival) if path is not None and path.links else "-"
 
 
 def shown_verdict(probe: Probe) -> Verdict:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import encodable, harmless, told
-from pytest_gradhealth.results.path import GradientPath
+from pytest_gradhealth.results.path import GradientPath, power
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.results.serialization import LIVE, AtLeast, from_plain, to_plain
 
@@ -160,10 +160,20 @@ class Diagnosis:
         return worst_path(self.profile, self.findings)
 
     @property
+    def judged_path(self) -> GradientPath | None:
+        """The worst path in the look that counts: the second, where it was silent in the first."""
+        path, second = self.worst_path, self.confirmation
+        if path is None or path.entry.norm or second is None:
+            return path
+        label = path.first.label
+        woken = (p for p in second.paths if p.first.label == label and p.entry.norm)
+        return next(woken, path)
+
+    @property
     def ratio(self) -> float:
-        """L2 gradient norm, first over last, of the worst path (NaN if there is no path)."""
-        path = self.worst_path
-        return math.nan if path is None else path.ratio
+        """L2 gradient norm, entry over last, of the worst path as judged (NaN without a path)."""
+        path = self.judged_path
+        return math.nan if path is None else power(path.arrival)
 
     def of(self, codes: Sequence[str]) -> tuple[Finding, ...]:
         """The findings of some rules."""

@@ -181,6 +181,11 @@ class GradientPath:
         return zeros[-1] if zeros else None
 
     @property
+    def arrival(self) -> float:
+        """L2 norm of the gradient at the entry over that at the last point, in decades."""
+        return l2_decades(self.entry, self.last)
+
+    @property
     def finite(self) -> bool:
         """Whether every norm on the path is a finite number."""
         return all(math.isfinite(point.norm) for point in self.points)

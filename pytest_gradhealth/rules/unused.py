@@ -78,26 +78,29 @@ def _sorted(profile: GradientProfile) -> tuple[list[ParameterRecord], ...]:
 
 
 def without_readers(profile: GradientProfile) -> list[ParameterRecord]:
-    """Parameters of the last in a list of layers whose namesakes in all others get a gradient.
+    """Parameters in a part of the last layer of a list, whose namesakes in all others get gradient.
 
-    What they make is for a next layer: the class token alone is read, or no coordinates are.
+    What it makes is for a next layer: the class token alone is read, or no coordinates are. A layer
+    of which nothing is read is another matter.
     """
     states: dict[tuple[str, str], dict[int, str]] = {}
     places: dict[str, list[tuple[tuple[str, str], int]]] = {}
     for parameter in profile.parameters:
         parts = parameter.name.split(".")
         for place, part in enumerate(parts[:-1]):
-            if part.isdigit():
+            if part.isdigit() and len(parts) > place + 2:
                 stack = ".".join(parts[:place]), ".".join(parts[place + 1 :])
                 states.setdefault(stack, {})[int(part)] = parameter.state
                 places.setdefault(parameter.name, []).append((stack, int(part)))
     beside = {p.name for p in unused_parameters(profile)}
+    busy = {m for p in profile.parameters if p.gradient for m in ancestry(p.module)}
     return [
         p
         for p in profile.parameters
         if (p.name in beside or p.state == "zero") and p.name not in profile.awake
         for stack, number in places.get(p.name, ())
         if number == max(states[stack]) and _others(states[stack], number) == {"gradient"}
+        if f"{stack[0]}.{number}".lstrip(".") in busy
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,8 @@ def rows(result: pytest.RunResult) -> list[dict[str, str]]:
     starts = [i for i, line in enumerate(lines) if line.split() == COLUMNS]
     assert len(starts) == 1, result.stdout.str()
     table = lines[starts[0] + 1 : lines.index("", starts[0])]
-    found = [dict(zip(COLUMNS, line.split(), strict=True)) for line in table]
+    cells = (re.split(r"(?<!^not) +", line) for line in table)  # "not judged" is one
+    found = [dict(zip(COLUMNS, row, strict=True)) for row in cells]
     assert all(row.pop("ms").isdecimal() for row in found)
     return found
 

@@ -167,6 +167,24 @@ def test_depth_within_one_step_is_still_depth(way: str) -> None:
     assert "GH101" in codes(probed(Deep(), way))
 
 
+@pytest.mark.parametrize("way", ["last", "stack", "cat"])
+@pytest.mark.parametrize("cut", [12, 24, 47])
+def test_a_state_that_is_cut_now_and_then_is_along_one_step(way: str, cut: int) -> None:
+    class Truncated(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            state, states = x.new_zeros(len(x), WIDTH), []
+            for number, step in enumerate(x.unbind(1)):
+                state = self.cell(step, state.detach() if number % cut == 0 else state)
+                states.append(state)
+            out: Tensor = self.head(self.collect(states))
+            return out
+
+    x, y = torch.randn(8, STEPS, 3), torch.randint(5, (8,))
+    model = Truncated(nn.GRUCell(3, WIDTH), WAYS[way], None)
+    diagnosis = probe(model, x, y, loss=nn.functional.cross_entropy)
+    assert diagnosis.verdict == "healthy", diagnosis
+
+
 def test_how_far_back_is_asked_for_by_a_dependency() -> None:
     found = probed(nn.RNNCell(3, WIDTH), "stack", dependency=STEPS - 1).findings
     assert [f.code for f in found if f.severity == "failure"] == ["GH102"]

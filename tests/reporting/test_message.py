@@ -22,6 +22,7 @@ from pytest_gradhealth import (
 )
 from pytest_gradhealth.formatting import View, number
 from pytest_gradhealth.reporting.message import render
+from tests.helpers.architectures import ZeroHead
 from tests.helpers.nets import HALF, batch, mlp, scalar_chain, sigmoids, total
 
 pytestmark = pytest.mark.usefixtures("_outside_pytest")
@@ -110,8 +111,8 @@ def test_the_message_of_an_unused_layer() -> None:
     with pytest.raises(UnreachedParameterError) as caught:
         assert_all_reached(Extra(), ONE, loss=total)
     assert str(caught.value) == (
-        "the loss does not depend on extra (2 parameters): not called here, as others of the same"
-        " class are [GH405]\n"
+        "the loss does not depend on extra (2 parameters): not called here, as others of the"
+        " class or its own parts are [GH405]\n"
         "\n"
         "Extra on cpu, 2 points, seed 0\n"
         "\n"
@@ -328,3 +329,14 @@ def test_a_limit_without_a_setting_is_accepted_by_leaving_the_rule_out() -> None
         optimizer=torch.optim.Adam,
     )
     assert "accept: --gradhealth-ignore=GH103 leaves the rule out" in render(diagnosis)
+
+
+def test_what_has_woken_is_told_by_the_look_that_counts() -> None:
+    x, y = batch()
+    diagnosis = probe(ZeroHead(mlp()), x, y, loss=nn.functional.cross_entropy)
+    (line, *_) = str(diagnosis).splitlines()
+    path = diagnosis.judged_path
+    assert path is not None
+    assert 0 < diagnosis.ratio == pytest.approx(path.entry.norm / path.last.norm)
+    assert line.startswith("ZeroHead is healthy: x0.")
+    assert line.endswith(" after 5 steps")
