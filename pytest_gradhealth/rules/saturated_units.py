@@ -29,6 +29,8 @@ from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
 #: Share of flat elements from which a layer is mentioned.
 MENTION = 0.9
+#: Share of its bias, in L2 norm, up to which the weights of a layer have no say in it.
+SLIGHT = 0.01
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -68,11 +70,14 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _is_a_gate(seen: ActivationRecord, profile: GradientProfile) -> bool:
-    """Whether the layer before has weights of zero: what comes in has no part in it at first."""
+    """Whether the layer before has next to no weights beside its bias: a gate that is to learn."""
     called = [output.name for output in profile.outputs]
     before = seen.after or (called[called.index(seen.name) - 1] if seen.name in called else "")
-    weights = [p for p in profile.parameters if p.module == before and len(p.shape) > 1]
-    return bool(weights) and all(weight.norm == 0 for weight in weights)
+    own = [p for p in profile.parameters if p.module == before]
+    weights, biases = (
+        [p.norm for p in own if (len(p.shape) > 1) == many] for many in (True, False)
+    )
+    return bool(weights and biases) and max(weights) < SLIGHT * min(biases)
 
 
 RULE = Rule(

@@ -306,3 +306,26 @@ def test_an_encoder_of_data_that_the_decoder_does_not_get_fails(small: bool) -> 
     assert said(diagnosis) == [("GH401", "failure", "encoder.0")]
     both = probe(model, (x, x), y, loss=F.cross_entropy)
     assert both.verdict == ("warning" if small else "failure"), "which sees what the encoder sees"
+
+
+@pytest.mark.parametrize("cut", [Tensor.detach, lambda h: torch.from_numpy(h.detach().numpy())])
+def test_copies_on_the_way_to_what_they_equal_are_no_teachers(cut: Any) -> None:
+    """Layers are cloned to begin with: those before a detach() are cut off like any others."""
+
+    class Cloned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            block = nn.Sequential(nn.Linear(20, 20), nn.ReLU())
+            self.blocks = nn.ModuleList(copy.deepcopy(block) for _ in range(4))
+            self.head = nn.Linear(20, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for number, block in enumerate(self.blocks):
+                x = block(x)
+                x = cut(x) if number == 1 else x
+            out: Tensor = self.head(x)
+            return out
+
+    x, y = batch()
+    diagnosis = probe(Cloned(), x, y, loss=F.cross_entropy)
+    assert [(f.code, f.severity) for f in diagnosis.of(["GH401"])] == [("GH401", "failure")]

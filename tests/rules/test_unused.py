@@ -279,3 +279,24 @@ def test_queries_of_tokens_that_nobody_reads_are_zero_in_the_last_layer_alone() 
     assert [severity for severity, *_ in told(diagnosis, "GH405")] == ["info"]
     assert told(probe(Last((0,)), x, y, loss=cross_entropy), "GH401")[0][0] == "warning"
     assert told(probe(Last((1, 2)), x, y, loss=cross_entropy), "GH401")[0][0] == "warning"
+
+
+def test_a_last_block_of_which_nothing_is_read_is_a_warning() -> None:
+    """One step too few, by mistake: no part of the last block is used."""
+
+    class Early(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Linear(20, 20), nn.Linear(20, 5)
+            self.blocks = nn.ModuleList(mlp(hidden=1, classes=20) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            before = x = self.embed(x)
+            for block in self.blocks:
+                before, x = x, x + block(x)
+            out: Tensor = self.head(before)
+            return out
+
+    x, y = batch()
+    diagnosis = probe(Early(), x, y, loss=cross_entropy)
+    assert [severity for severity, *_ in told(diagnosis, "GH405")] == ["warning"]
