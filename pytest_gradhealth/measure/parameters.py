@@ -5,6 +5,7 @@ A gradient that has been measured is let go of at once, so that a backward never
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,8 +55,8 @@ class Measured:
         gradient = None if gradient is None else gradient * unscale
         parts = [unscale * numbers[third] for third in self.thirds]
         state: ParameterState = "gradient"
-        if not self.parameter.requires_grad:
-            state = "frozen"
+        if not self.parameter.requires_grad or not math.prod(self.parameter.shape):
+            state = "frozen"  # or without elements, which comes to the same
         elif gradient is None:
             state = "none"
         elif gradient == 0:

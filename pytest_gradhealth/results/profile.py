@@ -18,7 +18,7 @@ from pytest_gradhealth.results.serialization import AtLeast
 OutputState = Literal["measured", "unreached", "no-grad", "not-called", "no-tensor", "ignored"]
 
 #: How the gradient of a parameter was found: it has one (zero counts, when all its elements are
-#: exactly zero), nothing used it, or it is frozen.
+#: exactly zero), nothing used it, or it is frozen or has no elements.
 ParameterState = Literal["gradient", "zero", "none", "frozen"]
 
 

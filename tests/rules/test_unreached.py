@@ -268,3 +268,15 @@ def test_the_first_layers_of_a_dead_branch_are_no_experts() -> None:
     assert said(diagnosis) == [("GH401", "warning", "layers.0")]
     with pytest.raises(UnreachedParameterError):
         assert_all_reached(diagnosis)
+
+
+def test_a_parameter_without_elements_wants_no_gradient() -> None:
+    """A memory of no places, say, that is appended to keys all the same."""
+    model = Wired(
+        lambda m, x: m.head(torch.cat([m.embed(x), m.memory.expand(len(x), -1)], 1)),
+        embed=nn.Linear(20, 16),
+        head=nn.Linear(16, 5),
+    )
+    model.memory = nn.Parameter(torch.empty(1, 0))
+    x, y = batch()
+    assert assert_all_reached(model, x, y, loss=cross_entropy).verdict == "healthy"
