@@ -102,7 +102,7 @@ def _second_look(
     model = trial.subject.model
     second = _look_again(trial, first, carriers, criteria.confirm_steps)
     hopeful = criteria.may_yet_pass(criteria.judge(first, second))
-    if not anywhere(model, hopeful and leads_on(trial, first, second)):
+    if not anywhere(model, hopeful) or not anywhere(model, leads_on(trial, first, second)):
         return second
     later = _look_again(trial, first, carriers, max(criteria.confirm_steps, MORE_STEPS))
     return second if anywhere(model, not _is_finite(later)) else later
@@ -113,7 +113,7 @@ def _without_rounding(trial: Trial, look: Look, findings: Sequence[Finding]) -> 
     profile = look.profile
     failing = (profile.paths[f.path] for f in findings if f.path is not None)
     faint = {key for path in failing for key in behind_abrupt_steps(path)}
-    if is_sharded(trial.subject.model) or not faint:
+    if is_sharded(trial.subject.model) or not anywhere(trial.subject.model, bool(faint)):
         return look
     outputs = faint & {*rounding(trial.subject, seed=trial.seed)}
     return look.silenced(outputs) if outputs else look

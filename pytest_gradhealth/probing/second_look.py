@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.measure.constant_predictor import constant_answer
 from pytest_gradhealth.measure.felt import with_felt_outputs
 from pytest_gradhealth.measure.reading import Look
@@ -69,7 +70,7 @@ def look_after_steps(
                 pass
             seen = look_through_time(twin, seed=seed, steps=steps)
         faint = [*_faint(first, seen.profile)]
-        if faint and not is_sharded(twin.model):
+        if not is_sharded(twin.model) and anywhere(subject.model, bool(faint)):
             seen = seen.silenced({*faint} & {*rounding(twin, seed=seed)})
             awake -= {p.name for p in seen.profile.parameters if p.state == "zero"}
         profile = with_felt_outputs(twin, seen.profile, seed=seed)
@@ -97,6 +98,8 @@ def behind_abrupt_steps(path: GradientPath, gate: int | None = None) -> Iterator
 def leads_on(trial: Trial, first: GradientProfile, second: GradientProfile) -> bool:
     """Whether a model that does not pass in two looks may be another after more steps.
 
+    To be asked in all processes that share it.
+
     It is learning already, better than one answer for all examples; or its weights are so small
     that the steps outgrow them, and what they were at first means little to the optimizer.
     """
@@ -105,7 +108,7 @@ def leads_on(trial: Trial, first: GradientProfile, second: GradientProfile) -> b
         return False
     before = {p.name: p.norm for p in first.parameters if len(p.shape) > 1}
     grown = [p.norm > 2 * before[p.name] > 0 for p in second.parameters if p.name in before]
-    if any(grown):
+    if anywhere(trial.subject.model, any(grown)):
         return True
     with trial.subject.isolated():
         constant = constant_answer(trial.subject)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import encodable, harmless, told
-from pytest_gradhealth.results.path import GradientPath, power
+from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.results.serialization import LIVE, AtLeast, from_plain, to_plain
 
@@ -173,7 +173,7 @@ class Diagnosis:
     def ratio(self) -> float:
         """L2 gradient norm, entry over last, of the worst path as judged (NaN without a path)."""
         path = self.judged_path
-        return math.nan if path is None else power(path.arrival)
+        return math.nan if path is None else path.share
 
     def of(self, codes: Sequence[str]) -> tuple[Finding, ...]:
         """The findings of some rules."""

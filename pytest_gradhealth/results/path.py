@@ -181,8 +181,15 @@ class GradientPath:
         return zeros[-1] if zeros else None
 
     @property
+    def share(self) -> float:
+        """L2 norm of the gradient at the entry over that at the last point."""
+        if self.last.norm == 0:
+            return 0.0 if self.entry.norm == 0 else math.inf
+        return self.entry.norm / self.last.norm
+
+    @property
     def arrival(self) -> float:
-        """L2 norm of the gradient at the entry over that at the last point, in decades."""
+        """The same in decades."""
         return l2_decades(self.entry, self.last)
 
     @property
