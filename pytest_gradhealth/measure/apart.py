@@ -27,14 +27,13 @@ from pytest_gradhealth.measure.perturbation import (
 )
 from pytest_gradhealth.measure.recorder import Key
 from pytest_gradhealth.results.names import ancestry
+from pytest_gradhealth.results.path import SMALL_PART
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_ddp, is_replicated, is_sharded
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
 
-#: Share of the trainable elements up to which a part may be trained apart from a larger one.
-SMALL = 0.05
 #: Columns, channels or features of an input that are changed at a time are one in so many.
 PIECES = 32
 
@@ -129,7 +128,7 @@ def _around(parameter: str) -> list[str]:
 
 def _is_small(part: Sequence[ParameterRecord], profile: GradientProfile) -> bool:
     whole = (math.prod(p.shape) for p in profile.parameters if p.state != "frozen")
-    return sum(math.prod(p.shape) for p in part) < SMALL * sum(whole)
+    return sum(math.prod(p.shape) for p in part) < SMALL_PART * sum(whole)
 
 
 def _runs_without_a_graph(profile: GradientProfile, part: Sequence[ParameterRecord]) -> bool:

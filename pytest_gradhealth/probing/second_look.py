@@ -71,8 +71,10 @@ def look_after_steps(
             seen = look_through_time(twin, seed=seed, steps=steps)
         faint = [*_faint(first, seen.profile)]
         if not is_sharded(twin.model) and anywhere(subject.model, bool(faint)):
-            seen = seen.silenced({*faint} & {*rounding(twin, seed=seed)})
-            awake -= {p.name for p in seen.profile.parameters if p.state == "zero"}
+            silent = {*faint} & {*rounding(twin, seed=seed)}
+            seen = seen.silenced(silent)
+            modules = {name for name, _, _ in silent}
+            awake -= {p.name for p in first.parameters if p.module in modules}
         profile = with_felt_outputs(twin, seen.profile, seed=seed)
     return replace(seen, profile=replace(profile, awake=tuple(sorted(awake))))
 
@@ -98,10 +100,9 @@ def behind_abrupt_steps(path: GradientPath, gate: int | None = None) -> Iterator
 def leads_on(trial: Trial, first: GradientProfile, second: GradientProfile) -> bool:
     """Whether a model that does not pass in two looks may be another after more steps.
 
-    To be asked in all processes that share it.
-
     It is learning already, better than one answer for all examples; or its weights are so small
-    that the steps outgrow them, and what they were at first means little to the optimizer.
+    that the steps outgrow them, and what they were at first means little to the optimizer. To be
+    asked in all processes that share the model.
     """
     elements = sum(math.prod(p.shape) for p in first.parameters)
     if elements + sum(output.numel for output in first.outputs) > MOST_ELEMENTS:

@@ -12,6 +12,9 @@ from typing import Annotated
 
 from pytest_gradhealth.results.serialization import AtLeast
 
+#: Share of the trainable elements up to which a part beside a trunk fails no model.
+SMALL_PART = 0.05
+
 
 def decades(numerator: float, denominator: float) -> float:
     """Return log10(numerator / denominator) of two norms without overflow.
@@ -126,9 +129,7 @@ class GradientPath:
     @property
     def ratio(self) -> float:
         """L2 norm of the gradient at the first point over that at the last."""
-        if self.last.norm == 0:
-            return 0.0 if self.first.norm == 0 else math.inf
-        return self.first.norm / self.last.norm
+        return self._over_last(self.first)
 
     @property
     def l2(self) -> float:
@@ -183,9 +184,7 @@ class GradientPath:
     @property
     def share(self) -> float:
         """L2 norm of the gradient at the entry over that at the last point."""
-        if self.last.norm == 0:
-            return 0.0 if self.entry.norm == 0 else math.inf
-        return self.entry.norm / self.last.norm
+        return self._over_last(self.entry)
 
     @property
     def arrival(self) -> float:
@@ -203,6 +202,11 @@ class GradientPath:
             return None
         sign, steps = (1 if down else -1), self.steps
         return min(range(self.links), key=lambda i: (sign * steps[i], -i))
+
+    def _over_last(self, point: PathPoint) -> float:
+        if self.last.norm == 0:
+            return 0.0 if point.norm == 0 else math.inf
+        return point.norm / self.last.norm
 
     def crossing(self, limit: float, *, down: bool) -> PathPoint:
         """First point, coming from the loss, at which the running V (X) passes `limit` decades."""

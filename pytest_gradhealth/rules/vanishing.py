@@ -36,13 +36,10 @@ from functools import partial
 from pytest_gradhealth.errors import VanishingGradientError
 from pytest_gradhealth.formatting import count, factor, listing, number
 from pytest_gradhealth.results.diagnosis import Finding, Severity
-from pytest_gradhealth.results.path import GradientPath, power
+from pytest_gradhealth.results.path import SMALL_PART, GradientPath, power
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.path_causes import path_cause
 from pytest_gradhealth.rules.rule import Evidence, Quantity, Rule
-
-#: Share of the trainable elements up to which a path beside a trunk does not fail a model.
-SMALL = 0.05
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -137,9 +134,13 @@ def _is_small_branch(path: GradientPath, evidence: Evidence) -> bool:
     What makes the bias of an attention or scales its answer may lose its gradient in there, while
     the trunk trains.
     """
-    return (path.beside or 1.0) < SMALL and any(
-        other.beside is None and other.links and not severity_of(other.vanishing, evidence)
-        for other in evidence.first.judged_paths
+    return (
+        path.beside is not None
+        and path.beside < SMALL_PART
+        and any(
+            other.beside is None and other.links and not severity_of(other.vanishing, evidence)
+            for other in evidence.first.judged_paths
+        )
     )
 
 
