@@ -138,12 +138,13 @@ def _to_the_outputs(network: Network, ways: list[_Way]) -> list[_Way]:
 def _up_to(way: _Way, ends: Sequence[PathPoint]) -> _Way:
     if {end.name for end in ends} <= {way.path.last.name}:
         return way
+    numel = sum(end.numel for end in ends)
     together = PathPoint(
         name=OUTPUTS,
         type=listing([end.label for end in ends]),
-        shape=(),
+        shape=(numel,),
         norm=math.hypot(*(end.norm for end in ends)),
-        numel=sum(end.numel for end in ends),
+        numel=numel,
         activation=math.hypot(*(end.activation for end in ends)),
     )
     return replace(way, path=replace(way.path, points=(*way.path.points, together)))

@@ -126,7 +126,7 @@ def test_its_end_is_all_outputs_that_it_leads_to() -> None:
     last, other = (path.last for path in diagnosis.profile.judged_paths)
     assert [last.title, other.title] == ["(outputs) (left and right)", "alone.4 (Linear)"]
     assert last.norm == pytest.approx(math.hypot(norms["left"], norms["right"]))
-    assert last.numel == 16 * 8
+    assert last.shape == (last.numel,) == (16 * 8,)
 
 
 class Potential(nn.Module):
