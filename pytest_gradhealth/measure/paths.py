@@ -104,7 +104,7 @@ def _starting(network: Network, first: int, others: Sequence[int] = ()) -> _Way:
     """The path from one mark, also for those of the `others` that are steps after it.
 
     A cell that is called in a loop gets its gradient step by step, and most from the last: its
-    entry is the call that gets the most, whatever becomes of what each call returns.
+    entry is all calls together, as it is of a layer that is called with the whole sequence.
     """
     tree, points = network.tree, network.points
     chain = tree.chain(first, network.marks)
@@ -118,7 +118,12 @@ def _starting(network: Network, first: int, others: Sequence[int] = ()) -> _Way:
     on_path = (
         replace(points[mark], ops=ops) for mark, ops in zip(chain.marks, chain.ops, strict=True)
     )
-    entry = max((points[mark] for mark in (*calls, *later)), key=lambda point: point.norm)
+    every = {*calls, *later}
+    entry = replace(
+        points[first],
+        norm=math.hypot(*(points[mark].norm for mark in every)),
+        numel=sum(points[mark].numel for mark in every),
+    )
     return _Way(GradientPath(tuple(on_path), entry), tuple(calls), chain.marks[-1])
 
 
