@@ -7,17 +7,15 @@ trained before and runs under no_grad() beside layers that see the same data.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.measure.held import Held
 from pytest_gradhealth.measure.perturbation import (
     MOST,
     fingerprints,
@@ -31,7 +29,7 @@ from pytest_gradhealth.results.path import SMALL_PART
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
-from pytest_gradhealth.tensors.modules import is_ddp, is_replicated, is_sharded
+from pytest_gradhealth.tensors.modules import waits_for_others
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
 
 #: Columns, channels or features of an input that are changed at a time are one in so many.
@@ -47,7 +45,7 @@ def trained_apart(
     processes, only what needs none is looked at.
     """
     copies = _copies(profile, cut)
-    if any(is_shared(subject.model) for is_shared in (is_sharded, is_ddp, is_replicated)):
+    if waits_for_others(subject.model):
         return copies
     silent = [p for p in profile.parameters if p.state == "none"]
     copied = [p for p in silent if p.name in copies]
@@ -193,51 +191,3 @@ def _changed(subject: Subject) -> Iterator[Subject]:
 
 def _exchanged(tensor: Tensor, mixed: Tensor, item: Tensor) -> Tensor:
     return mixed.requires_grad_(tensor.requires_grad) if item is tensor else item
-
-
-def _copy(outputs: Any) -> Any:
-    """What a module returned, safe from operations that write to it."""
-    return map_tensors(lambda tensor: tensor.detach().clone(), outputs)
-
-
-@dataclass
-class Held:
-    """Modules that, from the second forward on, return what they returned in the first one."""
-
-    modules: dict[str, nn.Module]
-    _kept: dict[tuple[str, int], Any] | None = None
-    _returned: dict[tuple[str, int], Any] = field(default_factory=dict)
-    _calls: Counter[str] = field(default_factory=Counter)
-
-    @contextmanager
-    def attached(self) -> Iterator[None]:
-        """Hooks on the modules for the length of the context."""
-        handles = [m.register_forward_hook(self._hook(n)) for n, m in self.modules.items()]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def begin(self) -> dict[Key, float]:
-        """End a forward and begin the next; return fingerprints of what the modules computed."""
-        returned = self._returned
-        if self._kept is None:
-            self._kept = returned
-        self._returned, self._calls = {}, Counter()
-        return {
-            (name, call, number): float(weighted_sum(tensor))
-            for (name, call), value in returned.items()
-            for number, tensor in enumerate(tensors(value))
-        }
-
-    def _hook(self, name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, outputs: Any) -> Any:
-            del module, inputs
-            key = name, self._calls[name]
-            self._calls[name] += 1
-            self._returned[key] = _copy(outputs)
-            kept = self._kept or {}
-            return _copy(kept[key]) if key in kept else outputs
-
-        return hook

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_gradhealth.formatting import listing
+from pytest_gradhealth.measure.loops import Call, Loop, loops_behind
 from pytest_gradhealth.results.names import OUTPUTS, ancestry
 from pytest_gradhealth.results.path import GradientPath, PathPoint
 
@@ -19,20 +20,24 @@ Points = Mapping[int, PathPoint]
 
 #: Paths up to which it is told which of them are trunks.
 MOST_COMPARED = 64
+#: Norm of a gradient that the number format has all but rounded to zero.
+FAINT = 1e-30
 
 
 @dataclass(frozen=True)
 class Network:
     """What paths are read from: marked tensors in their tree, and their points by mark.
 
-    `elements` are the sizes of the trainable parameters by module. `round_about` are marks that the
-    forward has differentiated itself: their layers' weights may get a gradient past them.
+    `elements` are the sizes of the trainable parameters by module, `sequences` the modules that run
+    over a sequence inside. `round_about` are marks that the forward has differentiated itself:
+    their layers' weights may get a gradient past them.
     """
 
     tree: DominatorTree
     points: Points
     elements: Mapping[str, int] = field(default_factory=dict)
     round_about: frozenset[int] = frozenset()
+    sequences: frozenset[str] = frozenset()
 
     @cached_property
     def marks(self) -> frozenset[int]:
@@ -50,40 +55,87 @@ class Network:
 
 
 def gradient_paths(
-    network: Network, carriers: Collection[int] | None = None
+    network: Network, carriers: Collection[int] | None = None, fed: Collection[str] = ()
 ) -> tuple[GradientPath, ...]:
     """Return the gradient's paths, in the order of the forward pass.
 
     One for each first layer, up to the last one or, where there are several, up to all of them
-    together; and one for each part that only one term of the loss sees.
+    together; and one for each part that only one term of the loss sees. Where loops begin whose
+    steps are `fed` with data of their own, by the names of their modules, a path ends and another
+    begins.
 
     With `carriers`, the marks whose output depends on the batch, only those make judged paths; the
     first layers that carry no data are reported with paths of their own, not judged. Neither are
     `round_about` paths that get no gradient.
     """
-    tree, marks, passed_by = network.tree, network.marks, network.round_about
+    marks = network.marks
     carrying = marks if carriers is None else marks.intersection(carriers)
+    judged: dict[int, GradientPath] = {}
+    for way in _judged(network, carrying):
+        for part in _along_one_step(network, way, frozenset(fed)):
+            judged.setdefault(part.calls[0], part.path)
+    sides = [mark for mark in network.tree.sources(marks) if mark not in carrying]
+    aside = (replace(way.path, judged=False) for way in _starting_at(network, sides))
+    return (*judged.values(), *aside)
+
+
+def loops_crossed(network: Network) -> Iterator[tuple[Loop, Collection[Call]]]:
+    """Yield the loops that begin on paths, and the calls that these run through."""
+    for way in _judged(network, network.marks):
+        loops = _loops(network, way)
+        marks = {*way.marks, *network.tree.chain(way.most, network.marks).marks} if loops else ()
+        calls = {(network.points[mark].name, network.points[mark].call) for mark in marks}
+        yield from ((loop, calls) for loop in loops)
+
+
+def _judged(network: Network, carrying: Collection[int]) -> Iterator[_Way]:
+    """The ways that start at marks which carry data, and those of parts."""
+    tree, marks, passed_by = network.tree, network.marks, network.round_about
     trunks = _beside_others(network, _starting_at(network, tree.sources(carrying)))
     trunks = _to_the_outputs(network, trunks)
     entries = [mark for mark in tree.entries(carrying, marks) if mark not in passed_by]
     parts = [_starting(network, entry) for entry in entries]
     parts = [part for part in parts if part.path.links and part.path.last.norm]
-    judged = [
-        replace(way.path, judged=bool(way.path.entry.norm) or way.calls[0] not in passed_by)
-        for way in (*trunks, *parts)
-    ]
-    sides = [mark for mark in tree.sources(marks) if mark not in carrying]
-    aside = (replace(way.path, judged=False) for way in _starting_at(network, sides))
-    return (*judged, *aside)
+    for way in (*trunks, *parts):
+        judged = bool(way.path.entry.norm) or way.calls[0] not in passed_by
+        yield replace(way, path=replace(way.path, judged=judged))
+
+
+def _loops(network: Network, way: _Way) -> list[Loop]:
+    """The loops that begin on a way which loses some of its gradient."""
+    return loops_behind(network, way.most) if way.path.vanishing < 0 else []
+
+
+def _along_one_step(network: Network, way: _Way, fed: frozenset[str]) -> Iterator[_Way]:
+    """A way up to the first loop whose steps are fed, and further ones from there on.
+
+    What is lost on the way through the steps of a loop is memory, and no depth.
+    """
+    loops = _loops(network, way) if fed else ()
+    loop = next((loop for loop in loops if not fed.isdisjoint(loop.names)), None)
+    if loop is None:
+        yield way
+        return
+    marks = [mark for mark in way.marks if mark < loop.door] + [loop.door]
+    points = tuple(network.points[mark] for mark in marks)
+    judged = way.path.judged and len(points) > 1 and points[-1].norm > FAINT
+    yield replace(way, path=replace(way.path, points=points, judged=judged))
+    rest = _starting(network, loop.start)
+    path = replace(rest.path, judged=way.path.judged, beside=way.path.beside)
+    yield from _along_one_step(network, replace(rest, path=path), fed)
 
 
 @dataclass(frozen=True)
 class _Way:
-    """A path, the calls of its first layer that it stands for, and the mark that it ends in."""
+    """A path, its marks, and the calls of its first layer that it stands for.
+
+    `most` is the call of that layer that gets the most gradient.
+    """
 
     path: GradientPath
+    marks: tuple[int, ...]
     calls: tuple[int, ...]
-    last: int
+    most: int
 
 
 def _starting_at(network: Network, sources: Collection[int]) -> list[_Way]:
@@ -124,7 +176,8 @@ def _starting(network: Network, first: int, others: Sequence[int] = ()) -> _Way:
         norm=math.hypot(*(points[mark].norm for mark in every)),
         numel=sum(points[mark].numel for mark in every),
     )
-    return _Way(GradientPath(tuple(on_path), entry), tuple(calls), chain.marks[-1])
+    most = max(sorted(every), key=lambda mark: points[mark].norm)
+    return _Way(GradientPath(tuple(on_path), entry), chain.marks, tuple(calls), most)
 
 
 def _to_the_outputs(network: Network, ways: list[_Way]) -> list[_Way]:
@@ -132,7 +185,7 @@ def _to_the_outputs(network: Network, ways: list[_Way]) -> list[_Way]:
     outermost = network.tree.outermost(network.marks)
     if len(outermost) == 1:
         return ways
-    behind = network.tree.behind([[way.last] for way in ways])
+    behind = network.tree.behind([way.marks[-1:] for way in ways])
     reached = [(network.points[mark], network.tree.depends(mark, behind)) for mark in outermost]
     return [
         _up_to(way, [point for point, groups in reached if groups >> place & 1])

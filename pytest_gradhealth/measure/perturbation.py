@@ -32,13 +32,18 @@ def data_carriers(subject: Subject, *, seed: int) -> Collection[Key] | None:
     None if that cannot be told: no input could be changed, or the model refuses the other batch.
     A position bias or a parametrised weight computes the same whatever the batch.
     """
-    other = replace(subject, inputs=map_tensors(_other, subject.inputs))
     try:
-        ours, theirs = fingerprints(subject, seed), fingerprints(other, seed)
+        ours = fingerprints(subject, seed)
+        theirs = fingerprints(on_another_batch(subject), seed)
     except ProbeError:
         return None
     changed = {key for key, value in ours.items() if not is_same(value, theirs.get(key, math.nan))}
     return changed or None
+
+
+def on_another_batch(subject: Subject) -> Subject:
+    """The same subject with another batch."""
+    return replace(subject, inputs=map_tensors(_other, subject.inputs))
 
 
 def _other(tensor: Tensor) -> Tensor:

@@ -28,6 +28,17 @@ from pytest_gradhealth.tensors.readout import Readout
 
 
 @dataclass(frozen=True)
+class DataFlow:
+    """Where data comes into a model: outputs that carry some, and modules of loops that are fed.
+
+    Without `carriers`, all outputs may.
+    """
+
+    carriers: Collection[Key] | None = None
+    fed: Collection[str] = ()
+
+
+@dataclass(frozen=True)
 class Look:
     """A profile, and what it takes to read its paths again from other first layers."""
 
@@ -35,10 +46,12 @@ class Look:
     network: Network
     keys: dict[int, Key]
 
-    def restricted_to(self, carriers: Collection[Key]) -> Look:
-        """The same look, judging only paths that start at one of these outputs."""
-        marks = [mark for mark, key in self.keys.items() if key in carriers]
-        paths = gradient_paths(self.network, marks)
+    def along(self, flow: DataFlow) -> Look:
+        """The same look, with paths from where data comes in, along one step of each loop."""
+        marks = None
+        if flow.carriers is not None:
+            marks = [mark for mark, key in self.keys.items() if key in flow.carriers]
+        paths = gradient_paths(self.network, marks, flow.fed)
         return replace(self, profile=replace(self.profile, paths=paths))
 
     def silenced(self, outputs: Collection[Key]) -> Look:
@@ -100,7 +113,13 @@ class Taken:
             if i in self.tree.marks and mark.gradient is not None
         }
         parameters = tuple(p.record(numbers, unscale) for p in self.parameters)
-        network = Network(self.tree, points, self._elements(), self._round_about(parameters))
+        network = Network(
+            self.tree,
+            points,
+            self._elements(),
+            self._round_about(parameters),
+            self.recorder.sequences(),
+        )
         opaque, uncalled = self.recorder.opaque, self.recorder.uncalled()
         silent = [OutputRecord(m.name, m.type, "no-tensor", call=m.call) for m in opaque]
         silent += [OutputRecord(name, kind, "not-called") for name, kind in uncalled]

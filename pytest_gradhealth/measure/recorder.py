@@ -148,6 +148,10 @@ class Recorder:
         """Names of the nn.ModuleDicts, whose members have the caller's keys for names."""
         return tuple(x.name for x in self._layers if isinstance(x.module, nn.ModuleDict))
 
+    def sequences(self) -> frozenset[str]:
+        """Names of the layers that run over a sequence inside."""
+        return frozenset(x.name for x in self._layers if isinstance(x.module, nn.RNNBase))
+
     def _remove(self) -> None:
         for handle in self._handles:
             handle.remove()

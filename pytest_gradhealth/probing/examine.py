@@ -10,11 +10,12 @@ from pytest_gradhealth.distributed.team import anywhere, everywhere
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.apart import trained_apart
 from pytest_gradhealth.measure.felt import with_felt_outputs
+from pytest_gradhealth.measure.held import fed
 from pytest_gradhealth.measure.nonfinite import first_non_finite
+from pytest_gradhealth.measure.paths import loops_crossed
 from pytest_gradhealth.measure.perturbation import data_carriers, without_influence
 from pytest_gradhealth.measure.precision import magnitudes
-from pytest_gradhealth.measure.reading import Look
-from pytest_gradhealth.measure.recorder import Key
+from pytest_gradhealth.measure.reading import DataFlow, Look
 from pytest_gradhealth.measure.recurrence import look_through_time
 from pytest_gradhealth.measure.rounding import rounding
 from pytest_gradhealth.probing.judge import Criteria
@@ -31,7 +32,7 @@ from pytest_gradhealth.rules.exploding import scale_free_weights
 from pytest_gradhealth.rules.unreached import cut_off
 from pytest_gradhealth.rules.unused import owners_of
 from pytest_gradhealth.subject.inputs import check_numbers, holds_nan, with_zeros
-from pytest_gradhealth.tensors.modules import is_sharded
+from pytest_gradhealth.tensors.modules import is_sharded, waits_for_others
 from pytest_gradhealth.training.copies import copied
 from pytest_gradhealth.training.optimizers import build
 from pytest_gradhealth.training.rebinding import explained
@@ -54,22 +55,31 @@ def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tu
         return [first.profile], findings
 
     first = _without_rounding(trial, first, findings)
-    carriers = None
-    if anywhere(model, len(first.profile.judged_paths) > 1):
-        with trial.subject.isolated():
-            carriers = data_carriers(trial.subject, seed=trial.seed)
-    if carriers is not None:
-        first = first.restricted_to(carriers)
+    flow = _data_flow(trial, first, on_paths=on_paths)
+    first = first.along(flow)
     findings = criteria.judge(first.profile)
     if not criteria.confirm_steps or not anywhere(model, criteria.in_doubt(findings)):
         return [first.profile], findings
     try:
-        second = _second_look(trial, criteria, first.profile, carriers)
+        second = _second_look(trial, criteria, first.profile, flow)
     except ProbeError:
         if verdict_of(findings) == "failure":
             raise
         return [first.profile], findings  # what warns of a model that cannot be copied stands
     return [first.profile, second], criteria.judge(first.profile, second)
+
+
+def _data_flow(trial: Trial, first: Look, *, on_paths: bool) -> DataFlow:
+    """Where data comes in: what paths begin with, and what the steps of loops get beside them."""
+    subject, seed, flow = trial.subject, trial.seed, DataFlow()
+    if anywhere(subject.model, len(first.profile.judged_paths) > 1):
+        with subject.isolated():
+            flow = DataFlow(data_carriers(subject, seed=seed))
+    on_paths = on_paths and not waits_for_others(subject.model)
+    if on_paths and (crossed := [*loops_crossed(first.network)]):
+        with subject.isolated():
+            flow = replace(flow, fed=fed(subject, crossed, seed=seed))
+    return flow
 
 
 def _first_look(trial: Trial) -> Look:
@@ -94,17 +104,17 @@ def _first_look(trial: Trial) -> Look:
 
 
 def _second_look(
-    trial: Trial, criteria: Criteria, first: GradientProfile, carriers: Collection[Key] | None
+    trial: Trial, criteria: Criteria, first: GradientProfile, flow: DataFlow
 ) -> GradientProfile:
     """A look after the confirm steps, or after more where they lead somewhere."""
     if trial.optimizer is None:
         trial = replace(trial, subject=replace(trial.subject, scale=_leveling(first)))
     model = trial.subject.model
-    second = _look_again(trial, first, carriers, criteria.confirm_steps)
+    second = _look_again(trial, first, flow, criteria.confirm_steps)
     hopeful = criteria.may_yet_pass(criteria.judge(first, second))
     if not anywhere(model, hopeful) or not anywhere(model, leads_on(trial, first, second)):
         return second
-    later = _look_again(trial, first, carriers, max(criteria.confirm_steps, MORE_STEPS))
+    later = _look_again(trial, first, flow, max(criteria.confirm_steps, MORE_STEPS))
     return second if anywhere(model, not _is_finite(later)) else later
 
 
@@ -120,14 +130,13 @@ def _without_rounding(trial: Trial, look: Look, findings: Sequence[Finding]) -> 
 
 
 def _look_again(
-    trial: Trial, first: GradientProfile, carriers: Collection[Key] | None, steps: int
+    trial: Trial, first: GradientProfile, flow: DataFlow, steps: int
 ) -> GradientProfile:
     """A look after some steps, at what is known of the first one's layers."""
     look = look_after_steps(trial.subject, trial.optimizer, first, seed=trial.seed, steps=steps)
     ignored = {output.name for output in first.outputs if output.state == "ignored"}
     look = replace(look, profile=replace(_marked_ignored(look.profile, ignored), apart=first.apart))
-    if carriers is not None:
-        look = look.restricted_to(carriers)
+    look = look.along(flow)
     return (look if _is_finite(look.profile) else look.marked(SOMEWHERE)).profile
 
 

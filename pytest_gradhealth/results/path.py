@@ -99,11 +99,12 @@ def rms_decades(point: PathPoint, reference: PathPoint) -> float:
 class GradientPath:
     """The module outputs that every way from the loss to one first layer crosses.
 
-    `points` run from the first layer to the loss. `entry` is the call of the first layer that gets
-    the most gradient: the first point itself, unless that layer is called again and again, as a
+    `points` run from the first layer to the loss, or to where a loop begins. `entry` is the first
+    point with what all calls of its layer get together, where that is called again and again as a
     recurrent cell is. A path that is not `judged` starts at an output that does not depend on the
-    batch (a position bias, say) and is only reported. `beside` is the share of the trainable
-    elements in layers of its own, where it only joins branches of another path; None for a trunk.
+    batch (a position bias, say), or has nothing left behind a loop, and is only reported. `beside`
+    is the share of the trainable elements in layers of its own, where it only joins branches of
+    another path; None for a trunk.
     """
 
     points: Annotated[tuple[PathPoint, ...], AtLeast(1)]

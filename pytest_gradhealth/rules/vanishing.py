@@ -4,10 +4,14 @@
 
 Follows the gradient from the loss back along every path, and compares what arrives at the first
 layer with what leaves the last, or all outputs together where it feeds several: the larger of the
-ratio of L2 norms and the ratio of root mean squares, so that a change of width alone is no loss. Of
-a cell called in a loop, the call counts that gets the most. A path that fails or warns is looked at
-again after a few steps of the optimizer, and once more after many where the model learns already,
-or outgrows its weights.
+ratio of L2 norms and the ratio of root mean squares, so that a change of width alone is no loss. A
+path that fails or warns is looked at again after a few steps of the optimizer, and once more after
+many where the model learns already, or outgrows its weights.
+
+Depth is judged along one step of time. A cell called in a loop counts with all its calls, and where
+the first state of a loop (or of a fused recurrent layer) is all that a path comes in by, while the
+steps get data of their own, it ends there and another begins: what a loop forgets is for GH102. A
+layer that is repeated without new data is depth.
 
 A small network that only joins branches of another path is a note. Where no path has two points to
 compare, the model is "not judged", with the reason.

@@ -159,6 +159,46 @@ class DominatorTree:
                 past.update(inputs)
         return sorted(found)
 
+    def gets_past(
+        self, mark: int, calls: Collection[int], later: Collection[int], aside: Collection[int]
+    ) -> bool:
+        """Whether ways from a mark join, past all of some calls, what comes of the `later` ones.
+
+        Where that does not feed further calls, it may be on its way to marks `aside`.
+        """
+        behind = self.behind([[mark], calls, later])
+        ahead = self._ahead([calls, aside])
+        return any(
+            behind[vertex] & 4 and ahead[vertex] != 2 and any(behind[c] & 3 == 1 for c in inputs)
+            for vertex, inputs in enumerate(self._children)
+        )
+
+    def _ahead(self, groups: Sequence[Collection[int]]) -> list[int]:
+        """Which groups of marks depend on each vertex: bits, in the order of the groups."""
+        found = [0] * len(self._parent)
+        for place, group in enumerate(groups):
+            for mark in group:
+                found[self._vertex_of[mark]] |= 1 << place
+        for vertex, inputs in enumerate(self._children):
+            for child in inputs:
+                found[child] |= found[vertex]
+        return found
+
+    def inputs(self, mark: int, wanted: Collection[int]) -> set[int]:
+        """Return the wanted marks that a mark was made of, with no other in between."""
+        found: set[int] = set()
+        seen: set[int] = set()
+        stack = [*self._children[self._vertex_of[mark]]]
+        while stack:
+            vertex = stack.pop()
+            here = self._mark_at.get(vertex)
+            if here is not None and here in wanted:
+                found.add(here)
+            elif vertex not in seen:
+                seen.add(vertex)
+                stack += self._children[vertex]
+        return found
+
     def climb(self, mark: int, wanted: Collection[int]) -> Iterator[tuple[int | None, str]]:
         """Yield what dominates `mark`, itself first: a wanted mark or None, and an operation."""
         for vertex in self._above(self._vertex_of[mark]):

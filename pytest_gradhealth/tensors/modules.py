@@ -52,6 +52,11 @@ def is_sharded(model: Any) -> bool:
     return any(map(is_dtensor, model.parameters())) or any(map(is_fsdp, model.modules()))
 
 
+def waits_for_others(model: Any) -> bool:
+    """Whether the forward of a model may wait for other processes."""
+    return is_sharded(model) or is_ddp(model) or is_replicated(model)
+
+
 def process_group() -> Any:
     """torch.distributed, None if nobody has made a process group."""
     dist: Any = sys.modules.get("torch.distributed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -151,6 +152,40 @@ def test_only_what_comes_into_branches_of_another_joins_a_branch() -> None:
     tree = graph_of(towers)
     groups = [[3], [4]]
     assert tree.joins_a_branch(groups, tree.behind(groups)) == set()
+
+
+#: A loop of three steps: 0 loss, 1 head, 2 to 4 the steps from the last, 5 what begins it.
+LOOP = [[], [0], [1], [2], [3], [4]]
+
+
+@pytest.mark.parametrize(
+    ("users", "aside", "past"),
+    [
+        (LOOP, [], False),
+        ([*LOOP[:5], [4, 3]], [], True),  # it is data of a later step
+        ([*LOOP[:5], [4, 1]], [], True),  # a skip gets past all steps
+        ([*LOOP[:5], [4, 1]], [1], False),  # or goes on to what begins there
+        ([*LOOP[:5], [4, 2]], [1], True),
+    ],
+)
+def test_what_gets_past_the_first_step_of_a_loop(
+    users: Sequence[Sequence[int]], aside: Sequence[int], past: bool
+) -> None:
+    assert graph_of(users).gets_past(5, [2, 3, 4], [2, 3], aside) is past
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 30), st.integers(0, 10_000))
+def test_the_inputs_of_a_mark_are_the_nearest_wanted_ones(size: int, seed: int) -> None:
+    rng = random.Random(seed)
+    users = random_users(rng, size)
+    wanted = {*rng.sample(range(size), rng.randint(1, size))}
+    mark = rng.randrange(size)
+    nearest: list[bool] = [False] * size  # reaches the mark without crossing a wanted one
+    for vertex in range(mark + 1, size):
+        nearest[vertex] = any(u == mark or (nearest[u] and u not in wanted) for u in users[vertex])
+    expected = {vertex for vertex in wanted if nearest[vertex]}
+    assert graph_of(users).inputs(mark, wanted) == expected
 
 
 def test_several_outputs_of_one_node_are_told_apart() -> None:
