@@ -109,7 +109,8 @@ def _loops(network: Network, way: _Way) -> list[Loop]:
 def _along_one_step(network: Network, way: _Way, fed: frozenset[str]) -> Iterator[_Way]:
     """A way up to the first loop whose steps are fed, and further ones from there on.
 
-    What is lost on the way through the steps of a loop is memory, and no depth.
+    What is lost on the way through the steps of a loop is memory, and no depth. Where the first
+    step gets less than what leads there, most of that got past its layers.
     """
     loops = _loops(network, way) if fed else ()
     loop = next((loop for loop in loops if not fed.isdisjoint(loop.names)), None)
@@ -117,9 +118,9 @@ def _along_one_step(network: Network, way: _Way, fed: frozenset[str]) -> Iterato
         yield way
         return
     marks = [mark for mark in way.marks if mark < loop.door] + [loop.door]
-    points = tuple(network.points[mark] for mark in marks)
-    judged = way.path.judged and len(points) > 1 and points[-1].norm > FAINT
-    yield replace(way, path=replace(way.path, points=points, judged=judged))
+    path = replace(way.path, points=tuple(network.points[mark] for mark in marks))
+    telling = path.links and path.last.norm > FAINT and path.exploding <= 0
+    yield replace(way, path=replace(path, judged=path.judged and bool(telling)))
     rest = _starting(network, loop.start)
     path = replace(rest.path, judged=way.path.judged, beside=way.path.beside)
     yield from _along_one_step(network, replace(rest, path=path), fed)

@@ -127,12 +127,13 @@ def test_a_path_ends_right_before_a_fused_layer_with_what_leads_there() -> None:
     assert sorted(found) == [["begin", "state"], ["embed", "rnn", "head"], ["rnn", "head"]]
 
 
-def test_a_lone_point_before_a_loop_and_one_that_rounding_has_left_are_not_judged() -> None:
+def test_what_comes_to_a_loop_is_judged_by_what_its_first_step_tells() -> None:
     fused: dict[str, list[str]] = {"head": [], "rnn": ["head"], "begin": ["rnn"]}
     alone = network(fused, {"begin": 0.1}, sequences=["rnn"])
     assert [path.judged for path in gradient_paths(alone[0], fed=["rnn"])] == [False, True]
     faint = {"first": 1e-33, "encoder": 1e-32, "cell.kept": 1e-31, "cell": 1e-31}
-    for norms, judged in ((faint, False), ({"first": 0.1}, True)):
+    past = {"first": 0.1, "encoder": 0.1, "cell.kept": 0.01, "cell": 0.01}
+    for norms, judged in ((faint, False), (past, False), ({"first": 0.1}, True)):
         given = network(CELL, norms)
         found = gradient_paths(given[0], fed=["cell"])
         assert [path.judged for path in found] == [judged, True]
