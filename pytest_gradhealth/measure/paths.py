@@ -122,6 +122,8 @@ def _along_one_step(network: Network, way: _Way, fed: frozenset[str]) -> Iterato
     telling = path.links and path.last.norm > FAINT and path.exploding <= 0
     yield replace(way, path=replace(path, judged=path.judged and bool(telling)))
     rest = _starting(network, loop.start)
+    if way.path.last.name == OUTPUTS:
+        (rest,) = _to_the_outputs(network, [rest])
     path = replace(rest.path, judged=way.path.judged, beside=way.path.beside)
     yield from _along_one_step(network, replace(rest, path=path), fed)
 

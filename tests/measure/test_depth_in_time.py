@@ -306,6 +306,21 @@ def test_a_layer_that_is_repeated_without_data_of_its_own_is_depth(step: str) ->
     assert ends(diagnosis) == [("begin", "head")]
 
 
+def test_what_two_heads_read_of_a_loop_goes_up_to_both() -> None:
+    class Heads(nn.ModuleList):
+        def forward(self, hidden: Tensor) -> list[Tensor]:
+            return [head(hidden) for head in self]
+
+    def both(outputs: list[Tensor], targets: Tensor) -> Tensor:
+        return torch.stack([cross_entropy(output, targets) for output in outputs]).sum()
+
+    heads = Heads(nn.Linear(WIDTH, CLASSES) for _ in range(2))
+    model = encoder_decoder(nn.GRUCell, head=heads)
+    diagnosis = probe(model, (A, B), Y, loss=both)
+    assert diagnosis.verdict == "healthy", diagnosis
+    assert ends(diagnosis) == [("encoder.0", "decoder.0"), ("decoder.0", "(outputs)")]
+
+
 def test_a_source_that_is_fed_in_at_each_step_is_none() -> None:
     def step(model: Any, now: Tensor, state: Tensor) -> Tensor:
         return torch.tanh(model.layer(state) + model.given(now))
