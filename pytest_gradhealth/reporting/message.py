@@ -60,7 +60,7 @@ def headline(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:
         model, path = shortened(diagnosis.model, 40), diagnosis.judged_path
         if path is None or not path.links:
             return f"{model}: no gradient path of two points or more to judge"
-        share = f"{factor(path.arrival)} of the gradient reaches {path.entry.title}"
+        share = f"{factor(path.arrival)} of the gradient reaches {path.destination}"
         if path is not diagnosis.worst_path and diagnosis.confirmation is not None:
             share += f" after {count(diagnosis.confirmation.steps, 'step')}"
         return shortened(f"{model} is healthy: {share}", LONGEST_FINDING)

@@ -118,6 +118,12 @@ class GradientPath:
         return self.points[0]
 
     @property
+    def destination(self) -> str:
+        """The title of the first layer, and whether all of its calls count."""
+        together = ", all calls together" if self.entry.numel > self.first.numel else ""
+        return self.entry.title + together
+
+    @property
     def last(self) -> PathPoint:
         """The point nearest to the loss."""
         return self.points[-1]

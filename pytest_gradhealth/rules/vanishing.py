@@ -195,7 +195,7 @@ def _finding(path: GradientPath, index: int, severity: Severity, evidence: Evide
     else:
         point = path.crossing(math.log10(limit.value), down=True)
         share = factor(path.vanishing)
-        text = f"the gradient vanishes: {share} of it reaches {path.entry.title}"
+        text = f"the gradient vanishes: {share} of it reaches {path.destination}"
     layer = point.label
     text += f"; limit x{number(limit.value)} ({limit.source})"
     return RULE.finding(
