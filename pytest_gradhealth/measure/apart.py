@@ -31,7 +31,7 @@ from pytest_gradhealth.results.path import SMALL_PART
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
-from pytest_gradhealth.tensors.modules import is_ddp, is_replicated, is_sharded
+from pytest_gradhealth.tensors.modules import is_shared
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
 
 #: Columns, channels or features of an input that are changed at a time are one in so many.
@@ -47,7 +47,7 @@ def trained_apart(
     processes, only what needs none is looked at.
     """
     copies = _copies(profile, cut)
-    if any(is_shared(subject.model) for is_shared in (is_sharded, is_ddp, is_replicated)):
+    if is_shared(subject.model):
         return copies
     silent = [p for p in profile.parameters if p.state == "none"]
     copied = [p for p in silent if p.name in copies]

@@ -6,6 +6,7 @@ from itertools import accumulate
 
 INPUT = "(input)"
 OUTPUT = "(output)"
+LOSS = "(loss)"
 
 
 def module_of(parameter: str) -> str:

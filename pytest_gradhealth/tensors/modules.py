@@ -52,6 +52,11 @@ def is_sharded(model: Any) -> bool:
     return any(map(is_dtensor, model.parameters())) or any(map(is_fsdp, model.modules()))
 
 
+def is_shared(model: Any) -> bool:
+    """Whether a forward or a backward of a model waits for other processes."""
+    return is_sharded(model) or is_ddp(model) or is_replicated(model)
+
+
 def process_group() -> Any:
     """torch.distributed, None if nobody has made a process group."""
     dist: Any = sys.modules.get("torch.distributed")

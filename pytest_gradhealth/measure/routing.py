@@ -1,0 +1,96 @@
+"""Which lists of layers send examples to their members, as a mixture of experts does.
+
+A member that this batch leaves idle is one that another batch, or other random numbers, may wake;
+one that the forward forgets to call is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.measure.every_gradient import read_every_gradient
+from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.tensors.modules import is_shared
+from pytest_gradhealth.tensors.norms import l2_norm
+from pytest_gradhealth.tensors.trees import map_tensors
+
+#: Runs that are made as long as no list has stirred.
+TRIES = 8
+
+
+def routed(subject: Subject, lists: Collection[str], *, seed: int) -> tuple[str, ...] | None:
+    """Return the lists whose members do another share of the work for another batch or seed.
+
+    None where that cannot be told: the model waits for other processes, or fails. To be called
+    inside `isolated`.
+    """
+    if is_shared(subject.model):
+        return None
+    shares = _shares(subject, lists, seed)
+    found: dict[str, None] = {}
+    for number in range(1, TRIES + 1):
+        change = partial(map_tensors, _CHANGES[number % len(_CHANGES)])
+        other = _shares(replace(subject, inputs=change(subject.inputs)), lists, seed + number)
+        found |= dict.fromkeys(name for name in other if other[name] != shares.get(name))
+        if not shares or len(found) == len(lists):
+            break
+    return tuple(found) if shares else None
+
+
+def _shares(subject: Subject, lists: Collection[str], seed: int) -> dict[str, Any]:
+    """By list, what its members return and which of them have a say; nothing if the model fails."""
+    try:
+        marks, parameters = read_every_gradient(subject, l2_norm, seed=seed)
+    except ProbeError:
+        return {}
+    felt = [name for name, norm in parameters.items() if float(norm)]
+    return {
+        name: (
+            [(mark.name, mark.shape) for mark in marks if _member(mark.name, name)],
+            {_member(parameter, name) for parameter in felt},
+        )
+        for name in lists
+    }
+
+
+def _member(name: str, owner: str) -> str:
+    """The member of a list that something is in, "" for none."""
+    inside = f"{owner}." if owner else ""
+    return name.removeprefix(inside).partition(".")[0] if name.startswith(inside) else ""
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _first_row(tensor: Tensor) -> Tensor:
+    """A batch of one example again and again."""
+    rows = 0 if tensor.is_nested or tensor.dim() == 0 else len(tensor)
+    return _like(tensor.detach()[:1].expand_as(tensor).clone(), tensor) if rows else tensor
+
+
+def _drawn(tensor: Tensor) -> Tensor:
+    """Numbers of the same kind and range."""
+    if tensor.is_nested or tensor.dtype == torch.bool or not tensor.numel() or tensor.is_complex():
+        return tensor
+    values = tensor.detach()
+    if values.is_floating_point():
+        drawn = torch.randn_like(values) * (values.std(correction=0) + values.mean().abs())
+        return _like(drawn, tensor)
+    low = min(0, int(values.min()))
+    return torch.randint_like(values, low, int(values.max()) + 1)
+
+
+def _like(other: Tensor, tensor: Tensor) -> Tensor:
+    """Something that a forward may differentiate by if it could before."""
+    return other.requires_grad_(tensor.requires_grad)
+
+
+_CHANGES: tuple[Callable[[Tensor], Tensor], ...] = (_as_it_is, _drawn, _first_row, _drawn)
