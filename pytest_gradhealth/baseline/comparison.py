@@ -147,7 +147,7 @@ def is_same(before: Entry, after: Entry) -> bool:
     """Whether a new entry says nothing that the old one does not, but for noise and environment."""
     if before.verdict != after.verdict or len(before.paths) != len(after.paths):
         return False
-    if before.parameters != after.parameters:
+    if (before.parameters, before.flow) != (after.parameters, after.flow):
         return False
     if not _near(_output(before), _output(after)):
         return False

@@ -21,6 +21,7 @@ from pytest_gradhealth.results.names import LOSS
 
 #: Layers that use others.
 Layers = tuple[str, ...]
+_CUT_OFF = "is a connection gone, detached, or without a gradient (sample, argmax)?"
 _DETACHED = "is a connection gone, or detached?"
 
 
@@ -34,7 +35,7 @@ class _Words:
 
 
 _LOST = _Words(
-    ("lost", f"no gradient from {{users}} reaches {{layers}} any more: {_DETACHED}"),
+    ("lost", f"no gradient from {{users}} reaches {{layers}} any more: {_CUT_OFF}"),
     ("gone", f"no gradient from {{users}} reaches {{layers}} directly any more: {_DETACHED}"),
     (
         "new",
@@ -62,13 +63,14 @@ def connection_changes(before: Entry, after: Entry) -> Iterator[Change]:
         return
     old, new = Model(before), Model(after)
     same = same_layers(old, new)
+    known = {*same.values()}
     if {same.get(layer) for layer in old.sizes("idle")} != new.sizes("idle").keys():
         return
     was, now = _Flow(_renamed(before.flow, same)), _Flow({r.layer: r for r in after.flow})
     kept = [
         layer
         for layer in now.records
-        if layer in same.values() and 0 < now.calls(layer) == was.calls(layer)
+        if layer in known and 0 < now.calls(layer) == was.calls(layer)
     ]
     layers = [*new.every]
     reached: dict[tuple[int, int, int], list[str]] = defaultdict(list)

@@ -22,7 +22,11 @@ _CUT: Fate = (
     "lost",
     "no gradient reaches {layers} any more: cut off from the loss, or unused ({share})",
 )
-_SILENT: Fate = "zero", "no gradient reaches {layers} any more: it is exactly zero ({share})"
+_SILENT: Fate = (
+    "zero",
+    "no gradient reaches {layers} any more: it is exactly zero ({share}): is a factor or a mask"
+    " zero?",
+)
 _GONE: Fate = "gone", "gone from the model: {layers} ({share})"
 _UNLISTED: Fate = (
     "lost",

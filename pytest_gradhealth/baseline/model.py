@@ -78,12 +78,11 @@ def same_layers(old: Model, new: Model) -> dict[str, str]:
     found = {*pairs.values()}
     right = [layer for layer in new.every if layer not in found]
     before, after = _moved(old, new, left, right)
-    for layer in left:
-        name = _plain(layer)
-        if name.startswith(before):
-            other = after + name.removeprefix(before)
-            match = [r for r in right if _plain(r) == other and new.every[r] == old.every[layer]]
-            pairs |= {layer: match[0]} if len(match) == 1 else {}
+    names = _unique(right)
+    for plain, layer in _unique(left).items():
+        other = names.get(after + plain.removeprefix(before)) if plain.startswith(before) else None
+        if other is not None and new.every[other] == old.every[layer]:
+            pairs[layer] = other
     found = {*pairs.values()}
     gone = {numberless(layer) for layer in old.every if layer not in pairs}
     come = {numberless(layer) for layer in new.every if layer not in found}

@@ -77,15 +77,15 @@ def _first_row(tensor: Tensor) -> Tensor:
 
 
 def _drawn(tensor: Tensor) -> Tensor:
-    """Numbers of the same kind and range."""
+    """Numbers of the same kind and range; whole ones are those that are there, in any order."""
     if tensor.is_nested or tensor.dtype == torch.bool or not tensor.numel() or tensor.is_complex():
         return tensor
     values = tensor.detach()
     if values.is_floating_point():
         drawn = torch.randn_like(values) * (values.std(correction=0) + values.mean().abs())
         return _like(drawn, tensor)
-    low = min(0, int(values.min()))
-    return torch.randint_like(values, low, int(values.max()) + 1)
+    places = torch.randint(values.numel(), (values.numel(),), device=values.device)
+    return values.reshape(-1)[places].view(values.shape)
 
 
 def _like(other: Tensor, tensor: Tensor) -> Tensor:

@@ -78,8 +78,8 @@ NEW = {**STREAM, "head": "more", "more": "(loss)"}
             PLAINLY,
             DETACHED,
             [
-                "no gradient from g and head reaches stem and f any more: is a connection gone, or"
-                " detached?",
+                "no gradient from g and head reaches stem and f any more: is a connection gone,"
+                " detached, or without a gradient (sample, argmax)?",
                 "gone from the path: head, which gradient goes round now: is there a new skip"
                 " connection or term of the loss?",
             ],

@@ -34,7 +34,10 @@ def told(name: str, mode: str) -> list[str]:
     return [f"{c.message} [{c.fails}]" for c in check.failing if c.of_layers]
 
 
-GONE = "any more: is a connection gone, or detached? [regression]"
+GONE = (
+    "any more: is a connection gone, detached, or without a gradient (sample, argmax)? [regression]"
+)
+ZERO = "is a factor or a mask zero? [regression]"
 DIRECT = "directly any more: is a connection gone, or detached? [layers]"
 ROUND = "which gradient went round before: is a skip connection gone, or detached? [layers]"
 UNCALLED = "not called any more, though others of the list are:"
@@ -47,15 +50,15 @@ BROKEN: dict[tuple[str, str], list[str]] = {
         f"{UNCALLED} blocks.3 (160 of the 748 elements that got gradient) [layers]"
     ],
     ("Residual", "zero"): [
-        "no gradient reaches blocks.1 any more: it is exactly zero (160 of the 748 elements that"
-        " got gradient) [regression]"
+        f"no gradient reaches blocks.1 any more: it is exactly zero (160 of the 748 elements that"
+        f" got gradient): {ZERO}"
     ],
     ("UNet", "no long skip"): [f"new on the path: down.1 and up.0, {ROUND}"],
     ("Dense", "not all"): [f"no gradient from layers.3 reaches layers.0 {DIRECT}"],
     ("Conditioned", "not told"): [f"no gradient from blocks.2 reaches condition {DIRECT}"],
     ("Conditioned", "zero"): [
-        "no gradient reaches condition any more: it is exactly zero (24 of the 332 elements that"
-        " got gradient) [regression]"
+        f"no gradient reaches condition any more: it is exactly zero (24 of the 332 elements that"
+        f" got gradient): {ZERO}"
     ],
     ("Autoencoder", "sampled"): [f"no gradient from decoder reaches encoder {GONE}"],
     ("Autoencoder", "detached"): [f"no gradient from decoder reaches encoder {GONE}"],
@@ -75,19 +78,19 @@ BROKEN: dict[tuple[str, str], list[str]] = {
     ],
     ("ActorCritic", "detached"): [f"no gradient from value reaches trunk {GONE}"],
     ("ActorCritic", "zero"): [
-        "no gradient reaches value any more: it is exactly zero (81 of the 261 elements that got"
-        " gradient) [regression]"
+        f"no gradient reaches value any more: it is exactly zero (81 of the 261 elements that"
+        f" got gradient): {ZERO}"
     ],
     ("Branches", "forgotten"): [
         f"{UNCALLED} branches.0 (72 of the 324 elements that got gradient) [layers]"
     ],
     ("Branches", "masked"): [
-        "no gradient reaches branches.1 any more: it is exactly zero (72 of the 324 elements that"
-        " got gradient) [regression]"
+        f"no gradient reaches branches.1 any more: it is exactly zero (72 of the 324 elements that"
+        f" got gradient): {ZERO}"
     ],
     ("Branches", "never taken"): [
-        "no gradient reaches branches.1 any more: it is exactly zero (72 of the 324 elements that"
-        " got gradient) [regression]"
+        f"no gradient reaches branches.1 any more: it is exactly zero (72 of the 324 elements that"
+        f" got gradient): {ZERO}"
     ],
     ("Loop", "mean detached"): [f"no gradient from cell reaches cell {GONE}"],
 }
