@@ -14,6 +14,7 @@ from pytest_gradhealth.baseline.connections import connection_changes
 from pytest_gradhealth.baseline.entry import Entry, KeptPath
 from pytest_gradhealth.baseline.layers import layer_changes
 from pytest_gradhealth.baseline.model import Model
+from pytest_gradhealth.baseline.rerouting import rerouted
 from pytest_gradhealth.formatting import count, factor, number
 from pytest_gradhealth.results.diagnosis import VERDICTS, Limit
 
@@ -123,24 +124,38 @@ def compare(before: Entry, after: Entry, max_path: Limit, max_step: Limit) -> Co
     silent = [path for path in before.paths if now.trains(path.first.module) is False]
     if before.parameters is None:
         changes += map(_lost, silent)
-    then = Model(before)
+    both = [
+        (old, new)
+        for old, new in path_pairs(before.paths, after.paths)
+        if old is not None and new is not None and old not in silent
+    ]
     repeated: dict[str, Change] = {}
-    for old, new in path_pairs(before.paths, after.paths):
-        if old is None or new is None or old in silent:
-            continue
+    for old, new in both:
         if old.judged and new.judged and alike:
             path = PathComparison(old, new, tuple(aligned(old.points, new.points)))
             paths.append(path)
-            others = {change.layer: change for change in _calls(path, then, now)}
+            others = {change.layer: change for change in _calls(path, Model(before), now)}
             repeated |= others
             changes += [] if others else _path_changes(path, max_path)
             changes += _step_changes(path, max_step, others)
-    changes += repeated.values()
-    changes += layer_changes(before, after, {p.module for path in after.paths for p in path.points})
-    if alike:
-        changes += connection_changes(before, after)
+    changes += [*repeated.values(), *_layers_changed(before, after, both)]
     changes.sort(key=lambda change: (not change.worse, -_size(change)))
     return Comparison(tuple(changes), tuple(paths))
+
+
+def _layers_changed(
+    before: Entry, after: Entry, paths: Sequence[tuple[KeptPath, KeptPath]]
+) -> Iterator[Change]:
+    """Compare layers, and how they are connected: by paths where a file is too old to know."""
+    on_paths = {point.module for path in after.paths for point in path.points}
+    changes = [*layer_changes(before, after, on_paths)]
+    yield from changes
+    if before.flow is not None and after.flow is not None:
+        if before.training == after.training:
+            yield from connection_changes(before, after)
+    elif not any(change.worse for change in changes):
+        # Else the way of the gradient is another for that reason.
+        yield from rerouted(before, after, paths)
 
 
 def is_same(before: Entry, after: Entry) -> bool:

@@ -59,7 +59,9 @@ def connection_changes(before: Entry, after: Entry) -> Iterator[Change]:
     Layers that were called another number of times are not compared: a loop may have run longer.
     None are where other members of a list are idle: the forward has gone another way.
     """
-    if before.flow is None or after.flow is None or before.flow == after.flow:
+    assert before.flow is not None
+    assert after.flow is not None
+    if before.flow == after.flow:
         return
     old, new = Model(before), Model(after)
     same = same_layers(old, new)

@@ -64,7 +64,7 @@ def layer_changes(before: Entry, after: Entry, on_paths: Collection[str]) -> Ite
     if before.parameters is None or after.parameters is None:
         return
     old, new = Model(before), Model(after)
-    less, more = _left_over(old.trained, new.trained, new.every)
+    less, more = left_over(old.trained, new.trained, new.every)
     fates: dict[Fate, Sizes] = defaultdict(dict)
     _note_less(fates, old, new, less, more)
     _note_more(fates, old, new, less, more, on_paths)
@@ -77,7 +77,7 @@ def layer_changes(before: Entry, after: Entry, on_paths: Collection[str]) -> Ite
         yield Change(kind, (kind, text) != _RESTING, next(iter(sizes)), message)
 
 
-def _left_over(old: Sizes, new: Sizes, there: Sizes) -> tuple[Sizes, Sizes]:
+def left_over(old: Sizes, new: Sizes, there: Sizes) -> tuple[Sizes, Sizes]:
     """What only one of two has; of `there`, all layers of now, none has been renamed."""
     less = {layer: size for layer, size in old.items() if new.get(layer) != size}
     more = {layer: size for layer, size in new.items() if old.get(layer) != size}
