@@ -20,6 +20,7 @@ from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_shared
 from pytest_gradhealth.tensors.norms import l2_norm
 from pytest_gradhealth.tensors.trees import map_tensors
+from pytest_gradhealth.tensors.unwrap import odd_kind
 
 #: Runs that are made as long as no list has stirred.
 TRIES = 8
@@ -36,8 +37,9 @@ def routed(subject: Subject, lists: Collection[str], *, seed: int) -> tuple[str,
     shares = _shares(subject, lists, seed)
     found: dict[str, None] = {}
     for number in range(1, TRIES + 1):
-        change = partial(map_tensors, _CHANGES[number % len(_CHANGES)])
-        other = _shares(replace(subject, inputs=change(subject.inputs)), lists, seed + number)
+        change = partial(_changed, _CHANGES[number % len(_CHANGES)])
+        inputs = map_tensors(change, subject.inputs)
+        other = _shares(replace(subject, inputs=inputs), lists, seed + number)
         found |= dict.fromkeys(name for name in other if other[name] != shares.get(name))
         if not shares or len(found) == len(lists):
             break
@@ -72,25 +74,23 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 
 def _first_row(tensor: Tensor) -> Tensor:
     """A batch of one example again and again."""
-    rows = 0 if tensor.is_nested or tensor.dim() == 0 else len(tensor)
-    return _like(tensor.detach()[:1].expand_as(tensor).clone(), tensor) if rows else tensor
+    return tensor[:1].expand_as(tensor).clone()
 
 
 def _drawn(tensor: Tensor) -> Tensor:
     """Numbers of the same kind and range; whole ones are those that are there, in any order."""
-    if tensor.is_nested or tensor.dtype == torch.bool or not tensor.numel() or tensor.is_complex():
+    if tensor.is_floating_point():
+        return torch.randn_like(tensor) * (tensor.std(correction=0) + tensor.mean().abs())
+    places = torch.randint(tensor.numel(), (tensor.numel(),), device=tensor.device)
+    return tensor.reshape(-1)[places].view(tensor.shape)
+
+
+def _changed(change: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """Another tensor, by which a forward may differentiate if it could before; or an odd one."""
+    odd = tensor.is_nested or tensor.dtype == torch.bool or odd_kind(tensor)
+    if odd or not (tensor.dim() and tensor.numel()):
         return tensor
-    values = tensor.detach()
-    if values.is_floating_point():
-        drawn = torch.randn_like(values) * (values.std(correction=0) + values.mean().abs())
-        return _like(drawn, tensor)
-    places = torch.randint(values.numel(), (values.numel(),), device=values.device)
-    return values.reshape(-1)[places].view(values.shape)
-
-
-def _like(other: Tensor, tensor: Tensor) -> Tensor:
-    """Something that a forward may differentiate by if it could before."""
-    return other.requires_grad_(tensor.requires_grad)
+    return change(tensor.detach()).requires_grad_(tensor.requires_grad)
 
 
 _CHANGES: tuple[Callable[[Tensor], Tensor], ...] = (_as_it_is, _drawn, _first_row, _drawn)

@@ -96,3 +96,29 @@ def test_a_batch_that_cannot_be_another_one_tells_nothing() -> None:
     for mode, routed in (("by_dice", ("members",)), ("all_but_the_last", ())):
         net = Picky(mode)
         assert probe(net, X, Y, loss=net.loss).profile.routed == routed
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        torch.eye(4).to_sparse(),
+        torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+        torch.ones(3, dtype=torch.complex64),
+        torch.ones(2, 2, dtype=torch.float8_e4m3fn),
+        torch.ones(3, dtype=torch.uint16),
+        torch.ones(3, dtype=torch.float64, requires_grad=True),
+        torch.tensor([True, False]),
+        torch.tensor(2),
+        torch.zeros(0, 3),
+    ],
+    ids=lambda extra: f"{extra.dtype}-{extra.layout}-{extra.dim()}",
+)
+def test_inputs_of_any_kind_are_changed_or_left_alone(extra: Tensor) -> None:
+    class Beside(Members):
+        def forward(self, x: Tensor, extra: Tensor) -> Tensor:  # type: ignore[override]
+            assert extra.requires_grad == (extra.dtype == torch.float64)
+            return super().forward(x)
+
+    for mode, routed in (("by_dice", ("members",)), ("all_but_the_last", ())):
+        net = Beside(mode)
+        assert probe(net, (X, extra), Y, loss=net.loss).profile.routed == routed
