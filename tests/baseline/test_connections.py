@@ -144,7 +144,7 @@ def wired(draw: st.DrawFn) -> Entry:
     return of(users)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(wired(), wired(), st.sampled_from(["module.", "net.inner.", "_orig_mod."]))
 def test_names_change_no_connection(one: Entry, other: Entry, beginning: str) -> None:
     assert told(one, one) == []
@@ -160,7 +160,7 @@ def _read(one: Entry) -> set[tuple[str, str]]:
     return {(r.layer, user) for r in one.flow or () for user in r.users}
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(wired(), st.randoms(use_true_random=False))
 def test_a_layer_in_between_breaks_no_connection(one: Entry, dice: random.Random) -> None:
     """What is put on a way, and known to one side alone, leaves the way as it was."""
