@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_gradhealth.results.names import ancestry
+from pytest_gradhealth.formatting import listing
+from pytest_gradhealth.results.names import OUTPUTS, ancestry
 from pytest_gradhealth.results.path import GradientPath, PathPoint
 
 if TYPE_CHECKING:
@@ -52,8 +54,8 @@ def gradient_paths(
 ) -> tuple[GradientPath, ...]:
     """Return the gradient's paths, in the order of the forward pass.
 
-    One for each first layer, up to the loss or to where terms of the loss part; and one for each
-    part behind that, which only one term sees.
+    One for each first layer, up to the last one or, where there are several, up to all of them
+    together; and one for each part that only one term of the loss sees.
 
     With `carriers`, the marks whose output depends on the batch, only those make judged paths; the
     first layers that carry no data are reported with paths of their own, not judged. Neither are
@@ -62,6 +64,7 @@ def gradient_paths(
     tree, marks, passed_by = network.tree, network.marks, network.round_about
     carrying = marks if carriers is None else marks.intersection(carriers)
     trunks = _beside_others(network, _starting_at(network, tree.sources(carrying)))
+    trunks = _to_the_outputs(network, trunks)
     entries = [mark for mark in tree.entries(carrying, marks) if mark not in passed_by]
     parts = [_starting(network, entry) for entry in entries]
     parts = [part for part in parts if part.path.links and part.path.last.norm]
@@ -76,10 +79,11 @@ def gradient_paths(
 
 @dataclass(frozen=True)
 class _Way:
-    """A path, and the calls of its first layer that it stands for."""
+    """A path, the calls of its first layer that it stands for, and the mark that it ends in."""
 
     path: GradientPath
     calls: tuple[int, ...]
+    last: int
 
 
 def _starting_at(network: Network, sources: Collection[int]) -> list[_Way]:
@@ -115,7 +119,35 @@ def _starting(network: Network, first: int, others: Sequence[int] = ()) -> _Way:
         replace(points[mark], ops=ops) for mark, ops in zip(chain.marks, chain.ops, strict=True)
     )
     entry = max((points[mark] for mark in (*calls, *later)), key=lambda point: point.norm)
-    return _Way(GradientPath(tuple(on_path), entry), tuple(calls))
+    return _Way(GradientPath(tuple(on_path), entry), tuple(calls), chain.marks[-1])
+
+
+def _to_the_outputs(network: Network, ways: list[_Way]) -> list[_Way]:
+    """The same ways; those that part into several, up to where these end, taken for one output."""
+    outermost = network.tree.outermost(network.marks)
+    if len(outermost) == 1:
+        return ways
+    behind = network.tree.behind([[way.last] for way in ways])
+    reached = [(network.points[mark], network.tree.depends(mark, behind)) for mark in outermost]
+    return [
+        _up_to(way, [point for point, groups in reached if groups >> place & 1])
+        for place, way in enumerate(ways)
+    ]
+
+
+def _up_to(way: _Way, ends: Sequence[PathPoint]) -> _Way:
+    if {end.name for end in ends} <= {way.path.last.name}:
+        return way
+    numel = sum(end.numel for end in ends)
+    together = PathPoint(
+        name=OUTPUTS,
+        type=listing([end.label for end in ends]),
+        shape=(numel,),
+        norm=math.hypot(*(end.norm for end in ends)),
+        numel=numel,
+        activation=math.hypot(*(end.activation for end in ends)),
+    )
+    return replace(way, path=replace(way.path, points=(*way.path.points, together)))
 
 
 def _is_repeat(network: Network, source: int, chain: Chain, behind: Sequence[int]) -> bool:

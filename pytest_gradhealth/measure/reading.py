@@ -18,7 +18,12 @@ from pytest_gradhealth.measure.paths import Network, gradient_paths
 from pytest_gradhealth.measure.recorder import Key, Mark, Recorder
 from pytest_gradhealth.results.names import OUTPUT, module_of
 from pytest_gradhealth.results.path import PathPoint
-from pytest_gradhealth.results.profile import GradientProfile, NonFinite, OutputRecord
+from pytest_gradhealth.results.profile import (
+    GradientProfile,
+    NonFinite,
+    OutputRecord,
+    ParameterRecord,
+)
 from pytest_gradhealth.tensors.dominators import DominatorTree
 from pytest_gradhealth.tensors.readout import Readout
 
@@ -95,7 +100,8 @@ class Taken:
             for i, mark in self.marks.items()
             if i in self.tree.marks and mark.gradient is not None
         }
-        network = Network(self.tree, points, self._elements(), self._round_about())
+        parameters = tuple(p.record(numbers, unscale) for p in self.parameters)
+        network = Network(self.tree, points, self._elements(), self._round_about(parameters))
         opaque, uncalled = self.recorder.opaque, self.recorder.uncalled()
         silent = [OutputRecord(m.name, m.type, "no-tensor", call=m.call) for m in opaque]
         silent += [OutputRecord(name, kind, "not-called") for name, kind in uncalled]
@@ -105,7 +111,7 @@ class Taken:
             loss=numbers[loss],
             paths=gradient_paths(network),
             outputs=(*outputs.values(), *silent),
-            parameters=tuple(p.record(numbers, unscale) for p in self.parameters),
+            parameters=parameters,
             activations=tuple(a.record(numbers) for a in reversed(self.activations)),
             spread=spread,
             magnitude=magnitude,
@@ -132,8 +138,12 @@ class Taken:
         layers = {module_of(name) or OUTPUT for name in names}
         return {i: mark.origin for i, mark in self.marks.items() if mark.origin[0] in layers}
 
-    def _round_about(self) -> frozenset[int]:
-        return frozenset(i for i, mark in self.marks.items() if mark.differentiated)
+    def _round_about(self, parameters: Sequence[ParameterRecord]) -> frozenset[int]:
+        """Marks that the forward has differentiated, but for those whose weights get nothing."""
+        silent = {p.module for p in parameters if p.gradient == 0}
+        silent -= {p.module for p in parameters if p.gradient}
+        marks = ((i, mark) for i, mark in self.marks.items() if mark.differentiated)
+        return frozenset(i for i, mark in marks if mark.name not in silent)
 
     def _scalars(self) -> Iterator[Tensor | None]:
         for mark in self.recorder.marks:

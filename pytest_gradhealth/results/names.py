@@ -6,6 +6,7 @@ from itertools import accumulate
 
 INPUT = "(input)"
 OUTPUT = "(output)"
+OUTPUTS = "(outputs)"
 LOSS = "(loss)"
 
 

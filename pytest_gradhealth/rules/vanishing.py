@@ -3,10 +3,11 @@
 ## What it does
 
 Follows the gradient from the loss back along every path, and compares what arrives at the first
-layer with what leaves the last: the larger of the ratio of L2 norms and the ratio of root mean
-squares, so that a change of width alone is no loss. Of a cell called in a loop, the call counts
-that gets the most. A path that fails or warns is looked at again after a few steps of the
-optimizer, and once more after many where the model learns already, or outgrows its weights.
+layer with what leaves the last, or all outputs together where it feeds several: the larger of the
+ratio of L2 norms and the ratio of root mean squares, so that a change of width alone is no loss. Of
+a cell called in a loop, the call counts that gets the most. A path that fails or warns is looked at
+again after a few steps of the optimizer, and once more after many where the model learns already,
+or outgrows its weights.
 
 A small network that only joins branches of another path is a note. Where no path has two points to
 compare, the model is "not judged", with the reason.
@@ -63,9 +64,6 @@ def _compared(evidence: Evidence) -> Iterator[Finding]:
     for index, path in enumerate(evidence.first.paths):
         if not path.judged or math.isnan(path.vanishing):
             continue
-        if not path.links and path.last.norm > 0 and _leads_on(path, evidence.first):
-            yield _nothing_between(path, evidence.first)
-            continue
         if path.entry.norm == 0 and gets_round(path, evidence.first):
             yield _got_round(path, evidence.first)
             continue
@@ -91,7 +89,9 @@ def _unseen(profile: GradientProfile) -> Iterator[Finding]:
     """Tell of layers that the forward does not call although the loss depends on their weights."""
     uncalled = set(profile.uncalled)
     busy = [p for p in profile.parameters if p.gradient and not p.other_names]
-    names = list(dict.fromkeys(p.module for p in busy if p.module in uncalled))
+    called = {output.name for output in profile.outputs if output.state == "measured"}
+    lone = (p.module for p in busy if p.module.rpartition(".")[0] not in called)
+    names = [name for name in dict.fromkeys(lone) if name in uncalled]
     if names:
         yield RULE.finding(
             "info",
@@ -141,26 +141,6 @@ def _is_small_branch(path: GradientPath, evidence: Evidence) -> bool:
             other.beside is None and other.links and not severity_of(other.vanishing, evidence)
             for other in evidence.first.judged_paths
         )
-    )
-
-
-def _leads_on(path: GradientPath, profile: GradientProfile) -> bool:
-    """Whether layers with weights come after the first one, on no path at all."""
-    on_paths = {point.name for other in profile.paths for point in other.points}
-    weighty = {parameter.module for parameter in profile.parameters if parameter.gradient}
-    called = [output.name for output in profile.outputs if output.state == "measured"]
-    later = called[called.index(path.first.name) + 1 :] if path.first.name in called else []
-    return any(name in weighty and name not in on_paths for name in later)
-
-
-def _nothing_between(path: GradientPath, profile: GradientProfile) -> Finding:
-    """Each of several losses has a way of its own, and only the first layer is on all of them."""
-    return RULE.finding(
-        "info",
-        path.first.label,
-        f"nothing to judge: no layer but {path.first.title} is on every way to the loss, which"
-        " layers feed one by one (auxiliary losses?); probe the main loss alone to have it judged",
-        profile=profile,
     )
 
 

@@ -153,6 +153,17 @@ class DominatorTree:
             and not crossed[other].isdisjoint(met.get((other, one), ()))
         }
 
+    def outermost(self, wanted: Collection[int]) -> list[int]:
+        """Return the wanted marks that the loss gets to without another, in ascending order."""
+        past = {0}
+        found: list[int] = []
+        for vertex, inputs in enumerate(self._children):
+            if vertex in past and self._mark_at.get(vertex) in wanted:
+                found.append(self._mark_at[vertex])
+            elif vertex in past:
+                past.update(inputs)
+        return sorted(found)
+
     def climb(self, mark: int, wanted: Collection[int]) -> Iterator[tuple[int | None, str]]:
         """Yield what dominates `mark`, itself first: a wanted mark or None, and an operation."""
         for vertex in self._above(self._vertex_of[mark]):

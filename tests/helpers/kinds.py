@@ -579,7 +579,7 @@ def forked(name: str, pack: Callable[[Tensor, Tensor], Any]) -> Kind:
     return Kind(
         f"outputs in a {name}",
         lambda sick: Forked(sick, pack),
-        (("trunk.0", "trunk.6", 7),),
+        (("trunk.0", "(outputs)", 8),),
         "trunk.0",
         inputs=two,
         loss=both,

@@ -57,6 +57,20 @@ def test_what_nothing_gets_through_fails_though_rounding_does(name: str) -> None
         assert_all_reached(model, X, Y, loss=mse_loss, remedy_budget=0)
 
 
+def test_what_one_step_has_woken_is_awake_beside_what_rounding_is_taken_out_of() -> None:
+    model = Wired(
+        lambda m, x: m.sick(x) + (torch.rand(()) < 0.5) * m.now_and_then(x),
+        sick=CONSTANT["layer norm over one feature"](),
+        now_and_then=nn.Linear(20, 1),
+    )
+    first, second = probe(model, X, Y, loss=mse_loss, seeds=[1]).profiles
+    for look in (first, second):  # which draws the same numbers
+        silent = {p.module for p in look.parameters if p.state == "zero"}
+        assert "now_and_then" in silent
+    assert {name.partition(".")[0] for name in second.awake} == {"now_and_then", "sick"}
+    assert not any(name.startswith("sick.body.0") for name in second.awake)
+
+
 def subject(model: nn.Module) -> Subject:
     return Subject(model, X, Y, mse_loss, torch.device("cpu"))
 

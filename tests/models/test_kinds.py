@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth import Diagnosis, ProbeError, probe
-from pytest_gradhealth.results.names import OUTPUT
+from pytest_gradhealth.results.names import OUTPUT, OUTPUTS
 from pytest_gradhealth.results.path import PathPoint
 from tests.helpers import kinds
 from tests.helpers.kinds import KINDS, Kind, body
@@ -73,12 +74,14 @@ def gradient_at(kind: Kind, point: PathPoint) -> float:
         return output + shifts[-1]
 
     model = getattr(model, "_orig_mod", model)
-    module = model if point.name == OUTPUT else model.get_submodule(point.name)
-    handle = module.register_forward_hook(shift)
+    names = ["fork.left", "fork.right"] if point.name == OUTPUTS else [point.name]
+    for name in names:
+        module = model if name == OUTPUT else model.get_submodule(name)
+        module.register_forward_hook(shift)
     with torch.compiler.set_stance("force_eager"):
         loss = loss_of(kind, model, inputs, targets)
-    handle.remove()
-    return norm(torch.autograd.grad(loss, shifts[point.call])[0])
+    shifted = shifts if point.name == OUTPUTS else [shifts[point.call]]
+    return math.hypot(*map(norm, torch.autograd.grad(loss, shifted)))
 
 
 KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name.replace(" ", "-"))

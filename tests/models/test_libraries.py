@@ -109,11 +109,11 @@ def retina_net() -> Any:
     ("build", "first"), [(faster_rcnn, "backbone.body.0.0"), (retina_net, "backbone.body.conv1")]
 )
 def test_detectors_add_their_losses_up(build: Callable[[], nn.Module], first: str) -> None:
-    """A path from the stem to where the heads part; then each head for itself."""
+    """A path from the stem through where the heads part; then each head for itself."""
     model = build()
     diagnosis = probed(model, (PICTURES, BOXES))
     assert diagnosis.verdict == "healthy", diagnosis
-    assert ends(diagnosis)[0] == (first, "backbone.body")
+    assert ends(diagnosis)[0] == (first, "(outputs)")
     torch.manual_seed(diagnosis.profile.seed)
     losses = model(PICTURES, BOXES)
     assert len(losses) > 1
@@ -159,13 +159,13 @@ def pixelwise(outputs: Mapping[str, Tensor], target: Tensor) -> Tensor:
     ("name", "options", "first", "last"),
     [
         ("lraspp_mobilenet_v3_large", {}, "backbone.0.0", "(output)"),
-        ("fcn_resnet50", {"aux_loss": True}, "backbone.conv1", "backbone"),
+        ("fcn_resnet50", {"aux_loss": True}, "backbone.conv1", "(outputs)"),
     ],
 )
 def test_segmentation_of_torchvision(
     name: str, options: dict[str, Any], first: str, last: str
 ) -> None:
-    """Where an auxiliary head joins the loss, there is a path up to what both heads see."""
+    """Where an auxiliary head joins the loss, both ends are one."""
     model = library("torchvision").models.get_model(name, **SMALL, **options)
     target = torch.randint(0, 5, (2, 64, 64))
     diagnosis = probed(model, images(64, 2), target, loss=pixelwise)
@@ -400,21 +400,16 @@ def test_transformers_that_start_too_large_fail(kind: str, spread: float) -> Non
     assert diagnosis.profile.loss > 100
 
 
-def test_the_losses_of_routers_shorten_the_path() -> None:
+def test_the_losses_of_routers_are_ends_like_others() -> None:
     """They leave from every block: all ways cross the embedding alone, and those of the last."""
     model = transformer("MixtralForCausalLM", LLAMA, num_local_experts=4, output_router_logits=True)
     diagnosis = probed(model, foretold())
     assert diagnosis.verdict == "healthy", diagnosis
     assert ends(diagnosis) == [
-        ("model.embed_tokens", "model.embed_tokens"),
+        ("model.embed_tokens", "(outputs)"),
         ("model.layers.2", "lm_head"),
     ]
-    (said,) = diagnosis.of(["GH101"])
-    assert said.message == (
-        "nothing to judge: no layer but model.embed_tokens (Embedding) is on every way to the loss,"
-        " which layers feed one by one (auxiliary losses?); probe the main loss alone to have it"
-        " judged"
-    )
+    assert diagnosis.profile.paths[0].last.type == "model:1, model:2, model:3 and 1 more"
 
 
 NO_LABELS = (

@@ -165,15 +165,6 @@ def two_embeddings() -> Wired:
     )
 
 
-def a_loss_each() -> Wired:
-    def use(m: Any, x: Tensor) -> tuple[Tensor, ...]:
-        hidden = m.stem(x)
-        return hidden, m.left(hidden), m.right(hidden)
-
-    left, right = nn.Linear(8, 1), nn.Linear(8, 1)
-    return Wired(use, stem=nn.Linear(20, 8), left=left, right=right)
-
-
 ONE = "only head (Linear) gets a gradient, and one layer has no way for it to vanish on"
 #: Networks without two layers to compare on any path, and why they have none.
 UNJUDGED: dict[str, tuple[Callable[[], Wired], str]] = {
@@ -184,11 +175,6 @@ UNJUDGED: dict[str, tuple[Callable[[], Wired], str]] = {
     "two embeddings": (
         two_embeddings,
         "the gradient gets to user (Embedding) and item (Embedding) with no other layer on the way",
-    ),
-    "a loss for each layer": (
-        a_loss_each,
-        "no layer but stem (Linear) is on every way to the loss, which layers feed one by one"
-        " (auxiliary losses?); probe the main loss alone to have it judged",
     ),
     "a gradient around the outputs": (
         lambda: Wired(slope_of, body=mlp(nn.ReLU, hidden=1)),

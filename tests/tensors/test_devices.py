@@ -198,13 +198,24 @@ def test_every_kind_is_measured_alike_wherever_it_runs(name: str) -> None:
 def test_a_loss_that_holds_on_to_the_cpu_is_probed_there_and_leaves_its_model_alone(
     accelerator: torch.device,
 ) -> None:
+    (x, y), model, scale = batch(), mlp(), torch.ones(5)
+    model.append(nn.BatchNorm1d(5))
+
+    def loss(out: Tensor, target: Tensor) -> Tensor:
+        return cross_entropy(out * scale, target)
+
+    with unchanged(model, x, y):
+        assert probe(model, x, y, loss=loss).device == "cpu"
+    with unchanged(model, x, y), pytest.raises(ProbeError, match="same device"):
+        probe(model, x, y, loss=loss, device="cuda")
+
+
+def test_a_loss_that_calls_the_model_goes_where_the_model_goes(accelerator: torch.device) -> None:
     (x, y), model = batch(), mlp()
     model.append(nn.BatchNorm1d(5))
     with unchanged(model, x, y):
         diagnosis = probe(model, x, y, loss=lambda out, t: cross_entropy(model[-1](out), t))
-    assert diagnosis.device == "cpu"
-    with unchanged(model, x, y), pytest.raises(ProbeError, match="same device"):
-        probe(model, x, y, loss=lambda out, t: cross_entropy(model[-1](out), t), device="cuda")
+    assert diagnosis.device == str(accelerator) + ":0"
 
 
 # Devices.

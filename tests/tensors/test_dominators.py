@@ -53,6 +53,22 @@ def test_dominators_agree_with_removing_vertices_one_by_one(size: int, seed: int
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(2, 40), st.integers(0, 10_000))
+def test_the_outermost_marks_have_a_way_to_the_loss_without_another(size: int, seed: int) -> None:
+    rng = random.Random(seed)
+    users = random_users(rng, size)
+    wanted = {vertex for vertex in range(1, size) if rng.random() < 0.4}
+    tree = DominatorTree()
+    for vertex, above in enumerate(users):
+        tree.add(above, "", mark=vertex)
+
+    def arrives(vertex: int) -> bool:
+        return vertex == 0 or any(user not in wanted and arrives(user) for user in users[vertex])
+
+    assert tree.outermost(wanted) == sorted(filter(arrives, wanted))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 40), st.integers(0, 10_000))
 def test_sources_depend_on_no_other_wanted_mark(size: int, seed: int) -> None:
     rng = random.Random(seed)
     users = random_users(rng, size)
