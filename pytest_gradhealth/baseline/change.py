@@ -10,8 +10,11 @@ from pytest_gradhealth.baseline.entry import DECIMALS
 from pytest_gradhealth.results.diagnosis import Limit
 
 #: What has changed: the verdict, the mode it was judged in, the ratio of a path, a step on one, the
-#: outputs; layers have lost their gradient, are gone from the model or the path, or new there.
-ChangeKind = Literal["verdict", "mode", "path", "step", "output", "lost", "gone", "new"]
+#: outputs, how often layers are called; layers have lost their gradient, get nothing but zeros, are
+#: gone from the model or the path, or new there.
+ChangeKind = Literal[
+    "verdict", "mode", "path", "step", "output", "calls", "lost", "zero", "gone", "new"
+]
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Change:
 
     @property
     def of_layers(self) -> bool:
-        """Whether it is layers that are lost, gone or new."""
-        return self.kind in ("lost", "gone", "new")
+        """Whether it is layers that are lost, silent, gone or new."""
+        return self.kind in ("lost", "zero", "gone", "new")
 
     @property
     def fails(self) -> Literal["", "regression", "layers"]:

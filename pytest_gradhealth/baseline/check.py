@@ -93,14 +93,15 @@ def _confirmed(
 ) -> Iterator[Change]:
     """What is left of changes after a second look, each by itself, worst first.
 
-    Numbers that look worse have to do so in both. Silence is neither better nor worse where the
-    rules have found it harmless.
+    Numbers that look worse, and zeros, have to do so in both. Silence is neither better nor worse
+    where the rules have found it harmless.
     """
     seen = {(change.kind, change.layer) for change in second}
     harmless = entry.verdict != "failure"
     kept = [
         replace(change, worse=False) if harmless and change.after == -math.inf else change
         for change in changes
-        if not (change.worse and change.is_number) or (change.kind, change.layer) in seen
+        if not (change.worse and (change.is_number or change.kind == "zero"))
+        or (change.kind, change.layer) in seen
     ]
     yield from sorted(kept, key=lambda change: not change.worse)

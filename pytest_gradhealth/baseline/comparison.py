@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_gradhealth.baseline.alignment import Pair, aligned, path_pairs
 from pytest_gradhealth.baseline.change import Change, ChangeKind, effect, moved, movement
+from pytest_gradhealth.baseline.connections import connection_changes
 from pytest_gradhealth.baseline.entry import Entry, KeptPath
-from pytest_gradhealth.baseline.layers import Model, Sides, layer_changes
-from pytest_gradhealth.formatting import factor, number
+from pytest_gradhealth.baseline.layers import layer_changes
+from pytest_gradhealth.baseline.model import Model
+from pytest_gradhealth.baseline.rerouting import rerouted
+from pytest_gradhealth.formatting import count, factor, number
 from pytest_gradhealth.results.diagnosis import VERDICTS, Limit
 
 
@@ -125,26 +129,40 @@ def compare(before: Entry, after: Entry, max_path: Limit, max_step: Limit) -> Co
         for old, new in path_pairs(before.paths, after.paths)
         if old is not None and new is not None and old not in silent
     ]
+    repeated: dict[str, Change] = {}
     for old, new in both:
         if old.judged and new.judged and alike:
             path = PathComparison(old, new, tuple(aligned(old.points, new.points)))
             paths.append(path)
-            changes += _path_changes(path, max_path)
-            changes += _step_changes(path, max_step)
-    sides: Sides = before.paths, after.paths
-    if any(old.judged != new.judged for old, new in both):
-        # One side alone has told data from none, and has paths that the other cannot have.
-        sides = [old for old, _ in both], [new for _, new in both]
-    changes += layer_changes(before, after, sides)
+            others = {change.layer: change for change in _calls(path, Model(before), now)}
+            repeated |= others
+            changes += [] if others else _path_changes(path, max_path)
+            changes += _step_changes(path, max_step, others)
+    changes += [*repeated.values(), *_layers_changed(before, after, both)]
     changes.sort(key=lambda change: (not change.worse, -_size(change)))
     return Comparison(tuple(changes), tuple(paths))
+
+
+def _layers_changed(
+    before: Entry, after: Entry, paths: Sequence[tuple[KeptPath, KeptPath]]
+) -> Iterator[Change]:
+    """Compare layers, and how they are connected: by paths where a file is too old to know."""
+    on_paths = {point.module for path in after.paths for point in path.points}
+    changes = [*layer_changes(before, after, on_paths)]
+    yield from changes
+    if before.flow is not None and after.flow is not None:
+        if before.training == after.training:
+            yield from connection_changes(before, after)
+    elif not any(change.worse for change in changes):
+        # Else the way of the gradient is another for that reason.
+        yield from rerouted(before, after, paths)
 
 
 def is_same(before: Entry, after: Entry) -> bool:
     """Whether a new entry says nothing that the old one does not, but for noise and environment."""
     if before.verdict != after.verdict or len(before.paths) != len(after.paths):
         return False
-    if before.parameters != after.parameters:
+    if (before.parameters, before.flow) != (after.parameters, after.flow):
         return False
     if not _near(_output(before), _output(after)):
         return False
@@ -217,12 +235,32 @@ def _path_changes(path: PathComparison, limit: Limit) -> Iterator[Change]:
     yield from _moved("path", path, new.first.layer, text, was, now, limit)
 
 
-def _step_changes(path: PathComparison, limit: Limit) -> Iterator[Change]:
+def _calls(path: PathComparison, then: Model, now: Model) -> Iterator[Change]:
+    """Modules on a path that are called another number of times: a loop of other length."""
+    was, here = (Counter(point.module for point in p.points) for p in (path.before, path.after))
+    for module in was.keys() & here.keys():
+        counts = (was[module], here[module])
+        if then.is_called_as_in(now, module):
+            if counts[0] == counts[1]:
+                continue
+        elif max(counts) == 1:
+            counts = then.calls[module], now.calls[module]
+        message = (
+            f"{module} is called {count(counts[1], 'time')}, and was {count(counts[0], 'time')} in"
+            " the baseline: nothing is compared that its number of steps makes"
+        )
+        yield Change("calls", False, module, message)
+
+
+def _step_changes(path: PathComparison, limit: Limit, others: Collection[str]) -> Iterator[Change]:
+    """Compare the steps, but for those at modules that are called another number of times."""
     for far, near, was, now in path.steps():
         if path.is_same(far, near):
             assert far.after is not None
             assert near.after is not None
             layer, source = path.after.points[far.after], path.after.points[near.after]
+            if layer.module in others or source.module in others:
+                continue
             text = f"from {source.title} to {layer.title} the gradient changes by {factor(now)}"
             yield from _moved("step", path, layer.layer, text, was, now, limit)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from pytest_gradhealth.results.diagnosis import Diagnosis, Verdict
+from pytest_gradhealth.results.flow import FlowRecord
 from pytest_gradhealth.results.names import OUTPUT, module_of
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
@@ -22,8 +23,9 @@ _NUMBERS = re.compile(r"(:\d+)?(#\d+)?$")
 
 #: What becomes of parameters in a backward: they get gradient, in a layer whose output is seen or
 #: inside something else (a checkpoint, say); they belong to an expert of a mixture that nothing in
-#: this batch was sent to; they are frozen; they get none.
-Use = Literal["gradient", "inside", "idle", "frozen", "none"]
+#: this batch was sent to; they are frozen; what they get is exactly zero; they belong to a member
+#: of a list that is not called while others are; they get none.
+Use = Literal["gradient", "inside", "idle", "frozen", "zero", "uncalled", "none"]
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,15 @@ class KeptPath:
 
 @dataclass(frozen=True)
 class KeptParameters:
-    """The elements of a layer's own parameters that share one `use`."""
+    """The elements of a layer's own parameters that share one `use`.
+
+    `names` are those of the parameters, where the layer has others or is the model itself.
+    """
 
     layer: str
     use: Use
     elements: Annotated[int, AtLeast(0)]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ class Entry:
 
     `paths` are all that there are; `parameters` those of every layer, None in files that are older
     than that; `unlisted` counts the elements that the forward uses and the model does not list.
+    `flow` says which layers use which, None in files that are older and reports that do not know.
     `output` is the RMS of the model's outputs in decades, None without any to compare. With
     `training`, all that was measured in training mode though the model was in evaluation mode.
     `limits` and `environment` are information, which no comparison reads.
@@ -99,18 +106,19 @@ class Entry:
     parameters: tuple[KeptParameters, ...] | None = None
     unlisted: Annotated[int, AtLeast(0)] = 0
     training: bool = False
+    flow: tuple[FlowRecord, ...] | None = None
 
 
 def entry_of(
     diagnosis: Diagnosis,
     environment: Mapping[str, str],
     look: GradientProfile | None = None,
-    idle: Collection[str] = (),
+    known: Mapping[str, Use] | None = None,
 ) -> Entry:
     """Reduce a diagnosis to what a baseline keeps: by default the first look under the first seed.
 
-    The decisive seed of one run need not be that of another. `idle` names the parameters of experts
-    that nothing was sent to.
+    The decisive seed of one run need not be that of another. `known` says what becomes of
+    parameters where that takes more than their record to know.
 
     >>> from pytest_gradhealth.results.path import GradientPath, PathPoint
     >>> from pytest_gradhealth.results.profile import GradientProfile
@@ -127,9 +135,10 @@ def entry_of(
         output=None if (size := look.lasting_magnitude) is None else _decades(size),
         limits={name: limit.value for name, limit in sorted(diagnosis.limits.items())},
         environment={"device": diagnosis.device, "optimizer": diagnosis.optimizer, **environment},
-        parameters=tuple(_parameters(look, idle)),
+        parameters=tuple(_parameters(look, known or {})),
         unlisted=sum(map(math.prod, look.unregistered)),
         training=look.training,
+        flow=look.flow or None,
     )
 
 
@@ -138,27 +147,29 @@ def _path(path: GradientPath) -> KeptPath:
     return KeptPath(_rounded(_ratio(path)), points, path.judged)
 
 
-def _parameters(look: GradientProfile, idle: Collection[str]) -> Iterator[KeptParameters]:
+def _parameters(look: GradientProfile, known: Mapping[str, Use]) -> Iterator[KeptParameters]:
     """The parameters of each layer, by what becomes of them.
 
     A shared one belongs to the first of its names in the alphabet, whatever is registered first.
     """
     seen = {output.name for output in look.outputs if output.norm is not None}
-    sizes: Counter[tuple[str, Use]] = Counter()
+    kept: dict[tuple[str, Use], dict[str, int]] = {}
     for parameter in look.parameters:
-        layer = module_of(min((parameter.name, *parameter.other_names))) or OUTPUT
-        use = _use(parameter, seen=layer in seen, idle=parameter.name in idle)
-        sizes[layer, use] += math.prod(parameter.shape)
-    for (layer, use), elements in sizes.items():
-        yield KeptParameters(layer, use, elements)
+        name = min((parameter.name, *parameter.other_names))
+        layer = module_of(name) or OUTPUT
+        use = known.get(parameter.name) or _use(parameter, seen=layer in seen)
+        own = name.removeprefix(f"{layer}.")
+        kept.setdefault((layer, use), {})[own] = math.prod(parameter.shape)
+    uses = Counter(layer for layer, _ in kept)
+    for (layer, use), sizes in kept.items():
+        names = tuple(sizes) if uses[layer] > 1 or layer == OUTPUT else ()
+        yield KeptParameters(layer, use, sum(sizes.values()), names)
 
 
-def _use(parameter: ParameterRecord, *, seen: bool, idle: bool) -> Use:
+def _use(parameter: ParameterRecord, *, seen: bool) -> Use:
     """What becomes of a parameter; a gradient of zeros is one: it has arrived."""
-    if parameter.state == "none":
-        return "idle" if idle else "none"
-    if parameter.state == "frozen":
-        return "frozen"
+    if parameter.state in ("none", "frozen"):
+        return "none" if parameter.state == "none" else "frozen"
     return "gradient" if seen else "inside"
 
 

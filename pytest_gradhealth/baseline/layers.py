@@ -6,30 +6,26 @@ number alone: a layer that was renamed, moved or wrapped keeps its size.
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 from pytest_gradhealth.baseline.change import Change, ChangeKind
-from pytest_gradhealth.baseline.entry import Entry, KeptPath, Use
-from pytest_gradhealth.formatting import listing
+from pytest_gradhealth.baseline.entry import Entry, Use
+from pytest_gradhealth.baseline.model import Model, Sizes
+from pytest_gradhealth.baseline.naming import named, outwards
 from pytest_gradhealth.results.names import OUTPUT
 
-#: Elements of layers by name.
-Sizes = dict[str, int]
-#: Paths before and after.
-Sides = tuple[Sequence[KeptPath], Sequence[KeptPath]]
-#: Layers up to which each is named.
-FEW = 2
 #: What has become of layers.
 Fate = tuple[ChangeKind, str]
 
-_FROZEN: Fate = "lost", "no gradient reaches {layers} any more: frozen ({share})"
 _CUT: Fate = (
     "lost",
     "no gradient reaches {layers} any more: cut off from the loss, or unused ({share})",
+)
+_SILENT: Fate = (
+    "zero",
+    "no gradient reaches {layers} any more: it is exactly zero ({share}): is a factor or a mask"
+    " zero?",
 )
 _GONE: Fate = "gone", "gone from the model: {layers} ({share})"
 _UNLISTED: Fate = (
@@ -48,82 +44,40 @@ _BESIDE: Fate = (
     "new",
     "new beside the path: {layers} ({size} elements; {total} got gradient before)",
 )
-_SKIPPED: Fate = "gone", "gone from the path: {layers}, not called any more ({share})"
 _RESTING: Fate = (
     "lost",
     "no gradient on this batch for {layers} ({share}); others of the list get some",
 )
-_NOT_ROUND: Fate = (
-    "new",
-    "new on the path: {layers}, which gradient went round before: is a skip connection gone?",
-)
-_ROUND: Fate = (
-    "gone",
-    "gone from the path: {layers}, which gradient goes round now: is there a new skip connection?",
-)
+#: What has become of parameters that are still there, by their use.
+_UNUSED: dict[Use, Fate] = {
+    "frozen": ("lost", "no gradient reaches {layers} any more: frozen ({share})"),
+    "uncalled": ("gone", "not called any more, though others of the list are: {layers} ({share})"),
+    "none": _CUT,
+}
 
 
-@dataclass(frozen=True)
-class Model:
-    """The layers of an entry by what becomes of their parameters."""
-
-    entry: Entry
-
-    def sizes(self, *uses: Use) -> Sizes:
-        """The elements of the layers that are used in one of these ways, or at all."""
-        found: Counter[str] = Counter()
-        for kept in self.entry.parameters or ():
-            if kept.use in uses or not uses:
-                found[kept.layer] += kept.elements
-        return dict(found)
-
-    @cached_property
-    def every(self) -> Sizes:
-        """All parameters."""
-        return self.sizes()
-
-    @cached_property
-    def trained(self) -> Sizes:
-        """What gets gradient; idle experts do with another batch."""
-        return self.sizes("gradient", "inside", "idle")
-
-    def rest(self, layer: str) -> int:
-        """How many elements of a layer get no gradient."""
-        return self.every.get(layer, 0) - self.trained.get(layer, 0)
-
-    def trains(self, module: str) -> bool | None:
-        """Whether parameters of a module, or in it, get gradient; None if it has none."""
-        inside = [layer for layer in self.every if module in _outwards(layer)]
-        return any(layer in self.trained for layer in inside) if inside else None
-
-    def on(self, paths: Iterable[KeptPath]) -> Sizes:
-        """The layers that lie on paths."""
-        names = _modules(paths)
-        return {layer: n for layer, n in self.sizes("gradient").items() if layer in names}
-
-
-def layer_changes(before: Entry, after: Entry, paths: Sides) -> Iterator[Change]:
-    """Compare the layers that get gradient, and those that lie on `paths`, before and after.
+def layer_changes(before: Entry, after: Entry, on_paths: Collection[str]) -> Iterator[Change]:
+    """Compare the layers that get gradient, before and after; some of them lie `on_paths` now.
 
     Nothing is said where one of the entries comes from a file that is too old to know.
     """
     if before.parameters is None or after.parameters is None:
         return
     old, new = Model(before), Model(after)
-    less, more = _left_over(old.trained, new.trained, new.every)
+    less, more = left_over(old.trained, new.trained, new.every)
     fates: dict[Fate, Sizes] = defaultdict(dict)
     _note_less(fates, old, new, less, more)
-    _note_more(fates, old, less, more, _modules(paths[1]))
-    if not fates:  # else the way of the gradient is another for that reason
-        _note_rerouted(fates, old, new, paths)
-    _note_idle(fates, old, new, paths)
+    _note_more(fates, old, new, less, more, on_paths)
+    if before.flow is not None:  # older files take zeros for a gradient
+        _note_silent(fates, old, new)
+    _note_idle(fates, old, new)
     for (kind, text), sizes in fates.items():
         known = {"gone": old.trained, "new": new.trained}.get(kind, old.trained | new.every)
         message = _told(text, sizes, known, sum(old.trained.values()))
         yield Change(kind, (kind, text) != _RESTING, next(iter(sizes)), message)
 
 
-def _left_over(old: Sizes, new: Sizes, there: Sizes) -> tuple[Sizes, Sizes]:
+def left_over(old: Sizes, new: Sizes, there: Sizes) -> tuple[Sizes, Sizes]:
     """What only one of two has; of `there`, all layers of now, none has been renamed."""
     less = {layer: size for layer, size in old.items() if new.get(layer) != size}
     more = {layer: size for layer, size in new.items() if old.get(layer) != size}
@@ -138,112 +92,100 @@ def _left_over(old: Sizes, new: Sizes, there: Sizes) -> tuple[Sizes, Sizes]:
 
 def _note_less(fates: dict[Fate, Sizes], old: Model, new: Model, less: Sizes, more: Sizes) -> None:
     """Note what has become of layers; another one may have the name of one that is gone."""
-    frozen, hidden = new.sizes("frozen"), new.entry.unlisted > old.entry.unlisted
-    strangers = {k: n for k, n in new.sizes("frozen", "none").items() if k not in old.every}
+    hidden, idle = new.entry.unlisted > old.entry.unlisted, old.sizes("idle")
+    strangers = {k: n for k, n in new.sizes(*_UNUSED).items() if k not in old.every}
     for layer, size in less.items():
         lost = size - more.get(layer, 0)
         if layer not in new.every or (layer in new.trained and layer not in more):
             renamed = next((name for name, n in strangers.items() if n == size), "")
             if renamed:
-                fates[_FROZEN if renamed in frozen else _CUT][renamed] = strangers.pop(renamed)
+                fates[_unused(new, renamed)][renamed] = strangers.pop(renamed)
             else:
-                fates[_UNLISTED if hidden else _GONE][layer] = lost
+                fate = _UNLISTED if hidden else _GONE
+                fates[fate] |= _labels(layer, lost, old.names(layer), whole=True)
         elif lost > 0 and new.rest(layer) > old.rest(layer):
-            fates[_FROZEN if layer in frozen else _CUT][layer] = lost
+            if layer not in idle:  # what older files call idle may be forgotten as well
+                names = _only_in(new, old, layer, *_UNUSED)
+                whole = layer not in new.trained
+                fates[_unused(new, layer)] |= _labels(layer, lost, names, whole=whole)
         elif lost > 0:
-            fates[_SMALLER][layer] = lost
+            names = _only_in(old, new, layer)
+            fates[_GONE if names else _SMALLER] |= _labels(layer, lost, names)
+
+
+def _unused(model: Model, layer: str) -> Fate:
+    """What has become of a layer that gets no gradient, or not all of it."""
+    return next(fate for use, fate in _UNUSED.items() if layer in model.sizes(use))
 
 
 def _note_more(
-    fates: dict[Fate, Sizes], old: Model, less: Sizes, more: Sizes, on_paths: set[str]
+    fates: dict[Fate, Sizes],
+    old: Model,
+    new: Model,
+    less: Sizes,
+    more: Sizes,
+    on_paths: Collection[str],
 ) -> None:
+    idle = new.sizes("idle")
     for layer, size in more.items():
         won = size - less.get(layer, 0)
+        added = _ON_PATH if not {*on_paths}.isdisjoint(outwards(layer)) else _BESIDE
         if layer not in old.every or (layer in old.trained and layer not in less):
-            fates[_BESIDE if on_paths.isdisjoint(_outwards(layer)) else _ON_PATH][layer] = won
+            fates[added] |= _labels(layer, won, new.names(layer), whole=True)
+        elif won > 0 and new.every[layer] == old.every[layer]:
+            if layer not in idle:
+                names = _only_in(old, new, layer, *_UNUSED)
+                fates[_WOKEN] |= _labels(layer, won, names, whole=layer not in less)
         elif won > 0:
-            fates[_WOKEN if layer not in less else _LARGER][layer] = won
+            names = _only_in(new, old, layer)
+            fates[added if names else _LARGER] |= _labels(layer, won, names)
 
 
-def _note_idle(fates: dict[Fate, Sizes], old: Model, new: Model, paths: Sides) -> None:
-    """Members of a list that were called on the path and are not any more, though others are.
+def _note_silent(fates: dict[Fate, Sizes], old: Model, new: Model) -> None:
+    """Note layers of which all the gradient is exactly zero now."""
+    busy, before = old.sizes("gradient", "inside"), old.sizes("zero")
+    for layer, size in new.sizes("zero").items():
+        alike = old.every.get(layer) == new.every[layer] and old.is_called_as_in(new, layer)
+        if alike and min(size, busy.get(layer, 0)) > 0:
+            names = _only_in(new, old, layer, "zero")
+            silenced = size - before.get(layer, 0)
+            if silenced > 0:
+                fates[_SILENT] |= _labels(layer, silenced, names, whole=size == new.every[layer])
 
-    Beside the path they may be experts, to whom this batch sends nothing.
-    """
-    busy, resting = old.sizes("gradient"), {_numberless(layer) for layer in old.sizes("idle")}
-    gone = _modules(paths[0]) - _modules(paths[1])
+
+def _note_idle(fates: dict[Fate, Sizes], old: Model, new: Model) -> None:
+    """Note experts that get nothing of this batch."""
+    busy = old.sizes("gradient")
     for layer, size in new.sizes("idle").items():
         if layer in busy:
-            skipped = _numberless(layer) not in resting and not gone.isdisjoint(_outwards(layer))
-            fates[_SKIPPED if skipped else _RESTING][layer] = size
+            fates[_RESTING][layer] = size
 
 
-def _note_rerouted(fates: dict[Fate, Sizes], old: Model, new: Model, paths: Sides) -> None:
-    """Layers of both that gradient could go round and cannot any more, or the other way.
+def _labels(layer: str, size: int, names: Sequence[str], *, whole: bool = False) -> Sizes:
+    """What to call some parameters of a layer: by its name, or by theirs where it is a part of it.
 
-    Experts come and go with the batch.
+    The size counts with the first. Parameters of the model itself have no layer to go by.
     """
-    less, more = _left_over(old.on(paths[0]), new.on(paths[1]), new.every)
-    both = old.sizes("gradient").keys() & new.sizes("gradient").keys()
-    resting = {_numberless(layer) for model in (old, new) for layer in model.sizes("idle")}
-    for fate, sizes in ((_ROUND, less), (_NOT_ROUND, more)):
-        for layer, size in sizes.items():
-            resized = layer in less and layer in more
-            if layer in both and not resized and _numberless(layer) not in resting:
-                fates[fate][layer] = size
+    if layer == OUTPUT:
+        labels = [*names] or ["the model's own parameters"]
+    else:
+        labels = [layer] if whole or not names else [f"{layer}.{name}" for name in names]
+    return dict.fromkeys(labels, 0) | {labels[0]: size}
 
 
-def _modules(paths: Iterable[KeptPath]) -> set[str]:
-    """The modules that lie on paths."""
-    return {point.module for path in paths for point in path.points}
-
-
-def _numberless(layer: str) -> str:
-    """What the members of a list have in common."""
-    return re.sub(r"\d+", "*", layer)
+def _only_in(one: Model, other: Model, layer: str, *uses: Use) -> list[str]:
+    """Parameters of a layer that one model alone uses so; none where names were not kept."""
+    theirs = other.names(layer, *uses)
+    known = bool(theirs) or layer not in other.sizes(*uses)
+    return [name for name in one.names(layer, *uses) if known and name not in theirs]
 
 
 def _told(text: str, sizes: Sizes, known: Iterable[str], total: int) -> str:
     """The words of a fate, with names that stand for all of these layers and no other."""
     size = sum(sizes.values())
     return text.format(
-        layers=listing(_families(_together(sizes, known))).replace(OUTPUT, "the model's own"),
+        layers=named(sizes, [*known]),
         share=f"{size:,} of the {total:,} elements that got gradient",
         size=f"{size:,}",
         total=f"{total:,}",
     )
-
-
-def _together(layers: Collection[str], known: Iterable[str]) -> list[str]:
-    """The fewest names that stand for some layers, and for none of the others that are known.
-
-    >>> _together(["a.0", "a.1", "b.0"], ["a.0", "a.1", "b.0", "b.1"])
-    ['a', 'b.0']
-    """
-    others = {name for layer in known if layer not in layers for name in _outwards(layer)}
-    found: dict[str, None] = {}
-    for layer in layers:
-        names = [name for name in _outwards(layer) if name not in others]
-        found[names[-1] if names else layer] = None
-    return [*found]
-
-
-def _families(names: Sequence[str]) -> list[str]:
-    """Names that differ by their numbers alone, as one where there are many.
-
-    >>> _families(["stem", "blocks.0.f", "blocks.1.f", "blocks.2.f"])
-    ['stem', 'blocks.*.f (3 of them)']
-    """
-    members: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        members[_numberless(name)].append(name)
-    found: list[str] = []
-    for family, each in members.items():
-        found += each if len(each) <= FEW else [f"{family} ({len(each)} of them)"]
-    return found
-
-
-def _outwards(layer: str) -> list[str]:
-    """A layer and the modules that it is in, from the inside out."""
-    parts = layer.split(".")
-    return [".".join(parts[: last + 1]) for last in reversed(range(len(parts)))]

@@ -19,8 +19,8 @@ from pytest_gradhealth.formatting import told
 from pytest_gradhealth.results.serialization import from_plain, to_plain
 
 #: The version of the format that is written, and the newest that is read: the first had judged
-#: paths alone, and no parameters.
-VERSION = 2
+#: paths alone, and no parameters; the second did not know which layers use which.
+VERSION = 3
 #: Bytes of a file: a million layers, which take seconds to read.
 MOST = 64 * 2**20
 
@@ -130,4 +130,6 @@ def text_of(value: Any, indent: str = "") -> str:
 
 
 def _is_flat(value: dict[str, Any]) -> bool:
-    return not any(isinstance(item, (dict, list)) for item in value.values())
+    """Whether it fits on a line: there are plain values in it, and lists of such."""
+    parts = [part for item in value.values() for part in (item if type(item) is list else [item])]
+    return not any(isinstance(part, (dict, list)) for part in parts)

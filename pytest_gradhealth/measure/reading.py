@@ -11,11 +11,12 @@ from torch import Tensor
 
 from pytest_gradhealth.distributed.shards import whole_norms
 from pytest_gradhealth.measure.activations import SeenActivation
+from pytest_gradhealth.measure.flow import gradient_flow
 from pytest_gradhealth.measure.outputs import Seen
 from pytest_gradhealth.measure.parameters import Measured
 from pytest_gradhealth.measure.paths import Network, gradient_paths
 from pytest_gradhealth.measure.recorder import Key, Mark, Recorder
-from pytest_gradhealth.results.names import module_of
+from pytest_gradhealth.results.names import OUTPUT, module_of
 from pytest_gradhealth.results.path import PathPoint
 from pytest_gradhealth.results.profile import (
     GradientProfile,
@@ -135,6 +136,7 @@ class Taken:
             magnitude=magnitude,
             keyed=self.recorder.keyed(),
             unregistered=self.unregistered,
+            flow=gradient_flow(self.tree, self._origins(), self.recorder.calls),
         )
         return Look(profile, network, {i: mark.key for i, mark in self.marks.items()})
 
@@ -145,6 +147,15 @@ class Taken:
             if measured.parameter.requires_grad:
                 sizes[module_of(measured.name)] += measured.parameter.numel()
         return sizes
+
+    def _origins(self) -> Mapping[int, Key]:
+        """The calls that returned the marked tensors, of the modules with parameters of their own.
+
+        The innermost ones, whatever is around them.
+        """
+        names = [name for p in self.parameters for name in (p.name, *p.others)]
+        layers = {module_of(name) or OUTPUT for name in names}
+        return {i: mark.origin for i, mark in self.marks.items() if mark.origin[0] in layers}
 
     def _round_about(self, parameters: Sequence[ParameterRecord]) -> frozenset[int]:
         """Marks that the forward has differentiated, but for those whose weights get nothing."""

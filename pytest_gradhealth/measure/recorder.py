@@ -36,10 +36,10 @@ Key = tuple[str, int, int]
 class Mark:
     """One tensor that one call of a module returned; `edge` is None if it needs no gradient.
 
-    `differentiated` says that the forward or the loss has asked for its gradient. `activation` and
-    `gradient` are L2 norms, `tokens` the spread of what attention gets over its sequence; all are
-    0-dim and still on the device. `owners` are the ranks that have a part each of the tensor, if it
-    is cut.
+    `origin` is its key before a module around it spoke for it. `differentiated` says that the
+    forward or the loss has asked for its gradient. `activation` and `gradient` are L2 norms,
+    `tokens` the spread of what attention gets over its sequence; all are 0-dim and still on the
+    device. `owners` are the ranks that have a part each of the tensor, if it is cut.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Mark:
     gradient: Tensor | None = None
     tokens: Tensor | None = None
     differentiated: bool = False
+    origin: Key = ("", 0, 0)
 
     @property
     def key(self) -> Key:
@@ -218,6 +219,7 @@ class Recorder:
         shape = shape_of(tensor)
         mark = Mark(name, kind, call, number, shape, math.prod(shape), edge, kind)
         mark.width = None if layer is None else layer.width
+        mark.origin = mark.key
         with outside_transforms():
             mark.activation = self.fingerprint(tensor)
         self._by_edge[edge] = mark

@@ -18,7 +18,7 @@ from pytest_gradhealth.plugin.output import usage_error
 
 if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check
-    from pytest_gradhealth.baseline.entry import Entry
+    from pytest_gradhealth.baseline.entry import Entry, Use
     from pytest_gradhealth.config.settings import Settings
     from pytest_gradhealth.plugin.context import TestContext
     from pytest_gradhealth.results.diagnosis import Diagnosis
@@ -137,13 +137,29 @@ def kept_of(
 ) -> Entry:
     """What a baseline keeps of a look, by default of the first."""
     from pytest_gradhealth.baseline.entry import entry_of
-    from pytest_gradhealth.rules.unused import Resting
 
     look = look or diagnosis.profiles[0]
-    unused = [p for p in look.parameters if p.state == "none"]
-    resting = Resting(look) if unused else None
-    idle = {p.name for p in unused if resting and resting.has_busy_sibling(p)}
-    return entry_of(diagnosis, environment, look, idle)
+    return entry_of(diagnosis, environment, look, dict(_silent(look)))
+
+
+def _silent(look: GradientProfile) -> Iterator[tuple[str, Use]]:
+    """What has become of parameters that get no gradient, or one of zeros, as far as it is known.
+
+    Members of a list may be experts, whom another batch goes to.
+    """
+    from pytest_gradhealth.rules.unreached import silenced
+    from pytest_gradhealth.rules.unused import Resting
+
+    silent = [p for p in look.parameters if p.state == "none"] + silenced(look)
+    resting = Resting(look) if silent else None
+    for parameter in silent:
+        lists = [*resting.busy_lists(parameter)] if resting else []
+        wakes = look.routed is None or not {*lists}.isdisjoint(look.routed)
+        if parameter.state == "zero":
+            if not (lists and wakes):
+                yield parameter.name, "zero"
+        elif lists:
+            yield parameter.name, "idle" if wakes else "uncalled"
 
 
 def _kept(config: pytest.Config, path: Path, shown: str) -> Mapping[str, Entry]:

@@ -18,6 +18,7 @@ from pytest_gradhealth.measure.precision import magnitudes
 from pytest_gradhealth.measure.reading import DataFlow, Look
 from pytest_gradhealth.measure.recurrence import look_through_time
 from pytest_gradhealth.measure.rounding import rounding
+from pytest_gradhealth.measure.routing import routed
 from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial
 from pytest_gradhealth.probing.second_look import (
@@ -30,7 +31,7 @@ from pytest_gradhealth.results.diagnosis import Finding, verdict_of
 from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile, Update
 from pytest_gradhealth.rules.exploding import scale_free_weights
 from pytest_gradhealth.rules.unreached import cut_off
-from pytest_gradhealth.rules.unused import owners_of
+from pytest_gradhealth.rules.unused import Resting, owners_of
 from pytest_gradhealth.subject.inputs import check_numbers, holds_nan, with_zeros
 from pytest_gradhealth.tensors.modules import is_sharded, waits_for_others
 from pytest_gradhealth.training.copies import copied
@@ -93,7 +94,7 @@ def _first_look(trial: Trial) -> Look:
         first = replace(first, profile=replace(first.profile, updates=made))
     if anywhere(subject.model, not _is_finite(first.profile)):
         first = _marked(first, trial)
-    profile = _with_apart(trial, _with_ignored(trial, first.profile))
+    profile = _with_routed(trial, _with_apart(trial, _with_ignored(trial, first.profile)))
     first = replace(first, profile=_with_missing(profile, subject.inputs))
     if subject.loss_scale.format:
         with subject.isolated():
@@ -135,7 +136,8 @@ def _look_again(
     """A look after some steps, at what is known of the first one's layers."""
     look = look_after_steps(trial.subject, trial.optimizer, first, seed=trial.seed, steps=steps)
     ignored = {output.name for output in first.outputs if output.state == "ignored"}
-    look = replace(look, profile=replace(_marked_ignored(look.profile, ignored), apart=first.apart))
+    profile = _marked_ignored(look.profile, ignored)
+    look = replace(look, profile=replace(profile, apart=first.apart, routed=first.routed))
     look = look.along(flow)
     return (look if _is_finite(look.profile) else look.marked(SOMEWHERE)).profile
 
@@ -199,6 +201,17 @@ def _with_apart(trial: Trial, profile: GradientProfile) -> GradientProfile:
         return profile
     apart = trained_apart(trial.subject, profile, cut, seed=trial.seed)
     return replace(profile, apart=tuple(apart))
+
+
+def _with_routed(trial: Trial, profile: GradientProfile) -> GradientProfile:
+    """Tell the idle experts of a mixture from members of a list that nothing would ever wake."""
+    silent = [p for p in profile.parameters if p.state in ("none", "zero")]
+    resting = Resting(profile) if silent else None
+    lists = {name for p in silent if resting for name in resting.busy_lists(p)}
+    if not lists:
+        return profile
+    with trial.subject.isolated():
+        return replace(profile, routed=routed(trial.subject, lists, seed=trial.seed))
 
 
 def _marked_ignored(profile: GradientProfile, names: Collection[str]) -> GradientProfile:

@@ -7,6 +7,7 @@ from itertools import accumulate
 INPUT = "(input)"
 OUTPUT = "(output)"
 OUTPUTS = "(outputs)"
+LOSS = "(loss)"
 
 
 def module_of(parameter: str) -> str:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from pytest_gradhealth.results.flow import FlowRecord
 from pytest_gradhealth.results.magnitudes import LossScale, MagnitudeRecord
 from pytest_gradhealth.results.names import OUTPUT, module_of
 from pytest_gradhealth.results.path import GradientPath, decades
@@ -204,7 +205,9 @@ class GradientProfile:
     where a dependency was declared; `magnitudes` how large their elements are, where a precision
     was, to be judged at `loss_scale`. `unregistered` are the shapes of parameters that the forward
     uses and the model does not list. `training` says that the look was made in training mode, since
-    the model looks sick in the evaluation mode that it was given in.
+    the model looks sick in the evaluation mode that it was given in. `flow` says which layers are
+    used by which. `routed` names the lists with members that got no gradient in which another batch
+    or seed goes to others, as in a mixture of experts; None where there are none or nobody asked.
     """
 
     seed: int
@@ -227,6 +230,8 @@ class GradientProfile:
     loss_scale: LossScale = field(default_factory=LossScale)
     apart: tuple[str, ...] = ()
     training: bool = field(default=False, compare=False)
+    flow: tuple[FlowRecord, ...] = ()
+    routed: tuple[str, ...] | None = None
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

@@ -36,6 +36,9 @@ from pytest_gradhealth.rules.unused import (
 )
 from pytest_gradhealth.rules.vanishing import gets_round
 
+#: Units that may well be dead together, as in the bottleneck of a squeeze-and-excitation.
+HANDFUL = 4
+
 
 def check(evidence: Evidence) -> Iterator[Finding]:
     """Sort the parameters without a gradient by what that means, one finding for each meaning.
@@ -97,6 +100,23 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if cancelled:
         text = "the gradient of {} cancels to zero: a later layer takes constants out"
         yield _finding("info", cancelled, first, text)
+
+
+def silenced(profile: GradientProfile) -> list[ParameterRecord]:
+    """Parameters with a gradient of exactly zero that nothing harmless accounts for.
+
+    That is a gate, a sum, a constant, or a handful of units that are dead as may happen.
+    """
+    zero = [p for p in profile.parameters if p.state == "zero" and p.name not in profile.awake]
+    lively = {o.name for o in profile.outputs if o.norm is not None and o.norm > 0}
+    gates = _gated_blocks(profile)
+    dead = {a.units for a in profile.activations if a.dead == 1 and a.units <= HANDFUL}
+    return [
+        p
+        for p in zero
+        if not (_cancels(p, lively) or _is_constant(p, profile))
+        if not (p.module and _block(p.name) in gates) and dead.isdisjoint(p.shape[:2])
+    ]
 
 
 def cut_off(profile: GradientProfile) -> list[ParameterRecord]:

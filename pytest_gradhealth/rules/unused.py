@@ -186,7 +186,11 @@ class Resting:
         return any(o.name in owners and _kind(o.type) in self._kinds for o in self._profile.outputs)
 
     def has_busy_sibling(self, parameter: ParameterRecord) -> bool:
-        """Whether a member of a list that takes no part has a brother that got a gradient.
+        """Whether a member of a list that takes no part has a brother that got a gradient."""
+        return any(self.busy_lists(parameter))
+
+    def busy_lists(self, parameter: ParameterRecord) -> Iterator[str]:
+        """Names of the lists in which a member takes no part, and a brother of it got a gradient.
 
         Members of an nn.ModuleList, by their numbers, or of an nn.ModuleDict with numbers in its
         keys: idle experts of a mixture.
@@ -198,15 +202,9 @@ class Resting:
                 continue
             if not self._is_numbered(parts[position], ".".join(before)):
                 continue
-            for other in self._profile.parameters:
-                theirs = other.name.split(".")
-                if (
-                    other.state == "gradient"
-                    and theirs[:position] == before
-                    and theirs[position + 1 :] == after
-                ):
-                    return True
-        return False
+            names = (other.name.split(".") for other in self._profile.parameters if other.gradient)
+            if any(n[:position] == before and n[position + 1 :] == after for n in names):
+                yield ".".join(before)
 
     def _is_gated_out(self, member: str) -> bool:
         """Whether a member was called, and what it returned multiplied by zero."""

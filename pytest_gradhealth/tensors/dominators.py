@@ -61,6 +61,11 @@ class DominatorTree:
         """The marks that the loss depends on."""
         return self._vertex_of.keys()
 
+    def uses(self) -> Iterator[tuple[int | None, Sequence[int]]]:
+        """Yield the mark of each vertex, from the loss on, and the vertices that it consumes."""
+        for vertex, inputs in enumerate(self._children):
+            yield self._mark_at.get(vertex), inputs
+
     def behind(self, groups: Sequence[Collection[int]]) -> list[int]:
         """Return which groups of marks each vertex depends on: bits, in the order of the groups."""
         bits: dict[int, int] = {}

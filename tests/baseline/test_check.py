@@ -7,6 +7,7 @@ import dataclasses
 from pytest_gradhealth.baseline.check import Now, check_entry
 from pytest_gradhealth.baseline.entry import Entry, KeptParameters, KeptPath, Use
 from pytest_gradhealth.results.diagnosis import Limit
+from pytest_gradhealth.results.flow import FlowRecord
 from tests.helpers.baselines import PATH, PLAIN, STEP, entry, path
 
 
@@ -38,6 +39,24 @@ def test_an_update_keeps_what_has_changed_beyond_noise() -> None:
     assert status(path(("0", "Linear", -9.0), ("2", "Linear", -0.4)), update=False) == "worse"
     assert status(better, "b") == "written"
     assert status(better, "b", update=False) == "missing"
+
+
+def test_an_update_keeps_what_older_files_do_not_know() -> None:
+    flow = (FlowRecord("0", ("2",), 1, 1), FlowRecord("2", ("(loss)",), 1, 1))
+    known = dataclasses.replace(entry(PLAIN), flow=flow)
+
+    def status(before: Entry) -> str:
+        return check_entry(
+            Now(known),
+            {"a": before},
+            file="f.json",
+            key="a",
+            max_path=PATH,
+            max_step=STEP,
+            absent="written",
+        ).status
+
+    assert [status(before) for before in (entry(PLAIN), known)] == ["written", "same"]
 
 
 def test_an_update_keeps_whatever_would_fail_without_it() -> None:

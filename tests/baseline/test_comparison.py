@@ -71,7 +71,8 @@ def test_renaming_every_layer_changes_nothing(one: Entry, order: random.Random) 
         )
         for p in one.paths
     )
-    if len({p.first.layer for p in one.paths}) < len(one.paths):
+    firsts = [p.first.layer for p in one.paths]
+    if len({*firsts}) < len(firsts) or len({*names.values()}) < len(names):
         return  # names that one model cannot have
     parameters = one.parameters and tuple(
         dataclasses.replace(p, layer=names[p.layer]) for p in one.parameters

@@ -81,9 +81,42 @@ def test_layers_that_are_renamed_and_frozen_at_once_are_not_gone() -> None:
 
 
 def test_parameters_of_the_model_itself_have_a_name() -> None:
-    assert told(of(("(output)", "gradient", 9)), of(("(output)", "none", 9))) == [
-        "no gradient reaches the model's own any more: cut off from the loss, or unused (9 of the 9"
-        " elements that got gradient)"
+    def own(*parameters: KeptParameters) -> Entry:
+        return dataclasses.replace(entry(PLAIN), parameters=parameters)
+
+    before = own(KeptParameters("(output)", "gradient", 9, ("scale", "shift")))
+    part = (
+        KeptParameters("(output)", "gradient", 4, ("scale",)),
+        KeptParameters("(output)", "none", 5, ("shift",)),
+    )
+    share = "cut off from the loss, or unused ({} of the 9 elements that got gradient)"
+    for after, name, size in (
+        (own(*part), "shift", 5),
+        (own(KeptParameters("(output)", "none", 9, ("scale", "shift"))), "scale and shift", 9),
+        (of(("(output)", "none", 9)), "the model's own parameters", 9),
+    ):
+        text = f"no gradient reaches {name} any more: {share.format(size)}"
+        assert told(before, after) == [text]
+    assert told(own(part[0]), before) == [
+        "new beside the path: shift (5 elements; 4 got gradient before)"
+    ]
+    assert told(before, own(part[0])) == [
+        "gone from the model: shift (5 of the 9 elements that got gradient)"
+    ]
+
+
+def test_parameters_of_a_layer_have_a_name_where_the_others_are_as_they_were() -> None:
+    def stem(*uses: tuple[Use, int, str]) -> Entry:
+        kept = (KeptParameters("stem", use, size, tuple(n.split())) for use, size, n in uses)
+        return dataclasses.replace(entry(PLAIN), parameters=tuple(kept))
+
+    whole, part = stem(("gradient", 9, "")), stem(("gradient", 8, "weight"), ("frozen", 1, "bias"))
+    assert told(whole, part) == [
+        "no gradient reaches stem.bias any more: frozen (1 of the 9 elements that got gradient)"
+    ]
+    assert told(part, whole) == ["gradient reaches stem.bias now (1 elements), and did not before"]
+    assert told(part, stem(("frozen", 9, ""))) == [
+        "no gradient reaches stem any more: frozen (8 of the 8 elements that got gradient)"
     ]
 
 

@@ -22,7 +22,7 @@ POINTS = st.builds(KeptPoint, NAMES, st.sampled_from(["Linear", "ReLU", "Conv2d"
 PATHS = st.builds(
     KeptPath, NORMS, st.lists(POINTS, min_size=1, max_size=8).map(tuple), st.booleans()
 )
-USES = st.sampled_from(["gradient", "inside", "idle", "frozen", "none"])
+USES = st.sampled_from(["gradient", "inside", "idle", "frozen", "zero", "uncalled", "none"])
 PARAMETERS = st.lists(
     st.builds(KeptParameters, NAMES, USES, st.integers(0, 99)),
     max_size=3,

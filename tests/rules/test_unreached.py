@@ -18,6 +18,13 @@ from pytest_gradhealth import (
     assert_healthy,
     probe,
 )
+from pytest_gradhealth.results.profile import (
+    ActivationRecord,
+    GradientProfile,
+    OutputRecord,
+    ParameterRecord,
+)
+from pytest_gradhealth.rules.unreached import silenced
 from tests.helpers.architectures import ReZero, Wired, adapter
 from tests.helpers.findings import said
 from tests.helpers.nets import batch, mlp
@@ -280,3 +287,34 @@ def test_a_parameter_without_elements_wants_no_gradient() -> None:
     model.memory = nn.Parameter(torch.empty(1, 0))
     x, y = batch()
     assert assert_all_reached(model, x, y, loss=cross_entropy).verdict == "healthy"
+
+
+def test_zeros_that_something_harmless_accounts_for_silence_nothing() -> None:
+    """Sums that cancel, constants beside forces, blocks behind a gate, and what has woken."""
+
+    def zero(name: str, *shape: int) -> ParameterRecord:
+        return ParameterRecord(name, shape or (8,), "zero", norm=1.0, gradient=0.0)
+
+    def alive(name: str, norm: float = 1.0) -> ParameterRecord:
+        return ParameterRecord(name, (8, 8), "gradient", norm=norm, gradient=1.0)
+
+    look = GradientProfile(
+        0,
+        1,
+        2.3,
+        paths=(),
+        outputs=(OutputRecord("summed", "Linear", "measured", norm=1.0),),
+        parameters=(
+            zero("summed.bias"),
+            alive("energy.weight"),
+            zero("energy.bias"),
+            alive("blocks.0.scale", norm=0.0),
+            zero("blocks.0.fc.weight"),
+            zero("woken.weight"),
+            zero("few.weight", 2, 8),
+            zero("dead.weight"),
+        ),
+        awake=("woken.weight",),
+        activations=(ActivationRecord("few", "Linear", "relu", 2, dead=1.0),),
+    )
+    assert [parameter.name for parameter in silenced(look)] == ["dead.weight"]

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_gradhealth import Diagnosis, probe
-from pytest_gradhealth.baseline.check import Check, Now, check_entry
 from pytest_gradhealth.baseline.entry import Entry, entry_of
 from pytest_gradhealth.plugin.baseline_gate import kept_of
-from pytest_gradhealth.results.diagnosis import Limit
+from tests.helpers.gate import compared
 
 TOKENS = torch.randint(0, 12, (4, 6), generator=torch.Generator().manual_seed(1))
 WIDTH = 8
@@ -115,18 +114,6 @@ def of_version_1(entry: Entry) -> Entry:
     return dataclasses.replace(entry, paths=paths, parameters=None)
 
 
-def compared(before: Entry, after: Diagnosis) -> Check:
-    second = next((p for p in after.looks(after.seeds[0]) if p.steps), None)
-    return check_entry(
-        Now(kept_of(after, {}), None if second is None else kept_of(after, {}, second)),
-        {"k": before},
-        file="f.json",
-        key="k",
-        max_path=Limit(0.5, "default"),
-        max_step=Limit(1.0, "default"),
-    )
-
-
 @pytest.mark.parametrize("kind", NETS)
 def test_no_path_is_lost_for_being_looked_at(kind: str) -> None:
     plain, close = looked_at(kind, closely=False), looked_at(kind, closely=True)
@@ -158,12 +145,14 @@ def test_what_was_forgotten_is_told_and_nothing_else_is_lost() -> None:
     whole, forgetful = (measured(Forgetful(blocks)) for blocks in (3, 2))
     assert (whole.verdict, forgetful.verdict) == ("healthy", "healthy")
     check = compared(kept_of(whole, {}), forgetful)
-    assert check.failing == ()
-    assert {change.message for change in check.comparison.changes} == {
-        "no gradient on this batch for blocks.2 (72 of the 540 elements that got gradient); others"
-        " of the list get some",
-    }
-    assert compared(kept_of(forgetful, {}), whole).comparison.changes == ()
+    assert [change.message for change in check.comparison.changes] == [
+        "not called any more, though others of the list are: blocks.2 (72 of the 540 elements that"
+        " got gradient)"
+    ]
+    assert [c.fails for c in check.failing] == ["layers"]
+    assert [c.message for c in compared(kept_of(forgetful, {}), whole).comparison.changes] == [
+        "gradient reaches blocks.2 now (72 elements), and did not before"
+    ]
 
 
 @pytest.mark.parametrize("closely", [False, True])
