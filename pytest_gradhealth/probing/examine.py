@@ -10,6 +10,7 @@ from pytest_gradhealth.distributed.team import anywhere, everywhere
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.apart import trained_apart
 from pytest_gradhealth.measure.felt import with_felt_outputs
+from pytest_gradhealth.measure.left_out import left_out
 from pytest_gradhealth.measure.nonfinite import first_non_finite
 from pytest_gradhealth.measure.perturbation import data_carriers, without_influence
 from pytest_gradhealth.measure.precision import magnitudes
@@ -28,8 +29,8 @@ from pytest_gradhealth.probing.second_look import (
 from pytest_gradhealth.results.diagnosis import Finding, verdict_of
 from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile, Update
 from pytest_gradhealth.rules.exploding import scale_free_weights
-from pytest_gradhealth.rules.unreached import cut_off
-from pytest_gradhealth.rules.unused import owners_of
+from pytest_gradhealth.rules.unreached import cut_off, side_branches
+from pytest_gradhealth.rules.unused import owners_of, unused_parameters
 from pytest_gradhealth.subject.inputs import check_numbers, holds_nan, with_zeros
 from pytest_gradhealth.tensors.modules import is_sharded
 from pytest_gradhealth.training.copies import copied
@@ -83,7 +84,7 @@ def _first_look(trial: Trial) -> Look:
         first = replace(first, profile=replace(first.profile, updates=made))
     if anywhere(subject.model, not _is_finite(first.profile)):
         first = _marked(first, trial)
-    profile = _with_apart(trial, _with_ignored(trial, first.profile))
+    profile = _with_apart(trial, _with_left_out(trial, _with_ignored(trial, first.profile)))
     first = replace(first, profile=_with_missing(profile, subject.inputs))
     if subject.loss_scale.format:
         with subject.isolated():
@@ -125,7 +126,9 @@ def _look_again(
     """A look after some steps, at what is known of the first one's layers."""
     look = look_after_steps(trial.subject, trial.optimizer, first, seed=trial.seed, steps=steps)
     ignored = {output.name for output in first.outputs if output.state == "ignored"}
-    look = replace(look, profile=replace(_marked_ignored(look.profile, ignored), apart=first.apart))
+    profile = _marked_ignored(look.profile, ignored)
+    profile = replace(profile, apart=first.apart, left_out=first.left_out)
+    look = replace(look, profile=profile)
     if carriers is not None:
         look = look.restricted_to(carriers)
     return (look if _is_finite(look.profile) else look.marked(SOMEWHERE)).profile
@@ -190,6 +193,16 @@ def _with_apart(trial: Trial, profile: GradientProfile) -> GradientProfile:
         return profile
     apart = trained_apart(trial.subject, profile, cut, seed=trial.seed)
     return replace(profile, apart=tuple(apart))
+
+
+def _with_left_out(trial: Trial, profile: GradientProfile) -> GradientProfile:
+    """Tell what the forward leaves out on purpose from what it has lost or never used."""
+    suspects = [*side_branches(profile), *unused_parameters(profile), *cut_off(profile)]
+    if not suspects:
+        return profile
+    with trial.subject.isolated():
+        names = left_out(trial.subject, [p.name for p in suspects], seed=trial.seed)
+    return replace(profile, left_out=tuple(names))
 
 
 def _marked_ignored(profile: GradientProfile, names: Collection[str]) -> GradientProfile:
