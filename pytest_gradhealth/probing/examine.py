@@ -22,6 +22,7 @@ from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial
 from pytest_gradhealth.probing.second_look import (
     MORE_STEPS,
+    asleep,
     behind_abrupt_steps,
     leads_on,
     look_after_steps,
@@ -102,10 +103,16 @@ def _second_look(
         trial = replace(trial, subject=replace(trial.subject, scale=_leveling(first)))
     model = trial.subject.model
     second = _look_again(trial, first, carriers, criteria.confirm_steps)
-    hopeful = criteria.may_yet_pass(criteria.judge(first, second))
-    if not anywhere(model, hopeful) or not anywhere(model, leads_on(trial, first, second)):
+    findings = criteria.judge(first, second)
+    if not anywhere(model, criteria.may_yet_pass(findings) or bool(asleep(first))):
         return second
-    later = _look_again(trial, first, carriers, max(criteria.confirm_steps, MORE_STEPS))
+    lost = [first.paths[f.path] for f in findings if f.path is not None and f.complains]
+    if not anywhere(model, leads_on(trial, first, second, lost)):
+        return second
+    steps = max(criteria.confirm_steps, MORE_STEPS)
+    later = _look_again(trial, first, carriers, steps)
+    if anywhere(model, 0 < asleep(later) < asleep(first)):  # layer after layer wakes
+        later = _look_again(trial, first, carriers, 2 * steps)
     return second if anywhere(model, not _is_finite(later)) else later
 
 
