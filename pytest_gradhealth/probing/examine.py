@@ -104,7 +104,8 @@ def _second_look(
     model = trial.subject.model
     second = _look_again(trial, first, carriers, criteria.confirm_steps)
     findings = criteria.judge(first, second)
-    if not anywhere(model, criteria.may_yet_pass(findings) or bool(asleep(first))):
+    waking = asleep(first) > 0 and any(finding.complains for finding in findings)
+    if not anywhere(model, criteria.may_yet_pass(findings) or waking):
         return second
     lost = [first.paths[f.path] for f in findings if f.path is not None and f.complains]
     if not anywhere(model, leads_on(trial, first, second, lost)):

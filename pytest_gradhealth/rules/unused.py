@@ -94,27 +94,41 @@ def _is_listed_with_busy(parameter: ParameterRecord, profile: GradientProfile) -
 def without_readers(profile: GradientProfile) -> list[ParameterRecord]:
     """Parameters in a part of the last layer of a list, whose namesakes in all others get gradient.
 
-    What it makes is for a next layer: the class token alone is read, or no coordinates are. A layer
-    of which nothing is read is another matter.
+    What it makes is for a next layer: the class token alone is read, or no coordinates are. The
+    parts may be in lists of their own, side by side and as long. A layer of which nothing is read
+    is another matter.
     """
     states: dict[tuple[str, str], dict[int, str]] = {}
     places: dict[str, list[tuple[tuple[str, str], int]]] = {}
     for parameter in profile.parameters:
         parts = parameter.name.split(".")
         for place, part in enumerate(parts[:-1]):
-            if part.isdigit() and len(parts) > place + 2:
+            if part.isdigit():
                 stack = ".".join(parts[:place]), ".".join(parts[place + 1 :])
                 states.setdefault(stack, {})[int(part)] = parameter.state
                 places.setdefault(parameter.name, []).append((stack, int(part)))
     beside = {p.name for p in unused_parameters(profile)}
     busy = {m for p in profile.parameters if p.gradient for m in ancestry(p.module)}
+    lengths = {name: max(members) for (name, _), members in states.items()}
+
+    def is_read(name: str, number: int, part: str, *, beside: bool) -> bool:
+        """Whether another part of a layer is: in the same member, or in one of a list beside."""
+        within = name.rpartition(".")[0]
+        lists = [
+            n
+            for n, last in lengths.items()
+            if n != name and last == number and n.rpartition(".")[0] == within and beside
+        ]
+        lists += [name] if "." in part else []
+        return any(f"{n}.{number}".lstrip(".") in busy for n in lists)
+
     return [
         p
         for p in profile.parameters
         if (p.name in beside or p.state == "zero") and p.name not in profile.awake
-        for stack, number in places.get(p.name, ())
-        if number == max(states[stack]) and _others(states[stack], number) == {"gradient"}
-        if f"{stack[0]}.{number}".lstrip(".") in busy
+        for (name, part), number in places.get(p.name, ())
+        if number == max(states[name, part]) and _others(states[name, part], number) == {"gradient"}
+        if is_read(name, number, part, beside=p.name in beside)
     ]
 
 

@@ -93,6 +93,27 @@ def test_without_a_second_look_a_warning_stands() -> None:
     assert finding.severity == "warning"
 
 
+def test_a_body_that_vanishes_behind_a_gate_has_not_been_level_before() -> None:
+    """Before the gate opened nothing came through at all: no steps have taken that away."""
+
+    def behind(*norms: float, steps: int = 0) -> GradientProfile:
+        names = ("stem", "body", "head")
+        points = [
+            PathPoint(n, "Linear", (8,), norm=g, numel=8) for n, g in zip(names, norms, strict=True)
+        ]
+        path = GradientPath(tuple(points), entry=points[0])
+        return GradientProfile(0, steps, 2.3, paths=(path,))
+
+    evidence = Evidence(behind(0.0, 0.0, 1.0), behind(1e-6, 1e-2, 1.0, steps=5), LIMITS)
+    assert [f.severity for f in vanishing.check(evidence)] == ["warning"]
+
+
+def test_layers_side_by_side_that_differ_are_findings_of_their_own() -> None:
+    profile = look(-4.95, 0, "a", "b")  # one warns and one fails
+    found = [*vanishing.check(Evidence(profile, None, LIMITS))]
+    assert [(f.severity, f.layer) for f in found] == [("warning", "a"), ("failure", "b")]
+
+
 def test_layers_side_by_side_are_one_finding_of_the_one_that_gets_the_least() -> None:
     profile = look(-6.0, 0, "a", "b", "c", "d")
     (finding,) = vanishing.check(Evidence(profile, None, LIMITS))

@@ -282,6 +282,42 @@ def test_queries_of_tokens_that_nobody_reads_are_zero_in_the_last_layer_alone() 
     assert told(probe(Last((1, 2)), x, y, loss=cross_entropy), "GH401")[0][0] == "warning"
 
 
+class Levels(nn.Module):
+    """Layers as lists of their parts side by side; what goes beside is not read in the end."""
+
+    def __init__(self, read: int) -> None:
+        super().__init__()
+        self.read, self.embed, self.head = read, nn.Linear(20, 20), nn.Linear(20, 5)
+        self.moves = nn.ModuleList(nn.Linear(20, 20) for _ in range(3))
+        self.asides = nn.ModuleList(nn.Linear(20, 20) for _ in range(3))
+        self.norms = nn.ModuleList(nn.LayerNorm(20) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = [self.embed(x)]
+        aside = x
+        for move, beside, norm in zip(self.moves, self.asides, self.norms, strict=True):
+            states.append(states[-1] + move(states[-1] + aside).tanh())
+            aside = norm(beside(aside))
+        out: Tensor = self.head(states[self.read])
+        return out
+
+
+def test_parts_of_the_last_layer_in_lists_side_by_side_may_be_read_by_nobody() -> None:
+    x, y = batch()
+    diagnosis = probe(Levels(3), x, y, loss=cross_entropy)
+    assert diagnosis.verdict == "healthy", diagnosis
+    ((severity, _, message),) = told(diagnosis, "GH405")
+    assert severity == "info"
+    assert message == (
+        "the loss does not depend on asides.2 and norms.2 (4 parameters): the last of a stack,"
+        " where nothing reads it"
+    )
+    early = probe(Levels(2), x, y, loss=cross_entropy)
+    severity, _, message = told(early, "GH405")[0]
+    assert severity == "warning", "one layer too few is read"
+    assert "moves.2" in message
+
+
 class Typed(nn.Module):
     """A normalisation of features of several degrees, of which the last is not read in the end."""
 
