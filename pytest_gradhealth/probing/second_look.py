@@ -110,9 +110,9 @@ def falls_steeply(path: GradientPath) -> bool:
 
 
 def asleep(profile: GradientProfile) -> int:
-    """How many points of paths return nothing but zeros, and yet gradient gets past them."""
-    links = (pairwise(path.points) for path in profile.judged_paths)
-    return sum(far.norm > 0 and near.activation == 0 for link in links for far, near in link)
+    """How many points without weights return nothing but zeros, and yet gradient gets past them."""
+    links = (link for path in profile.judged_paths for link in pairwise(path.points))
+    return sum(far.norm > 0 and near.activation == 0 and near.width is None for far, near in links)
 
 
 def leads_on(

@@ -30,8 +30,8 @@ def path_cause(finding: Finding, profile: GradientProfile, *, down: bool) -> Cau
         )
     if path.silent_at is not None:
         return _zero(path, path.silent_at, profile)
-    product = _product(path) if down else None
-    return product or _one_place(path, profile, down) or _by_kind(path, profile, down)
+    place = _one_place(path, profile, down) or (_product(path) if down else None)
+    return place or _by_kind(path, profile, down)
 
 
 @dataclass(frozen=True)
