@@ -51,8 +51,8 @@ class KeptPoint:
 class KeptPath:
     """A gradient path from the first layer to the loss; `ratio` is first over last in decades.
 
-    The first is all calls of its layer, where they count together. A path that is not `judged` was found
-    to start at an output that carries no data.
+    The first is all calls of its layer, where they count together. A path that is not `judged` was
+    found to start at an output that carries no data.
     """
 
     ratio: float

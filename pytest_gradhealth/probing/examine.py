@@ -11,6 +11,7 @@ from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.apart import trained_apart
 from pytest_gradhealth.measure.felt import with_felt_outputs
 from pytest_gradhealth.measure.held import fed
+from pytest_gradhealth.measure.left_out import left_out
 from pytest_gradhealth.measure.nonfinite import first_non_finite
 from pytest_gradhealth.measure.paths import loops_crossed
 from pytest_gradhealth.measure.perturbation import data_carriers, without_influence
@@ -23,6 +24,7 @@ from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial
 from pytest_gradhealth.probing.second_look import (
     MORE_STEPS,
+    asleep,
     behind_abrupt_steps,
     leads_on,
     look_after_steps,
@@ -30,8 +32,8 @@ from pytest_gradhealth.probing.second_look import (
 from pytest_gradhealth.results.diagnosis import Finding, verdict_of
 from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile, Update
 from pytest_gradhealth.rules.exploding import scale_free_weights
-from pytest_gradhealth.rules.unreached import cut_off
-from pytest_gradhealth.rules.unused import Resting, owners_of
+from pytest_gradhealth.rules.unreached import cut_off, side_branches
+from pytest_gradhealth.rules.unused import Resting, owners_of, unused_parameters
 from pytest_gradhealth.subject.inputs import check_numbers, holds_nan, with_zeros
 from pytest_gradhealth.tensors.modules import is_sharded, waits_for_others
 from pytest_gradhealth.training.copies import copied
@@ -94,7 +96,8 @@ def _first_look(trial: Trial) -> Look:
         first = replace(first, profile=replace(first.profile, updates=made))
     if anywhere(subject.model, not _is_finite(first.profile)):
         first = _marked(first, trial)
-    profile = _with_routed(trial, _with_apart(trial, _with_ignored(trial, first.profile)))
+    profile = _with_apart(trial, _with_left_out(trial, _with_ignored(trial, first.profile)))
+    profile = _with_routed(trial, profile)
     first = replace(first, profile=_with_missing(profile, subject.inputs))
     if subject.loss_scale.format:
         with subject.isolated():
@@ -112,10 +115,17 @@ def _second_look(
         trial = replace(trial, subject=replace(trial.subject, scale=_leveling(first)))
     model = trial.subject.model
     second = _look_again(trial, first, flow, criteria.confirm_steps)
-    hopeful = criteria.may_yet_pass(criteria.judge(first, second))
-    if not anywhere(model, hopeful) or not anywhere(model, leads_on(trial, first, second)):
+    findings = criteria.judge(first, second)
+    waking = asleep(first) > 0 and any(finding.complains for finding in findings)
+    if not anywhere(model, criteria.may_yet_pass(findings) or waking):
         return second
-    later = _look_again(trial, first, flow, max(criteria.confirm_steps, MORE_STEPS))
+    lost = [first.paths[f.path] for f in findings if f.path is not None and f.complains]
+    if not anywhere(model, leads_on(trial, first, second, lost)):
+        return second
+    steps = max(criteria.confirm_steps, MORE_STEPS)
+    later = _look_again(trial, first, flow, steps)
+    if anywhere(model, 0 < asleep(later) < asleep(first)):  # layer after layer wakes
+        later = _look_again(trial, first, flow, 2 * steps)
     return second if anywhere(model, not _is_finite(later)) else later
 
 
@@ -137,8 +147,8 @@ def _look_again(
     look = look_after_steps(trial.subject, trial.optimizer, first, seed=trial.seed, steps=steps)
     ignored = {output.name for output in first.outputs if output.state == "ignored"}
     profile = _marked_ignored(look.profile, ignored)
-    look = replace(look, profile=replace(profile, apart=first.apart, routed=first.routed))
-    look = look.along(flow)
+    profile = replace(profile, apart=first.apart, left_out=first.left_out, routed=first.routed)
+    look = replace(look, profile=profile).along(flow)
     return (look if _is_finite(look.profile) else look.marked(SOMEWHERE)).profile
 
 
@@ -212,6 +222,16 @@ def _with_routed(trial: Trial, profile: GradientProfile) -> GradientProfile:
         return profile
     with trial.subject.isolated():
         return replace(profile, routed=routed(trial.subject, lists, seed=trial.seed))
+
+
+def _with_left_out(trial: Trial, profile: GradientProfile) -> GradientProfile:
+    """Tell what the forward leaves out on purpose from what it has lost or never used."""
+    suspects = [*side_branches(profile), *unused_parameters(profile), *cut_off(profile)]
+    if not suspects:
+        return profile
+    with trial.subject.isolated():
+        names = left_out(trial.subject, [p.name for p in suspects], seed=trial.seed)
+    return replace(profile, left_out=tuple(names))
 
 
 def _marked_ignored(profile: GradientProfile, names: Collection[str]) -> GradientProfile:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from torch import nn
 
@@ -18,6 +19,7 @@ from pytest_gradhealth.measure.rounding import rounding
 from pytest_gradhealth.probing.prepare import Trial
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.path_causes import is_squashed
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_sharded, named_parameters
 from pytest_gradhealth.tensors.unwrap import whole
@@ -34,6 +36,9 @@ MOST_ELEMENTS = 5 * 10**6
 #: Decades in one step that rounding may be all that is left of: of float32, amplified by the 1e-5
 #: under the root of a normalisation.
 ABRUPT = -4.0
+#: Decades in one step that no depth explains, and the most such steps of a path on which small
+#: factors are multiplied; more of them are layers.
+STEEP, MOST_FACTORS = -1.5, 4
 #: Share of the loss that one answer for all examples has, by which a model that learns is better.
 LEARNED = 0.01
 
@@ -97,19 +102,37 @@ def behind_abrupt_steps(path: GradientPath, gate: int | None = None) -> Iterator
             yield point.key
 
 
-def leads_on(trial: Trial, first: GradientProfile, second: GradientProfile) -> bool:
+def falls_steeply(path: GradientPath) -> bool:
+    """Whether most of what a path loses is lost in steps that neither depth nor slopes explain."""
+    links = zip(path.steps, path.points, path.points[1:], strict=False)
+    steep = [step for step, far, near in links if step < STEEP and not is_squashed(far, near)]
+    return len(steep) <= MOST_FACTORS and 2 * sum(steep) < path.vanishing < 0
+
+
+def asleep(profile: GradientProfile) -> int:
+    """How many points without weights return nothing but zeros, and yet gradient gets past them."""
+    links = (link for path in profile.judged_paths for link in pairwise(path.points))
+    return sum(far.norm > 0 and near.activation == 0 and near.width is None for far, near in links)
+
+
+def leads_on(
+    trial: Trial, first: GradientProfile, second: GradientProfile, lost: Sequence[GradientPath]
+) -> bool:
     """Whether a model that does not pass in two looks may be another after more steps.
 
     It is learning already, better than one answer for all examples; or its weights are so small
-    that the steps outgrow them, and what they were at first means little to the optimizer. To be
-    asked in all processes that share the model.
+    that the steps outgrow them, and what they were at first means little to the optimizer; or what
+    is `lost` on paths is lost to a scale, as in a product of small factors, and not to depth; or
+    layers are silent that gradient gets past, as spiking ones. To be asked in all processes that
+    share the model.
     """
     elements = sum(math.prod(p.shape) for p in first.parameters)
     if elements + sum(output.numel for output in first.outputs) > MOST_ELEMENTS:
         return False
     before = {p.name: p.norm for p in first.parameters if len(p.shape) > 1}
     grown = [p.norm > 2 * before[p.name] > 0 for p in second.parameters if p.name in before]
-    if anywhere(trial.subject.model, any(grown)):
+    of_scale = bool(lost) and all(map(falls_steeply, lost))
+    if anywhere(trial.subject.model, any(grown) or of_scale or bool(asleep(first))):
         return True
     with trial.subject.isolated():
         constant = constant_answer(trial.subject)

@@ -9,7 +9,8 @@ Below 0.01 it is measured as the loss feels it: without masked elements and a sh
 logits of an example, and also over how far the targets lie apart (an energy of -2079 and a little)
 and by what it changes of the gradient; the largest counts. A sum that the loss is linear in has no
 size to compare with. Outputs that are the same because a layer is silent (all zeros) which gradient
-gets past all the same, as a spiking one, are a note: it can wake.
+gets past all the same, as a spiking one, are a note: it can wake. So are outputs whose spread a few
+steps make ten times larger.
 
 ## Why
 
@@ -30,8 +31,9 @@ from collections.abc import Iterator
 from pytest_gradhealth.errors import CollapsedOutputError
 from pytest_gradhealth.formatting import number
 from pytest_gradhealth.results.diagnosis import Finding
-from pytest_gradhealth.results.path import PathPoint
+from pytest_gradhealth.results.path import PathPoint, decades
 from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.levelling import levels_out
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
 
@@ -71,10 +73,14 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     differ = f"the outputs of different examples differ by only x{number(spread)}"
     felt = "spread" in evidence.first.felt
     said = f"as the loss feels them, {differ}" if felt else f"{differ} of their size"
+    levelled = limit is warn and levels_out(
+        decades(evidence.first.spread or 0.0, 1.0), decades(spread, 1.0)
+    )
+    more = f"; training levels it, from x{number(evidence.first.spread or 0.0)}"
     yield RULE.finding(
-        "failure" if limit is fail else "warning",
+        "failure" if limit is fail else "info" if levelled else "warning",
         evidence.first.last_label,
-        f"{said}; limit x{number(limit.value)} ({limit.source})",
+        said + (more if levelled else f"; limit x{number(limit.value)} ({limit.source})"),
         profile=evidence.first,
         value=spread,
         limit=limit,

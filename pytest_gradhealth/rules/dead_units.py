@@ -3,7 +3,8 @@
 ## What it does
 
 Counts the units (channels or features) of each rectifier that are zero for the whole batch, and
-compares their share with `max_dead`. Layers on a gradient path fail, those in side branches warn.
+compares their share with `max_dead`. Layers on a gradient path fail, those in side branches warn. A
+gate of fewer than eight units may have all of them dead by chance, which is information.
 
 ## Why
 
@@ -26,13 +27,16 @@ from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
 #: Share of dead units from which a layer is mentioned.
 MENTION = 0.9
+#: Units from which on it is no chance that all are dead: of inputs that hardly differ, each is for
+#: all of them on one side or on the other.
+FEW = 8
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
     """Compare the share of units that are zero for the whole batch with `max_dead`.
 
-    A layer on a gradient path fails, one in a side branch is a warning: a narrow gate may have all
-    its units dead by chance.
+    A layer on a gradient path fails, one in a side branch is a warning. A narrow gate may have all
+    its units dead by chance, which is information unless nearly all such gates have.
 
     >>> from pytest_gradhealth.results.diagnosis import Limit
     >>> from pytest_gradhealth.results.path import GradientPath, PathPoint
@@ -45,8 +49,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     [('failure', 'act')]
     """
     limit, first, second = evidence.limits["max_dead"], evidence.first, evidence.second
-    trunk = {point.name for path in first.judged_paths for point in path.points}
+    trunk = _on_paths(first)
     later = None if second is None else shares_of(second, "dead")
+    by_chance = _by_chance(first)
     for seen in worst_of(first, "dead"):
         share = seen.dead or 0.0
         if share < min(MENTION, limit.value):
@@ -59,13 +64,39 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         dead = "all" if share == 1 else f"{round(share * seen.units)} of"
         text = f"{dead} {seen.units} units of {seen.title} are dead: zero for the whole batch"
         yield RULE.finding(
-            "failure" if fails else "warning",
+            "failure" if fails else "info" if seen in by_chance else "warning",
             seen.name,
             f"{text}; limit {limit.value:.0%} ({limit.source})" if fails else text,
             profile=first,
             value=share,
             limit=limit if fails else None,
         )
+
+
+def _on_paths(profile: GradientProfile) -> set[str]:
+    return {point.name for path in profile.judged_paths for point in path.points}
+
+
+def _by_chance(profile: GradientProfile) -> list[ActivationRecord]:
+    """Rectifiers of few units in side branches, where not nearly all units of all such are dead."""
+    trunk = _on_paths(profile)
+    narrow = [a for a in worst_of(profile, "dead") if a.units < FEW and a.name not in trunk]
+    units = sum(seen.units for seen in narrow)
+    dead = sum(seen.units * (seen.dead or 0.0) for seen in narrow)
+    return narrow if units < FEW or dead < MENTION * units else []
+
+
+def asleep_by_chance(profile: GradientProfile) -> frozenset[str]:
+    """Modules that get no gradient since such a rectifier beside them lets nothing through."""
+    called = [output.name for output in profile.outputs]
+    found: set[str] = set()
+    for seen in _by_chance(profile):
+        if seen.dead == 1 and seen.name in called:
+            place = first = called.index(seen.name)
+            while first and profile.outputs[first - 1].norm == 0:
+                first -= 1
+            found.update(called[first : place + 2])
+    return frozenset(found)
 
 
 def worst_of(profile: GradientProfile, kind: str) -> list[ActivationRecord]:

@@ -5,7 +5,7 @@
 Follows the gradient from the loss back along every path, and compares what arrives at the first
 layer with what leaves the last: the smaller of the ratio of L2 norms and the ratio of root mean
 squares. Growth through weights whose scale a normalisation layer takes out again is told, and is no
-fault.
+fault; nor is what would warn, if a few steps of the optimizer take a decade of it away.
 
 ## Why
 
@@ -31,6 +31,7 @@ from pytest_gradhealth.formatting import factor, number
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.path import GradientPath, decades, power
 from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.levelling import levelled_to, levels_out
 from pytest_gradhealth.rules.path_causes import path_cause
 from pytest_gradhealth.rules.rule import Evidence, Quantity, Rule
 
@@ -70,18 +71,21 @@ def check(evidence: Evidence) -> Iterator[Finding]:
                 path=index,
             )
             continue
-        grown = path.exploding
+        grown, levelled = path.exploding, ""
         if evidence.second is not None:
             grown = min(grown, _second_growth(path, evidence))
         limit = fail if grown > math.log10(fail.value) else warn
         if not grown > math.log10(limit.value):
             continue
+        if limit is warn and evidence.second and levels_out(path.exploding, grown):
+            levelled = levelled_to(grown, evidence.second)
         layer = path.crossing(math.log10(limit.value), down=False).label
         text = f"the gradient explodes: it grows {factor(path.exploding)} to {path.first.title}"
+        text += levelled or f"; limit x{number(limit.value)} ({limit.source})"
         yield RULE.finding(
-            "failure" if limit is fail else "warning",
+            "failure" if limit is fail else "info" if levelled else "warning",
             layer,
-            f"{text}; limit x{number(limit.value)} ({limit.source})",
+            text,
             profile=evidence.first,
             value=power(path.exploding),
             limit=limit,

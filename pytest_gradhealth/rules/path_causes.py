@@ -14,6 +14,9 @@ from pytest_gradhealth.results.path import GradientPath, PathPoint
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.rule import Cause
 
+#: Operations that multiply what layers return.
+_PRODUCTS = frozenset({"Mul", "Bmm", "Mm", "Dot", "Prod"})
+
 
 def path_cause(finding: Finding, profile: GradientProfile, *, down: bool) -> Cause | None:
     """Why the gradient vanishes (`down`) or explodes on the path of a finding."""
@@ -27,7 +30,8 @@ def path_cause(finding: Finding, profile: GradientProfile, *, down: bool) -> Cau
         )
     if path.silent_at is not None:
         return _zero(path, path.silent_at, profile)
-    return _one_place(path, profile, down) or _by_kind(path, profile, down)
+    place = _one_place(path, profile, down) or (_product(path) if down else None)
+    return place or _by_kind(path, profile, down)
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,22 @@ class _Share:
     @property
     def each(self) -> str:
         return factor(self.decades / self.steps)
+
+
+def _product(path: GradientPath) -> Cause | None:
+    """Most of it is lost in a product, where each factor's gradient is made of the others."""
+    index = path.largest_step(down=True)
+    if index is None or 2 * path.steps[index] > path.vanishing:
+        return None
+    near, far = path.points[index + 1], path.points[index]
+    if _PRODUCTS.isdisjoint(far.ops):
+        return None
+    return Cause(
+        f"small factors are multiplied: {factor(path.steps[index])} of it comes back from"
+        f" {near.label} to {far.label}",
+        "larger initial values, or an optimizer whose steps do not shrink with the gradient (Adam,"
+        " Adagrad)",
+    )
 
 
 def _one_place(path: GradientPath, profile: GradientProfile, down: bool) -> Cause | None:
@@ -112,6 +132,11 @@ def _shares(path: GradientPath) -> Iterator[_Share]:
         decades[kind] += step  # type: ignore[assignment]
         steps[kind] += 1
     return (_Share(kind, decades[kind], steps[kind]) for kind in steps)
+
+
+def is_squashed(far: PathPoint, near: PathPoint) -> bool:
+    """Whether an activation that flattens out on both sides lies between two points."""
+    return _kind(far, near) in SATURATING
 
 
 def _kind(far: PathPoint, near: PathPoint) -> str:

@@ -9,8 +9,9 @@ that the forward itself writes (a codebook that follows its data), a copy of lay
 gradient (a teacher), and a small part under no_grad() that tells the rest nothing of the data which
 it does not see by itself. `assert_all_reached` fails for these too.
 
-Experts that got nothing of the batch, layers behind a gate that starts at zero and gradients that
-cancel are information.
+Experts that got nothing of the batch, layers behind a gate that starts at zero, parameters that are
+multiplied by zeros which nothing trains (a mask, a weight of 0), the few units of a gate that are
+dead by chance and gradients that cancel are information.
 
 ## Why
 
@@ -20,21 +21,22 @@ untrained, without an error.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from pytest_gradhealth.errors import UnreachedParameterError
 from pytest_gradhealth.formatting import count, listing
 from pytest_gradhealth.results.diagnosis import Finding, Severity
 from pytest_gradhealth.results.names import module_of
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
+from pytest_gradhealth.rules.dead_units import asleep_by_chance
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
+from pytest_gradhealth.rules.silence import gets_round, is_left_out
 from pytest_gradhealth.rules.unused import (
     Resting,
     ignoring,
     unused_parameters,
     without_readers,
 )
-from pytest_gradhealth.rules.vanishing import gets_round
 
 #: Units that may well be dead together, as in the bottleneck of a squeeze-and-excitation.
 HANDFUL = 4
@@ -52,27 +54,11 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     """
     first, second = evidence.first, evidence.second
     latest = second or first
-    silent = [
-        p for p in latest.parameters if p.state in ("none", "zero") and p.name not in latest.awake
-    ]
-    if not silent:
-        return
-    resting = Resting(latest)
     silenced = _silenced_at(latest)
-    idle = [
-        p for p in silent if resting.has_busy_sibling(p) and (p.gradient is None or not silenced)
-    ]
-    apart = [p for p in silent if p.name in latest.apart]
+    idle, rest = _idle(latest, silenced)
+    apart = [p for p in _silent(latest) if p.name in latest.apart]
     cut = cut_off(latest)
-    zero = [p for p in silent if p.state == "zero" and p not in idle]
-    lively = {o.name for o in latest.outputs if o.norm is not None and o.norm > 0}
-    cancelled = [p for p in zero if _cancels(p, lively)]
-    rest = [p for p in zero if not _cancels(p, lively)]
-    gates = frozenset() if second else _gated_blocks(latest)
-    gated = [p for p in rest if p.module and _block(p.name) in gates]
-    dead = [p for p in rest if not (p.module and _block(p.name) in gates)]
-    constant = [p for p in dead if _is_constant(p, latest)]
-    dead = [p for p in dead if p not in constant]
+    excused, dead = _sorted_zeros(rest, latest, gated=second is None, silenced=bool(silenced))
 
     if cut:
         yield _finding("failure", cut, first, "no gradient reaches {}: cut off from the loss")
@@ -91,15 +77,70 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if idle:
         text = "no gradient on this batch for {}; siblings in the same list got one"
         yield _finding("info", idle, first, text)
-    if gated:
-        text = "zero gradient for {} until a zero-initialised neighbour has moved"
-        yield _finding("info", gated, first, text)
-    if constant:
-        text = "zero gradient for {}: the loss is made of gradients, which constants do not change"
-        yield _finding("info", constant, first, text)
-    if cancelled:
-        text = "the gradient of {} cancels to zero: a later layer takes constants out"
-        yield _finding("info", cancelled, first, text)
+    for text, parameters in excused.items():
+        yield _finding("info", parameters, first, text)
+
+
+def side_branches(profile: GradientProfile) -> list[ParameterRecord]:
+    """Parameters whose gradient is exactly zero, where nothing excuses that as yet."""
+    return _sorted_zeros(_idle(profile, None)[1], profile, gated=True, silenced=False)[1]
+
+
+def _silent(profile: GradientProfile) -> list[ParameterRecord]:
+    silent = (p for p in profile.parameters if p.state in ("none", "zero"))
+    return [p for p in silent if p.name not in profile.awake]
+
+
+def _idle(
+    profile: GradientProfile, silenced: str | None
+) -> tuple[list[ParameterRecord], list[ParameterRecord]]:
+    """Parameters of list members whose turn it is not, and all others with a zero gradient."""
+    silent = _silent(profile)
+    if not silent:
+        return [], []
+    resting = Resting(profile)
+    idle = [
+        p for p in silent if resting.has_busy_sibling(p) and (p.gradient is None or not silenced)
+    ]
+    return idle, [p for p in silent if p.state == "zero" and p not in idle]
+
+
+def _sorted_zeros(
+    zero: Sequence[ParameterRecord], profile: GradientProfile, *, gated: bool, silenced: bool
+) -> tuple[dict[str, list[ParameterRecord]], list[ParameterRecord]]:
+    """Parameters with a gradient of zero by what excuses it, in words, and those without excuse.
+
+    A gate that starts at zero does as long as it is `gated`; where a path is `silenced`, nothing
+    does that a side branch alone may do without.
+    """
+    lively = {o.name for o in profile.outputs if o.norm is not None and o.norm > 0}
+    gates = _gated_blocks(profile) if gated else frozenset()
+    by_chance = frozenset() if silenced else asleep_by_chance(profile)
+    masked = frozenset() if silenced else frozenset(profile.left_out)
+    excuses: dict[str, Callable[[ParameterRecord], bool]] = {
+        "zero gradient for {} until a zero-initialised neighbour has moved": (
+            lambda p: bool(p.module) and _block(p.name) in gates
+        ),
+        "zero gradient for {}: the loss is made of gradients, which constants do not change": (
+            lambda p: _is_constant(p, profile)
+        ),
+        "the gradient of {} cancels to zero: a later layer takes constants out": (
+            lambda p: _cancels(p, lively)
+        ),
+        "zero gradient for {}: multiplied by zeros that nothing trains": (
+            lambda p: p.name in masked
+        ),
+        "zero gradient for {}: the few units of a side branch are all dead, as happens by chance": (
+            lambda p: p.module in by_chance
+        ),
+    }
+    found: dict[str, list[ParameterRecord]] = {}
+    for p in zero:
+        reasons = [text for text, holds in excuses.items() if holds(p)]
+        # What cancels does so whatever else there is.
+        reason = next((text for text in reasons if "cancels" in text), (*reasons, "")[0])
+        found.setdefault(reason, []).append(p)
+    return {text: found[text] for text in excuses if text in found}, found.get("", [])
 
 
 def silenced(profile: GradientProfile) -> list[ParameterRecord]:
@@ -146,7 +187,8 @@ def _silenced_at(profile: GradientProfile) -> str | None:
     """Label of the point at which a judged gradient path goes silent, None if all carry on."""
     for path in profile.judged_paths:
         index = path.silent_at
-        if index is not None and not gets_round(path, profile):
+        excused = gets_round(path, profile) or is_left_out(path, profile)
+        if index is not None and not excused:
             return path.points[index].label
     return None
 

@@ -6,8 +6,9 @@ Warns of parameters that a module which is called does without, of modules whose
 ignores, and of modules that are never called though no other of their class is either.
 
 What is merely not called in this forward is information: a module whose class is called elsewhere
-(a head for another task), and idle members of a list whose siblings were called (experts of a
-mixture, which are GH401's). `assert_all_reached` fails for the first, not for the experts.
+(a head for another task), a parameter of a list whose others get a gradient, a template that runs
+with other tensors in the place of its own, and idle members of a list whose siblings were called
+(experts of a mixture, which are GH401's). `assert_all_reached` fails for all but the experts.
 
 ## Why
 
@@ -46,14 +47,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     [('warning', 'pooler')]
     """
     profile = evidence.second or evidence.first
-    unused, spare, last = _sorted(profile)
-    if unused:
-        yield _finding("warning", unused, profile)
-    if spare:
-        text = ": not called here, as others of the class or its own parts are"
-        yield _finding("info", spare, profile, text)
-    if last:
-        yield _finding("info", last, profile, _READ_NO_MORE)
+    for more, unused in _sorted(profile).items():
+        yield _finding("info" if more else "warning", unused, profile, more)
 
 
 def _finding(
@@ -66,41 +61,74 @@ def _finding(
     )
 
 
-def _sorted(profile: GradientProfile) -> tuple[list[ParameterRecord], ...]:
-    """What nothing excuses, what is not called where modules of its class are, what ends stacks."""
+def _sorted(profile: GradientProfile) -> dict[str, list[ParameterRecord]]:
+    """Parameters by what excuses that the loss does without them, in words; "" for nothing."""
+    found: dict[str, dict[str, ParameterRecord]] = {"": {}}
     if all(p.state in ("gradient", "frozen") for p in profile.parameters):
-        return [], [], []
+        return {}
     resting, last = Resting(profile), without_readers(profile)
-    unused = [p for p in unused_parameters(profile) if not resting.has_busy_sibling(p)]
-    unused = [p for p in unused if p not in last]
-    spare = [p for p in unused if resting.has_kin(p)]
-    return [p for p in unused if p not in spare], spare, last
+    for p in (*last, *unused_parameters(profile)):
+        if p in last:
+            reason = _READ_NO_MORE
+        elif resting.has_busy_sibling(p):
+            continue
+        elif p.name in profile.left_out:
+            reason = ": other tensors take their place while it runs"
+        elif resting.has_kin(p):
+            reason = ": not called here, as others of the class or its own parts are"
+        elif _is_listed_with_busy(p, profile):
+            reason = ": others in the same list get a gradient"
+        else:
+            reason = ""
+        found.setdefault(reason, {})[p.name] = p
+    return {reason: [*unused.values()] for reason, unused in found.items() if unused}
+
+
+def _is_listed_with_busy(parameter: ParameterRecord, profile: GradientProfile) -> bool:
+    """Whether a parameter is in an nn.ParameterList of which others get a gradient."""
+    owner, _, last = parameter.name.rpartition(".")
+    others = (other.name.rpartition(".") for other in profile.parameters if other.gradient)
+    return last.isdigit() and any(o == owner and number.isdigit() for o, _, number in others)
 
 
 def without_readers(profile: GradientProfile) -> list[ParameterRecord]:
     """Parameters in a part of the last layer of a list, whose namesakes in all others get gradient.
 
-    What it makes is for a next layer: the class token alone is read, or no coordinates are. A layer
-    of which nothing is read is another matter.
+    What it makes is for a next layer: the class token alone is read, or no coordinates are. The
+    parts may be in lists of their own, side by side and as long. A layer of which nothing is read
+    is another matter.
     """
     states: dict[tuple[str, str], dict[int, str]] = {}
     places: dict[str, list[tuple[tuple[str, str], int]]] = {}
     for parameter in profile.parameters:
         parts = parameter.name.split(".")
         for place, part in enumerate(parts[:-1]):
-            if part.isdigit() and len(parts) > place + 2:
+            if part.isdigit():
                 stack = ".".join(parts[:place]), ".".join(parts[place + 1 :])
                 states.setdefault(stack, {})[int(part)] = parameter.state
                 places.setdefault(parameter.name, []).append((stack, int(part)))
     beside = {p.name for p in unused_parameters(profile)}
     busy = {m for p in profile.parameters if p.gradient for m in ancestry(p.module)}
+    lengths = {name: max(members) for (name, _), members in states.items()}
+
+    def is_read(name: str, number: int, part: str, *, beside: bool) -> bool:
+        """Whether another part of a layer is: in the same member, or in one of a list beside."""
+        within = name.rpartition(".")[0]
+        lists = [
+            n
+            for n, last in lengths.items()
+            if n != name and last == number and n.rpartition(".")[0] == within and beside
+        ]
+        lists += [name] if "." in part else []
+        return any(f"{n}.{number}".lstrip(".") in busy for n in lists)
+
     return [
         p
         for p in profile.parameters
         if (p.name in beside or p.state == "zero") and p.name not in profile.awake
-        for stack, number in places.get(p.name, ())
-        if number == max(states[stack]) and _others(states[stack], number) == {"gradient"}
-        if f"{stack[0]}.{number}".lstrip(".") in busy
+        for (name, part), number in places.get(p.name, ())
+        if number == max(states[name, part]) and _others(states[name, part], number) == {"gradient"}
+        if is_read(name, number, part, beside=p.name in beside)
     ]
 
 
@@ -111,8 +139,9 @@ def _others(states: Mapping[int, str], number: int) -> set[str]:
 def unused_parameters(profile: GradientProfile) -> list[ParameterRecord]:
     """Parameters without a gradient that the loss does not depend on.
 
-    Their module was never called, the loss ignores it, or gradient went past them through its
-    submodules; a leaf module that was called should have used its own parameters.
+    Their module was never called, the loss ignores it, gradient went past them through its
+    submodules, or other tensors took their place; a leaf module that was called should have used
+    its own parameters.
     """
     silent = [p for p in profile.parameters if p.state == "none"]
     if not silent:
@@ -123,7 +152,8 @@ def unused_parameters(profile: GradientProfile) -> list[ParameterRecord]:
     return [
         p
         for p in silent
-        if p.name not in known and (owners[p.name] not in called or owners[p.name] in passed)
+        if p.name not in known
+        if owners[p.name] not in called or owners[p.name] in passed or p.name in profile.left_out
     ]
 
 
@@ -256,9 +286,9 @@ def ignoring(code: str, names: Collection[str]) -> str:
 
 def cause_of(finding: Finding, profile: GradientProfile) -> Cause:
     """What leaves parameters out, and what to type where that is meant to be."""
-    unused, spare, last = _sorted(profile)
-    parameters = last if finding.message.endswith(_READ_NO_MORE) else spare
-    parameters = unused if finding.severity == "warning" else parameters
+    kinds = _sorted(profile)
+    told = next((more for more in kinds if more and finding.message.endswith(more)), "")
+    parameters = kinds.get(told, [])
     return Cause(
         "their module is never called, does without them, or its output is not used",
         "use them, delete them, freeze them with requires_grad_(False), or leave them out with"

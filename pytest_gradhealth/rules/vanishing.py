@@ -6,15 +6,19 @@ Follows the gradient from the loss back along every path, and compares what arri
 layer with what leaves the last, or all outputs together where it feeds several: the larger of the
 ratio of L2 norms and the ratio of root mean squares, so that a change of width alone is no loss. A
 path that fails or warns is looked at again after a few steps of the optimizer, and once more after
-many where the model learns already, or outgrows its weights.
+many where the model learns already, outgrows its weights, loses the gradient in a product of small
+factors, or has silent layers that gradient gets past. A warning of which the steps take a decade
+away is a note: training levels it.
 
 Depth is judged along one step of time. A cell called in a loop counts with all its calls, and where
 the first state of a loop (or of a fused recurrent layer) is all that a path comes in by, while the
 steps get data of their own, it ends there and another begins: what a loop forgets is for GH102. A
 layer that is repeated without new data is depth.
 
-A small network that only joins branches of another path is a note. Where no path has two points to
-compare, the model is "not judged", with the reason.
+Layers side by side that lose their gradient behind one point are one finding. A small network that
+only joins branches of another path is a note, and so is a part that is multiplied by zeros which
+nothing trains (of GH401). Where no path has two points to compare, the model is "not judged", with
+the reason.
 
 ## Why
 
@@ -34,17 +38,25 @@ sigmoids leaves 1e-12.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 from pytest_gradhealth.errors import VanishingGradientError
 from pytest_gradhealth.formatting import count, factor, listing, number
-from pytest_gradhealth.results.diagnosis import Finding, Severity
-from pytest_gradhealth.results.path import SMALL_PART, GradientPath, power
+from pytest_gradhealth.results.diagnosis import Finding, Limit, Severity
+from pytest_gradhealth.results.path import SMALL_PART, GradientPath, PathPoint, power
 from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.levelling import levelled_to, levels_out
 from pytest_gradhealth.rules.path_causes import path_cause
 from pytest_gradhealth.rules.rule import Evidence, Quantity, Rule
+from pytest_gradhealth.rules.silence import (
+    find_woken,
+    gets_round,
+    is_left_out,
+    second_reach,
+)
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -63,16 +75,44 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     yield from _or_not_judged([*_compared(evidence)], evidence.first)
 
 
+@dataclass(frozen=True)
+class _Lost:
+    """A path that loses too much, by its number, and what is said of its levelling out."""
+
+    path: GradientPath
+    index: int
+    severity: Severity
+    levelled: str
+
+    def where(self, evidence: Evidence) -> PathPoint:
+        """The point that is told: a gate, or where what is left falls below the limit."""
+        if self.path.silent_at is not None:
+            return self.path.points[self.path.silent_at]
+        return self.path.crossing(math.log10(self.limit(evidence).value), down=True)
+
+    def kind(self, evidence: Evidence) -> tuple[object, ...]:
+        """What is the same of layers side by side that lose their gradient behind one point."""
+        label, points = self.where(evidence).label, self.path.points
+        behind = [near.label for far, near in pairwise(points) if far.label == label]
+        return self.severity, self.path.entry.type, *behind[:1]
+
+    def limit(self, evidence: Evidence) -> Limit:
+        """The limit that it is below."""
+        return evidence.limits["min_ratio" if self.severity == "failure" else "warn_min_ratio"]
+
+
 def _compared(evidence: Evidence) -> Iterator[Finding]:
     yield from _unseen(evidence.first)
+    alike: dict[tuple[object, ...], list[_Lost]] = {}
     for index, path in enumerate(evidence.first.paths):
-        if not path.judged or math.isnan(path.vanishing):
+        if not path.judged or math.isnan(path.vanishing) or is_left_out(path, evidence.first):
             continue
         if path.entry.norm == 0 and gets_round(path, evidence.first):
             yield _got_round(path, evidence.first)
             continue
+        levelled = ""
         if path.last.norm == 0:
-            woken = _woken(path, evidence.second)
+            woken = find_woken(path, evidence.second)
             if woken is None:
                 yield _silent_loss(evidence.first, index)
                 continue
@@ -81,12 +121,17 @@ def _compared(evidence: Evidence) -> Iterator[Finding]:
         else:
             reached = path.vanishing
             if evidence.second is not None:
-                reached = max(reached, _second_reach(path, evidence.second))
+                reached = max(reached, second_reach(path, evidence.second))
             severity = severity_of(reached, evidence)
-        if severity is not None and _is_small_branch(path, evidence):
+            if severity == "warning" and evidence.second and levels_out(path.vanishing, reached):
+                levelled = levelled_to(reached, evidence.second)
+        if severity is not None and (levelled or _is_small_branch(path, evidence)):
             severity = "info"
         if severity is not None:
-            yield _finding(path, index, severity, evidence)
+            lost = _Lost(path, index, severity, levelled)
+            alike.setdefault(lost.kind(evidence), []).append(lost)
+    for siblings in alike.values():
+        yield _finding(sorted(siblings, key=lambda lost: lost.path.vanishing), evidence)
 
 
 def _unseen(profile: GradientProfile) -> Iterator[Finding]:
@@ -104,22 +149,6 @@ def _unseen(profile: GradientProfile) -> Iterator[Finding]:
             " without being called in the forward (in the loss, or by their weights alone?)",
             profile=profile,
         )
-
-
-def gets_round(path: GradientPath, profile: GradientProfile) -> bool:
-    """Whether gradient gets to a path's first layer although none goes through its output.
-
-    A loss that is made of gradients (a gradient penalty, forces of a potential) changes the weights
-    and not what the layer returned; a layer that is called again may have nothing to do for one of
-    the losses. Shared weights tell nothing of it.
-    """
-    if path.last.norm and profile.norm_of(path.first.name):
-        return False  # through another call, and this one loses what the loss sends it
-    return any(
-        parameter.gradient
-        for parameter in profile.parameters
-        if parameter.module == path.first.name and not parameter.other_names
-    )
 
 
 def _got_round(path: GradientPath, profile: GradientProfile) -> Finding:
@@ -148,37 +177,6 @@ def _is_small_branch(path: GradientPath, evidence: Evidence) -> bool:
     )
 
 
-def _woken(path: GradientPath, second: GradientProfile | None) -> GradientPath | None:
-    """The same path in the second look, if gradient has come through since."""
-    for other in () if second is None else second.paths:
-        if other.first.label == path.first.label and other.entry.norm > 0:
-            return other
-    return None
-
-
-def _second_reach(path: GradientPath, second: GradientProfile) -> float:
-    """V of the same path in the second look.
-
-    Behind a gate that was exactly zero at first, the norms are set by the few steps the gate has
-    made: there the reference is the point right behind the gate instead of the loss.
-    """
-    for other in second.paths:
-        if other.first.label == path.first.label:
-            break
-    else:
-        return 0.0
-    if other.entry.norm == 0 or not other.finite:
-        return -math.inf
-    gate = path.silent_at
-    if gate is None:
-        return other.vanishing
-    behind = path.points[gate]
-    for point in other.points:
-        if point.label == behind.label:
-            return GradientPath((other.entry, point), other.entry).vanishing
-    return 0.0
-
-
 def severity_of(reached: float, evidence: Evidence) -> Severity | None:
     """How bad it is that so little arrives, in decades; None if it is enough."""
     if reached < math.log10(evidence.limits["min_ratio"].value):
@@ -186,26 +184,26 @@ def severity_of(reached: float, evidence: Evidence) -> Severity | None:
     return "warning" if reached < math.log10(evidence.limits["warn_min_ratio"].value) else None
 
 
-def _finding(path: GradientPath, index: int, severity: Severity, evidence: Evidence) -> Finding:
-    limit = evidence.limits["min_ratio" if severity == "failure" else "warn_min_ratio"]
-    gate = path.silent_at
-    if gate is not None:
-        point = path.points[gate]
+def _finding(siblings: Sequence[_Lost], evidence: Evidence) -> Finding:
+    """One finding for layers side by side, of the one that gets the least."""
+    lost, *others = siblings
+    path, point, limit = lost.path, lost.where(evidence), lost.limit(evidence)
+    if path.silent_at is not None:
         text = f"the gradient vanishes: it is exactly zero from {point.title} on"
     else:
-        point = path.crossing(math.log10(limit.value), down=True)
         share = factor(path.vanishing)
         text = f"the gradient vanishes: {share} of it reaches {path.destination}"
-    layer = point.label
-    text += f"; limit x{number(limit.value)} ({limit.source})"
+    if others:
+        text += f", likewise {listing([other.path.entry.label for other in others], 2)}"
+    text += lost.levelled or f"; limit x{number(limit.value)} ({limit.source})"
     return RULE.finding(
-        severity,
-        layer,
+        lost.severity,
+        point.label,
         text,
         profile=evidence.first,
         value=power(path.vanishing),
         limit=limit,
-        path=index,
+        path=lost.index,
     )
 
 

@@ -147,10 +147,10 @@ def with_biases(layer: nn.Module, dead: Sequence[int] = (0, 2, 3)) -> nn.Module:
 class Squeezed(nn.Module):
     """A convolution with a squeeze-excite gate (Hu et al. 2018)."""
 
-    def __init__(self) -> None:
+    def __init__(self, units: int = 4) -> None:
         super().__init__()
         self.conv, self.head = nn.Conv2d(3, 16, 3), nn.Linear(16, 5)
-        self.squeeze, self.excite = nn.Linear(16, 4), nn.Linear(4, 16)
+        self.squeeze, self.excite = nn.Linear(16, units), nn.Linear(units, 16)
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -118,16 +118,79 @@ def test_max_dead_moves_the_limit(limit: float, dead: int, severity: str | None)
         assert findings[0].message == f"{text}; limit {limit:.0%} (the call)"
 
 
+def squeezed(units: int) -> Squeezed:
+    model = Squeezed(units)
+    with_biases(model.squeeze, range(units))
+    return model
+
+
+PICTURES = torch.randn(8, 3, 8, 8), torch.randint(0, 5, (8,))
+
+
 def test_a_dead_side_branch_is_only_a_warning() -> None:
-    model = Squeezed()
-    with_biases(model.squeeze, range(4))
-    x, y = torch.randn(8, 3, 8, 8), torch.randint(0, 5, (8,))
-    diagnosis = probe(model, x, y, loss=cross_entropy)
+    diagnosis = probe(squeezed(16), *PICTURES, loss=cross_entropy)
     assert diagnosis.verdict == "warning"
     (finding,) = of(diagnosis, "GH402")
     assert (finding.severity, finding.layer) == ("warning", "act")
-    assert finding.message == "all 4 units of act are dead: zero for the whole batch"
-    assert_healthy(model, x, y, loss=cross_entropy)
+    assert finding.message == "all 16 units of act are dead: zero for the whole batch"
+    assert_healthy(squeezed(16), *PICTURES, loss=cross_entropy)
+
+
+@pytest.mark.parametrize("units", [1, 2, 4, 7])
+def test_a_gate_of_few_units_is_dead_by_chance(units: int) -> None:
+    """Of inputs that hardly differ, each unit is on one side for all: one in 2 ** units is dead."""
+    diagnosis = probe(squeezed(units), *PICTURES, loss=cross_entropy)
+    assert diagnosis.verdict == "healthy", diagnosis
+    assert [f.severity for f in of(diagnosis, "GH402")] == ["info"]
+    (finding,) = of(diagnosis, "GH401")
+    assert (finding.severity, finding.message) == (
+        "info",
+        "zero gradient for 3 parameters (squeeze.weight, squeeze.bias and excite.weight): the few"
+        " units of a side branch are all dead, as happens by chance",
+    )
+
+
+class Gates(nn.Module):
+    """Gates of two units, one behind the other, with a normalisation or functions inside."""
+
+    def __init__(self, dead: int, *, functional: bool = False) -> None:
+        super().__init__()
+        self.functional, self.stem, self.head = functional, nn.Linear(20, 20), nn.Linear(20, 5)
+        self.gates = nn.ModuleList(
+            nn.Sequential(nn.Linear(20, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Linear(2, 20))
+            for _ in range(6)
+        )
+        for number, gate in enumerate(self.gates):
+            units = range(2 * (number < dead))
+            with_biases(gate[1], units)  # type: ignore[index]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for gate in self.gates:
+            inside = gate[:2](x)  # type: ignore[index]
+            inside = inside.relu() if self.functional else gate[2](inside)  # type: ignore[index]
+            x = x * gate[3](inside).sigmoid() + x  # type: ignore[index]
+        out: Tensor = self.head(x)
+        return out
+
+
+@pytest.mark.parametrize("functional", [False, True])
+def test_one_dead_gate_of_many_is_chance_and_all_of_them_are_none(functional: bool) -> None:
+    one, every = (
+        probe(Gates(dead, functional=functional), *batch(), loss=cross_entropy) for dead in (1, 6)
+    )
+    assert one.verdict == "healthy", one
+    assert [f.severity for f in of(one, "GH402")] == ["info"]
+    assert every.verdict == "warning"
+    assert [f.severity for f in of(every, "GH402")] == ["warning"] * 6
+    assert [f.severity for f in of(every, "GH401")] == ["warning"]
+
+
+def test_a_narrow_layer_that_all_data_goes_through_still_fails() -> None:
+    model = mlp(hidden=2, width=4)
+    with_biases(model[2], range(4))
+    diagnosis = probe(model, *batch(), loss=cross_entropy, select=["GH402"])
+    assert [f.severity for f in diagnosis.findings] == ["failure"]
 
 
 def test_an_activation_without_a_layer_before_it_has_a_name() -> None:

@@ -268,7 +268,8 @@ def test_queries_of_tokens_that_nobody_reads_are_zero_in_the_last_layer_alone() 
         def forward(self, x: Tensor) -> Tensor:
             x = self.embed(x)
             for number, layer in enumerate(self.layers):
-                asked = layer["ask"](x) * float(number not in self.dead)  # type: ignore[index]
+                asked = layer["ask"](x)  # type: ignore[index]
+                asked = asked * (x.abs().sum() < 1 if number in self.dead else 1.0)
                 x = x + layer["move"](x).tanh() + asked.tanh()  # type: ignore[index]
             out: Tensor = self.head(x)
             return out
@@ -279,6 +280,79 @@ def test_queries_of_tokens_that_nobody_reads_are_zero_in_the_last_layer_alone() 
     assert [severity for severity, *_ in told(diagnosis, "GH405")] == ["info"]
     assert told(probe(Last((0,)), x, y, loss=cross_entropy), "GH401")[0][0] == "warning"
     assert told(probe(Last((1, 2)), x, y, loss=cross_entropy), "GH401")[0][0] == "warning"
+
+
+class Levels(nn.Module):
+    """Layers as lists of their parts side by side; what goes beside is not read in the end."""
+
+    def __init__(self, read: int) -> None:
+        super().__init__()
+        self.read, self.embed, self.head = read, nn.Linear(20, 20), nn.Linear(20, 5)
+        self.moves = nn.ModuleList(nn.Linear(20, 20) for _ in range(3))
+        self.asides = nn.ModuleList(nn.Linear(20, 20) for _ in range(3))
+        self.norms = nn.ModuleList(nn.LayerNorm(20) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = [self.embed(x)]
+        aside = x
+        for move, beside, norm in zip(self.moves, self.asides, self.norms, strict=True):
+            states.append(states[-1] + move(states[-1] + aside).tanh())
+            aside = norm(beside(aside))
+        out: Tensor = self.head(states[self.read])
+        return out
+
+
+def test_parts_of_the_last_layer_in_lists_side_by_side_may_be_read_by_nobody() -> None:
+    x, y = batch()
+    diagnosis = probe(Levels(3), x, y, loss=cross_entropy)
+    assert diagnosis.verdict == "healthy", diagnosis
+    ((severity, _, message),) = told(diagnosis, "GH405")
+    assert severity == "info"
+    assert message == (
+        "the loss does not depend on asides.2 and norms.2 (4 parameters): the last of a stack,"
+        " where nothing reads it"
+    )
+    early = probe(Levels(2), x, y, loss=cross_entropy)
+    severity, _, message = told(early, "GH405")[0]
+    assert severity == "warning", "one layer too few is read"
+    assert "moves.2" in message
+
+
+class Typed(nn.Module):
+    """A normalisation of features of several degrees, of which the last is not read in the end."""
+
+    def __init__(self, scales: Any, *, read: int = 1) -> None:
+        super().__init__()
+        self.embed, self.scales, self.head = nn.Linear(20, 20), scales, nn.Linear(20, 5)
+        self.read = read
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = [self.embed(x), self.embed(x) - x]
+        normed = [f * scale for f, scale in zip(features, self.scales, strict=True)]
+        out: Tensor = self.head(sum(normed[: self.read]))
+        return out
+
+
+def test_a_parameter_of_a_list_of_which_others_are_used_is_information() -> None:
+    x, y = batch()
+    model = Typed(nn.ParameterList(torch.ones(20) for _ in range(2)))
+    diagnosis = probe(model, x, y, loss=cross_entropy)
+    assert diagnosis.verdict == "healthy", diagnosis
+    text = "the loss does not depend on scales.1 (1 parameter): others in the same list get a"
+    assert told(diagnosis, "GH405") == [("info", "scales", f"{text} gradient")]
+    with pytest.raises(UnusedParameterError):
+        assert_all_reached(model, x, y, loss=cross_entropy)
+
+
+def test_a_list_of_which_none_is_used_and_a_lone_parameter_are_warnings() -> None:
+    x, y = batch()
+    for parts in (
+        {"scales": nn.ParameterList(torch.ones(20) for _ in range(2))},
+        {"scale": nn.Parameter(torch.ones(20))},
+    ):
+        model = Wired(lambda m, x: m.body(x), body=mlp(), **parts)
+        diagnosis = probe(model, x, y, loss=cross_entropy)
+        assert [severity for severity, *_ in told(diagnosis, "GH405")] == ["warning"]
 
 
 def test_a_last_block_of_which_nothing_is_read_is_a_warning() -> None:
