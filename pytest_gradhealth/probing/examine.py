@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from pytest_gradhealth.distributed.team import anywhere, everywhere
+from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.measure.apart import trained_apart
 from pytest_gradhealth.measure.felt import with_felt_outputs
 from pytest_gradhealth.measure.held import fed
-from pytest_gradhealth.measure.left_out import left_out
 from pytest_gradhealth.measure.nonfinite import first_non_finite
 from pytest_gradhealth.measure.paths import loops_crossed
-from pytest_gradhealth.measure.perturbation import data_carriers, without_influence
+from pytest_gradhealth.measure.perturbation import data_carriers
 from pytest_gradhealth.measure.precision import magnitudes
 from pytest_gradhealth.measure.reading import DataFlow, Look
 from pytest_gradhealth.measure.recurrence import look_through_time
 from pytest_gradhealth.measure.rounding import rounding
-from pytest_gradhealth.measure.routing import routed
 from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial
+from pytest_gradhealth.probing.reasons import with_reasons, with_reasons_of
 from pytest_gradhealth.probing.second_look import (
     MORE_STEPS,
     asleep,
@@ -32,8 +30,6 @@ from pytest_gradhealth.probing.second_look import (
 from pytest_gradhealth.results.diagnosis import Finding, verdict_of
 from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile, Update
 from pytest_gradhealth.rules.exploding import scale_free_weights
-from pytest_gradhealth.rules.unreached import cut_off, side_branches
-from pytest_gradhealth.rules.unused import Resting, owners_of, unused_parameters
 from pytest_gradhealth.subject.inputs import check_numbers, holds_nan, with_zeros
 from pytest_gradhealth.tensors.modules import is_sharded, waits_for_others
 from pytest_gradhealth.training.copies import copied
@@ -96,8 +92,7 @@ def _first_look(trial: Trial) -> Look:
         first = replace(first, profile=replace(first.profile, updates=made))
     if anywhere(subject.model, not _is_finite(first.profile)):
         first = _marked(first, trial)
-    profile = _with_apart(trial, _with_left_out(trial, _with_ignored(trial, first.profile)))
-    profile = _with_routed(trial, profile)
+    profile = with_reasons(trial.subject, first.profile, seed=trial.seed)
     first = replace(first, profile=_with_missing(profile, subject.inputs))
     if subject.loss_scale.format:
         with subject.isolated():
@@ -145,10 +140,7 @@ def _look_again(
 ) -> GradientProfile:
     """A look after some steps, at what is known of the first one's layers."""
     look = look_after_steps(trial.subject, trial.optimizer, first, seed=trial.seed, steps=steps)
-    ignored = {output.name for output in first.outputs if output.state == "ignored"}
-    profile = _marked_ignored(look.profile, ignored)
-    profile = replace(profile, apart=first.apart, left_out=first.left_out, routed=first.routed)
-    look = replace(look, profile=profile).along(flow)
+    look = replace(look, profile=with_reasons_of(first, look.profile)).along(flow)
     return (look if _is_finite(look.profile) else look.marked(SOMEWHERE)).profile
 
 
@@ -176,23 +168,6 @@ def _updates(trial: Trial, profile: GradientProfile) -> tuple[Update, ...]:
             return updates(twin, stepper, seed=trial.seed, steps=UPDATE_STEPS, exempt=exempt)
 
 
-def _with_ignored(trial: Trial, profile: GradientProfile) -> GradientProfile:
-    """Tell layers whose output the loss ignores from those that are cut off from it."""
-    subject = trial.subject
-    called = {o.name for o in profile.outputs if o.state in ("unreached", "no-grad")}
-    silent = [p.name for p in profile.parameters if p.state == "none"]
-    owners = owners_of(profile) if silent else {}
-    names = sorted(called & {owners[name] for name in silent})
-    if names:
-        modules = dict(subject.model.named_modules())
-        names = [name for name in names if name in modules]
-    names = everywhere(subject.model, names)
-    if not names:
-        return profile
-    with subject.isolated():
-        return _marked_ignored(profile, without_influence(subject, names, seed=trial.seed))
-
-
 def _with_missing(profile: GradientProfile, inputs: object) -> GradientProfile:
     """Leave out the size of outputs that are NaN where inputs are: values that are missing."""
     missing = [o.activation is not None and math.isnan(o.activation) for o in profile.outputs]
@@ -202,44 +177,6 @@ def _with_missing(profile: GradientProfile, inputs: object) -> GradientProfile:
     return replace(
         profile, outputs=tuple(replace(o, activation=None) if m else o for o, m in pairs)
     )
-
-
-def _with_apart(trial: Trial, profile: GradientProfile) -> GradientProfile:
-    """Tell what something else trains from what was cut off by mistake."""
-    cut = [parameter.name for parameter in cut_off(profile)]
-    if not cut:
-        return profile
-    apart = trained_apart(trial.subject, profile, cut, seed=trial.seed)
-    return replace(profile, apart=tuple(apart))
-
-
-def _with_routed(trial: Trial, profile: GradientProfile) -> GradientProfile:
-    """Tell the idle experts of a mixture from members of a list that nothing would ever wake."""
-    silent = [p for p in profile.parameters if p.state in ("none", "zero")]
-    resting = Resting(profile) if silent else None
-    lists = {name for p in silent if resting for name in resting.busy_lists(p)}
-    if not lists:
-        return profile
-    with trial.subject.isolated():
-        return replace(profile, routed=routed(trial.subject, lists, seed=trial.seed))
-
-
-def _with_left_out(trial: Trial, profile: GradientProfile) -> GradientProfile:
-    """Tell what the forward leaves out on purpose from what it has lost or never used."""
-    suspects = [*side_branches(profile), *unused_parameters(profile), *cut_off(profile)]
-    if not suspects:
-        return profile
-    with trial.subject.isolated():
-        names = left_out(trial.subject, [p.name for p in suspects], seed=trial.seed)
-    return replace(profile, left_out=tuple(names))
-
-
-def _marked_ignored(profile: GradientProfile, names: Collection[str]) -> GradientProfile:
-    outputs = tuple(
-        replace(o, state="ignored") if o.name in names and o.state != "measured" else o
-        for o in profile.outputs
-    )
-    return replace(profile, outputs=outputs)
 
 
 def _leveling(profile: GradientProfile) -> float:

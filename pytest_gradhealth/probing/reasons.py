@@ -1,0 +1,87 @@
+"""Why parts of a model get no gradient: asked of a model only where some of its parts do not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from pytest_gradhealth.distributed.team import everywhere
+from pytest_gradhealth.measure.apart import trained_apart
+from pytest_gradhealth.measure.left_out import left_out
+from pytest_gradhealth.measure.perturbation import without_influence
+from pytest_gradhealth.measure.routing import routed
+from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.unreached import cut_off, side_branches
+from pytest_gradhealth.rules.unused import Resting, owners_of, unused_parameters
+from pytest_gradhealth.subject.subject import Subject
+
+
+def with_reasons(subject: Subject, profile: GradientProfile, *, seed: int) -> GradientProfile:
+    """A look that tells parts without a gradient apart by why they have none.
+
+    The loss ignores what they return, the forward leaves them out, something else trains them, or
+    it is not their turn. Raises ProbeError if the model or the loss fails.
+    """
+    for ask in (_with_ignored, _with_left_out, _with_apart, _with_routed):
+        profile = ask(subject, profile, seed)
+    return profile
+
+
+def with_reasons_of(first: GradientProfile, later: GradientProfile) -> GradientProfile:
+    """A later look at the same model, with what the first one has found out."""
+    ignored = {output.name for output in first.outputs if output.state == "ignored"}
+    known = _marked_ignored(later, ignored)
+    return replace(known, apart=first.apart, left_out=first.left_out, routed=first.routed)
+
+
+def _with_ignored(subject: Subject, profile: GradientProfile, seed: int) -> GradientProfile:
+    """Tell layers whose output the loss ignores from those that are cut off from it."""
+    called = {o.name for o in profile.outputs if o.state in ("unreached", "no-grad")}
+    silent = [p.name for p in profile.parameters if p.state == "none"]
+    owners = owners_of(profile) if silent else {}
+    names = sorted(called & {owners[name] for name in silent})
+    if names:
+        modules = dict(subject.model.named_modules())
+        names = [name for name in names if name in modules]
+    names = everywhere(subject.model, names)
+    if not names:
+        return profile
+    with subject.isolated():
+        return _marked_ignored(profile, without_influence(subject, names, seed=seed))
+
+
+def _marked_ignored(profile: GradientProfile, names: Collection[str]) -> GradientProfile:
+    outputs = tuple(
+        replace(o, state="ignored") if o.name in names and o.state != "measured" else o
+        for o in profile.outputs
+    )
+    return replace(profile, outputs=outputs)
+
+
+def _with_left_out(subject: Subject, profile: GradientProfile, seed: int) -> GradientProfile:
+    """Tell what the forward leaves out on purpose from what it has lost or never used."""
+    suspects = [*side_branches(profile), *unused_parameters(profile), *cut_off(profile)]
+    if not suspects:
+        return profile
+    with subject.isolated():
+        names = left_out(subject, [p.name for p in suspects], seed=seed)
+    return replace(profile, left_out=tuple(names))
+
+
+def _with_apart(subject: Subject, profile: GradientProfile, seed: int) -> GradientProfile:
+    """Tell what something else trains from what was cut off by mistake."""
+    cut = [parameter.name for parameter in cut_off(profile)]
+    if not cut:
+        return profile
+    return replace(profile, apart=tuple(trained_apart(subject, profile, cut, seed=seed)))
+
+
+def _with_routed(subject: Subject, profile: GradientProfile, seed: int) -> GradientProfile:
+    """Tell the idle experts of a mixture from members of a list that nothing would ever wake."""
+    silent = [p for p in profile.parameters if p.state in ("none", "zero")]
+    resting = Resting(profile) if silent else None
+    lists = {name for p in silent if resting for name in resting.busy_lists(p)}
+    if not lists:
+        return profile
+    with subject.isolated():
+        return replace(profile, routed=routed(subject, lists, seed=seed))
