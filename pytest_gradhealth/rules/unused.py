@@ -7,8 +7,9 @@ ignores, and of modules that are never called though no other of their class is 
 
 What is merely not called in this forward is information: a module whose class is called elsewhere
 (a head for another task), a parameter of a list whose others get a gradient, a template that runs
-with other tensors in the place of its own, and idle members of a list whose siblings were called
-(experts of a mixture, which are GH401's). `assert_all_reached` fails for all but the experts.
+with other tensors in the place of its own, a constant that is lost where the loss is made of
+gradients (forces), and idle members of a list whose siblings were called (experts of a mixture,
+which are GH401's). `assert_all_reached` fails for all but the experts.
 
 ## Why
 
@@ -67,6 +68,8 @@ def _sorted(profile: GradientProfile) -> dict[str, list[ParameterRecord]]:
     if all(p.state in ("gradient", "frozen") for p in profile.parameters):
         return {}
     resting, last = Resting(profile), without_readers(profile)
+    ignored = {output.name for output in profile.outputs if output.state == "ignored"}
+    sloped = ignored & {p.module for p in profile.parameters if p.gradient and not p.other_names}
     for p in (*last, *unused_parameters(profile)):
         if p in last:
             reason = _READ_NO_MORE
@@ -74,6 +77,8 @@ def _sorted(profile: GradientProfile) -> dict[str, list[ParameterRecord]]:
             continue
         elif p.name in profile.left_out:
             reason = ": other tensors take their place while it runs"
+        elif p.module in sloped:
+            reason = ": it is made of gradients, which constants do not change"
         elif resting.has_kin(p):
             reason = ": not called here, as others of the class or its own parts are"
         elif _is_listed_with_busy(p, profile):

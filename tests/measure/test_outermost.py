@@ -171,3 +171,17 @@ def test_energies_and_forces_are_two_outputs(body: nn.Module, code: str) -> None
     diagnosis = probe(Potential(body), X, FORCES, loss=of_both)
     assert {*codes(diagnosis)} == ({code} if code else set()), diagnosis
     assert trunk_of(diagnosis).first.label == "body.0"
+
+
+def test_forces_alone_do_not_feel_the_last_constant() -> None:
+    diagnosis = probe(
+        Potential(mlp(nn.SiLU, hidden=2, classes=1)),
+        X,
+        FORCES[1],
+        loss=lambda outputs, target: mse_loss(outputs[1], target),
+    )
+    assert diagnosis.verdict == "healthy"
+    assert [f.message for f in diagnosis.of(["GH405"])] == [
+        "the loss does not depend on body.4.bias (1 parameter): it is made of gradients, which"
+        " constants do not change"
+    ]
