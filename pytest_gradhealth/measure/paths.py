@@ -185,28 +185,40 @@ def _starting(network: Network, first: int, others: Sequence[int] = ()) -> _Way:
 
 def _to_the_outputs(network: Network, ways: list[_Way]) -> list[_Way]:
     """The same ways; those that part into several, up to where these end, taken for one output."""
-    outermost = network.tree.outermost(network.marks)
+    tree, points, marks = network.tree, network.points, network.marks
+    outermost = tree.outermost(marks)
     if len(outermost) == 1:
         return ways
-    behind = network.tree.behind([way.marks[-1:] for way in ways])
-    reached = [(network.points[mark], network.tree.depends(mark, behind)) for mark in outermost]
-    return [
-        _up_to(way, [point for point, groups in reached if groups >> place & 1])
-        for place, way in enumerate(ways)
-    ]
+    lasts = [way.marks[-1] for way in ways]
+    behind, nearest = tree.behind([[mark] for mark in lasts]), tree.nearest(lasts, marks)
+    found = []
+    for place, way in enumerate(ways):
+        ends = [m for m in outermost if tree.depends(m, behind) >> place & 1]
+        parts = sorted(m for m, groups in nearest.items() if groups >> place & 1)
+        found.append(_up_to(way, [points[m] for m in ends], [points[m] for m in parts]))
+    return found
 
 
-def _up_to(way: _Way, ends: Sequence[PathPoint]) -> _Way:
+def _up_to(way: _Way, ends: Sequence[PathPoint], parts: Sequence[PathPoint]) -> _Way:
+    """A way on to its `ends` together, or with what comes to the layers that it parts into.
+
+    What counts is the less of the two: an end may lose all of its gradient at once, as where the
+    logarithm of a saturated probability is taken, or behind a gate that is closed. All calls of a
+    cell together have more to compare with than what the first one leads to.
+    """
     if {end.name for end in ends} <= {way.path.last.name}:
         return way
-    numel = sum(end.numel for end in ends)
+    alone = way.path.entry.numel == way.path.first.numel
+    cuts = [cut for cut in (ends, parts if alone else ()) if any(point.norm for point in cut)]
+    cut = min(cuts or [ends], key=lambda cut: math.hypot(*(point.norm for point in cut)))
+    numel = sum(point.numel for point in cut)
     together = PathPoint(
         name=OUTPUTS,
         type=listing([end.label for end in ends]),
         shape=(numel,),
-        norm=math.hypot(*(end.norm for end in ends)),
+        norm=math.hypot(*(point.norm for point in cut)),
         numel=numel,
-        activation=math.hypot(*(end.activation for end in ends)),
+        activation=math.hypot(*(point.activation for point in cut)),
     )
     return replace(way, path=replace(way.path, points=(*way.path.points, together)))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from torch.autograd.graph import Node
 
@@ -202,6 +204,25 @@ class DominatorTree:
             elif vertex not in seen:
                 seen.add(vertex)
                 stack += self._children[vertex]
+        return found
+
+    def nearest(self, groups: Sequence[int], wanted: Collection[int]) -> dict[int, int]:
+        """Return the wanted marks that some marks get to without another, and which of them do.
+
+        As bits, in the order of the marks. On the way to the loss these are the first.
+        """
+        own: dict[int, int] = {}
+        for place, mark in enumerate(groups):
+            vertex = self._vertex_of[mark]
+            own[vertex] = own.get(vertex, 0) | 1 << place
+        found: dict[int, int] = {}
+        onwards = [0] * len(self._parent)
+        for vertex in range(len(self._parent) - 1, -1, -1):
+            come = reduce(operator.or_, (onwards[child] for child in self._children[vertex]), 0)
+            here = self._mark_at.get(vertex)
+            if here in wanted and come:
+                found[self._mark_at[vertex]] = come
+            onwards[vertex] = own.get(vertex, 0) | (0 if here in wanted else come)
         return found
 
     def climb(self, mark: int, wanted: Collection[int]) -> Iterator[tuple[int | None, str]]:

@@ -326,7 +326,7 @@ def test_a_message_says_that_all_calls_count() -> None:
     assert told.startswith("Wired is healthy: x0.")
     assert told.endswith("coder.0 (GRUCell), all calls together")
     (found, *_) = judged(started(Mixing(3, WIDTH, 10)), CONTEXT, confirm_steps=0).findings
-    assert " of it reaches cell.kept (Linear), all calls together; limit " in found.message
+    assert " of it reaches cell.kept (Linear), all calls together, likewise " in found.message
 
 
 def test_a_source_that_is_fed_in_at_each_step_is_none() -> None:

@@ -129,6 +129,32 @@ def test_its_end_is_all_outputs_that_it_leads_to() -> None:
     assert last.shape == (last.numel,) == (16 * 8,)
 
 
+@pytest.mark.parametrize("sick", [False, True], ids=["healthy", "sick"])
+def test_what_a_saturated_end_loses_at_once_is_no_depth(sick: bool) -> None:
+    """A variational autoencoder of a graph, whose edges are all but certain at first."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        hidden = m.trunk(x).relu()
+        mean, spread = 30 * m.mean(hidden), m.spread(hidden)
+        codes = mean + torch.randn_like(mean) * spread.exp()
+        missing = -(1 - m.edges(codes @ codes.T) + 1e-15).log().mean()
+        return torch.as_tensor(
+            missing - 0.5 * (1 + 2 * spread - mean**2 - spread.exp() ** 2).mean()
+        )
+
+    model = Wired(
+        forward,
+        trunk=mlp(nn.Sigmoid if sick else nn.Tanh, hidden=11 if sick else 2, classes=20),
+        mean=nn.Linear(20, 8),
+        spread=nn.Linear(20, 8),
+        edges=nn.Sigmoid(),
+    )
+    diagnosis = probe(model, X)
+    end = next(o for o in diagnosis.profile.outputs if o.name == "edges")
+    assert (end.norm or 0) > 1e9
+    assert ("GH101" in codes(diagnosis)) == sick, diagnosis
+
+
 class Potential(nn.Module):
     """Energies and the forces that are their slope."""
 

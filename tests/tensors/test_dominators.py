@@ -69,6 +69,27 @@ def test_the_outermost_marks_have_a_way_to_the_loss_without_another(size: int, s
 
 
 @settings(max_examples=100, deadline=None)
+@given(st.integers(3, 40), st.integers(0, 10_000))
+def test_the_nearest_marks_are_gone_to_without_another(size: int, seed: int) -> None:
+    rng = random.Random(seed)
+    users = random_users(rng, size)
+    wanted = {vertex for vertex in range(1, size) if rng.random() < 0.4}
+    starts = [size - 1, size // 2]
+    tree = DominatorTree()
+    for vertex, above in enumerate(users):
+        tree.add(above, "", mark=vertex)
+
+    def onwards(vertex: int) -> set[int]:
+        return {
+            mark for user in users[vertex] for mark in ({user} if user in wanted else onwards(user))
+        }
+
+    found = tree.nearest(starts, wanted)
+    for place, start in enumerate(starts):
+        assert {mark for mark, groups in found.items() if groups >> place & 1} == onwards(start)
+
+
+@settings(max_examples=100, deadline=None)
 @given(st.integers(2, 40), st.integers(0, 10_000))
 def test_sources_depend_on_no_other_wanted_mark(size: int, seed: int) -> None:
     rng = random.Random(seed)
