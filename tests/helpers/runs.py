@@ -40,8 +40,8 @@ def net(activation: type[nn.Module] = nn.ReLU, layers: int = 4) -> nn.Sequential
     return nn.Sequential(*parts, nn.Linear(8, 4))
 
 
-def measured(model: nn.Module) -> Diagnosis:
-    return probe_model(model, X, Y, loss=cross_entropy)
+def measured(model: nn.Module, **settings: Any) -> Diagnosis:
+    return probe_model(model, X, Y, loss=cross_entropy, **settings)
 
 
 def head_on_a_frozen_body() -> nn.Sequential:

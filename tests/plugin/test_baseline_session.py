@@ -365,12 +365,12 @@ def test_a_subtest_that_is_skipped_does_not_keep_a_baseline_from_being_written(
 
 
 def test_tests_that_a_plugin_takes_without_a_word_are_not_stale(
-    pytester: pytest.Pytester, workers: tuple[str, ...]
+    pytester: pytest.Pytester,
 ) -> None:
     pytester.makepyfile(test_models=TWO)
     run(pytester, "--gradhealth-update").assert_outcomes(passed=2)
     pytester.makeconftest("def pytest_collection_modifyitems(items): del items[0]")
-    result = run(pytester, "--gradhealth-prune", *workers)
+    result = run(pytester, "--gradhealth-prune")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         ["nothing pruned: tests were left out, so that nobody can tell what is stale"]
@@ -409,7 +409,7 @@ def test_a_test_that_no_longer_checks_and_a_module_that_is_gone_are_stale(
     assert list(kept()) == ["test_net"]
 
 
-def test_warnings_can_fail_a_run(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
+def test_warnings_can_fail_a_run(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_models="""
 from nets import BATCH, net
@@ -419,7 +419,7 @@ def test_net(gradhealth):
 """
     )
     assert run(pytester).ret == 0
-    result = run(pytester, "--gradhealth-fail-on=warning", *workers)
+    result = run(pytester, "--gradhealth-fail-on=warning")
     result.assert_outcomes(passed=1)
     assert result.ret == 1
     result.stdout.fnmatch_lines(

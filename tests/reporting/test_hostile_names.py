@@ -313,7 +313,7 @@ def test_name(gradhealth, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["head\n::error title=x::y", "h\x1b[31mred\x07", 'a"b\\', "x ##[error]y", "##vso[a]b"]
+    "name", ["head\n::error title=x::y", '##vso[a]b"c\\ h\x1b[31mred\x07 ##[error]y']
 )
 def test_no_name_gets_out_of_the_code_of_a_remedy(name: str) -> None:
     class Net(nn.Module):
