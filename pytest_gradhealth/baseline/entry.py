@@ -51,8 +51,8 @@ class KeptPoint:
 class KeptPath:
     """A gradient path from the first layer to the loss; `ratio` is first over last in decades.
 
-    The first is all calls of its layer, where they count together. A path that is not `judged` was
-    found to start at an output that carries no data.
+    The ratio is that of all calls of the first layer, where they count together. A path that is not
+    `judged` was found to start at an output that carries no data.
     """
 
     ratio: float
@@ -132,7 +132,7 @@ def entry_of(
     look = look or diagnosis.profiles[0]
     return Entry(
         verdict=diagnosis.verdict,
-        paths=tuple(map(_path, look.paths)),
+        paths=tuple(map(_path, look.uncut or look.paths)),
         output=None if (size := look.lasting_magnitude) is None else _decades(size),
         limits={name: limit.value for name, limit in sorted(diagnosis.limits.items())},
         environment={"device": diagnosis.device, "optimizer": diagnosis.optimizer, **environment},
@@ -144,12 +144,8 @@ def entry_of(
 
 
 def _path(path: GradientPath) -> KeptPath:
-    norms = (path.entry.norm, *(point.norm for point in path.points[1:]))
-    points = (
-        KeptPoint(point.label, point.type, _decades(norm))
-        for point, norm in zip(path.points, norms, strict=True)
-    )
-    return KeptPath(_rounded(_ratio(path)), tuple(points), path.judged)
+    points = tuple(KeptPoint(p.label, p.type, _decades(p.norm)) for p in path.points)
+    return KeptPath(_rounded(_ratio(path)), points, path.judged)
 
 
 def _parameters(look: GradientProfile, known: Mapping[str, Use]) -> Iterator[KeptParameters]:

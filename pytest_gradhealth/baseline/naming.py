@@ -68,9 +68,14 @@ def _families(names: Sequence[str], layers: Collection[str]) -> list[str]:
     return found
 
 
+def _by_number(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
+
+
 def _counted(names: Sequence[str], layers: Collection[str]) -> str:
     """How many names there are, of what, and the first and last of them."""
     kind = "layers" if names[0] in layers else "parameters"
+    names = sorted(names, key=_by_number)
     places = zip(*map(_parts, names), strict=False)
     shared = itertools.takewhile(lambda parts: len({*parts}) == 1, places)
     where = "".join(f".{parts[0]}" for parts in shared).replace(".", " of ", 1)

@@ -27,7 +27,7 @@ def fed(
 
     The calls of a path and of a loop on it are held at what they returned: what another batch still
     changes in there has come from elsewhere. A layer that is repeated in depth feels nothing. To be
-    called inside `isolated`.
+    called inside `isolated`. Where that cannot be told, what a loop loses counts as memory.
     """
     found: set[str] = set()
     for loop, path in [*crossed][:MOST]:
@@ -47,7 +47,7 @@ def _feels(subject: Subject, loop: Loop, calls: Collection[Call], seed: int) -> 
             Pass(on_another_batch(subject), seed).forward()
             theirs = held.begin()
     except (ProbeError, RuntimeError):  # the model refuses it, or it cannot be taken to pieces
-        return False
+        return True
     changed = {key[:2] for key in ours if not is_same(ours[key], theirs.get(key, math.nan))}
     return not changed.isdisjoint(loop.later)
 

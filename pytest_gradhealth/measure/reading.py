@@ -53,7 +53,8 @@ class Look:
         if flow.carriers is not None:
             marks = [mark for mark, key in self.keys.items() if key in flow.carriers]
         paths = gradient_paths(self.network, marks, flow.fed)
-        return replace(self, profile=replace(self.profile, paths=paths))
+        uncut = gradient_paths(self.network, marks) if flow.fed else ()
+        return replace(self, profile=replace(self.profile, paths=paths, uncut=uncut))
 
     def silenced(self, outputs: Collection[Key]) -> Look:
         """The same look, in which the gradients of some outputs are zero, and their modules'."""

@@ -19,7 +19,7 @@ from pytest_gradhealth.measure.recurrence import look_through_time
 from pytest_gradhealth.measure.rounding import rounding
 from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial
-from pytest_gradhealth.probing.reasons import with_reasons, with_reasons_of
+from pytest_gradhealth.probing.reasons import with_reasons, with_reasons_of, without_left_out
 from pytest_gradhealth.probing.second_look import (
     MORE_STEPS,
     asleep,
@@ -55,7 +55,7 @@ def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tu
 
     first = _without_rounding(trial, first, findings)
     flow = _data_flow(trial, first, on_paths=on_paths)
-    first = first.along(flow)
+    first = _along(first, flow)
     findings = criteria.judge(first.profile)
     if not criteria.confirm_steps or not anywhere(model, criteria.in_doubt(findings)):
         return [first.profile], findings
@@ -79,6 +79,11 @@ def _data_flow(trial: Trial, first: Look, *, on_paths: bool) -> DataFlow:
         with subject.isolated():
             flow = replace(flow, fed=fed(subject, crossed, seed=seed))
     return flow
+
+
+def _along(look: Look, flow: DataFlow) -> Look:
+    look = look.along(flow)
+    return replace(look, profile=without_left_out(look.profile))
 
 
 def _first_look(trial: Trial) -> Look:
@@ -140,7 +145,7 @@ def _look_again(
 ) -> GradientProfile:
     """A look after some steps, at what is known of the first one's layers."""
     look = look_after_steps(trial.subject, trial.optimizer, first, seed=trial.seed, steps=steps)
-    look = replace(look, profile=with_reasons_of(first, look.profile)).along(flow)
+    look = _along(replace(look, profile=with_reasons_of(first, look.profile)), flow)
     return (look if _is_finite(look.profile) else look.marked(SOMEWHERE)).profile
 
 

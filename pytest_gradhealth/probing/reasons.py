@@ -11,6 +11,7 @@ from pytest_gradhealth.measure.left_out import left_out
 from pytest_gradhealth.measure.perturbation import without_influence
 from pytest_gradhealth.measure.routing import routed
 from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.silence import is_left_out
 from pytest_gradhealth.rules.unreached import cut_off, side_branches
 from pytest_gradhealth.rules.unused import Resting, owners_of, unused_parameters
 from pytest_gradhealth.subject.subject import Subject
@@ -32,6 +33,12 @@ def with_reasons_of(first: GradientProfile, later: GradientProfile) -> GradientP
     ignored = {output.name for output in first.outputs if output.state == "ignored"}
     known = _marked_ignored(later, ignored)
     return replace(known, apart=first.apart, left_out=first.left_out, routed=first.routed)
+
+
+def without_left_out(profile: GradientProfile) -> GradientProfile:
+    """A look in which no path is judged that is silent since its part is left out."""
+    paths = (replace(p, judged=p.judged and not is_left_out(p, profile)) for p in profile.paths)
+    return replace(profile, paths=tuple(paths))
 
 
 def _with_ignored(subject: Subject, profile: GradientProfile, seed: int) -> GradientProfile:

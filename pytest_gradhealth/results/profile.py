@@ -209,6 +209,7 @@ class GradientProfile:
     the model looks sick in the evaluation mode that it was given in. `flow` says which layers are
     used by which. `routed` names the lists with members that got no gradient in which another batch
     or seed goes to others, as in a mixture of experts; None where there are none or nobody asked.
+    `uncut` are the paths as they were, where some of them end at loops that get data of their own.
     """
 
     seed: int
@@ -234,6 +235,7 @@ class GradientProfile:
     training: bool = field(default=False, compare=False)
     flow: tuple[FlowRecord, ...] = ()
     routed: tuple[str, ...] | None = None
+    uncut: tuple[GradientPath, ...] = ()
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

@@ -11,7 +11,7 @@ it does not see by itself. `assert_all_reached` fails for these too.
 
 Experts that got nothing of the batch, layers behind a gate that starts at zero, parameters that are
 multiplied by zeros which nothing trains (a mask, a weight of 0), the few units of a gate that are
-dead by chance and gradients that cancel are information.
+dead by chance and gradients that cancel are information; zeros that keep most of a model out warn.
 
 ## Why
 
@@ -21,6 +21,7 @@ untrained, without an error.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from pytest_gradhealth.errors import UnreachedParameterError
@@ -40,6 +41,8 @@ from pytest_gradhealth.rules.unused import (
 
 #: Units that may well be dead together, as in the bottleneck of a squeeze-and-excitation.
 HANDFUL = 4
+
+_LEFT_OUT = "zero gradient for {}: kept out by zeros or a mask that nothing trains"
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -78,7 +81,12 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         text = "no gradient on this batch for {}; siblings in the same list got one"
         yield _finding("info", idle, first, text)
     for text, parameters in excused.items():
-        yield _finding("info", parameters, first, text)
+        much = text == _LEFT_OUT and 2 * _elements(parameters) > _elements(latest.parameters)
+        yield _finding("warning" if much else "info", parameters, first, text)
+
+
+def _elements(parameters: Sequence[ParameterRecord]) -> int:
+    return sum(math.prod(p.shape) for p in parameters if p.state != "frozen")
 
 
 def side_branches(profile: GradientProfile) -> list[ParameterRecord]:
@@ -127,9 +135,7 @@ def _sorted_zeros(
         "the gradient of {} cancels to zero: a later layer takes constants out": (
             lambda p: _cancels(p, lively)
         ),
-        "zero gradient for {}: multiplied by zeros that nothing trains": (
-            lambda p: p.name in masked
-        ),
+        _LEFT_OUT: (lambda p: p.name in masked),
         "zero gradient for {}: the few units of a side branch are all dead, as happens by chance": (
             lambda p: p.module in by_chance
         ),

@@ -54,7 +54,6 @@ from pytest_gradhealth.rules.rule import Evidence, Quantity, Rule
 from pytest_gradhealth.rules.silence import (
     find_woken,
     gets_round,
-    is_left_out,
     second_reach,
 )
 
@@ -105,7 +104,7 @@ def _compared(evidence: Evidence) -> Iterator[Finding]:
     yield from _unseen(evidence.first)
     alike: dict[tuple[object, ...], list[_Lost]] = {}
     for index, path in enumerate(evidence.first.paths):
-        if not path.judged or math.isnan(path.vanishing) or is_left_out(path, evidence.first):
+        if not path.judged or math.isnan(path.vanishing):
             continue
         if path.entry.norm == 0 and gets_round(path, evidence.first):
             yield _got_round(path, evidence.first)
@@ -142,10 +141,11 @@ def _unseen(profile: GradientProfile) -> Iterator[Finding]:
     lone = (p.module for p in busy if p.module.rpartition(".")[0] not in called)
     names = [name for name in dict.fromkeys(lone) if name in uncalled]
     if names:
+        gets = "gets" if len(names) == 1 else "get"
         yield RULE.finding(
             "info",
             names[0],
-            f"nothing to judge: {count(len(names), 'layer')} ({listing(names)}) get a gradient"
+            f"nothing to judge: {count(len(names), 'layer')} ({listing(names)}) {gets} a gradient"
             " without being called in the forward (in the loss, or by their weights alone?)",
             profile=profile,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pytest_gradhealth import Diagnosis, probe
+from pytest_gradhealth.baseline.entry import entry_of
 from tests.helpers.architectures import Wired
 from tests.helpers.findings import codes
 
@@ -383,3 +385,38 @@ def test_a_stack_reads_the_same_by_step_by_layer_and_by_sequence(kind: str) -> N
     # What a GRU keeps of its state, half of it at first, counts with what a cell returns.
     assert max(reached) - min(reached) < 0.35
     assert len({diagnosis.verdict for diagnosis in found}) == 1
+
+
+class Particular(nn.Module):
+    """Starts a cell with what a layer makes, and takes no batch but one."""
+
+    def __init__(self, known: Tensor) -> None:
+        super().__init__()
+        self.start, self.cell = nn.Linear(5, WIDTH), nn.GRUCell(3, WIDTH)
+        self.head, self.known = nn.Linear(WIDTH, CLASSES), known.clone()
+
+    def forward(self, context: Tensor, steps: Tensor) -> Tensor:
+        if not torch.equal(self.known, context):
+            raise ValueError("not these")
+        state = torch.tanh(self.start(context))
+        for step in range(steps.shape[1]):
+            state = self.cell(steps[:, step], state)
+        return torch.as_tensor(self.head(state))
+
+
+def test_where_no_other_batch_is_taken_what_a_loop_loses_is_memory() -> None:
+    assert judged(Particular(CONTEXT), CONTEXT, A).verdict == "healthy"
+
+
+def test_a_baseline_keeps_whole_paths_whether_or_not_they_were_cut() -> None:
+    model = started(nn.GRUCell(3, WIDTH))
+    cut = judged(model, CONTEXT)
+    whole = judged(model, CONTEXT, min_ratio=1e-30, warn_min_ratio=1e-30)
+    assert len(cut.profile.paths) > len(whole.profile.paths)
+    assert entry_of(cut, {}).paths == entry_of(whole, {}).paths
+    (kept, *_) = entry_of(cut, {}).paths
+    (path, *_) = whole.profile.paths
+    assert [p.norm for p in kept.points] == pytest.approx(
+        [math.log10(p.norm) for p in path.points], abs=0.01
+    )
+    assert kept.ratio == pytest.approx(path.arrival, abs=0.01)

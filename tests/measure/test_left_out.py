@@ -1,4 +1,4 @@
-"""What a forward leaves out by zeros that nothing trains, or by other tensors, is a choice."""
+"""What a forward leaves out by fixed zeros or masks, or by other tensors, is a choice."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_what_fixed_zeros_leave_out_is_information(name: str) -> None:
     assert diagnosis.verdict == "healthy", diagnosis
     ((severity, _, message),) = told(diagnosis, "GH401")
     assert severity == "info"
-    assert message.endswith(": multiplied by zeros that nothing trains")
+    assert message.endswith(": kept out by zeros or a mask that nothing trains")
     assert diagnosis.profile.left_out
 
 
@@ -217,3 +217,21 @@ def test_it_leaves_the_random_numbers_alone() -> None:
     before = torch.get_rng_state()
     assert probe(model, x, y, loss=cross_entropy).profile.left_out
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_path_through_fixed_zeros_is_not_shown_as_healthy(large: bool) -> None:
+    """Where they keep most of a model out, they are worth a warning."""
+    model = Wired(
+        lambda m, x: m.out(m.trunk(x)) * m.holder.mask + m.skip(x),
+        trunk=mlp(classes=20, width=32 if large else 4),
+        out=nn.Linear(20, 5),
+        skip=nn.Linear(20, 5) if large else mlp(width=64),
+        holder=buffered(torch.zeros(5)),
+    )
+    diagnosis = probe(model, *batch(), loss=cross_entropy)
+    assert diagnosis.ratio is None or diagnosis.ratio > 0
+    assert all(path.entry.norm for path in diagnosis.profile.judged_paths)
+    (found,) = of(diagnosis, "GH401")
+    assert found.severity == ("warning" if large else "info")
+    assert found.message.endswith(": kept out by zeros or a mask that nothing trains")
