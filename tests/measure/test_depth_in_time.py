@@ -420,3 +420,61 @@ def test_a_baseline_keeps_whole_paths_whether_or_not_they_were_cut() -> None:
         [math.log10(p.norm) for p in path.points], abs=0.01
     )
     assert kept.ratio == pytest.approx(path.arrival, abs=0.01)
+
+
+class Leaky(torch.autograd.Function):
+    """A spike above a threshold, with the slope of a fast sigmoid (Zenke and Ganguli 2018)."""
+
+    @staticmethod
+    def forward(ctx: Any, potential: Tensor) -> Tensor:
+        ctx.save_for_backward(potential)
+        return (potential > 0).to(potential.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (potential,) = ctx.saved_tensors
+        return gradient / (1 + 10 * potential.abs()) ** 2
+
+
+class Spiking(nn.Module):
+    """Layers that keep a potential each, over steps that get the same; read at every step."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.head = way, nn.Linear(32, CLASSES)
+        self.layers = nn.ModuleList(nn.Linear(32 if i else 5, 32) for i in range(3))
+
+    def spikes(self, charges: list[Tensor]) -> list[Tensor]:
+        potential, found = torch.zeros(()), []
+        for charge in charges:
+            potential = 0.9 * potential + charge
+            found.append(Leaky.apply(potential - 1))
+            potential = potential - found[-1]
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = [x] * 15
+        if self.way == "by step":
+            potentials: list[Any] = [0.0] * len(self.layers)
+            steps = [self.step(x, potentials) for x in steps]
+        for layer in self.layers if self.way != "by step" else ():
+            made = layer(torch.stack(steps)) if self.way == "at once" else map(layer, steps)
+            steps = self.spikes([*made])
+        return torch.stack([self.head(step) for step in steps]).mean(0)
+
+    def step(self, x: Tensor, potentials: list[Any]) -> Tensor:
+        for number, layer in enumerate(self.layers):
+            potential = 0.9 * potentials[number] + layer(x)
+            x = Leaky.apply(potential - 1)
+            potentials[number] = potential - x
+        return x
+
+
+def test_spiking_layers_are_judged_alike_by_step_by_layer_and_at_once() -> None:
+    found = []
+    for way in ("by step", "by layer", "at once"):
+        torch.manual_seed(0)
+        diagnosis = probe(Spiking(way), CONTEXT, Y, loss=cross_entropy)
+        (path,) = diagnosis.profile.judged_paths
+        found.append((diagnosis.verdict, path.first.name, round(path.vanishing, 1)))
+    assert len({*found}) == 1, found
