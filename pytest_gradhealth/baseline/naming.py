@@ -69,11 +69,16 @@ def _families(names: Sequence[str], layers: Collection[str]) -> list[str]:
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:
+    """What names are sorted by, so that b.9 comes before b.10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
 
 
 def _counted(names: Sequence[str], layers: Collection[str]) -> str:
-    """How many names there are, of what, and the first and last of them."""
+    """How many names there are, of what, and the first and last of them in the order of a list.
+
+    >>> _counted(["b.10", "b.9", "b.8"], ["b.8", "b.9", "b.10"])
+    '3 layers of b (b.8 to b.10)'
+    """
     kind = "layers" if names[0] in layers else "parameters"
     names = sorted(names, key=_by_number)
     places = zip(*map(_parts, names), strict=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -18,6 +17,7 @@ from pytest_gradhealth.probing.second_look import falls_steeply
 from pytest_gradhealth.results.path import GradientPath, PathPoint
 from tests.helpers.findings import codes, of
 from tests.helpers.nets import batch, mlp
+from tests.helpers.spikes import Spike
 
 IDS = torch.randint(0, 12, (64, 4), generator=torch.Generator().manual_seed(3))
 CLICKS = (IDS.sum(1) % 2).float().unsqueeze(1)
@@ -125,20 +125,6 @@ def test_few_steep_steps_are_a_scale_and_many_are_layers() -> None:
     assert not falls_steeply(path(*(10.0**-i for i in range(8, -1, -1))))
     assert not falls_steeply(path(1e-8, 1.0, leaf="Sigmoid"))
     assert not falls_steeply(path(1e8, 1.0))
-
-
-class Spike(torch.autograd.Function):
-    """A spike above the threshold, with the slope of an arc tangent."""
-
-    @staticmethod
-    def forward(ctx: Any, potential: Tensor) -> Tensor:
-        ctx.save_for_backward(potential)
-        return (potential > 0).to(potential.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        (potential,) = ctx.saved_tensors
-        return gradient / (1 + (math.pi * potential) ** 2)
 
 
 class Neurons(nn.Module):

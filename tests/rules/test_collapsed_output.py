@@ -16,6 +16,7 @@ from pytest_gradhealth.formatting import number
 from tests.helpers.architectures import Wired
 from tests.helpers.findings import of, severities
 from tests.helpers.nets import batch, mlp
+from tests.helpers.spikes import Spike
 
 cross_entropy = F.cross_entropy
 
@@ -189,23 +190,9 @@ def test_outputs_of_a_zero_head_are_no_finding() -> None:
     assert diagnosis.verdict == "healthy", diagnosis.findings
 
 
-class Arctan(torch.autograd.Function):
-    """A spike where the potential is above the threshold; its slope is that of an arc tangent."""
-
-    @staticmethod
-    def forward(ctx: Any, potential: Tensor) -> Tensor:
-        ctx.save_for_backward(potential)
-        return (potential > 0).to(potential.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        (potential,) = ctx.saved_tensors
-        return gradient / (1 + (torch.pi * potential) ** 2)
-
-
 def spikes(potential: Tensor) -> Tensor:
     """The surrogate gradient of neurons that spike from a potential of 2 on."""
-    spiked: Tensor = Arctan.apply(potential - 2)
+    spiked: Tensor = Spike.apply(potential - 2)
     return spiked
 
 
