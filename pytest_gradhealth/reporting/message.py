@@ -111,7 +111,7 @@ def _seen_again(
             shown = rule.quantity.shown(rule.value(second))
             return shown and f"{rule.quantity.title} {shown}"
     again = next((p for p in second.paths if p.first.label == path.first.label), None)
-    return "" if again is None else factor(again.l2)
+    return "" if again is None else factor(again.arrival)
 
 
 def _advice(

@@ -18,7 +18,7 @@ from pytest_gradhealth.formatting import (
 from pytest_gradhealth.reporting.message import headline, setting_line
 from pytest_gradhealth.reporting.path_table import path_table
 from pytest_gradhealth.reporting.sparkline import sparkline
-from pytest_gradhealth.reporting.summary import shown_verdict
+from pytest_gradhealth.reporting.summary import ratio, shown_verdict
 from pytest_gradhealth.reporting.treatments import treatment_blocks
 from pytest_gradhealth.results.diagnosis import RANK, Verdict, worst_path
 
@@ -94,12 +94,11 @@ def _tail(text: str, most: int) -> str:
 
 def _row(entry: Probe) -> dict[str, str]:
     diagnosis = entry.diagnosis
-    path = diagnosis.worst_path
-    linked = path is not None and path.links > 0
+    path = diagnosis.judged_path
     return {
         "verdict": shown_verdict(entry),
-        "ratio": factor(path.l2) if linked and path is not None else "-",
-        "rate": factor(path.l2 / path.links) if linked and path is not None else "-",
+        "ratio": ratio(entry),
+        "rate": factor(path.arrival / path.links) if path is not None and path.links else "-",
         "profile": sparkline(path) or "-",
         "layers": str(len(path.points)) if path is not None else "0",
         "seeds": str(len(diagnosis.seeds)),

@@ -51,6 +51,42 @@ def test_the_report_has_a_row_for_each_probe(pytester: pytest.Pytester) -> None:
     assert "test_healthy" not in section.partition("short test summary")[0]
 
 
+IN_TURN = """
+import pytest, torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(8, 16), nn.Linear(16, 5)
+
+    def forward(self, x):
+        state = x.new_zeros(len(x), 16)
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+        return self.head(state)
+
+class Gated(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 5))
+        nn.init.zeros_(self[2].weight)
+
+@pytest.mark.parametrize("build", [Recurrent, Gated])
+def test_net(gradhealth, build):
+    x = torch.randn(8, 40, 8) if build is Recurrent else torch.randn(8, 8)
+    gradhealth.assert_healthy(build(), x, torch.arange(8) % 5, loss=cross_entropy)
+"""
+
+
+def test_no_row_says_healthy_of_next_to_nothing(pytester: pytest.Pytester) -> None:
+    """All calls of a cell count, and behind a gate the look in which it has opened."""
+    pytester.makepyfile(IN_TURN)
+    for row in rows(run(pytester, "--gradhealth-report")):
+        assert row["verdict"] == "healthy"
+        assert float(row["ratio"][1:]) > 1e-4, row
+
+
 def test_the_report_shows_all_profiles_and_layers_with_v(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_suite=SUITE)
     result = run(pytester, "--gradhealth-report", "-v", "--tb=no")
