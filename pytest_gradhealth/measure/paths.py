@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from pytest_gradhealth.formatting import listing
@@ -229,14 +230,18 @@ def _is_repeat(network: Network, source: int, chain: Chain, behind: Sequence[int
     It does if its dominators join what the first mark of `chain` leads to after the same modules in
     the same order: (embed#5, cell#5, cell#6) joins (embed, cell, cell#1, ..., cell#5, cell#6), and
     (embed#5, cell#5) joins (embed, cell, head), where the head sees what all steps have returned.
-    Steps of a recurrence do, and twin towers that share weights.
+    Steps of a recurrence do, and twin towers that share weights. Where layers keep states of their
+    own, and each step has an output, both join in a layer that is called in turn.
     """
-    points = network.points
+    points, depends = network.points, network.tree.depends
     climbed = (mark for mark, _ in network.tree.climb(source, network.marks) if mark is not None)
-    for mark, counterpart in zip(climbed, chain.marks, strict=False):
-        if points[mark].name != points[counterpart].name:
+    for mark, counterpart in zip_longest(climbed, chain.marks):
+        if mark is None:
             return False
-        if network.tree.depends(mark, behind):
+        if counterpart is None or points[mark].name != points[counterpart].name:
+            calls = network.calls[points[mark].name, points[mark].output]
+            return sum(bool(depends(call, behind)) for call in calls if call <= mark) > 1
+        if depends(mark, behind):
             return True
     return False
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pytest_gradhealth.distributed.shards import whole_norms
 from pytest_gradhealth.measure.activations import SeenActivation
+from pytest_gradhealth.measure.asleep import asleep
 from pytest_gradhealth.measure.flow import gradient_flow
 from pytest_gradhealth.measure.outputs import Seen
 from pytest_gradhealth.measure.parameters import Measured
@@ -52,9 +53,9 @@ class Look:
         marks = None
         if flow.carriers is not None:
             marks = [mark for mark, key in self.keys.items() if key in flow.carriers]
-        paths = gradient_paths(self.network, marks, flow.fed)
+        profile = _with_paths(self.profile, self.network, marks, flow.fed)
         uncut = gradient_paths(self.network, marks) if flow.fed else ()
-        return replace(self, profile=replace(self.profile, paths=paths, uncut=uncut))
+        return replace(self, profile=replace(profile, uncut=uncut))
 
     def silenced(self, outputs: Collection[Key]) -> Look:
         """The same look, in which the gradients of some outputs are zero, and their modules'."""
@@ -67,7 +68,6 @@ class Look:
         names = {name for name, _, _ in outputs}
         profile = replace(
             self.profile,
-            paths=gradient_paths(network),
             outputs=tuple(
                 replace(o, norm=0.0) if (o.name, o.call, o.output) in outputs else o
                 for o in self.profile.outputs
@@ -77,7 +77,7 @@ class Look:
                 for p in self.profile.parameters
             ),
         )
-        return replace(self, profile=profile, network=network)
+        return replace(self, profile=_with_paths(profile, network), network=network)
 
     def marked(self, bad: NonFinite) -> Look:
         """The same look, with where its first NaN or infinity came up."""
@@ -129,7 +129,7 @@ class Taken:
             seed=seed,
             steps=steps,
             loss=numbers[loss],
-            paths=gradient_paths(network),
+            paths=(),
             outputs=(*outputs.values(), *silent),
             parameters=parameters,
             activations=tuple(a.record(numbers) for a in reversed(self.activations)),
@@ -139,7 +139,9 @@ class Taken:
             unregistered=self.unregistered,
             flow=gradient_flow(self.tree, self._origins(), self.recorder.calls),
         )
-        return Look(profile, network, {i: mark.key for i, mark in self.marks.items()})
+        return Look(
+            _with_paths(profile, network), network, {i: mark.key for i, mark in self.marks.items()}
+        )
 
     def _elements(self) -> Mapping[str, int]:
         """Sizes of the trainable parameters, by the module that holds them."""
@@ -192,6 +194,21 @@ class Taken:
             gradient = None if gradient is None else gradient * unscale
             found[id(mark)] = _output_record(mark, activation, gradient, numbers.get(mark.tokens))
         return found
+
+
+def _with_paths(
+    profile: GradientProfile,
+    network: Network,
+    carriers: Collection[int] | None = None,
+    fed: Collection[str] = (),
+) -> GradientProfile:
+    """The profile with what is read along the paths of its network."""
+    idle = {p.module for p in profile.parameters if p.state == "zero" and len(p.shape) > 1}
+    return replace(
+        profile,
+        paths=gradient_paths(network, carriers, fed),
+        asleep=asleep(network, network.marks if carriers is None else carriers, idle),
+    )
 
 
 def _output_record(

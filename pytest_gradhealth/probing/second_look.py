@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 from torch import nn
 
@@ -110,9 +109,8 @@ def falls_steeply(path: GradientPath) -> bool:
 
 
 def asleep(profile: GradientProfile) -> int:
-    """How many points without weights return nothing but zeros, and yet gradient gets past them."""
-    links = (link for path in profile.judged_paths for link in pairwise(path.points))
-    return sum(far.norm > 0 and near.activation == 0 and near.width is None for far, near in links)
+    """How many layers without weights return nothing but zeros, and yet gradient gets past them."""
+    return sum(point.activation == 0 and point.width is None for point in profile.asleep)
 
 
 def leads_on(

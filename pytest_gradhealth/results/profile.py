@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pytest_gradhealth.results.flow import FlowRecord
 from pytest_gradhealth.results.magnitudes import LossScale, MagnitudeRecord
 from pytest_gradhealth.results.names import OUTPUT, module_of
-from pytest_gradhealth.results.path import GradientPath, decades
+from pytest_gradhealth.results.path import GradientPath, PathPoint, decades
 from pytest_gradhealth.results.serialization import AtLeast
 
 #: How the gradient of a module output was found: measured (possibly exactly zero), waiting for a
@@ -210,6 +210,7 @@ class GradientProfile:
     used by which. `routed` names the lists with members that got no gradient in which another batch
     or seed goes to others, as in a mixture of experts; None where there are none or nobody asked.
     `uncut` are the paths as they were, where some of them end at loops that get data of their own.
+    `asleep` are points that let nothing but zeros through, and gradient all the same.
     """
 
     seed: int
@@ -236,6 +237,7 @@ class GradientProfile:
     flow: tuple[FlowRecord, ...] = ()
     routed: tuple[str, ...] | None = None
     uncut: tuple[GradientPath, ...] = ()
+    asleep: tuple[PathPoint, ...] = ()
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

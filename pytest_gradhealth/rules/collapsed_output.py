@@ -25,13 +25,12 @@ can learn one answer for all.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import CollapsedOutputError
 from pytest_gradhealth.formatting import number
 from pytest_gradhealth.results.diagnosis import Finding
-from pytest_gradhealth.results.path import PathPoint, decades
+from pytest_gradhealth.results.path import decades
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.levelling import levels_out
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
@@ -58,8 +57,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         spread = max(spread, second.spread)
     if not spread < max(warn.value, fail.value):
         return
-    asleep = _asleep(evidence.first)
-    if asleep is not None:
+    if evidence.first.asleep:
+        asleep = evidence.first.asleep[0]
         yield RULE.finding(
             "info",
             asleep.label,
@@ -85,20 +84,6 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         value=spread,
         limit=limit,
     )
-
-
-def _asleep(profile: GradientProfile) -> PathPoint | None:
-    """A layer that returns zeros, or gets them, and yet passes gradient on, as a surrogate does.
-
-    A weight that gets no gradient, while what it makes does, has seen nothing but zeros.
-    """
-    idle = {p.module for p in profile.parameters if p.state == "zero" and len(p.shape) > 1}
-    for path in profile.judged_paths:
-        for farther, point in itertools.pairwise(path.points):
-            silent = point.activation == 0 or (point.norm > 0 and point.name in idle)
-            if silent and farther.norm > 0 and farther.activation > 0:
-                return point
-    return None
 
 
 def spread(profile: GradientProfile) -> float | None:
