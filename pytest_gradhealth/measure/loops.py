@@ -1,11 +1,14 @@
-"""Loops that a gradient path runs through: layers that are called again on what they returned."""
+"""Loops that a gradient path runs through: layers, or weights, used again on what they returned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from pytest_gradhealth.measure.reuse import STEPS, in_a_row
 from pytest_gradhealth.results.names import ancestry
 
 if TYPE_CHECKING:
@@ -17,9 +20,10 @@ Call = tuple[str, int]
 
 @dataclass(frozen=True)
 class Loop:
-    """Layers that are called in turns, again and again, or a fused one that does so inside.
+    """Layers that are called in turns, again and again, or one that has all the steps before it.
 
-    A path ends at the mark `door`, with the first step or right before a fused layer, and another
+    As a fused one has, or a layer behind a loop that is written out with weights and no layers. A
+    path ends at the mark `door`, with the first step or right before such a layer, and another
     begins at `start`. `calls` are all that the loop consists of, `later` those behind the first
     step.
     """
@@ -41,18 +45,37 @@ def loops_behind(network: Network, mark: int) -> list[Loop]:
     A cell is one, if its first step gets what an encoder has made, and so is a layer that is
     repeated in depth. What leads into all steps is their data, and sees no loop.
     """
-    fused = [
-        _fused(network, mark, start)
-        for start in network.tree.chain(mark, network.marks).marks[1:]
-        if network.points[start].name in network.sequences
+    chain = network.tree.chain(mark, network.marks).marks
+    rows = _rows(network, mark)
+    inside = [
+        _inside(network, mark, start)
+        for far, start in pairwise(chain)
+        if network.points[start].name in network.sequences or _used(rows, far, start) >= STEPS
     ]
-    turns = [*_in_turns(_repeated(network, mark))]
+    turns = [*_in_turns(_repeated(network, mark, rows))]
     found = (_loop(network, mark, turn, turns) for turn in turns if mark not in turn)
-    return sorted((*fused, *filter(None, found)), key=lambda loop: loop.start)
+    return sorted((*inside, *filter(None, found)), key=lambda loop: loop.start)
 
 
-def _repeated(network: Network, mark: int) -> Iterator[list[int]]:
-    """The marks of each layer all calls of which depend on a mark, and the last on the first."""
+def _rows(network: Network, mark: int) -> Mapping[int, Counter[int]]:
+    """How often in a row ways from a mark use parameters of modules that are not called again."""
+    again = {name for (name, _), calls in network.calls.items() if len(calls) > 1}
+    own = {leaf for leaf, owner in network.owners.items() if owner not in again}
+    return in_a_row(network.tree, mark, own)
+
+
+def _used(rows: Mapping[int, Counter[int]], far: int, near: int) -> int:
+    """How often in a row the ways between two marks use the same parameter."""
+    none: Counter[int] = Counter()
+    between = rows.get(near, none) - rows.get(far, none)
+    return max(between.values(), default=0)
+
+
+def _repeated(network: Network, mark: int, rows: Mapping[int, Counter[int]]) -> Iterator[list[int]]:
+    """The marks of each layer all calls of which depend on a mark, and the last on the first.
+
+    Of the layers with weights, or with the same ones in between.
+    """
     tree, points = network.tree, network.points
     modules: dict[str, list[int]] = {}
     for other in sorted(network.marks):
@@ -62,7 +85,7 @@ def _repeated(network: Network, mark: int) -> Iterator[list[int]]:
     found = [
         marks
         for name, marks in modules.items()
-        if name in weighty
+        if (name in weighty or _used(rows, marks[0], marks[-1]) >= STEPS - 1)
         and points[marks[-1]].call > points[marks[0]].call
         and tree.depends(marks[0], behind)
     ]
@@ -113,8 +136,8 @@ def _first_step(network: Network, turn: Sequence[int]) -> list[int]:
     return [m for m in turn if network.points[m].call == begun[network.points[m].name]]
 
 
-def _fused(network: Network, mark: int, start: int) -> Loop:
-    """A fused layer as a loop, which what depends on a mark leads into."""
+def _inside(network: Network, mark: int, start: int) -> Loop:
+    """All that lies right before a layer or inside it as a loop, which a mark leads into."""
     tree, points = network.tree, network.points
     behind = tree.behind([[mark]])
     doors = [m for m in tree.inputs(start, network.marks) if tree.depends(m, behind)]

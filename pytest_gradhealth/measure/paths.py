@@ -30,7 +30,7 @@ class Network:
     """What paths are read from: marked tensors in their tree, and their points by mark.
 
     `elements` are the sizes of the trainable parameters by module, `sequences` the modules that run
-    over a sequence inside. `round_about` are marks that the forward has differentiated itself:
+    over a sequence inside, `owners` the modules that hold the leaves of the tree. `round_about` are marks that the forward has differentiated itself:
     their layers' weights may get a gradient past them.
     """
 
@@ -39,6 +39,7 @@ class Network:
     elements: Mapping[str, int] = field(default_factory=dict)
     round_about: frozenset[int] = frozenset()
     sequences: frozenset[str] = frozenset()
+    owners: Mapping[int, str] = field(default_factory=dict)
 
     @cached_property
     def marks(self) -> frozenset[int]:

@@ -238,6 +238,8 @@ def _nothing_to_compare(profile: GradientProfile) -> Finding:
     names = listing([path.first.title for path in paths])
     if any(path.links for path in paths):
         reason = f"what gradient gets to {names} is no finite number"
+    elif paths and profile.uncut:
+        reason = f"{names} alone is left behind a loop over steps with data of their own"
     elif len(paths) == 1:
         reason = f"only {names} gets a gradient, and one layer has no way for it to vanish on"
     elif paths:

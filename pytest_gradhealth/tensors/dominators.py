@@ -39,6 +39,7 @@ class DominatorTree:
         self._children: list[list[int]] = []
         self._mark_at: dict[int, int] = {}
         self._vertex_of: dict[int, int] = {}
+        self._leaves: dict[int, list[int]] = {}
 
     def add(self, users: Sequence[int], op: str, mark: int | None = None) -> int:
         """Add a vertex whose value the vertices `users` consume (none for the loss)."""
@@ -62,6 +63,15 @@ class DominatorTree:
     def marks(self) -> Collection[int]:
         """The marks that the loss depends on."""
         return self._vertex_of.keys()
+
+    def take(self, vertex: int, leaf: int) -> None:
+        """Note that a vertex consumes a leaf that is none itself, by any number."""
+        self._leaves.setdefault(vertex, []).append(leaf)
+
+    @property
+    def leaves(self) -> Mapping[int, Sequence[int]]:
+        """The leaves that vertices consume, where there are some."""
+        return self._leaves
 
     def uses(self) -> Iterator[tuple[int | None, Sequence[int]]]:
         """Yield the mark of each vertex, from the loss on, and the vertices that it consumes."""
@@ -288,6 +298,8 @@ def _pairs(ones: int, others: int) -> Iterator[tuple[int, int]]:
 def dominators(graph: Graph, marks: Mapping[Edge, int]) -> DominatorTree:
     """Return the dominator tree of a graph; parameters are left out unless they are marked.
 
+    Which vertices take them is noted, by the ids of the tensors.
+
     Each vertex takes the nearest common dominator of its users (Cooper, Harvey and Kennedy 2001);
     on an acyclic graph in topological order one pass settles all.
     """
@@ -308,4 +320,6 @@ def dominators(graph: Graph, marks: Mapping[Edge, int]) -> DominatorTree:
         for child, number in node.next_functions:
             if child is not None and (child.next_functions or child in marked):
                 users.setdefault(child, {}).setdefault(number, []).append(vertex)
+            elif child in graph.leaf_of:
+                tree.take(vertex, id(graph.leaf_of[child]))
     return tree
