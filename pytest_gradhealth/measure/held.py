@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from pytest_gradhealth.errors import ProbeError
@@ -25,9 +26,10 @@ def fed(
 ) -> frozenset[str]:
     """Return the modules of loops whose later steps get data of their own.
 
-    The calls of a path and of a loop on it are held at what they returned: what another batch still
-    changes in there has come from elsewhere. A layer that is repeated in depth feels nothing. To be
-    called inside `isolated`. Where that cannot be told, what a loop loses counts as memory.
+    The calls of a path and of a loop on it are held at zero: what another batch still changes in
+    there has come from elsewhere, and is more than a mask or a graph of what there is. A layer that
+    is repeated in depth feels nothing. To be called inside `isolated`. Where that cannot be told,
+    what a loop loses counts as memory.
     """
     found: set[str] = set()
     for loop, path in [*crossed][:MOST]:
@@ -43,6 +45,8 @@ def _feels(subject: Subject, loop: Loop, calls: Collection[Call], seed: int) -> 
     try:
         with held.attached():
             Pass(subject, seed).forward()
+            held.begin(keep=_zeros)
+            Pass(subject, seed).forward()
             ours = held.begin()
             Pass(on_another_batch(subject), seed).forward()
             theirs = held.begin()
@@ -55,6 +59,11 @@ def _feels(subject: Subject, loop: Loop, calls: Collection[Call], seed: int) -> 
 def _copy(outputs: Any) -> Any:
     """What a module returned, safe from operations that write to it."""
     return map_tensors(lambda tensor: tensor.detach().clone(), outputs)
+
+
+def _zeros(outputs: Any) -> Any:
+    """Zeros in place of the numbers that a module returned."""
+    return map_tensors(lambda t: torch.zeros_like(t) if t.is_floating_point() else t, outputs)
 
 
 @dataclass
@@ -80,12 +89,15 @@ class Held:
             for handle in handles:
                 handle.remove()
 
-    def begin(self) -> dict[Key, float]:
-        """End a forward and begin the next; return fingerprints of what the modules computed."""
+    def begin(self, keep: Callable[[Any], Any] = _copy) -> dict[Key, float]:
+        """End a forward and begin the next; return fingerprints of what the modules computed.
+
+        What the first one returned is kept for the others, or what `keep` makes of it.
+        """
         returned = self._returned
         if self._kept is None:
             calls = returned if self.calls is None else self.calls
-            self._kept = {call: value for call, value in returned.items() if call in calls}
+            self._kept = {call: keep(value) for call, value in returned.items() if call in calls}
         self._returned, self._calls = {}, Counter()
         return {
             (name, call, number): float(weighted_sum(tensor))

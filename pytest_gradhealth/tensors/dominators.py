@@ -320,6 +320,6 @@ def dominators(graph: Graph, marks: Mapping[Edge, int]) -> DominatorTree:
         for child, number in node.next_functions:
             if child is not None and (child.next_functions or child in marked):
                 users.setdefault(child, {}).setdefault(number, []).append(vertex)
-            elif child in graph.leaf_of:
+            elif child is not None and child in graph.leaf_of:
                 tree.take(vertex, id(graph.leaf_of[child]))
     return tree

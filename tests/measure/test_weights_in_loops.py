@@ -97,8 +97,8 @@ FED: dict[str, Callable[[], nn.Module]] = {
     "layer": InALayer,
 }
 DEEP: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
-    "alone": lambda m, x, h: torch.sigmoid(h @ m.kept),
-    "module": lambda m, x, h: m.act(0.5 * h @ m.kept),
+    "alone": lambda m, _, h: torch.sigmoid(h @ m.kept),
+    "module": lambda m, _, h: m.act(0.5 * h @ m.kept),
     "constants": lambda m, x, h: torch.sigmoid(h @ m.kept + torch.ones_like(x) @ m.given),
 }
 
