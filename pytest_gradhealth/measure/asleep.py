@@ -29,7 +29,8 @@ def asleep(
 
 
 def _is_silent(point: PathPoint, idle: Collection[str]) -> bool:
-    return point.activation == 0 or (point.norm > 0 and point.name in idle)
+    weighs = point.width is not None and point.norm > 0
+    return point.activation == 0 or (weighs and point.name in idle)
 
 
 def _behind(network: Network, source: int, silent: Collection[int]) -> Iterator[PathPoint]:

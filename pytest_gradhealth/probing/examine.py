@@ -22,7 +22,6 @@ from pytest_gradhealth.probing.prepare import Trial
 from pytest_gradhealth.probing.reasons import with_reasons, with_reasons_of, without_left_out
 from pytest_gradhealth.probing.second_look import (
     MORE_STEPS,
-    asleep,
     behind_abrupt_steps,
     leads_on,
     look_after_steps,
@@ -116,7 +115,7 @@ def _second_look(
     model = trial.subject.model
     second = _look_again(trial, first, flow, criteria.confirm_steps)
     findings = criteria.judge(first, second)
-    waking = asleep(first) > 0 and any(finding.complains for finding in findings)
+    waking = bool(first.asleep) and any(finding.complains for finding in findings)
     if not anywhere(model, criteria.may_yet_pass(findings) or waking):
         return second
     lost = [first.paths[f.path] for f in findings if f.path is not None and f.complains]
@@ -124,7 +123,7 @@ def _second_look(
         return second
     steps = max(criteria.confirm_steps, MORE_STEPS)
     later = _look_again(trial, first, flow, steps)
-    if anywhere(model, 0 < asleep(later) < asleep(first)):  # layer after layer wakes
+    if anywhere(model, 0 < len(later.asleep) < len(first.asleep)):  # layer after layer wakes
         later = _look_again(trial, first, flow, 2 * steps)
     return second if anywhere(model, not _is_finite(later)) else later
 

@@ -108,11 +108,6 @@ def falls_steeply(path: GradientPath) -> bool:
     return len(steep) <= MOST_FACTORS and 2 * sum(steep) < path.vanishing < 0
 
 
-def asleep(profile: GradientProfile) -> int:
-    """How many layers without weights return nothing but zeros, and yet gradient gets past them."""
-    return sum(point.activation == 0 and point.width is None for point in profile.asleep)
-
-
 def leads_on(
     trial: Trial, first: GradientProfile, second: GradientProfile, lost: Sequence[GradientPath]
 ) -> bool:
@@ -130,7 +125,7 @@ def leads_on(
     before = {p.name: p.norm for p in first.parameters if len(p.shape) > 1}
     grown = [p.norm > 2 * before[p.name] > 0 for p in second.parameters if p.name in before]
     of_scale = bool(lost) and all(map(falls_steeply, lost))
-    if anywhere(trial.subject.model, any(grown) or of_scale or bool(asleep(first))):
+    if anywhere(trial.subject.model, any(grown) or of_scale or bool(first.asleep)):
         return True
     with trial.subject.isolated():
         constant = constant_answer(trial.subject)

@@ -125,7 +125,6 @@ def _sorted_zeros(
     gates = _gated_blocks(profile) if gated else frozenset()
     by_chance = frozenset() if silenced else asleep_by_chance(profile)
     masked = frozenset() if silenced else frozenset(profile.left_out)
-    dormant = {point.name for point in profile.asleep}
     excuses: dict[str, Callable[[ParameterRecord], bool]] = {
         "zero gradient for {} until a zero-initialised neighbour has moved": (
             lambda p: bool(p.module) and _block(p.name) in gates
@@ -137,9 +136,6 @@ def _sorted_zeros(
             lambda p: _cancels(p, lively)
         ),
         _LEFT_OUT: (lambda p: p.name in masked),
-        "zero gradient for {}: it gets nothing but zeros yet, from layers that can wake": (
-            lambda p: p.module in dormant
-        ),
         "zero gradient for {}: the few units of a side branch are all dead, as happens by chance": (
             lambda p: p.module in by_chance
         ),
