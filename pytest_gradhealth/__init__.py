@@ -78,7 +78,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF and name != "__all__" and not name.endswith("Error"):
+    if name not in _HOME_OF and name != "__all__" and not name.endswith(("Error", "Warning")):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""The exceptions of the package; importing them costs nothing."""
+"""The exceptions and the warning of the package; importing them costs nothing."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ class _ToldError(Exception):
         from pytest_gradhealth.formatting import encodable, harmless
 
         return encodable(harmless(super().__str__()), sys.stdout)
+
+
+class GradientHealthWarning(_ToldError, UserWarning):
+    """A rule warns of a model that passes: its code comes first, so that it can be filtered by."""
 
 
 class ProbeError(_ToldError):
@@ -117,7 +121,7 @@ class CannotApplyError(_ToldError):
     """A remedy cannot be applied to a model; the message says why."""
 
 
-__all__ = [name for name, value in globals().items() if name.endswith("Error") and name[0] != "_"]
+__all__ = [name for name in globals() if name.endswith(("Error", "Warning")) and name[0] != "_"]
 
 for _name in __all__:
     globals()[_name].__module__ = "pytest_gradhealth"  # to import it by, and a shorter message

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_gradhealth.assertions.warned import warn_of
 from pytest_gradhealth.config.options import BY_NAME, OPTIONS
 from pytest_gradhealth.config.settings import Settings
 from pytest_gradhealth.context import current
@@ -66,6 +67,7 @@ def check(
     rules = {rule.code: rule for rule in _rules_for(case)}
     failures = tuple(f for f in diagnosis.findings if _fails(f, codes, rules.get(f.code)))
     if not failures:
+        warn_of(diagnosis, codes)
         return diagnosis
     diagnosis = _with_treatments(diagnosis, failures)
     context = current()

@@ -54,7 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
         read_compared(config)
     if not hasattr(config, "workerinput"):
         from pytest_gradhealth.plugin.baseline_session import Keeper
+        from pytest_gradhealth.plugin.doubts import Doubts
 
+        config.pluginmanager.register(Doubts(config), "gradhealth-doubts")
         keeper = Keeper(config)
         if wants_probes(config):
             from pytest_gradhealth.plugin.reports import Collector

@@ -1,0 +1,39 @@
+"""What rules warn of, as warnings of Python: where the check was called, with code and layer."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterable
+
+import pytest_gradhealth
+from pytest_gradhealth.errors import GradientHealthWarning
+from pytest_gradhealth.formatting import LONGEST_FINDING, shortened
+from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
+
+_HOME = os.path.join(os.path.dirname(pytest_gradhealth.__file__), "")
+
+
+def warn_of(diagnosis: Diagnosis, codes: Iterable[str] | None) -> None:
+    """Warn of what some rules (None: all) warn of in a model that passes.
+
+    Raises GradientHealthWarning where a filter makes errors of them.
+    """
+    __tracebackhide__ = True
+    for finding in diagnosis.findings:
+        if finding.severity == "warning" and (codes is None or finding.code in codes):
+            warnings.warn(GradientHealthWarning(_told(finding)), stacklevel=_frames())
+
+
+def _told(finding: Finding) -> str:
+    where = "" if finding.layer.startswith("(") else f" at {finding.layer}"
+    return shortened(f"{finding.code}{where}: {finding.message}", LONGEST_FINDING)
+
+
+def _frames() -> int:
+    """How far up the code lies that has called the package, as warn_of counts."""
+    frame, count = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HOME):
+        frame, count = frame.f_back, count + 1
+    return count

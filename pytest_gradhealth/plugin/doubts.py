@@ -1,0 +1,42 @@
+"""One line at the end on the tests that pass with warnings."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from pytest_gradhealth.errors import GradientHealthWarning
+from pytest_gradhealth.plugin.options import shows_report
+from pytest_gradhealth.plugin.output import write_line
+
+
+class Doubts:
+    """Counts what rules have warned of, in this process and in those of pytest-xdist."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self._codes: set[str] = set()
+        self._tests: set[str] = set()
+
+    def pytest_warning_recorded(
+        self, warning_message: warnings.WarningMessage, nodeid: str
+    ) -> None:
+        """Note the rule and the test of a warning of this package."""
+        if issubclass(warning_message.category, GradientHealthWarning):
+            self._codes.add(str(warning_message.message).partition(" ")[0].rstrip(":"))
+            self._tests.add(nodeid)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say how many tests there are, unless the report says so."""
+        if self._tests and not shows_report(self.config):
+            write_line(terminalreporter, self._line(), yellow=True)
+
+    def _line(self) -> str:
+        from pytest_gradhealth.formatting import count
+
+        codes = ", ".join(sorted(self._codes))
+        return (
+            f"gradients warn in {count(len(self._tests), 'test')} ({codes});"
+            " --gradhealth-report shows where"
+        )

@@ -1,0 +1,129 @@
+"""What rules warn of in tests that pass: warnings of pytest, and one line at the end."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import pytest_gradhealth
+from pytest_gradhealth import GradientHealthWarning, assert_healthy, assert_no_vanishing, probe
+
+pytestmark = pytest.mark.usefixtures("_networks")
+
+SUITE = """
+    import torch
+    from torch import nn
+    from torch.nn.functional import cross_entropy
+
+    class Listed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = [nn.Linear(4, 4) for _ in range(2)]
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = torch.tanh(layer(x))
+            return self.head(x)
+
+    def test_listed(gradhealth):
+        x, y = torch.randn(8, 4), torch.randint(3, (8,))
+        gradhealth.assert_healthy(Listed(), x, y, loss=cross_entropy)
+"""
+TOLD = (
+    "GH408: the forward uses 4 parameters that model.parameters() does not list (of shapes 4, 4,"
+    " 4x4 and 1 more)"
+)
+#: Over the filters of the run around it.
+SHOWN = "-Wdefault::pytest_gradhealth.GradientHealthWarning"
+LINE = "gradients warn in 1 test (GH408); --gradhealth-report shows where"
+
+
+class Spare(nn.Module):
+    """A layer whose output changes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.spare, self.head = nn.Linear(4, 4), nn.Linear(4, 2), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.tanh(self.body(x))
+        self.spare(hidden)
+        out: Tensor = self.head(hidden)
+        return out
+
+
+X, Y = torch.randn(8, 4), torch.randint(3, (8,))
+
+
+def test_a_test_that_passes_with_warnings_shows_them(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_net=SUITE)
+    result = pytester.runpytest_inprocess(SHOWN)
+    result.assert_outcomes(passed=1, warnings=1)
+    result.stdout.fnmatch_lines(
+        [
+            "=* warnings summary *=",
+            "test_net.py::test_listed",
+            f"  *test_net.py:18: GradientHealthWarning: {TOLD}",
+            "    gradhealth.assert_healthy(Listed(), x, y, loss=cross_entropy)",
+            LINE,
+        ]
+    )
+
+
+def test_filters_make_errors_of_them_or_nothing(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_net=SUITE)
+    strict = "-Werror::pytest_gradhealth.GradientHealthWarning"
+    result = pytester.runpytest_inprocess(strict)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            ">       gradhealth.assert_healthy(Listed(), x, y, loss=cross_entropy)",
+            f"E       pytest_gradhealth.GradientHealthWarning: {TOLD}",
+        ]
+    )
+    result = pytester.runpytest_inprocess(SHOWN, "-Wignore:GH408")
+    result.assert_outcomes(passed=1, warnings=0)
+    result.stdout.no_fnmatch_line("*gradients warn*")
+
+
+def test_the_report_says_so_itself(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_net=SUITE)
+    result = pytester.runpytest_inprocess(SHOWN, "--gradhealth-report")
+    result.assert_outcomes(passed=1, warnings=1)
+    result.stdout.no_fnmatch_line("*gradients warn*")
+
+
+def test_workers_of_xdist_hand_them_over() -> None:
+    remote, manage = pytest.importorskip("xdist.remote"), pytest.importorskip("xdist.workermanage")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert_healthy(Spare(), X, Y, loss=cross_entropy)
+    (warning,) = seen
+    back = manage.unserialize_warning_message(remote.serialize_warning_message(warning))
+    assert (back.category, str(back.message)) == (GradientHealthWarning, str(warning.message))
+
+
+def test_they_name_the_layer_and_come_from_the_line_of_the_call() -> None:
+    with pytest.warns(GradientHealthWarning) as seen:
+        assert_healthy(Spare(), X, Y, loss=cross_entropy)
+    assert [str(w.message) for w in seen] == [
+        "GH405 at spare: the loss does not depend on spare (2 parameters)"
+    ]
+    assert seen[0].filename == __file__
+    with pytest.warns(GradientHealthWarning) as again:
+        assert_healthy(probe(Spare(), X, Y, loss=cross_entropy))
+    assert [str(w.message) for w in again] == [str(w.message) for w in seen]
+
+
+def test_an_assertion_warns_of_what_it_is_about_alone() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_no_vanishing(Spare(), X, Y, loss=cross_entropy)
+        probe(Spare(), X, Y, loss=cross_entropy)
+        with pytest.raises(pytest_gradhealth.UnreachedParameterError):
+            pytest_gradhealth.assert_all_reached(Spare(), X, Y, loss=cross_entropy)
