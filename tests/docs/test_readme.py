@@ -14,6 +14,7 @@ from examples import readme
 from pytest_gradhealth.config.options import OPTIONS, Option
 from pytest_gradhealth.remedies import built_in_remedies
 from pytest_gradhealth.rules import built_in_rules
+from tests.helpers.projects import run
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -140,18 +141,34 @@ def test_resemblance_can_fail() -> None:
     assert not resembles(tried, tried.replace("\nGELU  cured  x0.03", ""))
 
 
-def test_the_report_in_the_readme_is_what_the_examples_print() -> None:
+@pytest.fixture
+def _printed_here(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the examples run in this process, which has loaded torch."""
     pytest.importorskip("torchvision")
+    for name, value in {"COLUMNS": "100", "PY_COLORS": "0"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("GITHUB_ACTIONS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+
+    def output(*arguments: str, cwd: Path = ROOT) -> str:
+        monkeypatch.chdir(cwd)
+        return run(pytester, *arguments).stdout.str()
+
+    monkeypatch.setattr(readme, "pytest_output", output)
+
+
+@pytest.mark.usefixtures("_printed_here")
+def test_the_report_in_the_readme_is_what_the_examples_print() -> None:
     assert resembles(readme.block(README, "report"), readme.report())
 
 
+@pytest.mark.usefixtures("_printed_here")
 def test_the_failure_in_the_readme_is_what_the_example_prints() -> None:
-    pytest.importorskip("torchvision")
     assert resembles(readme.block(README, "failure"), readme.failure())
 
 
+@pytest.mark.usefixtures("_printed_here")
 def test_the_regression_in_the_readme_is_what_its_test_prints() -> None:
-    pytest.importorskip("torchvision")
     assert resembles(readme.block(README, "regression"), readme.regression())
 
 
