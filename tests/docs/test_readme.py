@@ -123,7 +123,8 @@ def has_same_trials(shown: str, real: str) -> bool:
     if None in parts:
         return parts == [None, None]
     names = [remedy.name for remedy in built_in_remedies()]
-    named = [{name for name in names if name in part[0]} for part in parts if part]
+    unwrapped = [" ".join(part[0].split()) for part in parts if part]
+    named = [{name for name in names if name in text} for text in unwrapped]
     cured = [re.findall(r"^(\S.*?) +cured", part[0], re.MULTILINE) for part in parts if part]
     return named[0] == named[1] and bool(cured[0]) and cured[0][0] in cured[1]
 
