@@ -24,6 +24,8 @@ MODULES = {
 
 #: Whatever takes long to import, or that no test run should need.
 HEAVY = {"torch", "torchvision", "numpy", "tabulate", "jinja2"}
+#: Whose models are probed, and which a probe of others has no need of.
+LIBRARIES = {"lightning", "pytorch_lightning", "transformers", "torchvision", "timm", "peft"}
 
 
 def python(code: str, folder: Path | None = None) -> str:
@@ -293,10 +295,12 @@ def test_names_are_loaded_when_they_are_used_and_not_before() -> None:
     assert not added & {*HEAVY, "pytest"}
 
 
-def test_a_star_imports_everything() -> None:
+def test_a_star_imports_everything_and_a_probe_no_library() -> None:
     text = python(
         "from pytest_gradhealth import *\n"
-        "import pytest_gradhealth\n"
-        "print(sorted(set(pytest_gradhealth.__all__) - set(globals())))"
+        "import sys, torch, pytest_gradhealth\n"
+        "print(sorted(set(pytest_gradhealth.__all__) - set(globals())))\n"
+        "probe(torch.nn.Linear(3, 2), torch.randn(4, 3))\n"
+        f"print(sorted({{name.partition('.')[0] for name in sys.modules}} & {LIBRARIES}))"
     )
-    assert text == "[]\n"
+    assert text == "[]\n[]\n"

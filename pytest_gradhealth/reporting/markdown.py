@@ -98,8 +98,9 @@ def code(text: str, longest: int = _LONGEST) -> str:
     ('`a\\\\|b`', '`` a`b ``')
     """
     text = shortened(text, longest)
-    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    room = " " if "`" in text or not text.strip() else ""
+    runs = re.findall("`+", text) if "`" in text else []
+    fence = "`" * (1 + max(map(len, runs), default=0))
+    room = " " if runs or not text.strip() else ""
     return fence + room + text.replace("|", "\\|") + room + fence
 
 

@@ -14,6 +14,7 @@ from examples import readme
 from pytest_gradhealth.config.options import OPTIONS, Option
 from pytest_gradhealth.remedies import built_in_remedies
 from pytest_gradhealth.rules import built_in_rules
+from tests.helpers.projects import run
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -122,7 +123,8 @@ def has_same_trials(shown: str, real: str) -> bool:
     if None in parts:
         return parts == [None, None]
     names = [remedy.name for remedy in built_in_remedies()]
-    named = [{name for name in names if name in part[0]} for part in parts if part]
+    unwrapped = [" ".join(part[0].split()) for part in parts if part]
+    named = [{name for name in names if name in text} for text in unwrapped]
     cured = [re.findall(r"^(\S.*?) +cured", part[0], re.MULTILINE) for part in parts if part]
     return named[0] == named[1] and bool(cured[0]) and cured[0][0] in cured[1]
 
@@ -140,18 +142,34 @@ def test_resemblance_can_fail() -> None:
     assert not resembles(tried, tried.replace("\nGELU  cured  x0.03", ""))
 
 
-def test_the_report_in_the_readme_is_what_the_examples_print() -> None:
+@pytest.fixture
+def _printed_here(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the examples run in this process, which has loaded torch."""
     pytest.importorskip("torchvision")
+    for name, value in {"COLUMNS": "100", "PY_COLORS": "0"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("GITHUB_ACTIONS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+
+    def output(*arguments: str, cwd: Path = ROOT) -> str:
+        monkeypatch.chdir(cwd)
+        return run(pytester, *arguments).stdout.str()
+
+    monkeypatch.setattr(readme, "pytest_output", output)
+
+
+@pytest.mark.usefixtures("_printed_here")
+def test_the_report_in_the_readme_is_what_the_examples_print() -> None:
     assert resembles(readme.block(README, "report"), readme.report())
 
 
+@pytest.mark.usefixtures("_printed_here")
 def test_the_failure_in_the_readme_is_what_the_example_prints() -> None:
-    pytest.importorskip("torchvision")
     assert resembles(readme.block(README, "failure"), readme.failure())
 
 
+@pytest.mark.usefixtures("_printed_here")
 def test_the_regression_in_the_readme_is_what_its_test_prints() -> None:
-    pytest.importorskip("torchvision")
     assert resembles(readme.block(README, "regression"), readme.regression())
 
 

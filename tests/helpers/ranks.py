@@ -380,7 +380,7 @@ def state_of(model):
 
 
 @pytest.mark.parametrize(
-    ("make", "layers"), [(net, True), (net, False), (lambda: net(12, nn.Sigmoid), True)]
+    ("make", "layers"), [(net, True), (net, False), (lambda: net(8, nn.Sigmoid), True)]
 )
 def test_profile(make, layers):
     inputs, labels = batch()
@@ -397,7 +397,7 @@ def test_profile(make, layers):
 def test_optimizer_instance():
     inputs, labels = batch()
     found = []
-    for model in (net(12, nn.Sigmoid), sharded(net(12, nn.Sigmoid))):
+    for model in (net(8, nn.Sigmoid), sharded(net(8, nn.Sigmoid))):
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         found.append(probe(model, inputs, labels, loss=cross_entropy, optimizer=optimizer))
         assert not optimizer.state
@@ -447,7 +447,7 @@ def test_doubt_on_one_rank():
 
 
 def test_shared_probes(gradhealth):
-    model, (inputs, labels) = sharded(net(12, nn.Sigmoid)), batch()
+    model, (inputs, labels) = sharded(net(8, nn.Sigmoid)), batch()
     with pytest.raises(AssertionError) as failure:
         gradhealth.assert_no_vanishing(model, inputs, labels, loss=cross_entropy, remedy_budget=1)
     assert {t.outcome for t in failure.value.diagnosis.treatments} == {"cannot"}
@@ -495,7 +495,7 @@ def parallel(model):
     return parallelize_module(model, init_device_mesh("cpu", (2,)), plan)
 
 
-@pytest.mark.parametrize("make", [net, lambda: net(13, nn.Sigmoid)])
+@pytest.mark.parametrize("make", [net, lambda: net(9, nn.Sigmoid)])
 def test_tensor_parallel(make):
     inputs, labels = batch()
     plain = probe(make(), inputs, labels, loss=cross_entropy)
@@ -544,7 +544,7 @@ def test_tensor_parallel_branches():
 
 def test_tensor_parallel_remedies():
     with pytest.raises(AssertionError) as failure:
-        assert_no_vanishing(parallel(net(13, nn.Sigmoid)), *batch(), loss=cross_entropy)
+        assert_no_vanishing(parallel(net(9, nn.Sigmoid)), *batch(), loss=cross_entropy)
     assert {t.outcome for t in failure.value.diagnosis.treatments} == {"cannot"}
 
 

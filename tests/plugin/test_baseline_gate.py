@@ -16,20 +16,23 @@ pytestmark = pytest.mark.usefixtures("_nets")
 
 
 def test_written_same_and_worse(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
+    # What workers write is seen in test_baseline_session.py.
     pytester.makepyfile(test_models=TWO)
-    result = run(pytester, "--gradhealth-update", *workers)
+    result = run(pytester, "--gradhealth-update")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines([f"wrote {FILE}: new: test_deep and test_net"])
     assert sorted(kept()) == ["test_deep", "test_net"]
     before = Path(FILE).read_bytes()
 
-    result = run(pytester, *workers)
+    result = run(pytester)
     result.assert_outcomes(passed=2)
     assert "gradient baselines" not in result.stdout.str()
 
-    damage(pytester)
+    worse = TWO.replace("BATCH, net", "BATCH, net, nn").replace("net()", "net(nn.Sigmoid)")
+    pytester.makepyfile(test_models=worse)
     result = run(pytester, *workers)
-    result.assert_outcomes(failed=2)
+    result.assert_outcomes(passed=1, failed=1)
+    assert "gradient baselines" not in result.stdout.str()
     result.stdout.fnmatch_lines(
         [
             "*RegressionError: * of the gradient reaches 0 (Linear); it was x* (it lost * decades;"

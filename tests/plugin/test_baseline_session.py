@@ -95,7 +95,7 @@ def test_a_crashed_worker_loses_nothing(pytester: pytest.Pytester) -> None:
         test_models=TWO.replace("def test_net", "def test_renamed")
         + "def test_crash(gradhealth):\n    import os\n    os._exit(1)\n"
     )
-    result = run(pytester, "-n2", "--gradhealth-update", "--gradhealth-prune")
+    result = run(pytester, "-n1", "--gradhealth-update", "--gradhealth-prune")
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         ["nothing pruned: a worker crashed, so that nobody can tell what is stale"]
@@ -205,7 +205,9 @@ def test_an_interrupted_run_prunes_nothing(
     run(pytester, "--gradhealth-update").assert_outcomes(passed=2)
     before = Path(FILE).read_bytes()
     monkeypatch.setenv("INTERRUPT", how)
-    pytester.runpytest_subprocess("--gradhealth-update", "--gradhealth-prune")
+    options = ("--gradhealth-update", "--gradhealth-prune")
+    result = pytester.runpytest_inprocess(*options, no_reraise_ctrlc=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
     assert Path(FILE).read_bytes() == before
 
 
@@ -253,10 +255,8 @@ def test_tests_outside_the_root_have_baselines_beside_them(pytester: pytest.Pyte
     (root / "pytest.ini").write_text("[pytest]\n")
     run(pytester, "project", "--gradhealth-update").assert_outcomes(passed=2)
     (Path("other") / "test_models.py").write_text(ONE)
-    result = pytester.runpytest_subprocess(
-        "-c", "project/pytest.ini", "--rootdir=project", "other", "--gradhealth-update",
-        "--gradhealth-prune",
-    )  # fmt: skip
+    options = ("--gradhealth-update", "--gradhealth-prune")
+    result = run(pytester, "-c", "project/pytest.ini", "--rootdir=project", "other", *options)
     result.assert_outcomes(passed=1)
     assert sorted(kept(f"project/{FILE}")) == ["test_deep", "test_net"]
     assert sorted(kept(f"other/{FILE}")) == ["test_net"]

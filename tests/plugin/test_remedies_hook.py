@@ -95,7 +95,7 @@ def test_without_a_budget_the_message_is_as_before(pytester: pytest.Pytester) ->
         assert "try:" in text
 
 
-@pytest.mark.parametrize("options", [[], ["-n", "2"]], ids=["alone", "xdist"])
+@pytest.mark.parametrize("options", [[], ["-n", "1"]], ids=["alone", "xdist"])
 def test_the_report_shows_what_was_tried(pytester: pytest.Pytester, options: list[str]) -> None:
     pytester.makepyfile(SUITE)
     result = run(pytester, "--gradhealth-report", "--gradhealth-remedy-budget=60", "-q", *options)

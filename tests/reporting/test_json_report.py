@@ -12,6 +12,7 @@ import torch
 import pytest_gradhealth
 from pytest_gradhealth import ProbeError, Run, read_report
 from pytest_gradhealth.reporting.json_report import VERSION, read_json, schema, write_json
+from tests.helpers import projects
 
 jsonschema: Any = pytest.importorskip("jsonschema")
 
@@ -86,7 +87,7 @@ def test_two(gradhealth):
     found = []
     for options in ([], ["-n1"]):
         file = f"out{len(options)}/deep/report.json"
-        result = pytester.runpytest("-p", "no:cacheprovider", f"--gradhealth-json={file}", *options)
+        result = projects.run(pytester, f"--gradhealth-json={file}", *options)
         result.assert_outcomes(passed=1, failed=1)
         result.stdout.fnmatch_lines([f"gradient health as json: {file}"])
         data = json.loads(Path(file).read_text())

@@ -37,6 +37,7 @@ from pytest_gradhealth.remedies.trial import treat
 from pytest_gradhealth.reporting.message import render
 from pytest_gradhealth.results.diagnosis import Limit
 from tests.helpers.nets import batch, mlp
+from tests.helpers.projects import run
 
 BUILT_IN = next(rule for rule in built_in_rules() if rule.code == "GH203")
 LOUDEST = Option("loudest", "MY203 fails when the RMS of the outputs is above this", 1e3)
@@ -500,16 +501,9 @@ def test_in_a_report_each_rule_speaks_for_itself(pytester: pytest.Pytester) -> N
     for folder, conftest in (("a", MODULE), ("b", other)):
         pytester.mkpydir(folder).joinpath("conftest.py").write_text(conftest)
         (pytester.path / folder / f"test_{folder}.py").write_text(TESTS)
-    options = (
-        "-p",
-        "no:cacheprovider",
-        "--gradhealth-select=MY",
-        "-k",
-        "loud",
-        "--gradhealth-report",
-    )
+    options = ("--gradhealth-select=MY", "-k", "loud", "--gradhealth-report")
     for more in ((), ("-n", "1")):
-        result = pytester.runpytest(*options, *more, "--gradhealth-sarif=out.sarif")
+        result = run(pytester, *options, *more, "--gradhealth-sarif=out.sarif")
         result.assert_outcomes(failed=2)
         heads = [line.split()[2] for line in result.outlines if line.startswith("remedy ")]
         assert heads == ["loudness", "noise"]

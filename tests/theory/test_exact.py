@@ -109,7 +109,8 @@ class Functional(nn.Module):
     def __init__(self, phi: Callable[[Tensor], Tensor], sw2: float, sb2: float, depth: int) -> None:
         super().__init__()
         self.phi = phi
-        self.layers = nn.ModuleList(nn.Linear(1024, 1024) for _ in range(depth))
+        layers = (nn.Linear(1024, 1024, device="meta") for _ in range(depth))
+        self.layers = nn.ModuleList(layer.to_empty(device="cpu") for layer in layers)
         for layer in self.layers.children():
             assert isinstance(layer, nn.Linear)
             nn.init.normal_(layer.weight, std=math.sqrt(sw2 / 1024))

@@ -17,9 +17,14 @@ from tests.helpers.mean_field import Activation, Plain
 WIDTH, DEPTH, BATCH = 1024, 30, 32
 
 
-def gaussian(inputs: int, outputs: int, sw2: float, sb2: float = 0.0) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs, bias=sb2 > 0)
-    nn.init.normal_(layer.weight, std=math.sqrt(sw2 / inputs))
+def gaussian(
+    inputs: int, outputs: int, sw2: float, sb2: float = 0.0, drawn: Tensor | None = None
+) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs, bias=sb2 > 0, device="meta").to_empty(device="cpu")
+    with torch.no_grad():
+        if drawn is None:
+            drawn = torch.randn(outputs, inputs)
+        torch.mul(drawn, math.sqrt(sw2 / inputs), out=layer.weight)
     if sb2:
         nn.init.normal_(layer.bias, std=math.sqrt(sb2))
     return layer
@@ -66,16 +71,25 @@ NETS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def drawn() -> list[Tensor]:
+    """Standard normal weights, which every case scales: to draw them takes longer than a probe."""
+    numbers = torch.Generator().manual_seed(1)
+    return [torch.randn(WIDTH, WIDTH, generator=numbers) for _ in range(80)]
+
+
 @pytest.mark.parametrize(("activation", "sw2", "sb2"), NETS)
 @pytest.mark.parametrize("depth", [20, 50])
-def test_mean_field_rates(activation: Activation, sw2: float, sb2: float, depth: int) -> None:
+def test_mean_field_rates(
+    drawn: list[Tensor], activation: Activation, sw2: float, sb2: float, depth: int
+) -> None:
     """Averaged over nets: in the ordered phase the log of one scatters by sqrt(5 depth / width)."""
     theory, nets = Plain(activation, sw2, sb2), 80 // depth
-    total = 0.0
+    total, weights = 0.0, iter(drawn)
     for _ in range(nets):
         layers: list[nn.Module] = []
-        for _ in range(depth):
-            layers += [gaussian(WIDTH, WIDTH, sw2, sb2), activation.module()]
+        for weight in itertools.islice(weights, depth):
+            layers += [gaussian(WIDTH, WIDTH, sw2, sb2, weight), activation.module()]
         path = path_of(nn.Sequential(*layers[:-1]), unit_inputs(8))
         total += linear_decades(path) / nets
     measured = per_layer(total, depth - 1)
