@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pytest_gradhealth.results.path import PathPoint
+from pytest_gradhealth.results.path import FAINT, PathPoint
 
 if TYPE_CHECKING:
     from pytest_gradhealth.measure.paths import Network
@@ -34,10 +34,14 @@ def _is_silent(point: PathPoint, idle: Collection[str]) -> bool:
 
 
 def _behind(network: Network, source: int, silent: Collection[int]) -> Iterator[PathPoint]:
-    """From the first silent point on the way that gradient gets past; behind it, all get zeros."""
+    """From the first silent point on the way that gradient gets past; behind it, all get zeros.
+
+    What comes to it, times its gradient, is more than what number formats round to zero.
+    """
     found = False
     for far, near in pairwise(network.tree.chain(source, network.marks).marks):
-        point = network.points[far]
-        if near in silent and point.norm > 0 and (point.activation > 0 or found):
-            found = True
-            yield network.points[near]
+        before, point = network.points[far], network.points[near]
+        if near in silent and before.norm > 0:
+            found = found or before.activation * point.norm > FAINT
+            if found:
+                yield point

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_gradhealth.formatting import listing
 from pytest_gradhealth.measure.loops import Call, Loop, loops_behind
 from pytest_gradhealth.results.names import OUTPUTS, ancestry
-from pytest_gradhealth.results.path import GradientPath, PathPoint
+from pytest_gradhealth.results.path import FAINT, GradientPath, PathPoint
 
 if TYPE_CHECKING:
     from pytest_gradhealth.tensors.dominators import Chain, DominatorTree
@@ -21,8 +21,6 @@ Points = Mapping[int, PathPoint]
 
 #: Paths up to which it is told which of them are trunks.
 MOST_COMPARED = 64
-#: Norm of a gradient that the number format has all but rounded to zero.
-FAINT = 1e-30
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from pytest_gradhealth.results.serialization import AtLeast
 
 #: Share of the trainable elements up to which a part beside a trunk fails no model.
 SMALL_PART = 0.05
+#: Norm of a gradient that the number format has all but rounded to zero.
+FAINT = 1e-30
 
 
 def decades(numerator: float, denominator: float) -> float:

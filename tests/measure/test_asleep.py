@@ -55,3 +55,12 @@ def test_nor_are_updates_that_are_zero_on_both_sides() -> None:
     diagnosis = probe(model, X, Y, loss=cross_entropy, confirm_steps=0)
     assert diagnosis.profile.asleep == ()
     assert severities(diagnosis, "GH401") == ["failure"]
+
+
+def test_nor_is_what_has_been_rounded_to_zero() -> None:
+    layers: list[nn.Module] = [nn.Linear(6, 8, bias=False)]
+    for _ in range(18):
+        layers += [nn.Tanh(), nn.Linear(8, 8, bias=False)]
+    for layer in layers[::2]:
+        nn.init.normal_(layer.weight, std=1e-3)  # type: ignore[arg-type]
+    assert asleep(*layers, nn.Linear(8, 4)) == []
