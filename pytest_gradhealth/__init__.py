@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     __all__: list[str]
 
 #: The public names, by the module that each is loaded from when it is used; exceptions apart.
-_HOMES = {
+HOMES = {
     "assertions": (
         "assert_all_reached assert_finite_gradients assert_healthy assert_matches_baseline "
         "assert_no_dominating_regularizer assert_no_exploding assert_no_exploding_update "
@@ -74,7 +74,7 @@ _HOMES = {
     "rules": "Evidence Rule built_in_rules",
     "rules.rule": "Cause Quantity",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+_HOME_OF = {name: home for home, names in HOMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:

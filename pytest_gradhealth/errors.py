@@ -18,7 +18,7 @@ class _ToldError(Exception):
         return encodable(harmless(super().__str__()), sys.stdout)
 
 
-class GradientHealthWarning(_ToldError, UserWarning):
+class GradientHealthWarning(_ToldError, UserWarning):  # noqa: N818 - no error by itself
     """A rule warns of a model that passes: its code comes first, so that it can be filtered by."""
 
 

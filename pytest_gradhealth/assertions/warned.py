@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import inspect
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest_gradhealth
 from pytest_gradhealth.errors import GradientHealthWarning
 from pytest_gradhealth.formatting import LONGEST_FINDING, shortened
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 
-_HOME = os.path.join(os.path.dirname(pytest_gradhealth.__file__), "")
+_HOME = Path(pytest_gradhealth.__file__).parent
 
 
 def warn_of(diagnosis: Diagnosis, codes: Iterable[str] | None) -> None:
@@ -33,7 +33,7 @@ def _told(finding: Finding) -> str:
 
 def _frames() -> int:
     """How far up the code lies that has called the package, as warn_of counts."""
-    frame, count = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HOME):
+    frame, count = inspect.currentframe(), 0
+    while frame is not None and _HOME in Path(frame.f_code.co_filename).parents:
         frame, count = frame.f_back, count + 1
     return count

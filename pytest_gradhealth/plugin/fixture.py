@@ -2,30 +2,63 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from pytest_gradhealth import HOMES
+
 if TYPE_CHECKING:
+    from typing import Concatenate, ParamSpec
+
+    import torch
     from typing_extensions import Unpack
 
+    from pytest_gradhealth import assertions
     from pytest_gradhealth.config.options import SettingValues
+    from pytest_gradhealth.probing.case import ModelLike
     from pytest_gradhealth.results.diagnosis import Diagnosis
+    from pytest_gradhealth.subject.loss import Loss
+    from pytest_gradhealth.subject.step import Clip, Regularizer
+    from pytest_gradhealth.training.optimizers import OptimizerLike
+
+    P = ParamSpec("P")
+
+    def _method(
+        assertion: Callable[P, Diagnosis],
+    ) -> Callable[Concatenate[GradHealth, P], Diagnosis]: ...
 
 
-def _asserting(name: str) -> Callable[..., Diagnosis]:
-    """The assertion of a name as a method; it is loaded, with torch, when it is called."""
+class _Assertion:
+    """An assertion as a method, with its arguments; it is loaded, with torch, when asked for."""
 
-    def method(self: GradHealth, model: Any, *args: Any, **kwargs: Any) -> Diagnosis:
-        __tracebackhide__ = True
-        del self
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self._method if instance is None else self._method.__get__(instance, owner)
+
+    @cached_property
+    def _method(self) -> Any:
         from pytest_gradhealth import assertions
 
-        assertion: Callable[..., Diagnosis] = getattr(assertions, name)
-        return assertion(model, *args, **kwargs)
+        assertion: Callable[..., Diagnosis] = getattr(assertions, self._name)
 
-    method.__name__, method.__qualname__ = name, f"GradHealth.{name}"
-    method.__doc__ = f"`pytest_gradhealth.{name}`, with the settings of this test."
-    return method
+        def method(self: GradHealth, *args: Any, **kwargs: Any) -> Diagnosis:
+            __tracebackhide__ = True
+            del self
+            return assertion(*args, **kwargs)
+
+        (own, *_), taken = (
+            inspect.signature(method).parameters.values(),
+            inspect.signature(assertion),
+        )
+        signature = taken.replace(parameters=[own, *taken.parameters.values()])
+        method.__signature__ = signature  # type: ignore[attr-defined]
+        method.__name__, method.__qualname__ = self._name, f"GradHealth.{self._name}"
+        method.__doc__ = assertion.__doc__
+        return method
 
 
 class GradHealth:
@@ -37,16 +70,16 @@ class GradHealth:
 
     def probe(
         self,
-        model: Any,
+        model: ModelLike,
         inputs: Any,
         targets: Any = None,
         *,
-        loss: Any = None,
-        optimizer: Any = None,
-        clip: Any = None,
-        regularizer: Any = None,
+        loss: Loss | None = None,
+        optimizer: OptimizerLike | None = None,
+        clip: Clip | None = None,
+        regularizer: Regularizer | None = None,
         dependency: int | None = None,
-        precision: Any = None,
+        precision: str | torch.dtype | None = None,
         loss_scale: Any = None,
         **settings: Unpack[SettingValues],
     ) -> Diagnosis:
@@ -62,13 +95,18 @@ class GradHealth:
         )
         return measured(case, settings)
 
-    assert_no_vanishing = _asserting("assert_no_vanishing")
-    assert_no_vanishing_in_time = _asserting("assert_no_vanishing_in_time")
-    assert_no_exploding = _asserting("assert_no_exploding")
-    assert_no_exploding_update = _asserting("assert_no_exploding_update")
-    assert_no_dominating_regularizer = _asserting("assert_no_dominating_regularizer")
-    assert_finite_gradients = _asserting("assert_finite_gradients")
-    assert_no_underflow = _asserting("assert_no_underflow")
-    assert_all_reached = _asserting("assert_all_reached")
-    assert_matches_baseline = _asserting("assert_matches_baseline")
-    assert_healthy = _asserting("assert_healthy")
+    if TYPE_CHECKING:
+        assert_no_vanishing = _method(assertions.assert_no_vanishing)
+        assert_no_vanishing_in_time = _method(assertions.assert_no_vanishing_in_time)
+        assert_no_exploding = _method(assertions.assert_no_exploding)
+        assert_no_exploding_update = _method(assertions.assert_no_exploding_update)
+        assert_no_dominating_regularizer = _method(assertions.assert_no_dominating_regularizer)
+        assert_finite_gradients = _method(assertions.assert_finite_gradients)
+        assert_no_underflow = _method(assertions.assert_no_underflow)
+        assert_all_reached = _method(assertions.assert_all_reached)
+        assert_matches_baseline = _method(assertions.assert_matches_baseline)
+        assert_healthy = _method(assertions.assert_healthy)
+
+
+for _name in HOMES["assertions"].split():
+    setattr(GradHealth, _name, _Assertion(_name))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from torch import nn
 
+import pytest_gradhealth
 from pytest_gradhealth import GradHealth
 from tests.helpers.nets import batch, mlp
 from tests.helpers.projects import SICK, folders, rows, run, text_of
@@ -304,6 +305,26 @@ def test_a_parametrised_test_draws_the_same_seeds_in_any_order(pytester: pytest.
     assert [row["test"] for row in forth] == names
     assert forth == back[::-1]
     assert forth[0]["ratio"] != forth[1]["ratio"], "each test has a seed of its own"
+
+
+ASSERTIONS = [name for name in pytest_gradhealth.__all__ if name.startswith("assert_")]
+
+
+@pytest.mark.parametrize("name", ASSERTIONS)
+def test_a_method_takes_what_the_function_takes(name: str) -> None:
+    method, function = getattr(GradHealth(), name), getattr(pytest_gradhealth, name)
+    assert inspect.signature(method) == inspect.signature(function)
+    assert {"model", "inputs", "targets", "loss", "optimizer", "msg"} <= {
+        *inspect.signature(method).parameters
+    }
+    assert (method.__name__, method.__doc__) == (name, function.__doc__)
+
+
+def test_its_probe_takes_what_the_function_takes_but_rules() -> None:
+    ours, function = (
+        inspect.signature(each).parameters for each in (GradHealth().probe, pytest_gradhealth.probe)
+    )
+    assert [*ours] == [name for name in function if name != "rules"]
 
 
 def test_the_assertions_of_the_fixture_are_methods(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,10 +117,13 @@ def test_the_plugin_does_without_the_terminal(pytester: pytest.Pytester) -> None
     assert result.ret == pytest.ExitCode.OK
 
 
-def test_warnings_as_errors_change_nothing(pytester: pytest.Pytester) -> None:
+def test_warnings_as_errors_change_nothing_but_what_rules_warn_of(
+    pytester: pytest.Pytester,
+) -> None:
     pytester.makepyfile(test_suite=SUITE)
-    result = run(pytester, "-W", "error", "--gradhealth-report", "--tb=no")
-    result.assert_outcomes(passed=4, failed=1, xfailed=1, warnings=0)
+    ours = "default::pytest_gradhealth.GradientHealthWarning"
+    result = run(pytester, "-W", "error", "-W", ours, "--gradhealth-report", "--tb=no")
+    result.assert_outcomes(passed=4, failed=1, xfailed=1, warnings=1)
     result.stdout.fnmatch_lines(["6 probes: 2 failure, 1 warning, 3 healthy *"])
 
 
