@@ -39,6 +39,13 @@ def _nodeid(item: pytest.Item) -> str:
     return item.nodeid.removesuffix(f"@{group}")
 
 
+def _shorten(report: pytest.TestReport) -> None:
+    """Leave the headline for the short summary, where pytest writes all of a message in CI."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        crash.message = crash.message.partition("\n")[0]
+
+
 class TestContext:
     """What one test lends to the assertions in it."""
 
@@ -219,6 +226,8 @@ class TestContext:
         from pytest_gradhealth.formatting import harmless
 
         ours = isinstance(error, GradientHealthError)
+        if ours:
+            _shorten(report)
         text = harmless(str(error) if ours else self.failed_for)
         if text:
             from pytest_gradhealth.plugin.transport import MESSAGE

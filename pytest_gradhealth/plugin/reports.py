@@ -123,7 +123,9 @@ class Collector:
             verbose = self.config.getoption("verbose", 0) > 0
             terminalreporter.section("gradient health")
             width = terminalreporter._tw.fullwidth
-            for text, markup in report_lines(self.probes, width=width, verbose=verbose):
+            told = self.config.getoption("tbstyle", "auto") != "no"
+            lines = report_lines(self.probes, width=width, verbose=verbose, told=told)
+            for text, markup in lines:
                 write_line(terminalreporter, text, **markup)
         if annotates():
             from pytest_gradhealth.reporting.github import workflow_commands

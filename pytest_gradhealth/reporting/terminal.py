@@ -36,9 +36,13 @@ _LEAST = 24
 _COLOUR = {"failure": "red", "warning": "yellow", "not judged": "cyan", "healthy": "green"}
 
 
-def report_lines(entries: Sequence[Probe], *, width: int, verbose: bool) -> Iterator[Line]:
+def report_lines(
+    entries: Sequence[Probe], *, width: int, verbose: bool, told: bool
+) -> Iterator[Line]:
     """Yield the lines of the report: all probes in a table, and the profile of those that failed
     or warned (of all with `verbose`).
+
+    Where it is `told` what tests have failed with, that is not told again.
     """
     if not entries:
         yield "no test probed a model", {}
@@ -48,7 +52,8 @@ def report_lines(entries: Sequence[Probe], *, width: int, verbose: bool) -> Iter
     yield "ratio: L2 norm of the gradient at the first layer over the last; rate: per step", {}
     yield _summary(entries), {}
     for entry in entries:
-        if verbose or shown_verdict(entry) != "healthy":
+        again = told and entry.message and entry.outcome in ("failed", "error")
+        if not again and (verbose or shown_verdict(entry) != "healthy"):
             yield from _profile(entry, View(verbose, min(width, 120)))
 
 

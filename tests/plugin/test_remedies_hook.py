@@ -98,7 +98,8 @@ def test_without_a_budget_the_message_is_as_before(pytester: pytest.Pytester) ->
 @pytest.mark.parametrize("options", [[], ["-n", "1"]], ids=["alone", "xdist"])
 def test_the_report_shows_what_was_tried(pytester: pytest.Pytester, options: list[str]) -> None:
     pytester.makepyfile(SUITE)
-    result = run(pytester, "--gradhealth-report", "--gradhealth-remedy-budget=60", "-q", *options)
+    budget = "--gradhealth-remedy-budget=60"
+    result = run(pytester, "--gradhealth-report", budget, "-q", "--tb=no", *options)
     text = "\n".join(result.outlines)
     section = text[text.index("= gradient health =") :]
     assert re.search(r"^ReLU +cured ", section, re.MULTILINE)

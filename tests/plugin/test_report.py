@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("_networks")
 
 def test_the_report_has_a_row_for_each_probe(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_suite=SUITE)
-    result = run(pytester, "--gradhealth-report")
+    result = run(pytester, "--gradhealth-report", "--tb=no")
     result.assert_outcomes(passed=4, failed=1, xfailed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     found = rows(result)
@@ -49,6 +49,27 @@ def test_the_report_has_a_row_for_each_probe(pytester: pytest.Pytester) -> None:
     )
     section = result.stdout.str().partition(" gradient health ")[2].partition("6 probes")[2]
     assert "test_healthy" not in section.partition("short test summary")[0]
+
+
+def test_in_ci_a_message_is_written_once(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", "1")
+    pytester.makepyfile(test_suite=SUITE)
+    result = run(pytester, "--gradhealth-report")
+    failures, _, rest = result.stdout.str().partition(" gradient health ")
+    report, _, summary = rest.partition(" short test summary info ")
+    assert failures.count("Net on cpu, 17 points") == 1
+    assert failures.count("cause: ") == 1
+    assert "test_suite.py::test_sick\nthe gradient vanishes" not in report
+    assert report.count("Net on cpu, 17 points") == 1, "of the test that is to fail"
+    failed, *others = summary.splitlines()[1:]
+    start = (
+        "FAILED test_suite.py::test_sick - pytest_gradhealth.VanishingGradientError: the gradient"
+    )
+    assert failed.startswith(start), failed
+    assert failed.endswith("[GH101]")
+    assert len(others) == 1, others
 
 
 IN_TURN = """

@@ -115,7 +115,7 @@ class Reporter:
 def as_terminal(run: Run) -> str:
     """The report and the notes at the end, as they are written."""
     reporter: Any = Reporter()
-    for line, markup in report_lines(run.probes, width=80, verbose=True):
+    for line, markup in report_lines(run.probes, width=80, verbose=True, told=False):
         write_line(reporter, line, **markup)
     for note in run.notes:
         write_line(reporter, note)

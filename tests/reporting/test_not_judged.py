@@ -35,7 +35,7 @@ def test_its_face_is_the_reason() -> None:
 @pytest.mark.parametrize("width", [80, 160])
 def test_the_terminal_has_a_colour_of_its_own_for_it(width: int) -> None:
     probes = (Probe("t.py::test_net", "passed", HEALTHY), ALONE)
-    lines = list(report_lines(probes, width=width, verbose=False))
+    lines = list(report_lines(probes, width=width, verbose=False, told=False))
     assert "2 probes: 1 healthy, 1 not judged" in [text for text, _ in lines]
     (row,) = [(text, mark) for text, mark in lines if text.startswith("not judged")]
     assert row[0].split()[:3] == ["not", "judged", "-"]

@@ -89,7 +89,7 @@ def use(run: Run) -> None:
     for kind in ("json", "markdown", "sarif"):
         rendered(kind, run)
     list(workflow_commands(run))
-    list(report_lines(run.probes, width=100, verbose=True))
+    list(report_lines(run.probes, width=100, verbose=True, told=False))
 
 
 #: What the package says of a report that it refuses.
