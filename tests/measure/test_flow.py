@@ -45,6 +45,30 @@ def test_a_cell_uses_what_it_returned_before() -> None:
     assert cell("mean detached") == FlowRecord("cell", ("head",), 5, 5)
 
 
+class Twice(Net):
+    """A layer that is called twice, and what each call counts for."""
+
+    def make(self) -> None:
+        self.weights = (1.0, 1.0)
+        self.layer, self.gate = nn.Linear(8, 4), nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = (weight * self.layer(x) for weight in self.weights)
+        out: Tensor = one + other * (self.gate if self.mode == "gate" else 1)
+        return out
+
+
+def test_what_a_zero_multiplies_is_not_read_but_a_gate_that_opens_is() -> None:
+    def layer(mode: str, weights: tuple[float, float]) -> FlowRecord:
+        net = Twice(mode)
+        net.weights = weights
+        return probe(net, X, Y, loss=net.loss).profile.flow[0]
+
+    assert layer("", (1.0, 0.5)).reached == layer("gate", (1.0, 0.5)).reached == 2
+    assert layer("", (1.0, 0.0)).reached == layer("", (0.0, 1.0)).reached == 1
+    assert layer("", (0.0, 0.0)).reached == 2, "that nothing gets there, its weights tell"
+
+
 class Outer(nn.Module):
     """A module that returns the very tensor of one inside."""
 
