@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.loops import Call, Loop
-from pytest_gradhealth.measure.perturbation import MOST, is_same, on_another_batch, weighted_sum
+from pytest_gradhealth.measure.perturbation import (
+    MOST,
+    is_same,
+    nudged,
+    on_another_batch,
+    weighted_sum,
+)
 from pytest_gradhealth.measure.recorder import Key
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
@@ -21,35 +27,49 @@ from pytest_gradhealth.tensors.trees import map_tensors, tensors
 
 
 def fed(
-    subject: Subject, crossed: Iterable[tuple[Loop, Collection[Call]]], *, seed: int
+    subject: Subject, crossed: Iterable[tuple[Loop, Collection[Call], bool]], *, seed: int
 ) -> frozenset[str]:
     """Return the modules of loops whose later steps get data of their own.
 
     The calls of a path and of a loop on it are held at what they returned: what another batch still
-    changes in there has come from elsewhere. A layer that is repeated in depth feels nothing. To be
+    changes in there has come from elsewhere. A layer that is repeated in depth feels nothing, and
+    what no gradient gets back to was only forgotten if the loop has felt it to begin with. To be
     called inside `isolated`. Where that cannot be told, what a loop loses counts as memory.
     """
     found: set[str] = set()
-    for loop, path in [*crossed][:MOST]:
-        if not found.issuperset(loop.names) and _feels(subject, loop, {*path, *loop.calls}, seed):
+    for loop, path, silent in [*crossed][:MOST]:
+        if not found.issuperset(loop.names) and _forgets(subject, loop, path, silent, seed):
             found |= loop.names
     return frozenset(found)
 
 
-def _feels(subject: Subject, loop: Loop, calls: Collection[Call], seed: int) -> bool:
-    names = {name for name, _ in calls}
-    modules = {name: m for name, m in subject.model.named_modules() if name in names}
-    held = Held(modules, calls)
+def _forgets(subject: Subject, loop: Loop, path: Collection[Call], silent: bool, seed: int) -> bool:
+    """Whether a loop goes on with data of its own, and has begun with what the path brings it.
+
+    Where the path is silent, that is tried out: the loop has to feel the least change.
+    """
+    every, before = {*path, *loop.calls}, {*path} - loop.calls
+    modules = {n: m for n, m in subject.model.named_modules() if n in {name for name, _ in every}}
     try:
-        with held.attached():
-            Pass(subject, seed).forward()
-            ours = held.begin()
-            Pass(on_another_batch(subject), seed).forward()
-            theirs = held.begin()
+        ours, theirs = _twice(subject, on_another_batch(subject), Held(modules, every), seed)
+        changed = {k[:2] for k in ours if not is_same(ours[k], theirs.get(k, math.nan))}
+        if not silent or changed.isdisjoint(loop.later):
+            return not changed.isdisjoint(loop.later)
+        ours, theirs = _twice(subject, subject, Held(modules, before, nudged), seed)
+        return any(ours[key] != theirs.get(key) for key in ours if key[:2] in loop.calls)
     except (ProbeError, RuntimeError):  # the model refuses it, or it cannot be taken to pieces
         return True
-    changed = {key[:2] for key in ours if not is_same(ours[key], theirs.get(key, math.nan))}
-    return not changed.isdisjoint(loop.later)
+
+
+def _twice(
+    subject: Subject, other: Subject, held: Held, seed: int
+) -> tuple[dict[Key, float], dict[Key, float]]:
+    """What modules compute, and once more while some are held."""
+    with held.attached():
+        Pass(subject, seed).forward()
+        ours = held.begin()
+        Pass(other, seed).forward()
+        return ours, held.begin()
 
 
 def _copy(outputs: Any) -> Any:
@@ -61,11 +81,12 @@ def _copy(outputs: Any) -> Any:
 class Held:
     """Modules that, from the second forward on, return what they returned in the first one.
 
-    With `calls`, only those of them do.
+    With `calls`, only those of them do; with a `change`, that is made to it.
     """
 
     modules: dict[str, nn.Module]
     calls: Collection[Call] | None = None
+    change: Callable[[Tensor], Tensor] = Tensor.detach
     _kept: dict[Call, Any] | None = None
     _returned: dict[Call, Any] = field(default_factory=dict)
     _calls: Counter[str] = field(default_factory=Counter)
@@ -85,7 +106,8 @@ class Held:
         returned = self._returned
         if self._kept is None:
             calls = returned if self.calls is None else self.calls
-            self._kept = {call: value for call, value in returned.items() if call in calls}
+            kept = ((call, value) for call, value in returned.items() if call in calls)
+            self._kept = {call: map_tensors(self.change, value) for call, value in kept}
         self._returned, self._calls = {}, Counter()
         return {
             (name, call, number): float(weighted_sum(tensor))

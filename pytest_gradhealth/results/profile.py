@@ -209,7 +209,9 @@ class GradientProfile:
     the model looks sick in the evaluation mode that it was given in. `flow` says which layers are
     used by which. `routed` names the lists with members that got no gradient in which another batch
     or seed goes to others, as in a mixture of experts; None where there are none or nobody asked.
-    `uncut` are the paths as they were, where some of them end at loops that get data of their own.
+    `uncut` are the paths as they were, where some of them end at loops that get data of their own;
+    `forgotten` the modules that are felt through the first steps of these alone, so that what they
+    get is a matter of memory.
     """
 
     seed: int
@@ -236,6 +238,7 @@ class GradientProfile:
     flow: tuple[FlowRecord, ...] = ()
     routed: tuple[str, ...] | None = None
     uncut: tuple[GradientPath, ...] = ()
+    forgotten: tuple[str, ...] = ()
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

@@ -11,7 +11,8 @@ it does not see by itself. `assert_all_reached` fails for these too.
 
 Experts that got nothing of the batch, layers behind a gate that starts at zero, parameters that are
 multiplied by zeros which nothing trains (a mask, a weight of 0), the few units of a gate that are
-dead by chance and gradients that cancel are information; zeros that keep most of a model out warn.
+dead by chance, gradients that cancel and what a long loop has forgotten are information; zeros that
+keep most of a model out warn.
 
 ## Why
 
@@ -136,6 +137,9 @@ def _sorted_zeros(
             lambda p: _cancels(p, lively)
         ),
         _LEFT_OUT: (lambda p: p.name in masked),
+        "zero gradient for {}: long loops forget what they begin with": (
+            lambda p: p.module in profile.forgotten
+        ),
         "zero gradient for {}: the few units of a side branch are all dead, as happens by chance": (
             lambda p: p.module in by_chance
         ),

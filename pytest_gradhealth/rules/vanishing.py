@@ -12,8 +12,9 @@ away is a note: training levels it.
 
 Depth is judged along one step of time. A cell called in a loop counts with all its calls, and where
 the first state of a loop (or of a fused recurrent layer) is all that a path comes in by, while the
-steps get data of their own, it ends there and another begins: what a loop forgets is for GH102. A
-layer that is repeated without new data is depth.
+steps get data of their own, it ends there and another begins: what a loop forgets is for GH102, and
+no other rule takes it for a fault of what is before. A layer that is repeated without new data is
+depth.
 
 Layers side by side that lose their gradient behind one point are one finding. A small network that
 only joins branches of another path is a note, and so is a part that is multiplied by zeros which

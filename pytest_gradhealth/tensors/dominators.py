@@ -158,14 +158,15 @@ class DominatorTree:
 
     def outermost(self, wanted: Collection[int]) -> list[int]:
         """Return the wanted marks that the loss gets to without another, in ascending order."""
+        return sorted(mark for mark in self.short_of(wanted) if mark in wanted)
+
+    def short_of(self, closed: Collection[int]) -> set[int]:
+        """Return the marks that the loss gets to without going through one that is closed."""
         past = {0}
-        found: list[int] = []
         for vertex, inputs in enumerate(self._children):
-            if vertex in past and self._mark_at.get(vertex) in wanted:
-                found.append(self._mark_at[vertex])
-            elif vertex in past:
+            if vertex in past and self._mark_at.get(vertex) not in closed:
                 past.update(inputs)
-        return sorted(found)
+        return {mark for mark, vertex in self._vertex_of.items() if vertex in past}
 
     def gets_past(
         self, mark: int, calls: Collection[int], later: Collection[int], aside: Collection[int]
