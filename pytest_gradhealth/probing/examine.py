@@ -24,6 +24,7 @@ from pytest_gradhealth.probing.second_look import (
     MORE_STEPS,
     asleep,
     behind_abrupt_steps,
+    has_learned,
     leads_on,
     look_after_steps,
 )
@@ -129,7 +130,9 @@ def _second_look(
     later = _look_again(trial, first, flow, steps)
     if anywhere(model, 0 < asleep(later) < asleep(first)):  # layer after layer wakes
         later = _look_again(trial, first, flow, 2 * steps)
-    return second if anywhere(model, not _is_finite(later)) else later
+    if anywhere(model, not _is_finite(later)):
+        return second
+    return replace(later, learned=has_learned(trial, later))
 
 
 def _without_rounding(trial: Trial, look: Look, findings: Sequence[Finding]) -> Look:

@@ -211,7 +211,8 @@ class GradientProfile:
     or seed goes to others, as in a mixture of experts; None where there are none or nobody asked.
     `uncut` are the paths as they were, where some of them end at loops that get data of their own;
     `forgotten` the modules that are felt through the first steps of these alone, so that what they
-    get is a matter of memory.
+    get is a matter of memory. `learned` says that the steps have brought the loss below what one
+    answer for all examples has, where it was asked.
     """
 
     seed: int
@@ -239,6 +240,7 @@ class GradientProfile:
     routed: tuple[str, ...] | None = None
     uncut: tuple[GradientPath, ...] = ()
     forgotten: tuple[str, ...] = ()
+    learned: bool = False
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

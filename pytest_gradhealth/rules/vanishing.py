@@ -8,7 +8,8 @@ ratio of L2 norms and the ratio of root mean squares, so that a change of width 
 path that fails or warns is looked at again after a few steps of the optimizer, and once more after
 many where the model learns already, outgrows its weights, loses the gradient in a product of small
 factors, or has silent layers that gradient gets past. A warning of which the steps take a decade
-away is a note: training levels it.
+away is a note: training levels it. Where the model has learned by then, what is lost behind the
+last layer with weights, and so to all of them, is a scale: outputs in a unit of their own.
 
 Depth is judged along one step of time. A cell called in a loop counts with all its calls, and where
 the first state of a loop (or of a fused recurrent layer) is all that a path comes in by, while the
