@@ -217,7 +217,7 @@ def test_b(gradhealth):
 
 @pytest.mark.parametrize("by", ["flag", "ini", "marker"])
 def test_patterns_from_the_command_line_ini_and_marker(pytester: pytest.Pytester, by: str) -> None:
-    ignored = "GH405:pooler.*", "GH405:mask_token"
+    ignored = "GH405:pooler.*", "GH405:mask_token", "GH401:in_another_model"
     marked = f"@pytest.mark.gradhealth(ignore={[*ignored]!r})\ndef test_b"
     text = PROJECT if by != "marker" else PROJECT.replace("def test_b", marked)
     pytester.makepyfile(text)
