@@ -109,6 +109,7 @@ def _is_zero(node: Node, name: str) -> bool:
         return False
     number = getattr(node, f"_saved_{name}", None)
     if isinstance(number, Tensor):
-        fixed = not (number.dim() or number.requires_grad) and number.device.type == "cpu"
-        return fixed and not bool(number)
+        if number.dim() or number.requires_grad or number.device.type != "cpu":
+            return False
+        number = number.tolist()  # which no mode of torch takes part in: they get mere numbers
     return number == 0

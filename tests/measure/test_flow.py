@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_gradhealth import probe
 from pytest_gradhealth.results.flow import FlowRecord
@@ -67,6 +69,20 @@ def test_what_a_zero_multiplies_is_not_read_but_a_gate_that_opens_is() -> None:
     assert layer("", (1.0, 0.5)).reached == layer("gate", (1.0, 0.5)).reached == 2
     assert layer("", (1.0, 0.0)).reached == layer("", (0.0, 1.0)).reached == 1
     assert layer("", (0.0, 0.0)).reached == 2, "that nothing gets there, its weights tell"
+
+
+class Seeing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode as counters of operations are, which get mere numbers for numbers in tensors."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_zero_is_read_whatever_mode_looks_on() -> None:
+    net = Twice()
+    net.weights = (1.0, 0.0)
+    with Seeing():  # type: ignore[no-untyped-call]
+        assert probe(net, X, Y, loss=net.loss).profile.flow[0].reached == 1
 
 
 class Outer(nn.Module):
