@@ -99,7 +99,7 @@ def check_codes(settings: Settings, known: Sequence[str]) -> None:
     """Raise SettingError if `select` or `ignore` names a rule that does not exist, or no layers."""
     for name in ("select", "ignore"):
         for item in getattr(settings, name):
-            code, pattern = _parts(item) if name == "ignore" else (item, None)
+            code, pattern = parts_of(item) if name == "ignore" else (item, None)
             said = f"{settings.source(name)}: {name} = {item!r}"
             if not code or not any(rule.startswith(code) for rule in known):
                 raise SettingError(f"{said} matches no rule; the rules are {', '.join(known)}")
@@ -113,17 +113,17 @@ def check_codes(settings: Settings, known: Sequence[str]) -> None:
 def is_selected(code: str, settings: Settings) -> bool:
     """Whether a rule applies: selected (by default all are) and not ignored."""
     chosen = not settings.select or any(code.startswith(prefix) for prefix in settings.select)
-    ignored = [prefix for prefix, pattern in map(_parts, settings.ignore) if pattern is None]
+    ignored = [prefix for prefix, pattern in map(parts_of, settings.ignore) if pattern is None]
     return chosen and not any(map(code.startswith, ignored))
 
 
 def ignored_names(code: str, settings: Settings) -> tuple[str, ...]:
     """The patterns of names that a rule is told to ignore."""
-    parts = map(_parts, settings.ignore)
+    parts = map(parts_of, settings.ignore)
     return tuple(pattern for prefix, pattern in parts if pattern and code.startswith(prefix))
 
 
-def _parts(item: str) -> tuple[str, str | None]:
+def parts_of(item: str) -> tuple[str, str | None]:
     """The code of something to ignore, and the pattern of names, None where the rule is meant."""
     code, colon, pattern = item.partition(":")
     return code.strip(), pattern.strip() if colon else None

@@ -1,7 +1,8 @@
 """Which parameters that get no gradient from a loss are left to something else to train.
 
-A codebook that the forward itself moves, a teacher that follows its student, an encoder that was
-trained before and runs under no_grad() beside layers that see the same data.
+A codebook that the forward itself moves, a teacher that follows its student, a generator in the
+step of its critic, an encoder that was trained before and runs under no_grad() beside layers that
+see the same data.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pytest_gradhealth.measure.perturbation import (
     MOST,
     fingerprints,
     is_same,
+    nudged,
+    on_another_batch,
     other_batch,
     weighted_sum,
 )
@@ -51,15 +54,20 @@ def trained_apart(
     copied = [p for p in silent if p.name in copies]
     if copied:
         with subject.isolated():
-            if not _sees_the_same(subject, profile, copied, seed):
+            if not (
+                _sees_the_same(subject, profile, copied, seed)
+                or _is_target(subject, profile, copied, seed)
+            ):
                 copies = ()
     with subject.isolated():
         known = {*copies, *_written(subject, [p.name for p in silent], seed)}
     rest = [p for p in silent if p.name in cut and p.name not in known]
-    if rest and _is_small(rest, profile):
+    if rest:
         with subject.isolated():
-            if _runs_without_a_graph(profile, rest) and _sees_the_same(
-                subject, profile, rest, seed
+            if _is_noise(subject, profile, rest, seed) or (
+                _is_small(rest, profile)
+                and _runs_without_a_graph(profile, rest)
+                and _sees_the_same(subject, profile, rest, seed)
             ):
                 known |= {p.name for p in rest}
     return [p.name for p in silent if p.name in known]
@@ -143,13 +151,11 @@ def _sees_the_same(
     The part is held at what it returned, while the batch is changed piece by piece: where the first
     layers of the gradient paths then stay the same, they depend on it.
     """
-    names = _wholes(profile, [p.name for p in part])
-    inside = [n for n, _ in subject.model.named_modules() if any(_is_in(n, w) for w in names)]
-    if not all(any(_is_in(p.name, whole) for whole in names) for p in part):
+    inside = _modules(subject, profile, part)
+    if not all(p.module in inside for p in part):
         return False
-    held = Held({name: subject.model.get_submodule(name) for name in inside})
-    firsts = [path.first for path in profile.judged_paths]
-    keys = {(first.name, first.call, first.output) for first in firsts}
+    held = Held(inside)
+    keys = {path.first.key for path in profile.judged_paths}
     felt = False
     try:
         with held.attached():
@@ -164,6 +170,50 @@ def _sees_the_same(
     except (ProbeError, RuntimeError):  # the model refuses it, or it cannot be taken to pieces
         return False
     return felt
+
+
+def _is_target(
+    subject: Subject, profile: GradientProfile, part: Sequence[ParameterRecord], seed: int
+) -> bool:
+    """Whether no layer that gets a gradient feels what a part returns: that is for the loss."""
+    busy = {p.module for p in profile.parameters if p.gradient}
+    held = Held(_modules(subject, profile, part), change=nudged)
+    try:
+        with held.attached():
+            ours, _ = fingerprints(subject, seed), held.begin()
+            theirs = fingerprints(subject, seed)
+    except (ProbeError, RuntimeError):  # the model cannot be taken to pieces
+        return False
+    return _agree(ours, theirs, [key for key in ours if key[0] in busy])
+
+
+def _is_noise(
+    subject: Subject, profile: GradientProfile, part: Sequence[ParameterRecord], seed: int
+) -> bool:
+    """Whether a part is made of random numbers alone, and other layers of the batch.
+
+    As a generator is in the step of its critic.
+    """
+    free = Held(_modules(subject, profile, part), calls=())
+    try:
+        with free.attached():
+            ours, made = fingerprints(subject, seed), free.begin()
+            theirs, same = fingerprints(on_another_batch(subject), seed), free.begin()
+            _, drawn = fingerprints(subject, seed + 1), free.begin()
+    except ProbeError:
+        return False
+    firsts = {path.first.key for path in profile.judged_paths} & ours.keys()
+    alone = _agree(made, same, made) and not _agree(made, drawn, made)
+    return alone and not _agree(ours, theirs, firsts)
+
+
+def _modules(
+    subject: Subject, profile: GradientProfile, part: Sequence[ParameterRecord]
+) -> dict[str, nn.Module]:
+    """The modules that a part consists of, by name."""
+    names = _wholes(profile, [p.name for p in part])
+    modules = subject.model.named_modules()
+    return {name: m for name, m in modules if any(_is_in(name, whole) for whole in names)}
 
 
 def _agree(ours: Mapping[Key, float], theirs: Mapping[Key, float], keys: Iterable[Key]) -> bool:

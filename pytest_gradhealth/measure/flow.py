@@ -18,29 +18,34 @@ def gradient_flow(
 
     `origins` are the calls that made the marks of layers, `calls` how many there were. What several
     read that no layer made has a record of its own, or the sums of a residual stream would make
-    every pair of its layers a connection.
+    every pair of its layers a connection. What is multiplied by zero is read if nothing else of it
+    is: that layers get zeros is told of their parameters.
     """
     users: dict[str, dict[str, None]] = {}
-    reached: dict[str, set[int]] = {}
+    reached: dict[bool, dict[str, set[int]]] = {True: {}, False: {}}
     joints: dict[frozenset[str], str] = {}
-    readers: list[dict[str, None]] = []
+    readers: list[dict[bool, dict[str, None]]] = []
     for vertex, (mark, inputs) in enumerate(tree.uses()):
-        readers += [{} for _ in range(1 + max((*inputs, vertex)) - len(readers))]
-        mine = readers[vertex] if vertex else {LOSS: None}
+        more = 1 + max((*inputs, vertex)) - len(readers)
+        readers += [{True: {}, False: {}} for _ in range(more)]
+        felt = not vertex or bool(readers[vertex][True])
+        mine = readers[vertex][felt] if vertex else {LOSS: None}
         if mark is not None and mark in origins:
             name, call, _ = origins[mark]
             users.setdefault(name, {}).update(mine)
-            reached.setdefault(name, set()).add(call)
+            reached[felt].setdefault(name, set()).add(call)
+            felt = True
         elif len(mine) == 1:
             (name,) = mine
         else:
             name = joints.setdefault(frozenset(mine), _free(mine, users))
             users.setdefault(name, mine)
-        for child in inputs:
-            readers[child][name] = None
-        readers[vertex] = {}
+        for child, counts in inputs.items():
+            readers[child][felt and counts][name] = None
+        readers[vertex].clear()
+    called = reached[False] | reached[True]
     return tuple(
-        FlowRecord(name, tuple(sorted(read)), calls.get(name, 0), len(reached.get(name, ())))
+        FlowRecord(name, tuple(sorted(read)), calls.get(name, 0), len(called.get(name, ())))
         for name, read in reversed(users.items())
     )
 

@@ -10,11 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.loops import Call, Loop
-from pytest_gradhealth.measure.perturbation import MOST, is_same, on_another_batch, weighted_sum
+from pytest_gradhealth.measure.perturbation import (
+    MOST,
+    is_same,
+    nudged,
+    on_another_batch,
+    weighted_sum,
+)
 from pytest_gradhealth.measure.recorder import Key
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
@@ -22,38 +28,55 @@ from pytest_gradhealth.tensors.trees import map_tensors, tensors
 
 
 def fed(
-    subject: Subject, crossed: Iterable[tuple[Loop, Collection[Call]]], *, seed: int
+    subject: Subject, crossed: Iterable[tuple[Loop, Collection[Call], bool]], *, seed: int
 ) -> frozenset[str]:
     """Return the modules of loops whose later steps get data of their own.
 
     The calls of a path and of a loop on it are held at zero: what another batch still changes in
     there has come from elsewhere, and is more than a mask or a graph of what there is. A layer that
-    is repeated in depth feels nothing. To be called inside `isolated`. Where that cannot be told,
-    what a loop loses counts as memory.
+    is repeated in depth feels nothing, and what no gradient gets back to was only forgotten if the
+    loop has felt it to begin with. To be called inside `isolated`. Where that cannot be told, what
+    a loop loses counts as memory.
     """
     found: set[str] = set()
-    for loop, path in [*crossed][:MOST]:
-        if not found.issuperset(loop.names) and _feels(subject, loop, {*path, *loop.calls}, seed):
+    for loop, path, silent in [*crossed][:MOST]:
+        if not found.issuperset(loop.names) and _forgets(subject, loop, path, silent, seed):
             found |= loop.names
     return frozenset(found)
 
 
-def _feels(subject: Subject, loop: Loop, calls: Collection[Call], seed: int) -> bool:
-    names = {name for name, _ in calls}
-    modules = {name: m for name, m in subject.model.named_modules() if name in names}
-    held = Held(modules, calls)
+def _forgets(subject: Subject, loop: Loop, path: Collection[Call], silent: bool, seed: int) -> bool:
+    """Whether a loop goes on with data of its own, and has begun with what the path brings it.
+
+    Where the path is silent, that is tried out: the loop has to feel the least change.
+    """
+    every, before = {*path, *loop.calls}, {*path} - loop.calls
+    modules = {n: m for n, m in subject.model.named_modules() if n in {name for name, _ in every}}
     try:
-        with held.attached():
-            Pass(subject, seed).forward()
-            held.begin(keep=_zeros)
-            Pass(subject, seed).forward()
-            ours = held.begin()
-            Pass(on_another_batch(subject), seed).forward()
-            theirs = held.begin()
+        at_zero = Held(modules, every, zeroed)
+        _, ours, theirs = _answers(at_zero, seed, subject, subject, on_another_batch(subject))
+        changed = {k[:2] for k in ours if not is_same(ours[k], theirs.get(k, math.nan))}
+        if not silent or changed.isdisjoint(loop.later):
+            return not changed.isdisjoint(loop.later)
+        ours, theirs = _answers(Held(modules, before, nudged), seed, subject, subject)
+        return any(ours[key] != theirs.get(key) for key in ours if key[:2] in loop.calls)
     except (ProbeError, RuntimeError):  # the model refuses it, or it cannot be taken to pieces
         return True
-    changed = {key[:2] for key in ours if not is_same(ours[key], theirs.get(key, math.nan))}
-    return not changed.isdisjoint(loop.later)
+
+
+def _answers(held: Held, seed: int, *subjects: Subject) -> list[dict[Key, float]]:
+    """What modules compute in one forward after the other, some held from the second one on."""
+    found = []
+    with held.attached():
+        for subject in subjects:
+            Pass(subject, seed).forward()
+            found.append(held.begin())
+    return found
+
+
+def zeroed(values: Tensor) -> Tensor:
+    """Zeros in place of numbers; what counts or points to something stays."""
+    return torch.zeros_like(values) if values.is_floating_point() else values
 
 
 def _copy(outputs: Any) -> Any:
@@ -61,20 +84,16 @@ def _copy(outputs: Any) -> Any:
     return map_tensors(lambda tensor: tensor.detach().clone(), outputs)
 
 
-def _zeros(outputs: Any) -> Any:
-    """Zeros in place of the numbers that a module returned."""
-    return map_tensors(lambda t: torch.zeros_like(t) if t.is_floating_point() else t, outputs)
-
-
 @dataclass
 class Held:
     """Modules that, from the second forward on, return what they returned in the first one.
 
-    With `calls`, only those of them do.
+    With `calls`, only those of them do; with a `change`, that is made to it.
     """
 
     modules: dict[str, nn.Module]
     calls: Collection[Call] | None = None
+    change: Callable[[Tensor], Tensor] = Tensor.detach
     _kept: dict[Call, Any] | None = None
     _returned: dict[Call, Any] = field(default_factory=dict)
     _calls: Counter[str] = field(default_factory=Counter)
@@ -89,15 +108,13 @@ class Held:
             for handle in handles:
                 handle.remove()
 
-    def begin(self, keep: Callable[[Any], Any] = _copy) -> dict[Key, float]:
-        """End a forward and begin the next; return fingerprints of what the modules computed.
-
-        What the first one returned is kept for the others, or what `keep` makes of it.
-        """
+    def begin(self) -> dict[Key, float]:
+        """End a forward and begin the next; return fingerprints of what the modules computed."""
         returned = self._returned
         if self._kept is None:
             calls = returned if self.calls is None else self.calls
-            self._kept = {call: keep(value) for call, value in returned.items() if call in calls}
+            kept = ((call, value) for call, value in returned.items() if call in calls)
+            self._kept = {call: map_tensors(self.change, value) for call, value in kept}
         self._returned, self._calls = {}, Counter()
         return {
             (name, call, number): float(weighted_sum(tensor))

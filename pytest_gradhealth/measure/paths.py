@@ -80,13 +80,24 @@ def gradient_paths(
     return (*judged.values(), *aside)
 
 
-def loops_crossed(network: Network) -> Iterator[tuple[Loop, Collection[Call]]]:
-    """Yield the loops that begin on paths, and the calls that these run through."""
+def loops_crossed(network: Network) -> Iterator[tuple[Loop, Collection[Call], bool]]:
+    """Yield the loops that begin on paths, the calls that these run through, and if all is lost."""
     for way in _judged(network, network.marks):
         loops = _loops(network, way)
         marks = {*way.marks, *network.tree.chain(way.most, network.marks).marks} if loops else ()
         calls = {(network.points[mark].name, network.points[mark].call) for mark in marks}
-        yield from ((loop, calls) for loop in loops)
+        yield from ((loop, calls, way.path.entry.norm == 0) for loop in loops)
+
+
+def forgotten(network: Network, fed: Collection[str]) -> tuple[str, ...]:
+    """Return the modules whose gradient all comes through the first steps of loops that are fed."""
+    loops = [loop for loop, *_ in loops_crossed(network) if not loop.names.isdisjoint(fed)]
+    begun = {call for loop in loops for call in loop.calls - loop.later}
+    steps = {m for m, p in network.points.items() if (p.name, p.call) in begun}
+    doors = {loop.door for loop in loops}
+    alive = network.tree.short_of(doors | steps) - doors
+    names = {network.points[mark].name for mark in network.marks & alive}
+    return tuple(sorted({network.points[mark].name for mark in network.marks} - names))
 
 
 def _judged(network: Network, carrying: Collection[int]) -> Iterator[_Way]:

@@ -24,6 +24,8 @@ from pytest_gradhealth.tensors.unwrap import packed
 
 #: Layers that are asked one by one, where some of them matter.
 MOST = 16
+#: The least change of an output, as a share of its mean size; of zeros, of this size.
+NUDGE = 1e-3
 
 
 def data_carriers(subject: Subject, *, seed: int) -> Collection[Key] | None:
@@ -178,12 +180,19 @@ def _shift(module: nn.Module, inputs: Any, outputs: Any) -> Any:
     return map_tensors(_shifted, outputs)
 
 
-def _shifted(tensor: Tensor) -> Tensor:
+def _shifted(tensor: Tensor, size: float | Tensor = 1.0) -> Tensor:
     """Change every element, and none like its neighbour: losses may not feel a constant."""
     if not tensor.is_floating_point():
         return tensor
-    waves = torch.arange(tensor.numel(), device=tensor.device, dtype=torch.float32).cos()
+    waves = size * torch.arange(tensor.numel(), device=tensor.device, dtype=torch.float32).cos()
     return tensor + waves.view(tensor.shape).to(tensor.dtype)
+
+
+def nudged(tensor: Tensor) -> Tensor:
+    """Change every element by so little that what has no slope there would not feel it."""
+    if not tensor.is_floating_point():
+        return tensor
+    return _shifted(tensor, NUDGE * tensor.abs().float().mean().clamp(min=NUDGE))
 
 
 def _differs(one: Tensor, other: Tensor) -> bool:

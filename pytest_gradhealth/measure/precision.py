@@ -70,9 +70,13 @@ def magnitudes(subject: Subject, *, seed: int) -> tuple[MagnitudeRecord, ...]:
     _check_wide(subject.model)
     marks, parameters = read_every_gradient(subject, _by_exponent, seed=seed)
     weights = {name for name, p in subject.model.named_parameters() if p.dim() > 1}
-    found = [(m.name, m.type, m.gradient) for m in marks if m.gradient is not None and m.shape]
-    found += [(name, "weight", counts) for name, counts in parameters.items() if name in weights]
-    return tuple(_record(name, kind, counts) for name, kind, counts in found)
+    found: dict[tuple[str, str, int], Tensor] = {}
+    for mark in marks:
+        if mark.gradient is not None and mark.shape:  # early steps of a loop get what is left
+            place = mark.name, mark.type, mark.output
+            found[place] = mark.gradient + found.get(place, 0)
+    weight = {(name, "weight", 0): counts for name, counts in parameters.items() if name in weights}
+    return tuple(_record(name, kind, n) for (name, kind, _), n in (found | weight).items())
 
 
 def _by_exponent(gradient: Tensor) -> Tensor:

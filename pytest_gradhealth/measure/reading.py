@@ -15,7 +15,7 @@ from pytest_gradhealth.measure.asleep import asleep
 from pytest_gradhealth.measure.flow import gradient_flow
 from pytest_gradhealth.measure.outputs import Seen
 from pytest_gradhealth.measure.parameters import Measured
-from pytest_gradhealth.measure.paths import Network, gradient_paths
+from pytest_gradhealth.measure.paths import Network, forgotten, gradient_paths
 from pytest_gradhealth.measure.recorder import Key, Mark, Recorder
 from pytest_gradhealth.results.names import OUTPUT, module_of
 from pytest_gradhealth.results.path import PathPoint
@@ -54,8 +54,11 @@ class Look:
         if flow.carriers is not None:
             marks = [mark for mark, key in self.keys.items() if key in flow.carriers]
         profile = _with_paths(self.profile, self.network, marks, flow.fed)
-        uncut = gradient_paths(self.network, marks) if flow.fed else ()
-        return replace(self, profile=replace(profile, uncut=uncut))
+        if not flow.fed:
+            return replace(self, profile=profile)
+        uncut = gradient_paths(self.network, marks)
+        gone = forgotten(self.network, flow.fed)
+        return replace(self, profile=replace(profile, uncut=uncut, forgotten=gone))
 
     def silenced(self, outputs: Collection[Key]) -> Look:
         """The same look, in which the gradients of some outputs are zero, and their modules'."""

@@ -139,22 +139,23 @@ def kept_of(
     from pytest_gradhealth.baseline.entry import entry_of
 
     look = look or diagnosis.profiles[0]
-    return entry_of(diagnosis, environment, look, dict(_silent(look)))
+    return entry_of(diagnosis, environment, look, dict(_silent(diagnosis, look)))
 
 
-def _silent(look: GradientProfile) -> Iterator[tuple[str, Use]]:
+def _silent(diagnosis: Diagnosis, look: GradientProfile) -> Iterator[tuple[str, Use]]:
     """What has become of parameters that get no gradient, or one of zeros, as far as it is known.
 
     Members of a list may be experts, whom another batch goes to.
     """
+    from pytest_gradhealth.probing.routes import routed_lists
     from pytest_gradhealth.rules.unreached import silenced
     from pytest_gradhealth.rules.unused import Resting
 
     silent = [p for p in look.parameters if p.state == "none"] + silenced(look)
-    resting = Resting(look) if silent else None
+    resting, routed = Resting(look) if silent else None, routed_lists(diagnosis, look)
     for parameter in silent:
         lists = [*resting.busy_lists(parameter)] if resting else []
-        wakes = look.routed is None or not {*lists}.isdisjoint(look.routed)
+        wakes = routed is None or not {*lists}.isdisjoint(routed)
         if parameter.state == "zero":
             if not (lists and wakes):
                 yield parameter.name, "zero"

@@ -12,6 +12,7 @@ from pytest_gradhealth.config.settings import Settings
 from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.isolation.fingerprint import Fingerprint, fingerprint
 from pytest_gradhealth.probing.case import Case, check_case
+from pytest_gradhealth.probing.ignored import check_patterns
 from pytest_gradhealth.probing.judge import Criteria, chosen_rules, judge_again
 from pytest_gradhealth.probing.probe import Origin, diagnose
 from pytest_gradhealth.probing.thresholds import limits_of
@@ -63,6 +64,7 @@ def judged(
 ) -> tuple[Diagnosis, bool]:
     """Judge a diagnosis with other settings; say whether a failure is left unconfirmed."""
     chosen = chosen_rules(settings, rules)
+    check_patterns(settings, diagnosis.profiles)
     if isinstance(diagnosis.origin, Origin):
         theirs = settings.measured_with(diagnosis.origin.settings)
         origin = replace(diagnosis.origin, settings=theirs, rules=chosen)

@@ -23,6 +23,7 @@ from pytest_gradhealth.probing.reasons import with_reasons, with_reasons_of, wit
 from pytest_gradhealth.probing.second_look import (
     MORE_STEPS,
     behind_abrupt_steps,
+    has_learned,
     leads_on,
     look_after_steps,
 )
@@ -48,12 +49,15 @@ def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tu
     model = trial.subject.model
     first = _first_look(trial)
     findings = criteria.judge(first.profile)
-    on_paths = any(f.path is not None and f.complains for f in findings)
-    if not anywhere(model, criteria.in_doubt(findings) or on_paths):
+    complains = any(finding.complains for finding in findings)
+    doubtful = criteria.in_doubt(findings) or any(
+        f.path is not None and f.complains for f in findings
+    )
+    if not anywhere(model, doubtful or (complains and any(loops_crossed(first.network)))):
         return [first.profile], findings
 
     first = _without_rounding(trial, first, findings)
-    flow = _data_flow(trial, first, on_paths=on_paths)
+    flow = _data_flow(trial, first, complains=complains)
     first = _along(first, flow)
     findings = criteria.judge(first.profile)
     if not criteria.confirm_steps or not anywhere(model, criteria.in_doubt(findings)):
@@ -67,14 +71,14 @@ def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tu
     return [first.profile, second], criteria.judge(first.profile, second)
 
 
-def _data_flow(trial: Trial, first: Look, *, on_paths: bool) -> DataFlow:
+def _data_flow(trial: Trial, first: Look, *, complains: bool) -> DataFlow:
     """Where data comes in: what paths begin with, and what the steps of loops get beside them."""
     subject, seed, flow = trial.subject, trial.seed, DataFlow()
     if anywhere(subject.model, len(first.profile.judged_paths) > 1):
         with subject.isolated():
             flow = DataFlow(data_carriers(subject, seed=seed))
-    on_paths = on_paths and not waits_for_others(subject.model)
-    if on_paths and (crossed := [*loops_crossed(first.network)]):
+    complains = complains and not waits_for_others(subject.model)
+    if complains and (crossed := [*loops_crossed(first.network)]):
         with subject.isolated():
             flow = replace(flow, fed=fed(subject, crossed, seed=seed))
     return flow
@@ -125,7 +129,9 @@ def _second_look(
     later = _look_again(trial, first, flow, steps)
     if anywhere(model, 0 < len(later.asleep) < len(first.asleep)):  # layer after layer wakes
         later = _look_again(trial, first, flow, 2 * steps)
-    return second if anywhere(model, not _is_finite(later)) else later
+    if anywhere(model, not _is_finite(later)):
+        return second
+    return replace(later, learned=has_learned(trial, later))
 
 
 def _without_rounding(trial: Trial, look: Look, findings: Sequence[Finding]) -> Look:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from itertools import accumulate
 
+from pytest_gradhealth.config.settings import Settings, parts_of
+from pytest_gradhealth.errors import SettingError
+from pytest_gradhealth.formatting import listing
+from pytest_gradhealth.results.names import LOSS, OUTPUT, OUTPUTS, ancestry
 from pytest_gradhealth.results.profile import GradientProfile
 
 #: Numbers of output and call behind a name.
@@ -22,8 +26,7 @@ def matches(label: str, patterns: Sequence[str]) -> bool:
     >>> matches("encoder.fc2", ["encoder.fc"])
     False
     """
-    around = accumulate(_NUMBERS.sub("", label).split("."), "{}.{}".format)
-    names = {label, *around}
+    names = {label, *ancestry(_NUMBERS.sub("", label))}
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
@@ -36,3 +39,40 @@ def without(profile: GradientProfile, patterns: Sequence[str]) -> GradientProfil
         magnitudes=tuple(m for m in profile.magnitudes if not matches(m.name, patterns)),
         times=tuple(t for t in profile.times if not matches(t.name, patterns)),
     )
+
+
+def check_patterns(settings: Settings, profiles: Iterable[GradientProfile]) -> None:
+    """Raise SettingError for a pattern of a call that fits nothing in the model of the call.
+
+    Those of markers, the command line and ini files are for many models.
+    """
+    if settings.source("ignore") != "the call":
+        return
+    patterns = {item: pattern for item in settings.ignore if (pattern := parts_of(item)[1])}
+    labels = {*_labels(profiles)} if patterns else ()
+    for item, pattern in patterns.items():
+        if not any(matches(label, [pattern]) for label in labels):
+            raise SettingError(
+                f"the call: ignore = {item!r} fits no layer and no parameter of the model;"
+                f" {_proposal(pattern, labels)}"
+            )
+
+
+def _labels(profiles: Iterable[GradientProfile]) -> Iterator[str]:
+    """All names that a rule may see, and those of what is no layer."""
+    yield from (OUTPUT, OUTPUTS, LOSS)
+    for profile in profiles:
+        for records in (profile.parameters, profile.outputs, profile.activations, profile.times):
+            yield from (record.name for record in records)
+        yield from (point.label for path in profile.paths for point in path.points)
+
+
+def _proposal(pattern: str, labels: Iterable[str]) -> str:
+    """What was meant, the name of something inside or one that is much the same, or what is."""
+    plain = {_NUMBERS.sub("", label) for label in labels}
+    names = sorted({n for label in plain for n in ancestry(label)}, key=lambda n: (len(n), n))
+    ends = [name for name in names if f".{name}".lower().endswith(f".{pattern.lower()}")]
+    for name in (*ends, *get_close_matches(pattern, names, n=1)):
+        return f"did you mean {name!r}?"
+    outermost = {name for name in names if "." not in name and name[:1] != "("}
+    return f"its parts are {listing(sorted(outermost))}"

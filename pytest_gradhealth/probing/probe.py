@@ -16,6 +16,7 @@ from pytest_gradhealth.distributed.team import agreed
 from pytest_gradhealth.probing.case import Case, ModelLike, check_case
 from pytest_gradhealth.probing.eval_mode import Examined, as_trained
 from pytest_gradhealth.probing.examine import examine
+from pytest_gradhealth.probing.ignored import check_patterns
 from pytest_gradhealth.probing.judge import Criteria, chosen_rules, with_news, worst_first
 from pytest_gradhealth.probing.placement import where_it_runs
 from pytest_gradhealth.probing.prepare import Trial, prepare
@@ -124,6 +125,7 @@ def diagnose(
         findings = with_news(findings, found)
         if verdict_of(findings) == "failure" or not _goes_on(case, settings, looks[0], limits):
             break
+    check_patterns(settings, profiles)
     return Diagnosis(
         model=class_name(trial.subject.model),
         verdict=verdict_of(findings),

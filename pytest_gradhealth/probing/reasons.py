@@ -9,21 +9,20 @@ from pytest_gradhealth.distributed.team import everywhere
 from pytest_gradhealth.measure.apart import trained_apart
 from pytest_gradhealth.measure.left_out import left_out
 from pytest_gradhealth.measure.perturbation import without_influence
-from pytest_gradhealth.measure.routing import routed
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.silence import is_left_out
 from pytest_gradhealth.rules.unreached import cut_off, side_branches
-from pytest_gradhealth.rules.unused import Resting, owners_of, unused_parameters
+from pytest_gradhealth.rules.unused import owners_of, unused_parameters
 from pytest_gradhealth.subject.subject import Subject
 
 
 def with_reasons(subject: Subject, profile: GradientProfile, *, seed: int) -> GradientProfile:
     """A look that tells parts without a gradient apart by why they have none.
 
-    The loss ignores what they return, the forward leaves them out, something else trains them, or
-    it is not their turn. Raises ProbeError if the model or the loss fails.
+    The loss ignores what they return, the forward leaves them out, or something else trains them.
+    Raises ProbeError if the model or the loss fails.
     """
-    for ask in (_with_ignored, _with_left_out, _with_apart, _with_routed):
+    for ask in (_with_ignored, _with_left_out, _with_apart):
         profile = ask(subject, profile, seed)
     return profile
 
@@ -32,7 +31,7 @@ def with_reasons_of(first: GradientProfile, later: GradientProfile) -> GradientP
     """A later look at the same model, with what the first one has found out."""
     ignored = {output.name for output in first.outputs if output.state == "ignored"}
     known = _marked_ignored(later, ignored)
-    return replace(known, apart=first.apart, left_out=first.left_out, routed=first.routed)
+    return replace(known, apart=first.apart, left_out=first.left_out)
 
 
 def without_left_out(profile: GradientProfile) -> GradientProfile:
@@ -81,14 +80,3 @@ def _with_apart(subject: Subject, profile: GradientProfile, seed: int) -> Gradie
     if not cut:
         return profile
     return replace(profile, apart=tuple(trained_apart(subject, profile, cut, seed=seed)))
-
-
-def _with_routed(subject: Subject, profile: GradientProfile, seed: int) -> GradientProfile:
-    """Tell the idle experts of a mixture from members of a list that nothing would ever wake."""
-    silent = [p for p in profile.parameters if p.state in ("none", "zero")]
-    resting = Resting(profile) if silent else None
-    lists = {name for p in silent if resting for name in resting.busy_lists(p)}
-    if not lists:
-        return profile
-    with subject.isolated():
-        return replace(profile, routed=routed(subject, lists, seed=seed))

@@ -127,6 +127,11 @@ def leads_on(
     of_scale = bool(lost) and all(map(falls_steeply, lost))
     if anywhere(trial.subject.model, any(grown) or of_scale or bool(first.asleep)):
         return True
+    return has_learned(trial, second)
+
+
+def has_learned(trial: Trial, look: GradientProfile) -> bool:
+    """Whether a model is better by now than one answer for all examples."""
     with trial.subject.isolated():
         constant = constant_answer(trial.subject)
-    return constant is not None and second.loss < constant - LEARNED * abs(constant)
+    return constant is not None and look.loss < constant - LEARNED * abs(constant)

@@ -207,10 +207,11 @@ class GradientProfile:
     was, to be judged at `loss_scale`. `unregistered` are the shapes of parameters that the forward
     uses and the model does not list. `training` says that the look was made in training mode, since
     the model looks sick in the evaluation mode that it was given in. `flow` says which layers are
-    used by which. `routed` names the lists with members that got no gradient in which another batch
-    or seed goes to others, as in a mixture of experts; None where there are none or nobody asked.
-    `uncut` are the paths as they were, where some of them end at loops that get data of their own.
-    `asleep` are points that let nothing but zeros through, and gradient all the same.
+    used by which. `uncut` are the paths as they were, where some of them end at loops that get data
+    of their own; `forgotten` the modules that are felt through the first steps of these alone, so
+    that what they get is a matter of memory. `learned` says that the steps have brought the loss
+    below what one answer for all examples has, where it was asked. `asleep` are points that let
+    nothing but zeros through, and gradient all the same.
     """
 
     seed: int
@@ -235,8 +236,9 @@ class GradientProfile:
     left_out: tuple[str, ...] = ()
     training: bool = field(default=False, compare=False)
     flow: tuple[FlowRecord, ...] = ()
-    routed: tuple[str, ...] | None = None
     uncut: tuple[GradientPath, ...] = ()
+    forgotten: tuple[str, ...] = ()
+    learned: bool = False
     asleep: tuple[PathPoint, ...] = ()
 
     @property

@@ -3,7 +3,8 @@
 ## What it does
 
 Compares the root mean square of the first weight's gradient with the eps of an Adam-like optimizer
-that you declare. A hundredth of it fails, less than all of it warns.
+that you declare. A hundredth of it fails, less than all of it warns. Layers that only the first
+state of a loop is made by do not count: what gets there is memory (GH102).
 
 ## Why
 
@@ -67,7 +68,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 def first_weight(profile: GradientProfile) -> tuple[str, float]:
     """Name and gradient RMS of the first weight on a gradient path (else of the model)."""
     trunk = {point.name for path in profile.judged_paths for point in path.points}
-    weights = [p for p in profile.parameters if len(p.shape) > 1 and p.gradient is not None]
+    kept = [p for p in profile.parameters if p.module not in profile.forgotten]
+    weights = [p for p in kept if len(p.shape) > 1 and p.gradient is not None]
     ordered = [p for p in weights if p.module in trunk] or weights
     if not ordered:
         return "", math.nan

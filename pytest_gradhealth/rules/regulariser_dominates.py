@@ -91,7 +91,8 @@ def drowned(
     look (behind a gate that starts at zero), any gradient in the second clears it: how large that
     is depends on the steps in between. A look that those steps have ruined clears nothing.
     """
-    found = [p for p in first.parameters if len(p.shape) > 1 and dominance(p) > limit]
+    kept = [p for p in first.parameters if p.module not in first.forgotten]
+    found = [p for p in kept if len(p.shape) > 1 and dominance(p) > limit]
     if second is not None and not _is_ruined(first, second):
         later = {p.name: p for p in second.parameters}
         found = [

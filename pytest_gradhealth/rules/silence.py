@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
@@ -43,7 +44,8 @@ def second_reach(path: GradientPath, second: GradientProfile) -> float:
     """V of the same path in the second look.
 
     Behind a gate that was exactly zero at first, the norms are set by the few steps the gate has
-    made: there the reference is the point right behind the gate instead of the loss.
+    made: there the reference is the point right behind the gate instead of the loss. So it is the
+    last layer with weights where the model learns: what all layers lose is the scale of the loss.
     """
     for other in second.paths:
         if other.first.label == path.first.label:
@@ -54,9 +56,16 @@ def second_reach(path: GradientPath, second: GradientProfile) -> float:
         return -math.inf
     gate = path.silent_at
     if gate is None:
-        return other.vanishing
+        return max(other.vanishing, _among_layers(other) if second.learned else -math.inf)
     behind = path.points[gate]
     for point in other.points:
         if point.label == behind.label:
             return GradientPath((other.entry, point), other.entry).vanishing
     return 0.0
+
+
+def _among_layers(path: GradientPath) -> float:
+    """V of a path up to its last layer with weights, -inf without one."""
+    weighty = [place for place, point in enumerate(path.points) if point.width is not None]
+    points = path.points[: weighty[-1] + 1] if weighty else ()
+    return replace(path, points=points).vanishing if len(points) > 1 else -math.inf

@@ -24,6 +24,7 @@ from pytest_gradhealth.errors import UnderflowError
 from pytest_gradhealth.formatting import MOST_ROWS, View, columns, number, shortened
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 from pytest_gradhealth.results.magnitudes import FORMATS, MagnitudeRecord
+from pytest_gradhealth.results.names import module_of
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
@@ -53,11 +54,12 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     [('failure', 'fc')]
     """
     profile, limit = evidence.first, evidence.limits["max_underflow"]
-    if not profile.magnitudes:
+    records = _judged(profile)
+    if not records:
         return
     kind, shift = profile.loss_scale.format, profile.loss_scale.exponent
     at = f"at loss scale {number(profile.loss_scale.value)}"
-    worst = max(profile.magnitudes, key=lambda record: record.flushed(kind, shift))
+    worst = max(records, key=lambda record: record.flushed(kind, shift))
     share = worst.flushed(kind, shift)
     if share > min(MENTION, limit.value):
         fails = share > limit.value and worst.lost(kind, shift) > NOTICEABLE
@@ -70,7 +72,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             value=share,
             limit=limit if fails else None,
         )
-    top = max(profile.magnitudes, key=lambda record: record.high)
+    top = max(records, key=lambda record: record.high)
     if top.counts and top.high + shift > FORMATS[kind].highest:
         yield RULE.finding(
             "warning" if profile.loss_scale.adapts else "failure",
@@ -79,6 +81,15 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             f" {number(2.0 ** (top.high + shift))}",
             profile=profile,
         )
+
+
+def _judged(profile: GradientProfile) -> list[MagnitudeRecord]:
+    """The records but for those of which it is memory what gets there."""
+    return [
+        record
+        for record in profile.magnitudes
+        if {record.name, module_of(record.name)}.isdisjoint(profile.forgotten)
+    ]
 
 
 def window(records: Sequence[MagnitudeRecord], kind: str) -> tuple[int, int]:
@@ -94,7 +105,7 @@ def window(records: Sequence[MagnitudeRecord], kind: str) -> tuple[int, int]:
 
 def advice(profile: GradientProfile) -> str:
     """The loss scales that fit, in words."""
-    low, high = window(profile.magnitudes, profile.loss_scale.format)
+    low, high = window(_judged(profile), profile.loss_scale.format)
     if low > high:
         span = low - high
         return (

@@ -6,12 +6,14 @@ Sorts the parameters without a gradient, or with one that is exactly zero, over 
 Layers that change the loss but are cut off from it fail, and so does a path that is exactly zero.
 Zeros in a side branch are a warning, and so is what is left to something else to train: parameters
 that the forward itself writes (a codebook that follows its data), a copy of layers that do get a
-gradient (a teacher), and a small part under no_grad() that tells the rest nothing of the data which
-it does not see by itself. `assert_all_reached` fails for these too.
+gradient (a teacher), what makes something of random numbers alone beside layers that see data (a
+generator in its critic's step), and a small part under no_grad() that tells the rest nothing of the
+data which it does not see by itself. `assert_all_reached` fails for these too.
 
 Experts that got nothing of the batch, layers behind a gate that starts at zero, parameters that are
 multiplied by zeros which nothing trains (a mask, a weight of 0), the few units of a gate that are
-dead by chance and gradients that cancel are information; zeros that keep most of a model out warn.
+dead by chance, gradients that cancel and what a long loop has forgotten are information; zeros that
+keep most of a model out warn.
 
 ## Why
 
@@ -136,6 +138,9 @@ def _sorted_zeros(
             lambda p: _cancels(p, lively)
         ),
         _LEFT_OUT: (lambda p: p.name in masked),
+        "zero gradient for {}: long loops forget what they begin with": (
+            lambda p: p.module in profile.forgotten
+        ),
         "zero gradient for {}: the few units of a side branch are all dead, as happens by chance": (
             lambda p: p.module in by_chance
         ),
@@ -240,8 +245,9 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
     if "left to something else" in finding.message:
         modules = [module_of(name) or name for name in profile.apart]
         return Cause(
-            "the forward writes them, they are a copy of layers that do get a gradient, or a small"
-            " part under no_grad() beside layers that see the same data",
+            "the forward writes them, they are a copy of layers that do get a gradient, a generator"
+            " in the step of its critic, or a small part under no_grad() beside layers that see the"
+            " same data",
             "freeze them with requires_grad_(False), or leave them out with"
             f" {ignoring(RULE.code, dict.fromkeys(modules))}",
         )

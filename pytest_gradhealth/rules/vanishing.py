@@ -8,12 +8,14 @@ ratio of L2 norms and the ratio of root mean squares, so that a change of width 
 path that fails or warns is looked at again after a few steps of the optimizer, and once more after
 many where the model learns already, outgrows its weights, loses the gradient in a product of small
 factors, or has silent layers that gradient gets past. A warning of which the steps take a decade
-away is a note: training levels it.
+away is a note: training levels it. Where the model has learned by then, what is lost behind the
+last layer with weights, and so to all of them, is a scale: outputs in a unit of their own.
 
 Depth is judged along one step of time. A cell called in a loop counts with all its calls, and where
 the first state of a loop (or of a fused recurrent layer) is all that a path comes in by, while the
-steps get data of their own, it ends there and another begins: what a loop forgets is for GH102. A
-layer that is repeated without new data is depth.
+steps get data of their own, it ends there and another begins: what a loop forgets is for GH102, and
+no other rule takes it for a fault of what is before. A layer that is repeated without new data is
+depth.
 
 Layers side by side that lose their gradient behind one point are one finding. A small network that
 only joins branches of another path is a note, and so is a part that is multiplied by zeros which

@@ -10,7 +10,7 @@ from functools import reduce
 
 from torch.autograd.graph import Node
 
-from pytest_gradhealth.tensors.graph import Edge, Graph, op_name
+from pytest_gradhealth.tensors.graph import Edge, Graph, op_name, zeroed_inputs
 
 
 @dataclass(frozen=True)
@@ -36,24 +36,25 @@ class DominatorTree:
         self._depth: list[int] = []
         self._jump: list[int] = []
         self._op: list[str] = []
-        self._children: list[list[int]] = []
+        self._children: list[dict[int, bool]] = []
         self._mark_at: dict[int, int] = {}
         self._vertex_of: dict[int, int] = {}
         self._leaves: dict[int, list[int]] = {}
 
-    def add(self, users: Sequence[int], op: str, mark: int | None = None) -> int:
-        """Add a vertex whose value the vertices `users` consume (none for the loss)."""
+    def add(self, users: Mapping[int, bool], op: str, mark: int | None = None) -> int:
+        """Add a vertex whose value the vertices `users` consume (none for the loss).
+
+        They say whether it counts there, which it does not where zero multiplies it.
+        """
         vertex = len(self._parent)
-        above = users[0] if users else vertex
-        for user in users[1:]:
-            above = self._meet(above, user)
+        above = reduce(self._meet, users, next(iter(users), vertex))
         self._parent.append(above)
         self._depth.append(self._depth[above] + 1 if users else 0)
         self._jump.append(self._jump_from(above) if users else vertex)
         self._op.append(op)
-        self._children.append([])
-        for user in users:
-            self._children[user].append(vertex)
+        self._children.append({})
+        for user, counts in users.items():
+            self._children[user][vertex] = counts
         if mark is not None:
             self._mark_at[vertex] = mark
             self._vertex_of[mark] = vertex
@@ -73,8 +74,8 @@ class DominatorTree:
         """The leaves that vertices consume, where there are some."""
         return self._leaves
 
-    def uses(self) -> Iterator[tuple[int | None, Sequence[int]]]:
-        """Yield the mark of each vertex, from the loss on, and the vertices that it consumes."""
+    def uses(self) -> Iterator[tuple[int | None, Mapping[int, bool]]]:
+        """Yield the mark of each vertex, from the loss on, and what it consumes and counts."""
         for vertex, inputs in enumerate(self._children):
             yield self._mark_at.get(vertex), inputs
 
@@ -167,14 +168,15 @@ class DominatorTree:
 
     def outermost(self, wanted: Collection[int]) -> list[int]:
         """Return the wanted marks that the loss gets to without another, in ascending order."""
+        return sorted(mark for mark in self.short_of(wanted) if mark in wanted)
+
+    def short_of(self, closed: Collection[int]) -> set[int]:
+        """Return the marks that the loss gets to without going through one that is closed."""
         past = {0}
-        found: list[int] = []
         for vertex, inputs in enumerate(self._children):
-            if vertex in past and self._mark_at.get(vertex) in wanted:
-                found.append(self._mark_at[vertex])
-            elif vertex in past:
+            if vertex in past and self._mark_at.get(vertex) not in closed:
                 past.update(inputs)
-        return sorted(found)
+        return {mark for mark, vertex in self._vertex_of.items() if vertex in past}
 
     def gets_past(
         self, mark: int, calls: Collection[int], later: Collection[int], aside: Collection[int]
@@ -304,7 +306,7 @@ def dominators(graph: Graph, marks: Mapping[Edge, int]) -> DominatorTree:
     on an acyclic graph in topological order one pass settles all.
     """
     tree = DominatorTree()
-    users: dict[Node, dict[int, list[int]]] = {graph.root[0]: {graph.root[1]: []}}
+    users: dict[Node, dict[int, dict[int, bool]]] = {graph.root[0]: {graph.root[1]: {}}}
     marked = {node for node, _ in marks}
     for node in graph.nodes:
         if node not in users:
@@ -316,10 +318,12 @@ def dominators(graph: Graph, marks: Mapping[Edge, int]) -> DominatorTree:
             tree.add(consumers, "" if joined else op, marks.get((node, number)))
             for number, consumers in outputs
         ]
-        vertex = tree.add(vertices, op) if joined else vertices[0]
-        for child, number in node.next_functions:
+        vertex = tree.add(dict.fromkeys(vertices, True), op) if joined else vertices[0]
+        zeroed = zeroed_inputs(node)
+        for place, (child, number) in enumerate(node.next_functions):
             if child is not None and (child.next_functions or child in marked):
-                users.setdefault(child, {}).setdefault(number, []).append(vertex)
+                readers = users.setdefault(child, {}).setdefault(number, {})
+                readers[vertex] = place not in zeroed or readers.get(vertex, False)
             elif child is not None and child in graph.leaf_of:
                 tree.take(vertex, id(graph.leaf_of[child]))
     return tree

@@ -84,3 +84,32 @@ def op_name(node: Node) -> str:
 def _operation(name: str) -> str:
     name = name.rpartition("::")[2]
     return name.partition("Backward")[0] or name
+
+
+def zeroed_inputs(node: Node) -> Collection[int]:
+    """The inputs of an operation, by place, that it multiplies by a number that is zero.
+
+    One that nothing trains. Nothing on an accelerator is waited for, nothing is unpacked.
+    """
+    saved = _NUMBERS.get(op_name(node), {})
+    return [place for name, place in saved.items() if _is_zero(node, name)]
+
+
+#: By operation: what has to be zero for an input to count for nothing, and the place of the input.
+_NUMBERS = {
+    "Mul": {"other": 0, "self": 1},
+    "Add": {"alpha": 1},
+    "Sub": {"alpha": 1},
+}
+
+
+def _is_zero(node: Node, name: str) -> bool:
+    raw = getattr(node, f"_raw_saved_{name}", None)
+    if getattr(raw, "unpack_hook", None) is not None:
+        return False
+    number = getattr(node, f"_saved_{name}", None)
+    if isinstance(number, Tensor):
+        if number.dim() or number.requires_grad or number.device.type != "cpu":
+            return False
+        number = number.tolist()  # which no mode of torch takes part in: they get mere numbers
+    return number == 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_gradhealth import probe
 from pytest_gradhealth.results.flow import FlowRecord
@@ -43,6 +45,44 @@ def test_a_cell_uses_what_it_returned_before() -> None:
     assert cell("") == FlowRecord("cell", ("cell", "head"), 5, 5)
     assert cell("detached") == FlowRecord("cell", ("head",), 5, 1)
     assert cell("mean detached") == FlowRecord("cell", ("head",), 5, 5)
+
+
+class Twice(Net):
+    """A layer that is called twice, and what each call counts for."""
+
+    def make(self) -> None:
+        self.weights = (1.0, 1.0)
+        self.layer, self.gate = nn.Linear(8, 4), nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = (weight * self.layer(x) for weight in self.weights)
+        out: Tensor = one + other * (self.gate if self.mode == "gate" else 1)
+        return out
+
+
+def test_what_a_zero_multiplies_is_not_read_but_a_gate_that_opens_is() -> None:
+    def layer(mode: str, weights: tuple[float, float]) -> FlowRecord:
+        net = Twice(mode)
+        net.weights = weights
+        return probe(net, X, Y, loss=net.loss).profile.flow[0]
+
+    assert layer("", (1.0, 0.5)).reached == layer("gate", (1.0, 0.5)).reached == 2
+    assert layer("", (1.0, 0.0)).reached == layer("", (0.0, 1.0)).reached == 1
+    assert layer("", (0.0, 0.0)).reached == 2, "that nothing gets there, its weights tell"
+
+
+class Seeing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode as counters of operations are, which get mere numbers for numbers in tensors."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_zero_is_read_whatever_mode_looks_on() -> None:
+    net = Twice()
+    net.weights = (1.0, 0.0)
+    with Seeing():  # type: ignore[no-untyped-call]
+        assert probe(net, X, Y, loss=net.loss).profile.flow[0].reached == 1
 
 
 class Outer(nn.Module):

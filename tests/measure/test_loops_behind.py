@@ -34,12 +34,13 @@ def network(
 ) -> tuple[Network, Mapping[str, int]]:
     """What paths are read from, and the marks by label; those that ran first have least numbers."""
     tree = DominatorTree()
-    places = {"": tree.add([], "")}
+    places = {"": tree.add({}, "")}
     marks = {label: number for number, label in enumerate(reversed([*users]))}
     points = {}
     for label, above in users.items():
         name, _, call = label.partition("#")
-        places[label] = tree.add([places[user] for user in above or [""]], "", marks[label])
+        above = above or [""]
+        places[label] = tree.add({places[user]: True for user in above}, "", marks[label])
         norm = (norms or {}).get(label, 1.0)
         points[marks[label]] = PathPoint(name, "Layer", (1,), norm, 1, call=int(call or 0))
     names = {point.name for point in points.values()}

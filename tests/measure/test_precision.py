@@ -15,10 +15,40 @@ from torch.nn import functional as F
 
 from pytest_gradhealth import Diagnosis, GradientProfile, ProbeError, probe
 from pytest_gradhealth.results.magnitudes import FORMATS, MagnitudeRecord
+from tests.helpers.architectures import Wired
 from tests.helpers.nets import batch, mlp, scalar_chain
 
 cross_entropy = F.cross_entropy
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def test_all_calls_of_a_layer_count_together_as_early_steps_of_a_loop_do() -> None:
+    """Each step back multiplies the gradient by 2**-12: the first calls get less than float16."""
+    cell = nn.Linear(1, 1)
+    nn.init.constant_(cell.weight, 2.0**-12)
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        state = torch.zeros_like(x)
+        for _ in range(4):
+            state = m.cell(state + x)
+        return state
+
+    diagnosis = probe(
+        Wired(forward, cell=cell),
+        torch.ones(8, 1),
+        torch.ones(8, 1),
+        loss=_sum,
+        precision="float16",
+    )
+    (record,) = [r for r in diagnosis.profile.magnitudes if r.name == "cell"]
+    counted = {record.low + i: n for i, n in enumerate(record.counts) if n}
+    assert counted == {-36: 8, -24: 8, -12: 8, 0: 8}
+    assert record.flushed("float16", 0) == 1 / 4
+    assert [f.severity for f in diagnosis.of(["GH501"])] == ["warning"], "the weight gets enough"
+
+
+def _sum(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs * targets).sum()
 
 
 @pytest.mark.parametrize("kind", FORMATS)

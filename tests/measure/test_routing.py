@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pytest_gradhealth import probe
+from pytest_gradhealth import Diagnosis, probe
+from pytest_gradhealth.measure.routing import TRIES
+from pytest_gradhealth.probing.routes import routed_lists
 from tests.models.connected import WIDTH, Net, X, Y, linear
 
 
@@ -68,20 +71,55 @@ class Members(Net):
         return out
 
 
+def told(net: Net, *inputs: Any) -> Collection[str] | None:
+    """Which of its lists are routed, by the model of a diagnosis."""
+    diagnosis = probe(net, inputs, Y[: len(inputs[0])], loss=net.loss)
+    return routed_lists(diagnosis, diagnosis.profile)
+
+
 @pytest.mark.parametrize("mode", ["by_example", "by_batch", "by_dice", "by_weight"])
 @pytest.mark.parametrize("rows", [1, 16])
 def test_members_that_the_batch_or_the_dice_choose_are_told(mode: str, rows: int) -> None:
     net = Members(mode)
-    profile = probe(net, X[:rows], Y[:rows], loss=net.loss).profile
-    silent = {p.name for p in profile.parameters if p.state != "gradient"}
+    diagnosis = probe(net, X[:rows], Y[:rows], loss=net.loss)
+    silent = {p.name for p in diagnosis.profile.parameters if p.state != "gradient"}
     assert all(name.startswith("members.") for name in silent)
-    assert profile.routed == (("members",) if silent else None)
+    assert routed_lists(diagnosis, diagnosis.profile) == (("members",) if silent else None)
 
 
 @pytest.mark.parametrize("mode", ["all_but_the_last", "all_but_the_first", "none_of_the_second"])
 def test_members_that_the_forward_forgets_are_told(mode: str) -> None:
-    net = Members(mode)
-    assert probe(net, X, Y, loss=net.loss).profile.routed == ()
+    assert told(Members(mode), X) == ()
+
+
+def test_nobody_asks_but_who_wants_to_know() -> None:
+    class Counting(Members):
+        forwards = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            Counting.forwards += 1
+            return super().forward(x)
+
+    net = Counting("all_but_the_last")
+    diagnosis = probe(net, X, Y, loss=net.loss)
+    probed = Counting.forwards
+    assert probed <= 2, "the look, and what is left out of it"
+    assert routed_lists(diagnosis, diagnosis.profile) == ()
+    assert Counting.forwards == probed + 1 + TRIES
+
+
+def test_a_diagnosis_whose_model_is_gone_or_fails_by_now_tells_nothing() -> None:
+    net = Members("all_but_the_last")
+    diagnosis = probe(net, X, Y, loss=net.loss)
+    read = Diagnosis.from_dict(diagnosis.to_dict())
+    assert routed_lists(read, read.profile) is None
+    net.mode = "no such mode"
+    assert routed_lists(diagnosis, diagnosis.profile) is None
+
+
+def test_a_factory_is_asked_as_it_was_built() -> None:
+    diagnosis = probe(lambda: Members("by_dice"), X, Y, loss=F.cross_entropy)
+    assert routed_lists(diagnosis, diagnosis.profile) == ("members",)
 
 
 def test_a_batch_that_cannot_be_another_one_tells_nothing() -> None:
@@ -94,8 +132,7 @@ def test_a_batch_that_cannot_be_another_one_tells_nothing() -> None:
             return super().forward(x)
 
     for mode, routed in (("by_dice", ("members",)), ("all_but_the_last", ())):
-        net = Picky(mode)
-        assert probe(net, X, Y, loss=net.loss).profile.routed == routed
+        assert told(Picky(mode), X) == routed
 
 
 @pytest.mark.parametrize(
@@ -120,5 +157,4 @@ def test_inputs_of_any_kind_are_changed_or_left_alone(extra: Tensor) -> None:
             return super().forward(x)
 
     for mode, routed in (("by_dice", ("members",)), ("all_but_the_last", ())):
-        net = Beside(mode)
-        assert probe(net, (X, extra), Y, loss=net.loss).profile.routed == routed
+        assert told(Beside(mode), X, extra) == routed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,10 @@ from torch.nn import functional as F
 WIDTH = 8
 X = torch.randn(16, WIDTH, generator=torch.Generator().manual_seed(1))
 Y = torch.arange(16) % 4
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 def linear(*sizes: int) -> Any:
@@ -59,13 +64,29 @@ class Residual(Net):
         ):
             branch = block(h)
             if number == 1 or self.mode == "no skips":
-                h = {"no skip": 0, "no skips": 0, "detached": h.detach()}.get(self.mode, h) + (
-                    branch * (0 if self.mode == "zero" else 1)
-                )
+                h = {
+                    "no skip": 0,
+                    "no skips": 0,
+                    "skip times 0": h * 0,
+                    "detached": h.detach(),
+                }.get(self.mode, h) + (branch * (0 if self.mode == "zero" else 1))
             else:
                 h = h + branch
         out: Tensor = self.head(h)
         return out
+
+
+#: Ways to multiply by a number that is zero.
+ZEROED: dict[str, Callable[[Tensor], Tensor]] = {
+    "times 0": lambda skip: skip * 0,
+    "0.0 times": lambda skip: 0.0 * skip,
+    "times a tensor": lambda skip: skip * torch.zeros(()),
+    "in place": lambda skip: skip.clone().mul_(0),
+    "added 0 times": lambda skip: torch.zeros_like(skip).add(skip, alpha=0),
+    "subtracted 0 times": lambda skip: torch.zeros_like(skip).sub(skip, alpha=0),
+    "all dropped": lambda skip: F.dropout(skip, 1.0, training=True),
+    "times 0, and on": lambda skip: (skip * 0).tanh().view_as(skip),
+}
 
 
 class UNet(Net):
@@ -82,8 +103,9 @@ class UNet(Net):
             x = F.gelu(layer(x))
             kept.append(x)
         for number, (layer, skip) in enumerate(zip(self.up, kept[1::-1], strict=True)):
-            skipped = self.mode == "no long skip" and number == 1
-            x = F.gelu(layer(torch.cat([x, x if skipped else skip], 1)))
+            if number == 1:
+                skip = x if self.mode == "no long skip" else ZEROED.get(self.mode, _same)(skip)
+            x = F.gelu(layer(torch.cat([x, skip], 1)))
         out: Tensor = self.head(x)
         return out
 

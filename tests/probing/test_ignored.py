@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_gradhealth import Diagnosis, Evidence, Finding, Rule, assert_healthy, probe
+from pytest_gradhealth import (
+    Diagnosis,
+    Evidence,
+    Finding,
+    Rule,
+    SettingError,
+    assert_healthy,
+    probe,
+)
 from tests.helpers.architectures import Wired
 from tests.helpers.findings import codes, of, said
 from tests.helpers.nets import batch, mlp
@@ -40,8 +48,6 @@ def tokens() -> nn.Module:
         ("encoder", "token (1 parameter)"),
         ("enc*er", "token (1 parameter)"),
         ("*.[!m]*", "token and encoder.mask_token (2 parameters)"),
-        ("mask_token", "token, encoder.mask_token and encoder.class_token (3 parameters)"),
-        ("ENCODER", "token, encoder.mask_token and encoder.class_token (3 parameters)"),
         ("*", ""),
     ],
 )
@@ -49,6 +55,36 @@ def test_what_a_pattern_names_does_not_count(pattern: str, left: str) -> None:
     (x, y), model = batch(), tokens()
     found = of(probe(model, x, y, loss=cross_entropy, ignore=f"GH405:{pattern}"), "GH405")
     assert [f.message for f in found] == [f"the loss does not depend on {left}"][: bool(left)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("mask_token", "did you mean 'encoder.mask_token'?"),
+        ("ENCODER", "did you mean 'encoder'?"),
+        ("encoder.cls_token", "did you mean 'encoder.class_token'?"),
+        ("encodr.*_token", "did you mean 'encoder.mask_token'?"),
+        ("*.pooler.*", "its parts are encoder and token"),
+        ("encoder.body.0.weights", "did you mean 'encoder.body.0.weight'?"),
+    ],
+)
+def test_a_pattern_that_fits_nothing_is_refused(pattern: str, said: str) -> None:
+    (x, y), model, codes = batch(), tokens(), f"GH405:token,GH4:{pattern}"
+    words = (
+        f"the call: ignore = 'GH4:{pattern}' fits no layer and no parameter of the model; {said}"
+    )
+    for probed in (model, probe(model, x, y, loss=cross_entropy)):
+        with pytest.raises(SettingError) as caught:
+            assert_healthy(probed, x, y, loss=cross_entropy, ignore=codes)
+        assert str(caught.value) == words
+
+
+@pytest.mark.parametrize(
+    "pattern", ["encoder.body", "*.2", "encoder.body.0.bias", "(output)", "tok?n", "*y.[0-2]"]
+)
+def test_a_pattern_fits_whatever_is_in_the_model_or_sees_the_batch(pattern: str) -> None:
+    (x, y), model = batch(), tokens()
+    assert probe(model, x, y, loss=cross_entropy, ignore=f"GH4:{pattern}") is not None
 
 
 def test_a_pattern_is_for_the_rules_of_its_code() -> None:
@@ -181,7 +217,7 @@ def test_b(gradhealth):
 
 @pytest.mark.parametrize("by", ["flag", "ini", "marker"])
 def test_patterns_from_the_command_line_ini_and_marker(pytester: pytest.Pytester, by: str) -> None:
-    ignored = "GH405:pooler.*", "GH405:mask_token"
+    ignored = "GH405:pooler.*", "GH405:mask_token", "GH401:in_another_model"
     marked = f"@pytest.mark.gradhealth(ignore={[*ignored]!r})\ndef test_b"
     text = PROJECT if by != "marker" else PROJECT.replace("def test_b", marked)
     pytester.makepyfile(text)

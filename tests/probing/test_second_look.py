@@ -148,7 +148,8 @@ class Factorised(nn.Module):
         return answer if self.linear is None else answer + self.linear(x).sum(1)
 
 
-FIELDS = torch.randint(0, 20, (128, 6)) + 20 * torch.arange(6)
+FIELDS = torch.randint(0, 20, (128, 6), generator=torch.Generator().manual_seed(0))
+FIELDS += 20 * torch.arange(6)
 CLICKS = ((FIELDS[:, 0] + FIELDS[:, 1]) % 2).float().unsqueeze(1)
 clicked = nn.functional.binary_cross_entropy_with_logits
 
@@ -220,3 +221,57 @@ def test_a_warning_stands_where_the_model_cannot_be_copied() -> None:
     small(model[2], 1e-4)
     diagnosis = probe(model, *batch(), loss=cross_entropy)
     assert [(f.code, f.severity) for f in diagnosis.findings] == [("GH101", "warning")]
+
+
+INPUTS = torch.randn(32, 20, generator=torch.Generator().manual_seed(0))
+WANTED = torch.tanh(INPUTS[:, :5] - INPUTS[:, 5:10])
+
+
+def in_units(k: float, *, by: Callable[[Tensor, float], Tensor] = torch.mul) -> nn.Module:
+    """A network of answers in another unit than its layers have."""
+    return Wired(lambda m, x: by(m.net(x), k), net=mlp(nn.ReLU, hidden=2))
+
+
+def adam(eps: float) -> Callable[[Any], torch.optim.Optimizer]:
+    return lambda parameters: torch.optim.Adam(parameters, lr=1e-3, eps=eps)
+
+
+UNITS: dict[str, tuple[nn.Module, Any, float, Any]] = {
+    "squares": (in_units(1e-6), nn.functional.mse_loss, 1e-6, None),
+    "distances": (in_units(1e-6), nn.functional.l1_loss, 1e-6, None),
+    "a thousandth": (in_units(1e-3), nn.functional.mse_loss, 1e-3, None),
+    "divided": (in_units(1e6, by=torch.div), nn.functional.mse_loss, 1e-6, None),
+    "small eps": (in_units(1e-6), nn.functional.mse_loss, 1e-6, adam(1e-20)),
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_outputs_in_units_of_their_own_are_a_scale_where_the_model_learns(name: str) -> None:
+    model, loss, unit, optimizer = UNITS[name]
+    diagnosis = probe(model, INPUTS, unit * WANTED, loss=loss, optimizer=optimizer)
+    assert diagnosis.verdict == "healthy", diagnosis
+    first, second = diagnosis.profiles
+    assert (first.learned, second.learned) == (False, True)
+    assert max(path.vanishing for path in second.judged_paths) < -2
+
+
+TOO_SMALL: dict[str, tuple[Any, Any]] = {
+    "answers": (WANTED, nn.functional.mse_loss),
+    "distances": (WANTED, nn.functional.l1_loss),
+    "logits": (torch.arange(32) % 5, cross_entropy),
+}
+
+
+@pytest.mark.parametrize("name", TOO_SMALL)
+def test_outputs_that_are_too_small_for_what_is_asked_fail(name: str) -> None:
+    targets, loss = TOO_SMALL[name]
+    diagnosis = probe(in_units(1e-6), INPUTS, targets, loss=loss)
+    assert codes(diagnosis) == ["GH101"], diagnosis
+    assert not diagnosis.profiles[-1].learned
+
+
+def test_a_depth_before_the_last_layer_fails_whatever_the_unit() -> None:
+    """The last layers learn, of what the others happen to make."""
+    model = Wired(lambda m, x: 1e-6 * m.net(x), net=mlp(nn.Sigmoid, hidden=9))
+    diagnosis = probe(model, INPUTS, 1e-6 * WANTED, loss=nn.functional.mse_loss)
+    assert codes(diagnosis) == ["GH101"], diagnosis

@@ -45,6 +45,7 @@ UNCALLED = "not called any more, though others of the list are:"
 BROKEN: dict[tuple[str, str], list[str]] = {
     ("Residual", "no skip"): [f"new on the path: blocks.1, {ROUND}"],
     ("Residual", "no skips"): [f"new on the path: blocks, {ROUND}"],
+    ("Residual", "skip times 0"): [f"new on the path: blocks.1, {ROUND}"],
     ("Residual", "detached"): [f"new on the path: blocks.1, {ROUND}"],
     ("Residual", "forgotten"): [
         f"{UNCALLED} blocks.3 (160 of the 748 elements that got gradient) [layers]"
@@ -54,6 +55,7 @@ BROKEN: dict[tuple[str, str], list[str]] = {
         f" got gradient): {ZERO}"
     ],
     ("UNet", "no long skip"): [f"new on the path: down.1 and up.0, {ROUND}"],
+    **{("UNet", way): [f"new on the path: down.1 and up.0, {ROUND}"] for way in connected.ZEROED},
     ("Dense", "not all"): [f"no gradient from layers.3 reaches layers.0 {DIRECT}"],
     ("Conditioned", "not told"): [f"no gradient from blocks.2 reaches condition {DIRECT}"],
     ("Conditioned", "zero"): [

@@ -46,7 +46,7 @@ def test_dominators_agree_with_removing_vertices_one_by_one(size: int, seed: int
     users = random_users(random.Random(seed), size)
     tree = DominatorTree()
     for vertex, above in enumerate(users):
-        tree.add(above, "", mark=vertex)
+        tree.add(dict.fromkeys(above, True), "", mark=vertex)
     for vertex in range(size):
         chain = tree.chain(vertex, range(size))
         assert list(chain.marks) == brute_force_dominators(users, vertex)
@@ -60,7 +60,7 @@ def test_the_outermost_marks_have_a_way_to_the_loss_without_another(size: int, s
     wanted = {vertex for vertex in range(1, size) if rng.random() < 0.4}
     tree = DominatorTree()
     for vertex, above in enumerate(users):
-        tree.add(above, "", mark=vertex)
+        tree.add(dict.fromkeys(above, True), "", mark=vertex)
 
     def arrives(vertex: int) -> bool:
         return vertex == 0 or any(user not in wanted and arrives(user) for user in users[vertex])
@@ -77,7 +77,7 @@ def test_the_nearest_marks_are_gone_to_without_another(size: int, seed: int) -> 
     starts = [size - 1, size // 2]
     tree = DominatorTree()
     for vertex, above in enumerate(users):
-        tree.add(above, "", mark=vertex)
+        tree.add(dict.fromkeys(above, True), "", mark=vertex)
 
     def onwards(vertex: int) -> set[int]:
         return {
@@ -96,7 +96,7 @@ def test_sources_depend_on_no_other_wanted_mark(size: int, seed: int) -> None:
     users = random_users(rng, size)
     tree = DominatorTree()
     for vertex, above in enumerate(users):
-        tree.add(above, "", mark=vertex)
+        tree.add(dict.fromkeys(above, True), "", mark=vertex)
     wanted = set(rng.sample(range(size), rng.randint(1, size)))
     behind: list[set[int]] = [set() for _ in range(size)]
     for vertex in range(size - 1, -1, -1):
@@ -109,7 +109,7 @@ def graph_of(users: Sequence[Sequence[int]]) -> DominatorTree:
     """A tree whose vertices are all marks, by their users."""
     tree = DominatorTree()
     for vertex, above in enumerate(users):
-        tree.add(above, "", mark=vertex)
+        tree.add(dict.fromkeys(above, True), "", mark=vertex)
     return tree
 
 
@@ -249,11 +249,11 @@ def test_the_walk_and_the_dominators_take_linear_time() -> None:
         tree = DominatorTree()
         tree._jump = Counting()
         Counting.reads = 0
-        trunk = tree.add([], "")
+        trunk = tree.add({}, "")
         weight = trunk
         for _ in range(depth):
-            trunk = tree.add([trunk, weight], "")
-        tree.add([trunk, 0], "")
+            trunk = tree.add({trunk: True, weight: True}, "")
+        tree.add({trunk: True, 0: True}, "")
         return Counting.reads
 
     assert reads(8000) < 8.8 * reads(1000)
