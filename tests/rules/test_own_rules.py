@@ -483,8 +483,8 @@ def test_in_a_project_its_setting_is_a_setting(
     result.assert_outcomes(passed=2, failed=1, errors=1)
     result.stdout.fnmatch_lines(
         [
-            "*@pytest.mark.gradhealth on test_misspelt: unknown setting 'loudset'; the settings are"
-            " device*ignore, loudest",
+            "*@pytest.mark.gradhealth on test_misspelt: unknown setting 'loudset'; did you mean"
+            " loudest?",
             "E *their RMS is 2.4e+05; limit 1000 (default) [[]MY203[]]",
             "E *looked at again after * of Adam(lr=0.001): loudness *",
             "E *remedy  *outcome *loudness *",
