@@ -10,6 +10,7 @@ from pytest_gradhealth.context import current
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.probing.case import Case, ModelLike
 from pytest_gradhealth.probing.probe import declared_step
+from pytest_gradhealth.probing.refusal import refused
 from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Clip, Regularizer, Step
@@ -295,7 +296,7 @@ def assert_matches_baseline(
     try:
         failed = context.compare_with_baseline(diagnosis, asked_for(settings, case), name)
     except ProbeError as error:
-        raise error.with_traceback(None) from error.__cause__
+        raise refused(error) from error.__cause__
     if failed is None:
         return diagnosis
     error_class, text = failed

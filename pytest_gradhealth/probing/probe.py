@@ -13,12 +13,14 @@ import torch
 from pytest_gradhealth.config.options import OPTIONS
 from pytest_gradhealth.config.settings import Settings
 from pytest_gradhealth.distributed.team import agreed
+from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.probing.case import Case, ModelLike, check_case
 from pytest_gradhealth.probing.eval_mode import Examined, as_trained
 from pytest_gradhealth.probing.examine import examine
 from pytest_gradhealth.probing.judge import Criteria, chosen_rules, with_news, worst_first
 from pytest_gradhealth.probing.placement import where_it_runs
 from pytest_gradhealth.probing.prepare import Trial, prepare
+from pytest_gradhealth.probing.refusal import refused
 from pytest_gradhealth.probing.thresholds import leaves_doubt, limits_of
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Limit, verdict_of
 from pytest_gradhealth.results.profile import GradientProfile
@@ -97,12 +99,16 @@ def probe(
     Model, batch, random numbers and modes are left as they were. Raises ProbeError for what cannot
     be probed.
     """
-    every = checked((*built_in_rules(), *own_rules(rules)))
-    options = [option for option in OPTIONS if option.use != "test"]
-    chosen = Settings().merged(settings, "the call", (*options, *own_settings(every)))
+    __tracebackhide__ = True
     step = declared_step(clip, regularizer)
     case = Case(model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale)
-    return agreed(model, lambda: diagnose(case, chosen, every))
+    try:
+        every = checked((*built_in_rules(), *own_rules(rules)))
+        options = [option for option in OPTIONS if option.use != "test"]
+        chosen = Settings().merged(settings, "the call", (*options, *own_settings(every)))
+        return agreed(model, lambda: diagnose(case, chosen, every))
+    except ProbeError as error:
+        raise refused(error) from error.__cause__
 
 
 def diagnose(
