@@ -42,6 +42,7 @@ class GradHealth:
         targets: Any = None,
         *,
         loss: Any = None,
+        call: Any = None,
         optimizer: Any = None,
         clip: Any = None,
         regularizer: Any = None,
@@ -58,7 +59,7 @@ class GradHealth:
 
         step = declared_step(clip, regularizer)
         case = Case(
-            model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale
+            model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale, call
         )
         return measured(case, settings)
 

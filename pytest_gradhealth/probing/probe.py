@@ -26,6 +26,7 @@ from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Limit, verdi
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules import Rule, built_in_rules
 from pytest_gradhealth.rules.rule import checked, own_rules, own_settings
+from pytest_gradhealth.subject.calling import Call
 from pytest_gradhealth.subject.inputs import check_inputs
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Clip, Regularizer, Step
@@ -67,6 +68,7 @@ def probe(
     targets: Any = None,
     *,
     loss: Loss | None = None,
+    call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     clip: Clip | None = None,
     regularizer: Regularizer | None = None,
@@ -81,7 +83,8 @@ def probe(
     `model`: a module, or a factory that builds one (then more seeds are tried where one does not
     decide). `inputs`: what the model is called with; a tuple is spread over its arguments, a
     mapping over its keywords. `loss(outputs, targets)`; without it the model's own loss is used,
-    else a fixed random cotangent of unit norm. `optimizer`: a class, a factory over parameters, or
+    else a fixed random cotangent of unit norm. `call(model, *inputs)` takes the place of the
+    forward, for models without one. `optimizer`: a class, a factory over parameters, or
     an instance (which is never stepped); it sets the limits and makes the confirm steps (default
     Adam, lr 1e-3). `clip` (a gradient norm, or a function of the parameters) and `regularizer` (a
     function of the model) complete the training step; with one of them a few steps are made on a
@@ -101,7 +104,9 @@ def probe(
     """
     __tracebackhide__ = True
     step = declared_step(clip, regularizer)
-    case = Case(model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale)
+    case = Case(
+        model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale, call
+    )
     try:
         every = checked((*built_in_rules(), *own_rules(rules)))
         options = [option for option in OPTIONS if option.use != "test"]

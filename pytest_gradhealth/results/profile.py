@@ -210,6 +210,7 @@ class GradientProfile:
     used by which. `routed` names the lists with members that got no gradient in which another batch
     or seed goes to others, as in a mixture of experts; None where there are none or nobody asked.
     `uncut` are the paths as they were, where some of them end at loops that get data of their own.
+    `objective` says what was differentiated: which loss, or what stood in for one.
     """
 
     seed: int
@@ -236,6 +237,7 @@ class GradientProfile:
     flow: tuple[FlowRecord, ...] = ()
     routed: tuple[str, ...] | None = None
     uncut: tuple[GradientPath, ...] = ()
+    objective: str = ""
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

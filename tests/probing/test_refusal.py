@@ -46,8 +46,9 @@ def names(error: BaseException) -> list[str]:
         (Reshaping, {}, ["forward", "shaped"]),
         (mlp, {"loss": loss}, ["loss"]),
         (mlp, {"inputs": torch.ones(2, 3)}, []),
+        (mlp, {"call": lambda model, x: model.nothing(x)}, ["<lambda>"]),
     ],
-    ids=["forward", "loss", "torch alone"],
+    ids=["forward", "loss", "torch alone", "call"],
 )
 def test_the_frames_are_those_of_the_caller(
     call: Any, model: Callable[[], nn.Module], arguments: dict[str, Any], frames: list[str]

@@ -224,7 +224,7 @@ def test_its_own_table_takes_the_place_of_the_path() -> None:
     inputs = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
     blocks = str(probe(loud(), inputs, loss=loss, rules=[own], select=["MY203"])).split("\n\n")
     assert blocks[1:3] == [
-        "Sequential on cpu, trained with Adam(lr=0.001), seed 0",
+        "Sequential on cpu, loss loss, trained with Adam(lr=0.001), seed 0",
         "1 of Sequential, 76 wide",
     ]
 
