@@ -92,6 +92,8 @@ def fits(function: Any, form: Any, *first: Any) -> bool:
 
 
 def _signature(function: Any) -> inspect.Signature | None:
+    if attribute(function, "__signature__") is not None:  # what is to be shown, whatever is taken
+        return None
     try:
         return inspect.signature(function, follow_wrapped=False)
     except Exception:  # also what an object of anyone's raises when it is asked

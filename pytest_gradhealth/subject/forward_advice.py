@@ -80,7 +80,11 @@ def _is_called(handed: Handed) -> bool:
 
 
 def _unknown(handed: Handed, _: BaseException, __: str) -> str:
-    """Other arguments than a forward takes."""
+    """Other arguments than a forward takes, or what is to call the model."""
+    if isinstance(handed.inputs, Called) and not fits(
+        handed.inputs.call, handed.given, handed.model
+    ):
+        return "call gets the model before the inputs: call=lambda model, x: ..."
     if not _misfits(handed):
         return ""
     taken = [*parameters_of(handed.model.forward)]

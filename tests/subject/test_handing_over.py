@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,7 +18,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pytest_gradhealth import ProbeError, assert_healthy, probe
 from pytest_gradhealth.formatting import told
+from pytest_gradhealth.remedies.trial import treat
 from tests.helpers.nets import mlp
+from tests.helpers.remedies import BY_NAME
 from tests.helpers.state import unchanged
 
 X = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
@@ -346,6 +349,13 @@ def test_it_fails_where_it_is_sick_and_so_does_its_copy(
     assert [look.steps for look in diagnosis.profiles] == [0, 5]
 
 
+def test_remedies_are_tried_with_the_call() -> None:
+    diagnosis = probe(Encoder(None, sick()), X, Y, **CE, call=Encoder.encode)
+    failures = [finding for finding in diagnosis.findings if finding.severity == "failure"]
+    (treatment,) = treat(diagnosis, failures, [BY_NAME["ReLU"]], 60.0)
+    assert treatment.outcome == "cured"
+
+
 def test_a_call_uses_the_model_that_it_gets_where_it_is_to_be_copied() -> None:
     """One that a closure leads to is found on the copy, and one of a global name is not."""
     model = sick()
@@ -508,6 +518,13 @@ TOLD: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], str]] = {
         "call <lambda> raised {told}\n  it was called with (16, 4) float32, (16, 4) float32"
         + IN_0
         + "\n  the inputs are a tuple, which went as one argument; pass one tensor: torch.stack(x)",
+    ),
+    "call of a method": (
+        net(),
+        (X, Y),
+        {**CE, "call": Encoder().encode},
+        "call encode raised {told}\n  it was called with (16, 4) float32\n  call gets the model"
+        " before the inputs: call=lambda model, x: ...",
     ),
     "call by name": (
         net(),
@@ -745,6 +762,10 @@ def test_what_a_model_takes_as_it_is_stays_as_it_is() -> None:
         return body(torch.as_tensor(array)) * number * len(text)
 
     assert probe(Batched(own), [X.numpy(), 2, "a"], Y, loss=cross_entropy).verdict == "healthy"
+    shown: Any = two()
+    shown.forward = lambda *args: shown.body(torch.cat(args, 1))
+    shown.forward.__signature__ = inspect.signature(lambda batch: batch)
+    assert probe(shown, (X, X), Y, loss=cross_entropy).verdict == "healthy"
     hooked = Batched(lambda body, x: body(x))
     hooked.register_forward_pre_hook(lambda _, args: (args[0] + args[1],))
     assert probe(hooked, (X, X), Y, loss=cross_entropy).verdict == "healthy"
