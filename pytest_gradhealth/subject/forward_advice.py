@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pytest_gradhealth.formatting import listing, meant_by
 from pytest_gradhealth.subject.calling import Called, fits, parameters_of, spread
-from pytest_gradhealth.subject.handed import OF_TYPES, Handed, made_of, no_tensors, type_name
+from pytest_gradhealth.subject.handed import Handed, is_about, made_of, no_tensors, type_name
 from pytest_gradhealth.subject.lightning import is_lightning
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.tensors.trees import tensors
@@ -98,14 +98,12 @@ def _unknown(handed: Handed, _: BaseException, __: str) -> str:
 
 def _kind_of_number(handed: Handed, _: BaseException, said: str) -> str:
     """Numbers of another type than the parameters'."""
-    if not OF_TYPES.search(said):
-        return ""
     own = next((p.dtype for p in handed.model.parameters() if p.is_floating_point()), None)
-    given = [t.dtype for t in tensors(handed.given)]
+    given = [t.dtype for t in tensors(handed.given) if is_about(said, t.dtype)]
     if "indices" in said and any(dtype.is_floating_point for dtype in given):
         return "an embedding takes whole numbers; pass x.long()"
-    others = sorted((t for t in given if t != own), key=lambda t: not t.is_floating_point)
-    if own is None or not others or others[0].is_complex:
+    others = [dtype for dtype in given if dtype != own and not dtype.is_complex]
+    if own is None or not others:
         return ""
     types = f"the inputs are {type_name(others[0])}, the parameters {type_name(own)}"
     return f"{types}; pass {made_of('x', own)}"

@@ -14,10 +14,19 @@ from torch.utils.data import DataLoader, Dataset
 from pytest_gradhealth.subject.calling import Called
 from pytest_gradhealth.tensors.trees import attribute, tensors
 
-#: What torch says of numbers of a type that it does not take, or not together.
-OF_TYPES = re.compile(
+#: What torch says where numbers are of a type that it does not take, or not together.
+_OF_TYPES = re.compile(
     r"dtype|scalar type|result type|Input type|not implemented for '|floating point type"
 )
+#: What it calls types that have other names in code.
+_CALLED = {
+    torch.float64: "double",
+    torch.float32: "float",
+    torch.float16: "half",
+    torch.int64: "long",
+    torch.int32: "int",
+    torch.uint8: "byte|unsigned char",
+}
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,12 @@ def _instead_of(value: Any) -> str:
     if attribute(value, "to") is None:
         return f"of class {kind.__name__}; pass tensors, or tuples, lists and mappings of tensors"
     return ""
+
+
+def is_about(said: str, dtype: torch.dtype) -> bool:
+    """Whether an error is about numbers of a type."""
+    name = _CALLED.get(dtype, type_name(dtype))
+    return bool(_OF_TYPES.search(said) and re.search(name, said, re.IGNORECASE))
 
 
 def type_name(dtype: torch.dtype) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pytest_gradhealth.formatting import listing
 from pytest_gradhealth.subject.calling import called, fits, name_of, parameters_of
-from pytest_gradhealth.subject.handed import OF_TYPES, Handed, made_of, no_tensors, type_name
+from pytest_gradhealth.subject.handed import Handed, is_about, made_of, no_tensors, type_name
 from pytest_gradhealth.tensors.trees import attribute, tensors
 from pytest_gradhealth.tensors.unwrap import shape_of
 
@@ -18,7 +18,8 @@ def _no_targets(handed: Handed, _: BaseException, said: str) -> str:
     """No targets, or several that the loss takes for one."""
     targets = handed.targets
     if targets is None:
-        return "no targets were given; pass them behind the inputs" if "NoneType" in said else ""
+        needed = "NoneType" in said and not fits(called(handed.loss), (handed.outputs,))
+        return "no targets were given; pass them behind the inputs" if needed else ""
     kind = type(targets).__name__
     if not isinstance(targets, (tuple, list, Mapping)) or kind not in said:
         return ""
@@ -73,14 +74,15 @@ def _differentiates(_: Handed, __: BaseException, said: str) -> str:
 
 def _target_types(handed: Handed, _: BaseException, said: str) -> str:
     """Targets of another type than the loss takes with the outputs."""
-    if not OF_TYPES.search(said) or not isinstance(handed.outputs, Tensor):
+    if not isinstance(handed.outputs, Tensor):
         return ""
     out = handed.outputs.dtype
     for target in tensors(handed.targets):
-        if target.is_floating_point() and re.search(r"be (\w+ or )*Long|type Long but", said):
-            return f"the targets are {type_name(target.dtype)}; pass y.long()"
-        if target.dtype != out:
-            types = f"the targets are {type_name(target.dtype)}, the outputs {type_name(out)}"
+        kind = target.dtype
+        if kind.is_floating_point and re.search(r"be (\w+ or )*Long|type Long but", said):
+            return f"the targets are {type_name(kind)}; pass y.long()"
+        if kind != out and is_about(said, kind):
+            types = f"the targets are {type_name(kind)}, the outputs {type_name(out)}"
             return f"{types}; pass {made_of('y', out)}"
     return ""
 

@@ -570,6 +570,13 @@ TOLD: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], str]] = {
         FORWARD + "(16, 4) float32\n  raised in 0 (Embedding)\n  an embedding takes whole numbers;"
         " pass x.long()",
     ),
+    "bytes for a convolution": (
+        nn.Sequential(nn.Conv1d(1, 2, 3), nn.Flatten(), nn.Linear(4, 3)),
+        (X[:, None].byte(), Y),
+        CE,
+        FORWARD + "(16, 1, 4) uint8\n  raised in 0 (Conv1d)\n  the inputs are uint8, the parameters"
+        " float32; pass x.float()",
+    ),
     "loss class": (
         net(),
         (X, Y),
@@ -772,13 +779,21 @@ def test_what_a_model_takes_as_it_is_stays_as_it_is() -> None:
     assert probe(hooked, (X, X), Y, loss=cross_entropy).verdict == "healthy"
 
 
-def test_an_error_of_the_users_own_gets_no_advice() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("mine"), TypeError("of mine"), RuntimeError("a dtype"), ValueError("no target size")],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_of_the_users_own_gets_no_advice(error: Exception) -> None:
     def failing(*_: Any) -> Any:
-        raise KeyError("mine")
+        raise error
 
-    for model, inputs in ((Batched(failing), "text"), (Batched(failing), [1, 2])):
+    def fine(body: nn.Module, batch: Any) -> Any:
+        return body(batch[0])
+
+    for way, loss in ((failing, cross_entropy), (fine, failing)):
         with pytest.raises(ProbeError) as caught:
-            probe(model, inputs, Y, loss=cross_entropy)
+            probe(Batched(way), [X, "a", 2, X.numpy()], (Y, "b"), loss=loss)
         assert len(str(caught.value).splitlines()) == 2
 
 
