@@ -48,7 +48,7 @@ def _together(handed: Handed, _: BaseException, __: str) -> str:
     takes = parameters_of(handed.model.forward).keys() & {"targets", "target", "labels", "y"}
     if handed.loss is not None or handed.targets is None or not takes or _is_called(handed):
         return ""
-    return f"forward takes {listing([*takes])} itself; pass (inputs, targets) as the inputs"
+    return f"forward takes {listing(sorted(takes))} itself; pass (inputs, targets) as the inputs"
 
 
 def _whole(handed: Handed, _: BaseException, said: str) -> str:
@@ -60,6 +60,8 @@ def _whole(handed: Handed, _: BaseException, said: str) -> str:
         return "the inputs are a list, which is one argument; pass a tuple to have it spread"
     if named or not isinstance(one, (tuple, list, Mapping)):
         return ""
+    if _is_called(handed) and is_lightning(handed.model):
+        return ""  # a batch, as its loader makes it
     if not (kind in said or "positional argument" in said or _misfits(handed)):
         return ""
     if len(one) == 2 and handed.targets is None and not isinstance(one, Mapping):

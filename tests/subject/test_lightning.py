@@ -334,6 +334,12 @@ RETURNS = (
             " pass loss=... and the inputs of forward",
         ),
         (
+            lambda self, batch: self(batch).mean(),
+            "Stepping.training_step raised TypeError: linear(): argument 'input' (position 1) must"
+            " be Tensor, not list\n  it was called with (16, 20) float32, (16,) int64"
+            "\n  raised in body.0 (Linear)",
+        ),
+        (
             lambda self, batch: self.logger.experiment.add_scalar("loss", self(batch[0]).mean()),
             "Stepping.training_step raised AttributeError: 'NoneType' object has no attribute"
             " 'experiment'\n  it was called with (16, 20) float32, (16,) int64"
@@ -356,6 +362,7 @@ RETURNS = (
         "detached",
         "error",
         "trainer",
+        "whole batch",
         "logger",
         "iterator",
     ],
