@@ -95,7 +95,7 @@ def test_the_report_shows_all_profiles_and_layers_with_v(pytester: pytest.Pytest
             "6 probes: *",
             "test_suite.py::test_healthy",
             "Net is healthy: x* of the gradient reaches 0 (Linear)",
-            "Net on cpu, loss cross_entropy, 5 points, seed *",
+            "Net on cpu, a random direction of the outputs, 5 points, seed *",
             "test_suite.py::test_sick",
         ]
     )
