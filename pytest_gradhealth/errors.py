@@ -6,6 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 
 
@@ -119,6 +121,16 @@ class MissingBaselineError(GradientHealthError):
 
 class CannotApplyError(_ToldError):
     """A remedy cannot be applied to a model; the message says why."""
+
+
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """An error and its causes, each once: they may go in circles."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or one.__context__
 
 
 __all__ = [name for name in globals() if name.endswith(("Error", "Warning")) and name[0] != "_"]

@@ -85,6 +85,20 @@ def listing(names: Sequence[str], most: int = 3) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+def meant_by(name: str, names: Iterable[str]) -> str:
+    """What somebody may have meant by a name that is not among some others, "" for nothing.
+
+    >>> meant_by("ratio", ["min_ratio", "max_ratio", "seeds"]), meant_by("x", ["y"])
+    ('did you mean min_ratio or max_ratio?', '')
+    """
+    import difflib
+
+    close = difflib.get_close_matches(name, names)
+    likeness = [difflib.SequenceMatcher(None, one, name).ratio() for one in close]
+    found = [one for one, like in zip(close, likeness, strict=True) if like > likeness[0] - 0.1]
+    return f"did you mean {' or '.join(found)}?" if found else ""
+
+
 def printable(text: str, kept: str = "") -> str:
     """The text with a question mark for everything that could move the cursor or break the line.
 

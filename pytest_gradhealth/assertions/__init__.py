@@ -10,7 +10,9 @@ from pytest_gradhealth.context import current
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.probing.case import Case, ModelLike
 from pytest_gradhealth.probing.probe import declared_step
+from pytest_gradhealth.probing.refusal import refused
 from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.subject.calling import Call
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Clip, Regularizer, Step
 from pytest_gradhealth.training.optimizers import OptimizerLike
@@ -28,6 +30,7 @@ def assert_no_vanishing(
     targets: Any = None,
     *,
     loss: Loss | None = None,
+    call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     msg: Message | None = None,
     **settings: Unpack[SettingValues],
@@ -35,8 +38,8 @@ def assert_no_vanishing(
     """Assert that the gradient does not vanish between the loss and the first layer (GH101).
 
     `model` is a module, a factory or an existing Diagnosis (then nothing is run and the limits are
-    applied to what was measured). The batch, `loss`, `optimizer` and the settings are those of
-    `probe`; `min_ratio` is the least share of the gradient's L2 norm that must reach the first
+    applied to what was measured). The batch, `loss`, `call`, `optimizer` and the settings are those
+    of `probe`; `min_ratio` is the least share of the gradient's L2 norm that must reach the first
     layer: by default 1e-5, with SGD 3e-5. `msg` is put in front of the failure message, or called
     with it to make another.
 
@@ -44,7 +47,7 @@ def assert_no_vanishing(
     infinity leaves nothing to compare; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
-    case = Case(model, inputs, targets, loss, optimizer)
+    case = Case(model, inputs, targets, loss, optimizer, call=call)
     return check(("GH101", "GH301"), case, settings, msg)
 
 
@@ -55,6 +58,7 @@ def assert_no_vanishing_in_time(
     *,
     dependency: int,
     loss: Loss | None = None,
+    call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     msg: Message | None = None,
     **settings: Unpack[SettingValues],
@@ -70,7 +74,7 @@ def assert_no_vanishing_in_time(
     infinity leaves nothing to compare; ProbeError where there are no steps, or too few of them.
     """
     __tracebackhide__ = True
-    case = Case(model, inputs, targets, loss, optimizer, dependency=dependency)
+    case = Case(model, inputs, targets, loss, optimizer, dependency=dependency, call=call)
     return check(("GH102", "GH301"), case, settings, msg)
 
 
@@ -80,6 +84,7 @@ def assert_no_exploding(
     targets: Any = None,
     *,
     loss: Loss | None = None,
+    call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     msg: Message | None = None,
     **settings: Unpack[SettingValues],
@@ -93,7 +98,7 @@ def assert_no_exploding(
     infinity leaves nothing to compare; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
-    case = Case(model, inputs, targets, loss, optimizer)
+    case = Case(model, inputs, targets, loss, optimizer, call=call)
     return check(("GH201", "GH301"), case, settings, msg)
 
 
@@ -103,6 +108,7 @@ def assert_no_exploding_update(
     targets: Any = None,
     *,
     loss: Loss | None = None,
+    call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     clip: Clip | None = None,
     regularizer: Regularizer | None = None,
@@ -121,7 +127,7 @@ def assert_no_exploding_update(
     look is not finite; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
-    case = Case(model, inputs, targets, loss, optimizer, Step(clip, regularizer))
+    case = Case(model, inputs, targets, loss, optimizer, Step(clip, regularizer), call=call)
     return check(("GH202", "GH301"), case, settings, msg)
 
 
@@ -131,6 +137,7 @@ def assert_no_dominating_regularizer(
     targets: Any = None,
     *,
     loss: Loss | None = None,
+    call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     clip: Clip | None = None,
     regularizer: Regularizer | None = None,
@@ -148,7 +155,7 @@ def assert_no_dominating_regularizer(
     infinity leaves nothing to compare; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
-    case = Case(model, inputs, targets, loss, optimizer, Step(clip, regularizer))
+    case = Case(model, inputs, targets, loss, optimizer, Step(clip, regularizer), call=call)
     return check(("GH601", "GH301"), case, settings, msg)
 
 
@@ -158,6 +165,7 @@ def assert_finite_gradients(
     targets: Any = None,
     *,
     loss: Loss | None = None,
+    call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     msg: Message | None = None,
     **settings: Unpack[SettingValues],
@@ -168,7 +176,7 @@ def assert_finite_gradients(
     NonFiniteGradientError; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
-    case = Case(model, inputs, targets, loss, optimizer)
+    case = Case(model, inputs, targets, loss, optimizer, call=call)
     return check(("GH301",), case, settings, msg)
 
 
@@ -180,6 +188,7 @@ def assert_no_underflow(
     precision: str | torch.dtype = "float16",
     loss_scale: Any = None,
     loss: Loss | None = None,
+    call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     msg: Message | None = None,
     **settings: Unpack[SettingValues],
@@ -195,7 +204,7 @@ def assert_no_underflow(
     Returns the Diagnosis. Raises UnderflowError; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
-    case = Case(model, inputs, targets, loss, optimizer, precision=precision, loss_scale=loss_scale)
+    case = Case(model, inputs, targets, loss, optimizer, None, None, precision, loss_scale, call)
     return check(("GH501",), case, settings, msg)
 
 
@@ -205,6 +214,7 @@ def assert_all_reached(
     targets: Any = None,
     *,
     loss: Loss | None = None,
+    call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     msg: Message | None = None,
     **settings: Unpack[SettingValues],
@@ -219,7 +229,7 @@ def assert_all_reached(
     UnreachedParameterError; ProbeError for what cannot be probed.
     """
     __tracebackhide__ = True
-    case = Case(model, inputs, targets, loss, optimizer)
+    case = Case(model, inputs, targets, loss, optimizer, call=call)
     return check(("GH401", "GH405"), case, settings, msg)
 
 
@@ -229,6 +239,7 @@ def assert_healthy(
     targets: Any = None,
     *,
     loss: Loss | None = None,
+    call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     clip: Clip | None = None,
     regularizer: Regularizer | None = None,
@@ -252,7 +263,9 @@ def assert_healthy(
     """
     __tracebackhide__ = True
     step = declared_step(clip, regularizer)
-    case = Case(model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale)
+    case = Case(
+        model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale, call
+    )
     return check(None, case, settings, msg)
 
 
@@ -263,6 +276,7 @@ def assert_matches_baseline(
     *,
     name: str = "",
     loss: Loss | None = None,
+    call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     clip: Clip | None = None,
     regularizer: Regularizer | None = None,
@@ -290,12 +304,13 @@ def assert_matches_baseline(
             "assert_matches_baseline needs a running pytest test, which its baseline is named after"
         )
     require("name", name, lambda given: isinstance(given, str), 'a string, for example "decoder"')
-    case = Case(model, inputs, targets, loss, optimizer, declared_step(clip, regularizer))
+    step = declared_step(clip, regularizer)
+    case = Case(model, inputs, targets, loss, optimizer, step, call=call)
     diagnosis = measured(case, settings)
     try:
         failed = context.compare_with_baseline(diagnosis, asked_for(settings, case), name)
     except ProbeError as error:
-        raise error.with_traceback(None) from error.__cause__
+        raise refused(error) from error.__cause__
     if failed is None:
         return diagnosis
     error_class, text = failed

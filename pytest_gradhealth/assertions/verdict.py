@@ -17,6 +17,7 @@ from pytest_gradhealth.measure.precision import declared_scale
 from pytest_gradhealth.probing.cache import judged
 from pytest_gradhealth.probing.case import Case, check_case
 from pytest_gradhealth.probing.probe import diagnose
+from pytest_gradhealth.probing.refusal import refused
 from pytest_gradhealth.remedies import built_in_remedies
 from pytest_gradhealth.remedies.trial import treat
 from pytest_gradhealth.reporting.message import render
@@ -43,8 +44,7 @@ def measured(case: Case, values: SettingValues) -> Diagnosis:
     try:
         diagnosis = _diagnosed(case, asked_for(values, case))
     except ProbeError as error:
-        # What the caller can act on is in the message and its cause, not in frames of ours.
-        raise error.with_traceback(None) from error.__cause__
+        raise refused(error) from error.__cause__
     if context is not None:
         context.record(diagnosis)
     return diagnosis

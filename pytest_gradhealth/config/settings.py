@@ -49,9 +49,7 @@ class Settings:
         for name, value in values.items():
             where = source if isinstance(source, str) else source.get(name, "")
             if name not in known:
-                raise SettingError(
-                    f"{where}: unknown setting {name!r}; the settings are {', '.join(known)}"
-                )
+                raise SettingError(_unknown(name, where, known))
             if value is not None:
                 merged[name] = parse(known[name], value, where)
                 sources[name] = where
@@ -80,6 +78,37 @@ class Settings:
     def source(self, name: str) -> str:
         """Where the value of a setting came from."""
         return self.sources.get(name, "default")
+
+
+#: Arguments of a check that are no settings, and what other libraries call them.
+_ARGUMENTS = {
+    "inputs": "input, x, batch, data, images, features",
+    "targets": "target, y, labels, label, ground_truth",
+    "loss": "loss_fn, loss_function, criterion, objective",
+    "call": "forward, forward_fn, fn",
+    "optimizer": "optim, opt, lr, learning_rate, optimiser",
+    "clip": "clip_norm, max_norm, grad_clip, gradient_clip_val",
+    "regularizer": "regulariser, penalty",
+    "dependency": "",
+    "precision": "dtype, amp",
+    "loss_scale": "scaler, grad_scaler",
+}
+_MEANT = {other: name for name, others in _ARGUMENTS.items() for other in others.split(", ")}
+
+
+def _unknown(name: str, where: str, known: Iterable[str]) -> str:
+    """What to say of a setting that there is not: of arguments only where a call could have one."""
+    from pytest_gradhealth.formatting import meant_by  # a run without checks needs none
+
+    names, meant = [*known], ""
+    if where == "the call":
+        if name in _ARGUMENTS:
+            return f"{where}: {name} is no argument of this check; probe and assert_healthy take it"
+        meant = f"did you mean {_MEANT[name]}?" if name in _MEANT else ""
+        names += _ARGUMENTS
+    meant = meant or meant_by(name, names)
+    said = f"{where}: unknown setting {name!r}"
+    return f"{said}; {meant}" if meant else f"{said}; the settings are {', '.join(known)}"
 
 
 def parse(option: Option, value: Any, where: str) -> Any:

@@ -88,7 +88,7 @@ def agreed(model: Any, make: Callable[[], Diagnosis]) -> Diagnosis:
         verdicts = team.exchange(mine.verdict)
         vague = team.exchange(str(any(p.non_finite == SOMEWHERE for p in mine.profiles)))
     except _ElsewhereError as error:
-        raise ProbeError(str(error)) from None
+        raise ProbeError(str(error)) from error
     except BaseException as error:
         place = team.report(error)
         if is_sharded(model) or seen.any:
@@ -129,7 +129,7 @@ def _of_rank(team: _Team, rank: int, mine: Diagnosis) -> Diagnosis:
     try:
         texts = team.exchange(json.dumps(mine.to_dict()) if own else "")
     except _ElsewhereError as error:
-        raise ProbeError(str(error)) from None
+        raise ProbeError(str(error)) from error
     if own:
         return mine
     theirs = _read(texts[team.ranks.index(rank)])

@@ -31,6 +31,13 @@ def is_installed(file: str) -> bool:
     return file.startswith((*_HOMES, "<frozen")) or any(part in file for part in _INSTALLED)
 
 
+def is_shown(file: str) -> bool:
+    """Whether code in a file is the caller's, or of a library other than torch and Python's own."""
+    if any(part in file for part in _INSTALLED):
+        return package_of(file) not in ("torch", __package__.partition(".")[0])
+    return not is_installed(file)
+
+
 def package_of(file: str) -> str:
     """The name of the installed package that a file is of, "" for Python's own."""
     for part in _INSTALLED:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import checkpoint
 
+from pytest_gradhealth.errors import chain_of
 from pytest_gradhealth.isolation.modes import restore_modes
 from pytest_gradhealth.isolation.random_state import restore_random_state
 from pytest_gradhealth.isolation.snapshot import restore
@@ -85,13 +86,11 @@ def _left_checkpoints() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            for frame, _ in walk_tb(cause.__traceback__):
+        for one in chain_of(error):
+            for frame, _ in walk_tb(one.__traceback__):
                 if frame.f_globals.get("__name__") == checkpoint.__name__:
                     with suppress(RuntimeError):  # one that is still at work
                         frame.clear()
-            cause = cause.__cause__ or cause.__context__
         raise
 
 

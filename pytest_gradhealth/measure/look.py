@@ -6,6 +6,7 @@ import gc
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from torch import Tensor, nn
 from torch.autograd.graph import Node
@@ -79,7 +80,8 @@ def look(
         return look(subject, seed=seed, steps=steps, functional=functional, holding=True)
     taken = Taken(loss, recorder, marks, tree, parameters, activations, outputs, unregistered)
     with unguarded(), _uncollected():
-        return taken.read(1 / subject.loss_scale.value, seed=seed, steps=steps)
+        read = taken.read(1 / subject.loss_scale.value, seed=seed, steps=steps)
+    return replace(read, profile=replace(read.profile, objective=run.objective))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_gradhealth.config.options import SettingValues
     from pytest_gradhealth.probing.case import ModelLike
     from pytest_gradhealth.results.diagnosis import Diagnosis
+    from pytest_gradhealth.subject.calling import Call
     from pytest_gradhealth.subject.loss import Loss
     from pytest_gradhealth.subject.step import Clip, Regularizer
     from pytest_gradhealth.training.optimizers import OptimizerLike
@@ -75,6 +76,7 @@ class GradHealth:
         targets: Any = None,
         *,
         loss: Loss | None = None,
+        call: Call | None = None,
         optimizer: OptimizerLike | None = None,
         clip: Clip | None = None,
         regularizer: Regularizer | None = None,
@@ -91,7 +93,7 @@ class GradHealth:
 
         step = declared_step(clip, regularizer)
         case = Case(
-            model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale
+            model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale, call
         )
         return measured(case, settings)
 

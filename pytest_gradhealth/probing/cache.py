@@ -78,13 +78,15 @@ def _watched(case: Case) -> tuple[Any, ...]:
     """What a later probe of the case would depend on."""
     step = () if case.step is None else (case.step.clip, case.step.regularizer)
     batch = case.inputs, case.targets
-    return (as_written(case.model), case.loss, case.optimizer, *step, *batch, case.loss_scale)
+    called = as_written(case.model), case.loss, case.call
+    return (*called, case.optimizer, *step, *batch, case.loss_scale)
 
 
 def _is_same(one: Case, other: Case) -> bool:
     return (
         one.model is other.model
         and one.loss is other.loss
+        and one.call is other.call
         and one.optimizer is other.optimizer
         and one.step == other.step
         and one.dependency == other.dependency

@@ -15,6 +15,7 @@ from pytest_gradhealth.config.values import as_int
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.precision import declared_scale
 from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.subject.calling import Call
 from pytest_gradhealth.subject.inputs import check_batch
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Step, check_step
@@ -33,7 +34,8 @@ class Case:
 
     `step` declares the rest of the training step; with it, a few steps are made and judged.
     `dependency` is how many steps back in time the gradient has to reach; `precision` the format
-    that the model is to be trained in, `loss_scale` a number or a GradScaler.
+    that the model is to be trained in, `loss_scale` a number or a GradScaler. `call` calls the
+    model with the inputs, in place of its forward.
     """
 
     model: ModelLike | Diagnosis
@@ -45,6 +47,7 @@ class Case:
     dependency: int | None = None
     precision: Any = None
     loss_scale: Any = None
+    call: Call | None = None
 
     def __post_init__(self) -> None:
         steps = as_int(self.dependency)
@@ -91,6 +94,17 @@ def check_case(case: Case) -> None:
         case.loss,
         _is_function,
         "a function of outputs and targets, for example torch.nn.functional.cross_entropy",
+    )
+    if isinstance(case.loss, type):
+        raise ProbeError(
+            f"loss is the class {case.loss.__name__}; pass an instance of it:"
+            f" loss={case.loss.__name__}()"
+        )
+    require(
+        "call",
+        case.call,
+        _is_function,
+        "a function of the model and its inputs, for example lambda model, x: model.encode(x)",
     )
     for made in (case.model, case.loss):
         if isinstance(made, nn.Module):

@@ -19,12 +19,12 @@ from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.measure.precision import declared_scale
 from pytest_gradhealth.probing.case import Case, check_begun
 from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.subject.calling import as_taken, fits, name_of
 from pytest_gradhealth.subject.lightning import is_lightning, training_batch
 from pytest_gradhealth.subject.step import Step
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.devices import choose_device, device_of, has_accelerator
 from pytest_gradhealth.tensors.modules import as_written, class_name, is_ddp, is_sharded
-from pytest_gradhealth.tensors.trees import attribute
 from pytest_gradhealth.training.optimizers import (
     Kind,
     OptimizerLike,
@@ -67,7 +67,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     shared = is_ddp(model)
     model = model.get_submodule("module") if shared else model
     check_belongs(case.optimizer, model)
-    case = _as_lightning_does(case, model)
+    case = _as_the_model_takes(case, model)
     kind = _kind(case, model)
     step, decay = (Step(), {}) if case.step is None else (case.step, kind.decay)
     home = device_of(model) or torch.device("cpu")
@@ -114,13 +114,17 @@ def _kind(case: Case, model: nn.Module) -> Kind:
         return kind_of(case.optimizer, trained)
 
 
-def _as_lightning_does(case: Case, model: nn.Module) -> Case:
-    """Let a Lightning module make the loss and the optimizer that the caller has not given."""
-    if not is_lightning(model):
-        return case
-    if case.loss is None:
+def _as_the_model_takes(case: Case, model: nn.Module) -> Case:
+    """Inputs as they are to be spread; of a Lightning module also the loss and the optimizer.
+
+    Those it makes where the caller has not given them.
+    """
+    in_step = is_lightning(model)
+    if in_step and case.loss is None and case.call is None:
         case = replace(case, inputs=training_batch(model, case.inputs, case.targets), targets=None)
-    if case.optimizer is None:
+    else:
+        case = replace(case, inputs=as_taken(model, case.inputs, case.call))
+    if in_step and case.optimizer is None:
         with isolated([model], torch.device("cpu")):
             case = replace(case, optimizer=configured_optimizer(model))
     return case
@@ -135,10 +139,14 @@ def _built(factory: Callable[[], nn.Module], seed: int, wanted: str) -> nn.Modul
         try:
             model = factory()
         except Exception as error:
-            name = attribute(factory, "__name__") or type(factory).__name__
+            advice = "a factory is called without arguments, for example lambda: Net(width=64)"
+            if not isinstance(factory, type) and not fits(factory, ()):
+                advice = (
+                    "what takes a batch goes with its model: probe(model, x, call=lambda model, x:"
+                    " ...)"
+                )
             raise ProbeError(
-                f"the model factory {name} raised {told(error)}; a factory is"
-                " called without arguments, for example lambda: Net(width=64)"
+                f"the model factory {name_of(factory)} raised {told(error)}; {advice}"
             ) from error
     if not isinstance(model, nn.Module):
         raise ProbeError(

@@ -13,6 +13,7 @@ import torch
 from pytest_gradhealth.config.options import OPTIONS
 from pytest_gradhealth.config.settings import Settings
 from pytest_gradhealth.distributed.team import agreed
+from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.probing.case import Case, ModelLike, check_case
 from pytest_gradhealth.probing.eval_mode import Examined, as_trained
 from pytest_gradhealth.probing.examine import examine
@@ -20,11 +21,13 @@ from pytest_gradhealth.probing.ignored import check_patterns
 from pytest_gradhealth.probing.judge import Criteria, chosen_rules, with_news, worst_first
 from pytest_gradhealth.probing.placement import where_it_runs
 from pytest_gradhealth.probing.prepare import Trial, prepare
+from pytest_gradhealth.probing.refusal import refused
 from pytest_gradhealth.probing.thresholds import leaves_doubt, limits_of
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Limit, verdict_of
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules import Rule, built_in_rules
 from pytest_gradhealth.rules.rule import checked, own_rules, own_settings
+from pytest_gradhealth.subject.calling import Call
 from pytest_gradhealth.subject.inputs import check_inputs
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Clip, Regularizer, Step
@@ -66,6 +69,7 @@ def probe(
     targets: Any = None,
     *,
     loss: Loss | None = None,
+    call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     clip: Clip | None = None,
     regularizer: Regularizer | None = None,
@@ -80,7 +84,8 @@ def probe(
     `model`: a module, or a factory that builds one (then more seeds are tried where one does not
     decide). `inputs`: what the model is called with; a tuple is spread over its arguments, a
     mapping over its keywords. `loss(outputs, targets)`; without it the model's own loss is used,
-    else a fixed random cotangent of unit norm. `optimizer`: a class, a factory over parameters, or
+    else a fixed random cotangent of unit norm. `call(model, *inputs)` takes the place of the
+    forward, for models without one. `optimizer`: a class, a factory over parameters, or
     an instance (which is never stepped); it sets the limits and makes the confirm steps (default
     Adam, lr 1e-3). `clip` (a gradient norm, or a function of the parameters) and `regularizer` (a
     function of the model) complete the training step; with one of them a few steps are made on a
@@ -98,12 +103,18 @@ def probe(
     Model, batch, random numbers and modes are left as they were. Raises ProbeError for what cannot
     be probed.
     """
-    every = checked((*built_in_rules(), *own_rules(rules)))
-    options = [option for option in OPTIONS if option.use != "test"]
-    chosen = Settings().merged(settings, "the call", (*options, *own_settings(every)))
+    __tracebackhide__ = True
     step = declared_step(clip, regularizer)
-    case = Case(model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale)
-    return agreed(model, lambda: diagnose(case, chosen, every))
+    case = Case(
+        model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale, call
+    )
+    try:
+        every = checked((*built_in_rules(), *own_rules(rules)))
+        options = [option for option in OPTIONS if option.use != "test"]
+        chosen = Settings().merged(settings, "the call", (*options, *own_settings(every)))
+        return agreed(model, lambda: diagnose(case, chosen, every))
+    except ProbeError as error:
+        raise refused(error) from error.__cause__
 
 
 def diagnose(

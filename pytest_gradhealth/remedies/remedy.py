@@ -80,11 +80,13 @@ class Remedy:
         """
         from torch import nn
 
+        from pytest_gradhealth.subject.calling import as_taken
         from pytest_gradhealth.subject.inputs import check_batch
 
         require("model", model, lambda given: isinstance(given, nn.Module), "a torch.nn.Module")
         check_batch(inputs)
-        patient = Patient(copy.deepcopy(model), inputs)
+        taken = inputs if inputs is None else as_taken(model, inputs)
+        patient = Patient(copy.deepcopy(model), taken)
         try:
             self.change(patient)
         except CannotApplyError:

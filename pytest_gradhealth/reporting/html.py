@@ -66,6 +66,7 @@ def _section(index: int, probe: Probe) -> dict[str, Any]:
         "outcome": probe.outcome if probe.test else "",
         "ratio": ratio(probe),
         "device": text(diagnosis.device),
+        "objective": text(diagnosis.profile.objective),
         "optimizer": text(diagnosis.optimizer),
         "milliseconds": f"{diagnosis.milliseconds:.0f}",
         "seeds": ", ".join(map(str, diagnosis.seeds)),

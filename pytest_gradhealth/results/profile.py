@@ -211,7 +211,8 @@ class GradientProfile:
     of their own; `forgotten` the modules that are felt through the first steps of these alone, so
     that what they get is a matter of memory. `learned` says that the steps have brought the loss
     below what one answer for all examples has, where it was asked. `asleep` are points that let
-    nothing but zeros through, and gradient all the same.
+    nothing but zeros through, and gradient all the same. `objective` says what was differentiated:
+    which loss, or what stood in for one.
     """
 
     seed: int
@@ -240,6 +241,7 @@ class GradientProfile:
     forgotten: tuple[str, ...] = ()
     learned: bool = False
     asleep: tuple[PathPoint, ...] = ()
+    objective: str = ""
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

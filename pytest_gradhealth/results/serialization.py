@@ -59,7 +59,7 @@ def from_plain(kind: type[T], data: Any, *, checked: bool = False) -> T:
     try:
         return typing.cast("T", _reader(typing.cast("Any", kind), checked)(data))
     except _MisfitError as misfit:
-        raise ValueError(str(misfit)) from None
+        raise ValueError(str(misfit)) from misfit
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import told
 from pytest_gradhealth.isolation.isolate import is_lent
-from pytest_gradhealth.subject.lightning import TrainingBatch, advice, returned, training_step
+from pytest_gradhealth.subject.calling import Called, name_of, spread
+from pytest_gradhealth.subject.lightning import training_step
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
 from pytest_gradhealth.tensors.unwrap import shape_of
@@ -54,35 +54,32 @@ def fresh(value: Any, device: torch.device) -> Any:
 
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
-    """Call the model: a tuple is spread over its arguments, a mapping over its keywords.
-
-    A TrainingBatch goes to the `training_step` of a Lightning module.
-    """
-    in_step = isinstance(inputs, TrainingBatch)
+    """Call the model, or what is to call it, with inputs spread over its arguments."""
+    call = inputs.call if isinstance(inputs, Called) else None
+    args, named = spread(inputs if call is None else inputs.inputs)
     try:
-        outputs = _called_model(model, inputs)
+        return model(*args, **named) if call is None else call(model, *args, **named)
+    except ProbeError:
+        raise  # a training step without a loss
     except Exception as error:
-        method = "training_step" if in_step else "forward"
+        given = args if len(args) != 1 else args[0]
         raise ProbeError(
-            f"{class_name(model)}.{method} raised {told(error)}"
-            f"\n  it was called with {describe(inputs)}" + (advice(error) if in_step else "")
+            f"{_name_of(model, call)} raised {told(error)}"
+            f"\n  it was called with {describe(named or given)}"
         ) from error
-    return returned(model, outputs) if in_step else outputs
 
 
-def _called_model(model: nn.Module, inputs: Any) -> Any:
-    if isinstance(inputs, TrainingBatch):
-        return training_step(model, inputs.batch)
-    if isinstance(inputs, tuple) and not hasattr(inputs, "_fields"):
-        return model(*inputs)
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(inputs)
+def _name_of(model: nn.Module, call: Any) -> str:
+    if call is None or call is training_step:
+        return f"{class_name(model)}.{'forward' if call is None else 'training_step'}"
+    return f"call {name_of(call)}"
 
 
 def describe(value: Any) -> str:
     """Shapes and dtypes of the tensors in a nested value, briefly."""
     found = list(tensors(value))
+    if isinstance(value, tuple) and not value:
+        return "nothing"
     if not found:
         return type(value).__name__ if value is not None else "None"
     shown = ", ".join(f"{shape_of(t)} {str(t.dtype).removeprefix('torch.')}" for t in found[:4])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -65,13 +64,13 @@ def _is_empty(name: str, tensor: Tensor) -> str:
 
 def check_numbers(inputs: object) -> None:
     """Raise ProbeError for inputs that hold NaN or +inf; -inf is a mask, and a healthy input."""
-    for fault in _faults(inputs):
+    for fault in faults(inputs):
         raise ProbeError(_to_be_cleaned(fault))
 
 
 def holds_nan(inputs: object) -> bool:
     """Whether some values are missing, or are no numbers."""
-    return any(_faults(inputs))
+    return any(faults(inputs))
 
 
 def with_zeros(inputs: Any) -> Any:
@@ -79,18 +78,8 @@ def with_zeros(inputs: Any) -> Any:
     return map_tensors(_with_zeros, inputs)
 
 
-@contextmanager
-def blamed(inputs: object) -> Iterator[None]:
-    """Have errors of a forward or a loss tell of what its inputs hold besides numbers."""
-    try:
-        yield
-    except ProbeError as error:
-        for fault in _faults(inputs):
-            raise ProbeError(f"{error}\n  {fault}") from error.__cause__
-        raise
-
-
-def _faults(inputs: object) -> Iterator[str]:
+def faults(inputs: object) -> Iterator[str]:
+    """What inputs hold besides numbers."""
     return filter(None, map(_fault_of, tensors(inputs)))
 
 
@@ -121,6 +110,6 @@ def _with_zeros(tensor: Tensor) -> Tensor:
         return tensor
     try:
         clean = tensor.detach().nan_to_num(0.0, 0.0, -math.inf)
-    except NotImplementedError:
-        raise ProbeError(_to_be_cleaned(fault)) from None
+    except NotImplementedError as error:
+        raise ProbeError(_to_be_cleaned(fault)) from error
     return clean.requires_grad_(tensor.requires_grad)

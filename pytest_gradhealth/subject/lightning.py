@@ -8,23 +8,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.formatting import text_of
+from pytest_gradhealth.subject.calling import Called
 
 #: The packages that LightningModule comes from.
 PACKAGES = ("lightning", "pytorch_lightning")
-
-
-@dataclass(frozen=True)
-class TrainingBatch:
-    """Inputs that are one batch for `training_step`, rather than arguments of `forward`."""
-
-    batch: Any
 
 
 def is_lightning(model: nn.Module) -> bool:
@@ -38,8 +30,8 @@ def _is_theirs(kind: type) -> bool:
     return kind.__name__ == "LightningModule" and kind.__module__.partition(".")[0] in PACKAGES
 
 
-def training_batch(model: Any, inputs: Any, targets: Any) -> TrainingBatch:
-    """Wrap a batch for `training_step`; inputs and targets given apart become a pair.
+def training_batch(model: Any, inputs: Any, targets: Any) -> Called:
+    """A batch for `training_step`; inputs and targets given apart become a pair.
 
     Raises ProbeError for a module whose `training_step` returns no loss to differentiate.
     """
@@ -55,20 +47,21 @@ def training_batch(model: Any, inputs: Any, targets: Any) -> TrainingBatch:
             f"{name}.training_step takes batches from a dataloader_iter, of which a probe has none;"
             " pass loss=... and the inputs of forward"
         )
-    return TrainingBatch(inputs if targets is None else (inputs, targets))
+    return Called((inputs if targets is None else (inputs, targets),), training_step)
 
 
 def training_step(model: Any, batch: Any) -> Any:
-    """Call `training_step` as a Trainer does for the first batch, with none attached.
+    """What `training_step` returns, as a mapping with the loss, for the first batch of a Trainer.
 
-    A Trainer of the module's past would count, log and write what is only tried here.
+    None is attached: one of the module's past would count, log and write what is only tried here.
+    Raises ProbeError if there is no loss.
     """
     with without_trainer(model):
         try:
             inspect.signature(model.training_step).bind(batch, 0)
         except TypeError:
-            return model.training_step(batch)
-        return model.training_step(batch, 0)
+            return _returned(model, model.training_step(batch))
+        return _returned(model, model.training_step(batch, 0))
 
 
 @contextmanager
@@ -86,11 +79,7 @@ def without_trainer(model: nn.Module) -> Iterator[None]:
             space[name] = value
 
 
-def returned(model: nn.Module, outputs: Any) -> Mapping[Any, Any]:
-    """Return what `training_step` has, as a mapping with the loss under "loss".
-
-    Raises ProbeError if there is none.
-    """
+def _returned(model: nn.Module, outputs: Any) -> Mapping[Any, Any]:
     if isinstance(outputs, Tensor):
         outputs = {"loss": outputs}
     if isinstance(outputs, Mapping) and outputs.get("loss") is not None:
@@ -105,14 +94,4 @@ def returned(model: nn.Module, outputs: Any) -> Mapping[Any, Any]:
     raise ProbeError(
         f"{name}.training_step returned {what}; return the loss or a mapping that holds it under"
         ' "loss", or pass loss=... and the inputs of forward'
-    )
-
-
-def advice(error: Exception) -> str:
-    """What to do about an error of `training_step` that comes of the missing Trainer."""
-    if "not attached to a `Trainer`" not in text_of(error):
-        return ""
-    return (
-        "\n  a probe runs without a Trainer: have training_step do without self.trainer, or pass"
-        " loss=... and the inputs of forward"
     )

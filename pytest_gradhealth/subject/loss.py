@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.formatting import told
+from pytest_gradhealth.formatting import listing, told
+from pytest_gradhealth.subject.calling import loss_arguments, name_of
 from pytest_gradhealth.subject.forward import describe
 from pytest_gradhealth.tensors.trees import attribute, tensors
 from pytest_gradhealth.tensors.unwrap import is_one_number, odd_kind, packed, shape_of
@@ -22,83 +23,94 @@ Loss = Callable[..., Any]
 COTANGENT_SEED = 20100513
 
 
-def scalar_loss(outputs: Any, targets: Any, loss: Loss | None) -> Tensor:
+@dataclass(frozen=True)
+class Objective:
+    """The scalar that is differentiated, and what it is, in words."""
+
+    value: Tensor
+    name: str
+
+
+def objective(outputs: Any, targets: Any, loss: Loss | None) -> Objective:
     """Return the scalar to differentiate.
 
     With `loss`: `loss(outputs, targets)`, or `loss(outputs)` without targets. Without: the model's
-    own (`outputs.loss`, the one scalar output, the sum of a mapping of scalars), else the inner
-    product of the outputs with a fixed random cotangent of unit norm. Raises ProbeError if that is
-    not a scalar that depends on the model.
+    own loss, else the inner product of the outputs with a fixed random cotangent of unit norm. A
+    loss is one scalar, alone, under "loss" or beside what is none, or the sum of a mapping of
+    scalars. Raises ProbeError if that is not a scalar that depends on the model.
     """
     if loss is not None:
         value = _called_loss(outputs, targets, loss)
-        origin = "the loss"
-    else:
-        own = _own_loss(outputs)
-        if own is None and _lacks_labels(outputs):
-            raise ProbeError(
-                "the model left its loss None: its inputs lack what it makes one of, most often"
-                " labels; pass them with the inputs, for example {'input_ids': ids, 'labels': ids},"
-                " or pass loss=... that makes a scalar of what the model returns"
-                f" ({', '.join(outputs)})"
-            )
-        if own is None and _are_detections(outputs):
-            raise ProbeError(
-                "the model returns boxes and scores, which carry no loss: detectors make theirs in"
-                " train mode, from targets among their inputs; call model.train() and pass"
-                " (images, targets) as the inputs"
-            )
-        if own is None and targets is not None:
-            raise ProbeError(
-                "targets were given, but nothing to compare them with: the model returns no loss;"
-                " pass loss=..., for example loss=torch.nn.functional.cross_entropy"
-            )
-        value = _cotangent_product(outputs) if own is None else own
-        origin = "the model's own loss"
-    return _checked(value, origin)
+        found, part = _loss_in(value) or (value, "")
+        return Objective(_checked(found, "the loss"), f"loss {name_of(loss)}{part}")
+    own = _loss_in(outputs)
+    if own is not None:
+        return Objective(_checked(own[0], "the model's own loss"), f"the model's own loss{own[1]}")
+    _check_lacks(outputs, targets)
+    return Objective(_cotangent_product(outputs), "a random direction of the outputs")
+
+
+def scalar_loss(outputs: Any, targets: Any, loss: Loss | None) -> Tensor:
+    """Return the scalar to differentiate, as `objective` does."""
+    return objective(outputs, targets, loss).value
 
 
 def has_loss(outputs: Any, loss: Loss | None) -> bool:
     """Whether there is a loss, given or the model's own, or a cotangent has to stand in for it."""
-    return loss is not None or _own_loss(outputs) is not None
+    return loss is not None or _loss_in(outputs) is not None
 
 
 def _called_loss(outputs: Any, targets: Any, loss: Loss) -> Any:
-    alone = targets is None and _accepts_one(loss)
-    arguments: tuple[Any, ...] = (outputs,) if alone else (outputs, targets)
     try:
-        return loss(*arguments)
+        return loss(*loss_arguments(loss, outputs, targets))
     except Exception as error:
-        name = attribute(loss, "__name__") or type(loss).__name__
         raise ProbeError(
-            f"loss {name} raised {told(error)}"
+            f"loss {name_of(loss)} raised {told(error)}"
             f"\n  it was called with outputs: {describe(outputs)}; targets: {describe(targets)}"
         ) from error
 
 
-def _accepts_one(loss: Loss) -> bool:
-    try:
-        inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).bind(None)
-    except TypeError:
-        return False
-    except ValueError:
-        return True
-    return True
-
-
-def _own_loss(outputs: Any) -> Any:
-    """The loss among the outputs, None if there is none."""
-    own = outputs.get("loss") if isinstance(outputs, Mapping) else attribute(outputs, "loss")
+def _loss_in(value: Any) -> tuple[Any, str] | None:
+    """The loss in what a model or a loss returns, and which part that is, None without one."""
+    own = value.get("loss") if isinstance(value, Mapping) else attribute(value, "loss")
     if own is not None:
-        return own
-    if isinstance(outputs, Tensor):
-        return outputs if outputs.dim() == 0 and outputs.requires_grad else None
-    if isinstance(outputs, Mapping):
-        return _sum_of_scalars(outputs)
-    if isinstance(outputs, tuple):
-        scalars = [t for t in outputs if isinstance(t, Tensor) and t.dim() == 0 and t.requires_grad]
+        return own, ""
+    if isinstance(value, Tensor):
+        return (value, "") if value.dim() == 0 and value.requires_grad else None
+    if isinstance(value, Mapping):
+        summed = _sum_of_scalars(value)
+        parts = [str(key) for key, part in value.items() if attribute(part, "requires_grad")]
+        return None if summed is None else (summed, f" (the sum of {listing(parts)})")
+    if isinstance(value, tuple):
+        scalars = [
+            (t, f" (number {i} of {len(value)})")
+            for i, t in enumerate(value, 1)
+            if isinstance(t, Tensor) and t.dim() == 0 and t.requires_grad
+        ]
         return scalars[0] if len(scalars) == 1 else None
     return None
+
+
+def _check_lacks(outputs: Any, targets: Any) -> None:
+    """Raise ProbeError for outputs that were to have a loss among them, or be compared."""
+    if _lacks_labels(outputs):
+        raise ProbeError(
+            "the model left its loss None: its inputs lack what it makes one of, most often"
+            " labels; pass them with the inputs, for example {'input_ids': ids, 'labels': ids},"
+            " or pass loss=... that makes a scalar of what the model returns"
+            f" ({', '.join(outputs)})"
+        )
+    if _are_detections(outputs):
+        raise ProbeError(
+            "the model returns boxes and scores, which carry no loss: detectors make theirs in"
+            " train mode, from targets among their inputs; call model.train() and pass"
+            " (images, targets) as the inputs"
+        )
+    if targets is not None:
+        raise ProbeError(
+            "targets were given, but nothing to compare them with: the model returns no loss;"
+            " pass loss=..., for example loss=torch.nn.functional.cross_entropy"
+        )
 
 
 def _lacks_labels(outputs: Any) -> bool:
@@ -162,13 +174,8 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def _checked(value: Any, origin: str) -> Tensor:
-    if isinstance(value, Mapping):
-        summed = _sum_of_scalars(value)
-        value = value if summed is None else summed
     if not isinstance(value, Tensor):
-        is_number = isinstance(value, (int, float))
-        wanted = "the tensor itself, without .item() or float()" if is_number else "a scalar tensor"
-        raise ProbeError(f"{origin} is a {type(value).__name__}, not a tensor; return {wanted}")
+        raise ProbeError(f"{origin} is {_in_words(value)}")
     if not is_one_number(value):
         raise ProbeError(
             f"{origin} has shape {shape_of(value)}; reduce it to one number,"
@@ -182,3 +189,15 @@ def _checked(value: Any, origin: str) -> Tensor:
     if odd_kind(value):
         raise ProbeError(f"{origin} is a {odd_kind(value)} tensor; return a dense one in float32")
     return value
+
+
+def _in_words(value: Any) -> str:
+    """What a loss is that is no tensor, and what to return instead."""
+    if value is None:
+        return "None; return the tensor, without calling backward() on it"
+    kind = type(value).__name__
+    if isinstance(value, (int, float)):
+        return f"a {kind}, not a tensor; return the tensor itself, without .item() or float()"
+    if isinstance(value, (tuple, list, Mapping)) and any(True for _ in tensors(value)):
+        return f"a {kind} of several; return the scalar tensor that is to be differentiated"
+    return f"a {kind}, not a tensor; return a scalar tensor"

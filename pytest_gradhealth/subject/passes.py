@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.formatting import told
+from pytest_gradhealth.formatting import text_of, told
 from pytest_gradhealth.isolation.gradients import gradients_set_aside
 from pytest_gradhealth.isolation.random_state import seed_everything
+from pytest_gradhealth.subject.advice import advised
 from pytest_gradhealth.subject.forward import call_model, fresh
-from pytest_gradhealth.subject.inputs import blamed, check_outputs
-from pytest_gradhealth.subject.loss import scalar_loss
+from pytest_gradhealth.subject.handed import Handed
+from pytest_gradhealth.subject.inputs import check_outputs
+from pytest_gradhealth.subject.loss import objective
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import Graph, sequence_number, walk
 from pytest_gradhealth.tensors.modules import is_sharded
@@ -32,6 +34,8 @@ class Pass:
         self.subject = subject
         self.inputs, self.targets = fresh((subject.inputs, subject.targets), subject.device)
         self.outputs: Any = None
+        #: What the loss is, in words, once it has been made.
+        self.objective = ""
         self._began = sequence_number()
         # Under fully_shard, a forward leaves other parameters in place.
         self._leaves = self._parameters()
@@ -39,15 +43,17 @@ class Pass:
 
     def forward(self) -> Any:
         """Call the model; raises ProbeError if it fails, or gets nothing to do."""
-        with blamed(self.inputs):
+        with advised(self._handed("forward")):
             self.outputs = call_model(self.subject.model, self.inputs)
         check_outputs(self.inputs, self.outputs)
         return self.outputs
 
     def loss(self) -> Tensor:
         """The scalar loss of the outputs; raises ProbeError if it cannot be differentiated."""
-        with blamed(self.inputs):
-            return scalar_loss(self.outputs, self.targets, self.subject.loss)
+        with advised(self._handed("loss")):
+            found = objective(self.outputs, self.targets, self.subject.loss)
+        self.objective = found.name
+        return found.value
 
     def run(self) -> Tensor:
         """Forward to the scalar loss."""
@@ -80,6 +86,10 @@ class Pass:
         """
         run_backward(loss, keep=self._keep)
 
+    def _handed(self, to: Literal["forward", "loss"]) -> Handed:
+        subject = self.subject
+        return Handed(to, subject.model, self.inputs, self.targets, subject.loss, self.outputs)
+
     def _parameters(self) -> dict[int, Tensor]:
         return {id(t): t for module in self.subject.modules for t in module.parameters()}
 
@@ -89,4 +99,8 @@ def run_backward(loss: Tensor, *, keep: bool = False) -> None:
     try:
         loss.backward(retain_graph=keep)  # type: ignore[no-untyped-call]
     except Exception as error:
-        raise ProbeError(f"the backward pass raised {told(error)}") from error
+        again = "backward through the graph a second time" in text_of(error)
+        raise ProbeError(
+            f"the backward pass raised {told(error)}"
+            + ("\n  leave backward() to the probe, and detach what is kept from before" * again)
+        ) from error

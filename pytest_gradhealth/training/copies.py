@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation.snapshot import held_tensors
 from pytest_gradhealth.isolation.write_guard import unguarded
+from pytest_gradhealth.subject.calling import Called
 from pytest_gradhealth.subject.lightning import without_trainer
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_fsdp
@@ -39,6 +40,7 @@ def copied(
         return subject, stepper
     loss = subject.loss if isinstance(subject.loss, nn.Module) else None
     instance = optimizer if isinstance(optimizer, Optimizer) else None
+    step = "be deep-copied"
     try:
         with without_trainer(subject.model):
             held = held_tensors(subject.modules)
@@ -46,16 +48,18 @@ def copied(
                 memo: dict[int, Any] = {id(t): _copy(t) for t in held if _is_special(t)}
             # Guarded: what is traced anew when it is copied takes functions of torch to record.
             model, loss = copy.deepcopy((subject.model, loss), memo)
+            step = "be told from its copy"
             twins = Twins(memo)
             twins.rebind((model, loss))
         if instance is not None:
             instance = copy_into(instance, memo)
+        step = "be moved as a copy"
         model.to(device)
         if loss is not None:
             loss.to(device)
     except Exception as error:
         raise ProbeError(
-            f"{type(subject.model).__name__} cannot be deep-copied ({type(error).__name__}:"
+            f"{type(subject.model).__name__} cannot {step} ({type(error).__name__}:"
             f" {error}), which confirming a verdict or moving to {device} takes; pass a factory"
             " that builds the model on its device, or confirm_steps=0 to judge the first look alone"
         ) from error
@@ -64,6 +68,8 @@ def copied(
         _move_state(instance, device)
     called = twins.of(subject.loss) if loss is None else loss
     inputs, targets = _with_copies((subject.inputs, subject.targets), memo)
+    if isinstance(inputs, Called):
+        inputs = replace(inputs, call=twins.of(inputs.call))
     twin = replace(
         subject,
         model=model,

@@ -13,6 +13,8 @@ from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import told
 from pytest_gradhealth.isolation.gradients import gradients_set_aside
 from pytest_gradhealth.isolation.random_state import seed_everything
+from pytest_gradhealth.subject.calling import Called
+from pytest_gradhealth.subject.lightning import training_step
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_sharded
@@ -90,10 +92,12 @@ def _backward(subject: Subject, optimizer: Optimizer, losses: list[Tensor]) -> T
         # fully_shard computes with parameters of its own making.
         if len(foreign) == len(graph.leaves) and not is_sharded(subject.model):
             name = type(subject.model).__name__
+            called = isinstance(run.inputs, Called) and run.inputs.call is not training_step
+            instead = "have call use the model that it gets, or " * called
             raise ProbeError(
                 f"a copy of {name} does not compute with its own parameters (does it keep a"
                 " function that holds on to the model?), so that it cannot be trained to confirm a"
-                " verdict; pass confirm_steps=0 to judge the first look alone"
+                f" verdict; {instead}pass confirm_steps=0 to judge the first look alone"
             )
         with gradients_set_aside(foreign):
             run.backward(loss * subject.loss_scale.value)

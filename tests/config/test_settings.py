@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_gradhealth import SettingError, probe
+from pytest_gradhealth import SettingError, assert_no_vanishing, probe
 from pytest_gradhealth.config.options import OPTIONS
 from pytest_gradhealth.config.settings import Settings, check_codes, ignored_names, is_selected
 from pytest_gradhealth.formatting import shown
@@ -86,8 +86,27 @@ def test_names_of_no_setting() -> None:
     known = ", ".join(option.name for option in OPTIONS)
     assert known.startswith("device, seeds, confirm_steps, copy")
     with pytest.raises(SettingError) as caught:
-        Settings().merged({"ratio": 1}, "the marker")
-    assert str(caught.value) == f"the marker: unknown setting 'ratio'; the settings are {known}"
+        Settings().merged({"loss": 1}, "the marker")
+    assert str(caught.value) == f"the marker: unknown setting 'loss'; the settings are {known}"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ratio", "unknown setting 'ratio'; did you mean min_ratio or max_ratio?"),
+        ("max_deaf", "unknown setting 'max_deaf'; did you mean max_dead?"),
+        ("loss_fn", "unknown setting 'loss_fn'; did you mean loss?"),
+        ("criterion", "unknown setting 'criterion'; did you mean loss?"),
+        ("labels", "unknown setting 'labels'; did you mean targets?"),
+        ("regularization", "unknown setting 'regularization'; did you mean regularizer?"),
+        ("lr", "unknown setting 'lr'; did you mean optimizer?"),
+        ("clip", "clip is no argument of this check; probe and assert_healthy take it"),
+    ],
+)
+def test_names_that_are_nearly_right(name: str, said: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        assert_no_vanishing(mlp(), batch()[0], **{name: 1})  # type: ignore[arg-type]
+    assert str(caught.value) == f"the call: {said}"
     with pytest.raises(SettingError) as caught:
         Settings().merged({"seeds": 0}, {"seeds": "pytest.ini"})
     assert str(caught.value) == f"pytest.ini: seeds = 0 is not {SEEDS}"

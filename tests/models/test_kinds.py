@@ -521,7 +521,8 @@ def deep(levels: int) -> nn.Module:
         (
             nn.ModuleList([nn.Linear(20, 5)]),
             "ModuleList.forward raised NotImplementedError: Module [ModuleList] is missing the"
-            ' required "forward" function\n  it was called with (16, 20) float32',
+            ' required "forward" function\n  it was called with (16, 20) float32\n  pass what calls'
+            " it in place of a forward, for example call=lambda model, x: model[0](x)",
         ),
         (
             nn.ParameterList([torch.ones(20)]),

@@ -38,7 +38,7 @@ def test_the_report_has_a_row_for_each_probe(pytester: pytest.Pytester) -> None:
             "",
             "test_suite.py::test_sick",
             "the gradient vanishes: *GH101*",
-            "Net on cpu, 17 points, seed *",
+            "Net on cpu, loss cross_entropy, 17 points, seed *",
             "looked at again after 5 steps of Adam*",
             "* layer * type * output * norm * step*",
             "test_suite.py::test_known",
@@ -116,7 +116,7 @@ def test_the_report_shows_all_profiles_and_layers_with_v(pytester: pytest.Pytest
             "6 probes: *",
             "test_suite.py::test_healthy",
             "Net is healthy: x* of the gradient reaches 0 (Linear)",
-            "Net on cpu, 5 points, seed *",
+            "Net on cpu, a random direction of the outputs, 5 points, seed *",
             "test_suite.py::test_sick",
         ]
     )

@@ -33,7 +33,7 @@ ONE = torch.ones(1, 1, dtype=torch.float64)
 VANISHING = """\
 the gradient vanishes: x6e-08 of it reaches 0 (Linear); limit x1e-05 (default) [GH101]
 
-Sequential on cpu, 24 points, seed 0
+Sequential on cpu, loss total, 24 points, seed 0
 looked at again after 5 steps of Adam(lr=0.001): x5.7e-08
 
     layer    type     output       norm      step
@@ -60,7 +60,7 @@ accept: min_ratio=1e-08, if this is meant to be"""
 EXPLODING = """\
 the gradient explodes: it grows x1e+05 to (input) (Tensor); limit x50 (the call) [GH201]
 
-Sequential on cpu, 6 points, seed 0
+Sequential on cpu, loss total, 6 points, seed 0
 looked at again after 5 steps of Adam(lr=0.001): x1e+05
 
     layer    type    output      norm    step
@@ -114,7 +114,7 @@ def test_the_message_of_an_unused_layer() -> None:
         "the loss does not depend on extra (2 parameters): not called here, as others of the"
         " class or its own parts are [GH405]\n"
         "\n"
-        "Extra on cpu, 2 points, seed 0\n"
+        "Extra on cpu, loss total, 2 points, seed 0\n"
         "\n"
         "    layer    type    output      norm    step\n"
         "    body.0   Linear  1x1            1      x1  ########################\n"
@@ -132,7 +132,7 @@ def test_a_healthy_diagnosis_prints_its_path_too() -> None:
     assert str(probe(model, ONE, loss=total)) == (
         "Sequential is healthy: x0.5 of the gradient reaches 0 (Linear)\n"
         "\n"
-        "Sequential on cpu, 2 points, seed 0\n"
+        "Sequential on cpu, loss total, 2 points, seed 0\n"
         "\n"
         "    layer    type    output      norm    step\n"
         "    0        Linear  1x1          0.5    x0.5  #\n"

@@ -28,8 +28,10 @@ ALONE = Probe("t.py::test_head", "passed", UNJUDGED, file="t.py", line=3)
 
 
 def test_its_face_is_the_reason() -> None:
-    assert str(UNJUDGED) == f"{FACE}\n\nSequential on cpu, trained with Adam(lr=0.001), seed 0"
+    where = "Sequential on cpu, loss cross_entropy, trained with Adam(lr=0.001), seed 0"
+    assert str(UNJUDGED) == f"{FACE}\n\n{where}"
     assert f"nothing to judge: {REASON}" in UNJUDGED._repr_html_()
+    assert "Sequential on cpu, loss cross_entropy, Adam" in UNJUDGED._repr_html_()
 
 
 @pytest.mark.parametrize("width", [80, 160])

@@ -106,6 +106,13 @@ class Attention(nn.Module):
         return out
 
 
+def test_what_does_not_fit_is_named_and_its_cause_kept() -> None:
+    data: dict[str, Any] = {**probe(nn.Linear(4, 2), torch.ones(2, 4)).to_dict(), "model": 3}
+    with pytest.raises(ValueError, match=r"^model is 3, not a string") as caught:
+        from_plain(Diagnosis, data, checked=True)
+    assert caught.value.__cause__ is not None
+
+
 @pytest.mark.parametrize(
     ("make", "options"),
     [

@@ -357,7 +357,7 @@ def test_clipping_cures_what_only_long_gradients_make_sick() -> None:
 EXPLODING = """\
 training explodes: step 1 changes 0 by x8 of its weight; limit x1 (default) [GH202]
 
-Sequential on cpu, trained with SGD(lr=8), seed 0
+Sequential on cpu, loss total, trained with SGD(lr=8), seed 0
 
   step      loss    gradient norm    after clipping    change  of layer
      1        16                4                          x8  0

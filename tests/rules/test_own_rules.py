@@ -225,7 +225,7 @@ def test_its_own_table_takes_the_place_of_the_path() -> None:
     inputs = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
     blocks = str(probe(loud(), inputs, loss=loss, rules=[own], select=["MY203"])).split("\n\n")
     assert blocks[1:3] == [
-        "Sequential on cpu, trained with Adam(lr=0.001), seed 0",
+        "Sequential on cpu, loss loss, trained with Adam(lr=0.001), seed 0",
         "1 of Sequential, 76 wide",
     ]
 
@@ -484,8 +484,8 @@ def test_in_a_project_its_setting_is_a_setting(
     result.assert_outcomes(passed=2, failed=1, errors=1)
     result.stdout.fnmatch_lines(
         [
-            "*@pytest.mark.gradhealth on test_misspelt: unknown setting 'loudset'; the settings are"
-            " device*ignore, loudest",
+            "*@pytest.mark.gradhealth on test_misspelt: unknown setting 'loudset'; did you mean"
+            " loudest?",
             "E *their RMS is 2.4e+05; limit 1000 (default) [[]MY203[]]",
             "E *looked at again after * of Adam(lr=0.001): loudness *",
             "E *remedy  *outcome *loudness *",

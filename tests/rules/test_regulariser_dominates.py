@@ -360,7 +360,7 @@ DROWNED = """\
 the penalty drowns the data: its gradient is x80 that of the loss for 1.weight and 0.weight; \
 limit x10 (default) [GH601]
 
-Sequential on cpu, trained with Adam(lr=0.001), seed 0
+Sequential on cpu, loss total, trained with Adam(lr=0.001), seed 0
 
     weight      penalty gradient    loss gradient    ratio
 >   1.weight                  80                1      x80

@@ -60,7 +60,9 @@ def test_the_message_says_what_gets_how_far_and_what_to_type() -> None:
         "the gradient vanishes in time: x5.3e-07 of it gets 12 steps back in rnn; limit x1e-05"
         " (default), passed after 9 steps [GH102]"
     )
-    assert lines[2].startswith("Wired on cpu, trained with Adam(lr=0.001), seed ")
+    assert lines[2].startswith(
+        "Wired on cpu, loss cross_entropy, trained with Adam(lr=0.001), seed "
+    )
     assert lines[4].split() == ["steps", "back", "norm", "share"]
     table = [line.split() for line in lines[5:16]]
     shown = (0, 1, 2, 4, 5, 6, 7, 8, 10, 11, 12)

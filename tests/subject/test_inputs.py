@@ -155,9 +155,9 @@ def test_inputs_that_make_a_loss_or_gradient_nan_are_named(inputs: Any, what: st
     def joined(x: Tensor, more: dict[str, Tensor] | None = None) -> Tensor:
         return x.float() if more is None else x + more["x"].imag
 
-    check(
-        refusal(Joined(joined), inputs, Y, loss=cross_entropy), f"the inputs hold {what}; {CLEAN}"
-    )
+    error = refusal(Joined(joined), inputs, Y, loss=cross_entropy)
+    cause = NotImplementedError if "float8" in str(getattr(inputs, "dtype", "")) else None
+    check(error, f"the inputs hold {what}; {CLEAN}", cause)
 
 
 def test_missing_values_are_not_blamed_for_what_the_model_makes() -> None:

@@ -99,6 +99,13 @@ def test_the_training_step_is_the_loss(examples: list[Tensor]) -> None:
     assert model.steps == []
 
 
+def test_a_batch_that_requires_grad_is_as_it_was(examples: list[Tensor]) -> None:
+    (x, y), model = examples, Classifier()
+    x.requires_grad_().grad = torch.ones_like(x)
+    with unchanged(model, x, y):
+        assert probe(model, [x, y]).verdict == "healthy"
+
+
 def test_a_deep_sigmoid_module_fails_and_is_left_alone(examples: list[Tensor]) -> None:
     model = with_gradients(sick())
     with (
@@ -325,6 +332,19 @@ RETURNS = (
             " pass loss=... and the inputs of forward",
         ),
         (
+            lambda self, batch: self(batch).mean(),
+            "Stepping.training_step raised TypeError: linear(): argument 'input' (position 1) must"
+            " be Tensor, not list\n  it was called with (16, 20) float32, (16,) int64"
+            "\n  raised in body.0 (Linear)",
+        ),
+        (
+            lambda self, batch: self.logger.experiment.add_scalar("loss", self(batch[0]).mean()),
+            "Stepping.training_step raised AttributeError: 'NoneType' object has no attribute"
+            " 'experiment'\n  it was called with (16, 20) float32, (16,) int64"
+            "\n  a probe runs without a Trainer: have training_step do without self.logger, or"
+            " pass loss=... and the inputs of forward",
+        ),
+        (
             lambda self, dataloader_iter: self.body(next(dataloader_iter)[0]).mean(),
             "Stepping.training_step takes batches from a dataloader_iter, of which a probe has"
             " none; pass loss=... and the inputs of forward",
@@ -340,6 +360,8 @@ RETURNS = (
         "detached",
         "error",
         "trainer",
+        "whole batch",
+        "logger",
         "iterator",
     ],
 )

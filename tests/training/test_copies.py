@@ -38,6 +38,34 @@ def test_a_model_that_cannot_be_copied_for_the_confirm_steps() -> None:
     assert probe(Single(*mlp()), x, y, loss=cross_entropy).verdict == "healthy"
 
 
+def test_a_model_that_can_be_copied_and_not_moved_is_told_as_such() -> None:
+    class Fixed(nn.Sequential):
+        def to(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError("not from here")
+
+    x, y = batch()
+    check(
+        refusal(Fixed(*mlp(nn.Sigmoid, hidden=10)), x, y, loss=cross_entropy),
+        "Fixed cannot be moved as a copy (RuntimeError: not from here), which confirming a verdict"
+        " or moving to cpu takes; pass a factory that builds the model on its device, or"
+        " confirm_steps=0 to judge the first look alone",
+        RuntimeError,
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_sick_model_on_a_quantised_encoder_gets_its_second_look() -> None:
+    quantised = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
+        nn.Sequential(nn.Linear(20, 20)), {nn.Linear}, dtype=torch.qint8
+    )
+    x, y = batch()
+    diagnosis = probe(
+        nn.Sequential(quantised, mlp(nn.Sigmoid, hidden=10)), x, y, loss=cross_entropy
+    )
+    assert [look.steps for look in diagnosis.profiles] == [0, 5]
+    assert [finding.code for finding in diagnosis.findings] == ["GH101"]
+
+
 class Masked(nn.Module):
     """Masks the gradient of its weight, and has a method for a loss in a part of it."""
 

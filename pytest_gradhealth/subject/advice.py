@@ -1,0 +1,56 @@
+"""Errors of a forward or a loss say in which module they were raised, and what to pass instead.
+
+Nothing is refused for what it is: what a model takes is right. Only what has failed is asked why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from traceback import walk_tb
+
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.formatting import text_of
+from pytest_gradhealth.subject.forward_advice import OF_FORWARDS
+from pytest_gradhealth.subject.handed import Handed
+from pytest_gradhealth.subject.inputs import faults
+from pytest_gradhealth.subject.loss_advice import OF_LOSSES
+from pytest_gradhealth.tensors.modules import class_name
+
+
+@contextmanager
+def advised(handed: Handed) -> Iterator[None]:
+    """Have errors say in which module they were raised, and what to pass instead."""
+    try:
+        yield
+    except ProbeError as error:
+        cause = error.__cause__
+        lines = [*faults(handed.inputs)][:1]
+        if cause is not None:
+            lines = [_place(handed, cause), *lines, _advice(handed, cause)]
+        if not any(lines):
+            raise
+        raise ProbeError("\n  ".join([str(error), *filter(None, lines)])) from cause
+
+
+def _advice(handed: Handed, cause: BaseException) -> str:
+    """What to pass instead, "" where nothing is known; asking anyone's objects may raise."""
+    for advise in OF_FORWARDS if handed.to == "forward" else OF_LOSSES:
+        with suppress(Exception):
+            advice = advise(handed, cause, text_of(cause))
+            if advice:
+                return advice
+    return ""
+
+
+def _place(handed: Handed, cause: BaseException) -> str:
+    """The innermost module of the model that was at work.
+
+    Nothing is read of other frames, which would hold on to it from then on.
+    """
+    names = {id(module): name for name, module in handed.model.named_modules() if name}
+    codes = ((frame, frame.f_code) for frame, _ in walk_tb(cause.__traceback__))
+    forwards = (f for f, c in codes if (c.co_name, *c.co_varnames[:1]) == ("forward", "self"))
+    found = (frame.f_locals.get("self") for frame in forwards)
+    inside = [module for module in found if id(module) in names]
+    return f"raised in {names[id(inside[-1])]} ({class_name(inside[-1])})" if inside else ""

@@ -1,0 +1,118 @@
+"""What to pass instead to a forward that raises, by what it was handed and what the error says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from pytest_gradhealth.formatting import listing, meant_by
+from pytest_gradhealth.subject.calling import Called, fits, parameters_of, spread
+from pytest_gradhealth.subject.handed import Handed, is_about, made_of, no_tensors, type_name
+from pytest_gradhealth.subject.lightning import is_lightning
+from pytest_gradhealth.tensors.modules import class_name
+from pytest_gradhealth.tensors.trees import tensors
+
+
+def _without_forward(handed: Handed, _: BaseException, said: str) -> str:
+    model = handed.model
+    if f'Module [{class_name(model)}] is missing the required "forward"' not in said:
+        return ""
+    own = [name for name, value in vars(type(model)).items() if callable(value) and name[0] != "_"]
+    how = f"model.{own[0] if own else 'encode'}(x)"
+    if isinstance(model, (nn.ModuleDict, nn.ModuleList)):
+        key = next(iter(model), "name") if isinstance(model, nn.ModuleDict) else 0
+        how = f"model[{key!r}](x)"
+    return f"pass what calls it in place of a forward, for example call=lambda model, x: {how}"
+
+
+def _without_trainer(handed: Handed, _: BaseException, said: str) -> str:
+    logs = re.search(r"'NoneType' object has no attribute '(experiment|log_)", said)
+    if not is_lightning(handed.model) or not (logs or "not attached to a `Trainer`" in said):
+        return ""
+    what = "self.logger" if logs else "self.trainer"
+    return (
+        f"a probe runs without a Trainer: have training_step do without {what}, or pass loss=..."
+        " and the inputs of forward"
+    )
+
+
+def _without_inputs(handed: Handed, _: BaseException, __: str) -> str:
+    empty = handed.given is None and not _is_called(handed)
+    return "no inputs were given; pass a batch behind the model" if empty else ""
+
+
+def _together(handed: Handed, _: BaseException, __: str) -> str:
+    """Targets beside the inputs of a model that takes them itself."""
+    takes = parameters_of(handed.model.forward).keys() & {"targets", "target", "labels", "y"}
+    if handed.loss is not None or handed.targets is None or not takes or _is_called(handed):
+        return ""
+    return f"forward takes {listing(sorted(takes))} itself; pass (inputs, targets) as the inputs"
+
+
+def _whole(handed: Handed, _: BaseException, said: str) -> str:
+    """Several things that went as one argument, inputs and targets most often."""
+    given, named = spread(handed.given)
+    one = given[0] if len(given) == 1 else given
+    kind = type(one).__name__
+    if isinstance(one, list) and not _is_called(handed) and fits(handed.model.forward, tuple(one)):
+        return "the inputs are a list, which is one argument; pass a tuple to have it spread"
+    if named or not isinstance(one, (tuple, list, Mapping)):
+        return ""
+    if _is_called(handed) and is_lightning(handed.model):
+        return ""  # a batch, as its loader makes it
+    if not (kind in said or "positional argument" in said or _misfits(handed)):
+        return ""
+    if len(one) == 2 and handed.targets is None and not isinstance(one, Mapping):
+        return f"the inputs are a {kind} of two; pass inputs and targets apart, behind the model"
+    if len(given) > 1:
+        return ""
+    made = "; pass one tensor: torch.stack(x)" if all(isinstance(i, Tensor) for i in one) else ""
+    return f"the inputs are a {kind}, which went as one argument{made}"
+
+
+def _misfits(handed: Handed) -> bool:
+    """Whether Python cannot call the forward with the inputs."""
+    return not _is_called(handed) and not fits(handed.model.forward, handed.inputs)
+
+
+def _is_called(handed: Handed) -> bool:
+    return isinstance(handed.inputs, Called)
+
+
+def _unknown(handed: Handed, _: BaseException, __: str) -> str:
+    """Other arguments than a forward takes, or what is to call the model."""
+    if isinstance(handed.inputs, Called) and not fits(
+        handed.inputs.call, handed.given, handed.model
+    ):
+        return "call gets the model before the inputs: call=lambda model, x: ..."
+    if not _misfits(handed):
+        return ""
+    taken = [*parameters_of(handed.model.forward)]
+    says = f"forward takes {listing(taken, 6) or 'nothing'}"
+    others = [str(name) for name in spread(handed.given)[1] if name not in taken]
+    if not others:
+        return f"{says}; a tuple is spread over that, a mapping over the names"
+    meant = meant_by(others[0], taken)
+    return f"{says}, not {listing(others)}; {meant or 'pass what only the loss needs as targets'}"
+
+
+def _kind_of_number(handed: Handed, _: BaseException, said: str) -> str:
+    """Numbers of another type than the parameters'."""
+    own = next((p.dtype for p in handed.model.parameters() if p.is_floating_point()), None)
+    given = [t.dtype for t in tensors(handed.given) if is_about(said, t.dtype)]
+    if "indices" in said and any(dtype.is_floating_point for dtype in given):
+        return "an embedding takes whole numbers; pass x.long()"
+    others = [dtype for dtype in given if dtype != own and not dtype.is_complex]
+    if own is None or not others:
+        return ""
+    types = f"the inputs are {type_name(others[0])}, the parameters {type_name(own)}"
+    return f"{types}; pass {made_of('x', own)}"
+
+
+#: The first that has something to say is heard.
+OF_FORWARDS = (
+    *(_without_forward, _without_trainer, _without_inputs, _together, no_tensors, _whole),
+    *(_unknown, _kind_of_number),
+)

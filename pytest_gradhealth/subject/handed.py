@@ -1,0 +1,108 @@
+"""What a forward or a loss was handed, and what in it is no tensor, or one of another type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from pytest_gradhealth.subject.calling import Called
+from pytest_gradhealth.tensors.trees import attribute, tensors
+
+#: What torch says where numbers are of a type that it does not take, or not together.
+_OF_TYPES = re.compile(
+    r"dtype|scalar type|result type|Input type|not implemented for '|floating point type"
+)
+#: What it calls types that have other names in code.
+_CALLED = {
+    torch.float64: "double",
+    torch.float32: "float",
+    torch.float16: "half",
+    torch.int64: "long",
+    torch.int32: "int",
+    torch.uint8: "byte|unsigned char",
+}
+
+
+@dataclass(frozen=True)
+class Handed:
+    """What a forward was called with, or a loss, and what they were to make of it."""
+
+    to: Literal["forward", "loss"]
+    model: nn.Module
+    inputs: Any
+    targets: Any
+    loss: Any
+    outputs: Any
+
+    @property
+    def given(self) -> Any:
+        """The inputs as they are spread."""
+        return self.inputs.inputs if isinstance(self.inputs, Called) else self.inputs
+
+
+def no_tensors(handed: Handed, cause: BaseException, said: str) -> str:
+    """Arrays, loaders, numbers and text."""
+    of_loss = handed.to == "loss"
+    name, value = ("targets", handed.targets) if of_loss else ("inputs", handed.given)
+    some = any(True for _ in tensors(value))
+    if not isinstance(cause, (TypeError, AttributeError, *[ValueError] * (not some))):
+        return ""
+    found = (words for kind, words in _foreign(value) if not some or kind in said)
+    return next((f"the {name} are {words}" for words in found), "")
+
+
+def _foreign(value: Any) -> Iterator[tuple[str, str]]:
+    """The classes of what in a nested value is no tensor, and how to make one of it."""
+    if isinstance(value, (Mapping, tuple, list)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _foreign(item)
+    elif not isinstance(value, Tensor) and value is not None:
+        words = _instead_of(value)
+        if words:
+            yield type(value).__name__, words
+
+
+def _instead_of(value: Any) -> str:
+    """What something is that is no tensor, and what to pass instead; "" for what may hold some."""
+    kind = type(value)
+    package = kind.__module__.partition(".")[0]
+    if isinstance(value, DataLoader):
+        return f"a {kind.__name__}; pass a batch of it: x, y = next(iter(loader))"
+    if isinstance(value, Dataset):
+        return f"a {kind.__name__}; pass a batch of it: x, y = next(iter(DataLoader(dataset, 16)))"
+    if isinstance(value, Iterator):
+        return f"a {kind.__name__}; pass a batch that comes out of it: x, y = next(batches)"
+    if isinstance(value, str):
+        return "text; pass the numbers that a tokenizer makes of it"
+    if kind in (int, float, complex):
+        return "plain numbers; pass a tensor: torch.tensor(x)"
+    if package in ("numpy", "pandas"):
+        array = "x" if package == "numpy" else "x.to_numpy()"
+        more = ", dtype=torch.float32" if str(attribute(value, "dtype")) == "float64" else ""
+        return f"of {package} ({kind.__name__}); pass a tensor: torch.as_tensor({array}{more})"
+    if attribute(value, "to") is None:
+        return f"of class {kind.__name__}; pass tensors, or tuples, lists and mappings of tensors"
+    return ""
+
+
+def is_about(said: str, dtype: torch.dtype) -> bool:
+    """Whether an error is about numbers of a type."""
+    name = _CALLED.get(dtype, type_name(dtype))
+    return bool(_OF_TYPES.search(said) and re.search(name, said, re.IGNORECASE))
+
+
+def type_name(dtype: torch.dtype) -> str:
+    """The name of a type of numbers: "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
+def made_of(name: str, dtype: torch.dtype) -> str:
+    """Code that makes a tensor one of a type."""
+    short = {torch.float32: "float", torch.float64: "double", torch.int64: "long"}
+    return f"{name}.{short[dtype]}()" if dtype in short else f"{name}.to({dtype})"

@@ -1,0 +1,110 @@
+"""What to pass instead to a loss that raises, by what it was handed and what the error says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from pytest_gradhealth.formatting import listing
+from pytest_gradhealth.subject.calling import called, fits, name_of, parameters_of
+from pytest_gradhealth.subject.handed import Handed, is_about, made_of, no_tensors, type_name
+from pytest_gradhealth.tensors.trees import attribute, tensors
+from pytest_gradhealth.tensors.unwrap import shape_of
+
+
+def _no_targets(handed: Handed, _: BaseException, said: str) -> str:
+    """No targets, or several that the loss takes for one."""
+    targets = handed.targets
+    if targets is None:
+        needed = "NoneType" in said and not fits(called(handed.loss), (handed.outputs,))
+        return "no targets were given; pass them behind the inputs" if needed else ""
+    kind = type(targets).__name__
+    if not isinstance(targets, (tuple, list, Mapping)) or kind not in said:
+        return ""
+    return f"the targets are a {kind}; pass one tensor, or loss=lambda outputs, targets: ..."
+
+
+def _no_tensor_out(handed: Handed, cause: BaseException, _: str) -> str:
+    """Outputs that a loss takes a part of."""
+    outputs, part = handed.outputs, ""
+    if isinstance(outputs, Tensor) or not isinstance(cause, (TypeError, AttributeError)):
+        return ""
+    if outputs is None:
+        return "the model returns None; have its forward return the outputs"
+    if isinstance(attribute(outputs, "logits"), Tensor):
+        part = "outputs.logits"
+    elif isinstance(outputs, Mapping):
+        part = f"outputs[{next(iter(outputs), 'name')!r}]"
+    elif isinstance(outputs, (tuple, list)):
+        part = "outputs[0]"
+    used = f"{name_of(handed.loss)}({part}, targets)" if part else "..."
+    return (
+        f"the model returns a {type(outputs).__name__}; pass loss=lambda outputs, targets: {used}"
+    )
+
+
+def _arguments(handed: Handed, cause: BaseException, _: str) -> str:
+    """A loss that takes something else than outputs and targets."""
+    loss, alone = called(handed.loss), handed.targets is None
+    if not isinstance(cause, TypeError) or any(
+        fits(loss, form) for form in [(handed.outputs,) * 2, *[(handed.outputs,)] * alone]
+    ):
+        return ""
+    taken = listing([*parameters_of(loss)], 6) or "nothing"
+    what = "outputs" if alone else "outputs and targets"
+    return f"it takes {taken}, and gets {what}; pass loss=lambda outputs, targets: ..."
+
+
+def _swapped(_: Handed, __: BaseException, said: str) -> str:
+    if "softmax" not in said or "not implemented for 'Long'" not in said:
+        return ""
+    return "a loss gets the outputs first, then the targets; pass loss=lambda outputs, targets: ..."
+
+
+def _differentiates(_: Handed, __: BaseException, said: str) -> str:
+    if "differentiated Tensor" not in said:
+        return ""
+    return (
+        "the model got a copy of the batch: where the loss differentiates by it, pass a leaf that"
+        " requires grad, x.detach().requires_grad_(), and have the loss use that"
+    )
+
+
+def _target_types(handed: Handed, _: BaseException, said: str) -> str:
+    """Targets of another type than the loss takes with the outputs."""
+    if not isinstance(handed.outputs, Tensor):
+        return ""
+    out = handed.outputs.dtype
+    for target in tensors(handed.targets):
+        kind = target.dtype
+        if kind.is_floating_point and re.search(r"be (\w+ or )*Long|type Long but", said):
+            return f"the targets are {type_name(kind)}; pass y.long()"
+        if kind != out and is_about(said, kind):
+            types = f"the targets are {type_name(kind)}, the outputs {type_name(out)}"
+            return f"{types}; pass {made_of('y', out)}"
+    return ""
+
+
+def _target_shapes(handed: Handed, _: BaseException, said: str) -> str:
+    """Targets of one column, or without the one that the outputs have."""
+    outputs, targets = handed.outputs, handed.targets
+    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+        return ""
+    if not re.search(r"\bsize|shape|target", said, re.IGNORECASE):
+        return ""
+    out, wanted = shape_of(outputs), shape_of(targets)
+    shapes = f"the targets have shape {wanted}, the outputs {out}"
+    if (*wanted, 1) == out:
+        return f"{shapes}; pass y.unsqueeze({len(wanted)})"
+    if wanted[-1:] == (1,) and (out == wanted[:-1] or out[:-1] == wanted[:-1]):
+        return f"{shapes}; pass y.squeeze({len(wanted) - 1})"
+    return ""
+
+
+#: The first that has something to say is heard.
+OF_LOSSES = (
+    *(_arguments, no_tensors, _no_tensor_out, _no_targets, _swapped, _differentiates),
+    *(_target_types, _target_shapes),
+)
