@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest_gradhealth
 from pytest_gradhealth.errors import GradientHealthWarning
-from pytest_gradhealth.formatting import LONGEST_FINDING, shortened
+from pytest_gradhealth.formatting import LONGEST_FINDING, harmless, shortened
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 
 _HOME = Path(pytest_gradhealth.__file__).parent
@@ -23,7 +23,9 @@ def warn_of(diagnosis: Diagnosis, codes: Iterable[str] | None) -> None:
     __tracebackhide__ = True
     for finding in diagnosis.findings:
         if finding.severity == "warning" and (codes is None or finding.code in codes):
-            warnings.warn(GradientHealthWarning(_told(finding)), stacklevel=_frames())
+            warnings.warn(
+                harmless(_told(finding)), category=GradientHealthWarning, stacklevel=_frames()
+            )
 
 
 def _told(finding: Finding) -> str:

@@ -29,8 +29,9 @@ def asleep(
 
 
 def _is_silent(point: PathPoint, idle: Collection[str]) -> bool:
-    weighs = point.width is not None and point.norm > 0
-    return point.activation == 0 or (weighs and point.name in idle)
+    if point.width is None:
+        return point.activation == 0
+    return point.norm > 0 and point.name in idle
 
 
 def _behind(network: Network, source: int, silent: Collection[int]) -> Iterator[PathPoint]:

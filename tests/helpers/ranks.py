@@ -53,7 +53,9 @@ def pytest_runtest_logreport(report):
         return
     if report.when == "call" or report.outcome != "passed":
         crash = getattr(report.longrepr, "reprcrash", None)
-        line = [report.nodeid.partition("::")[2], report.outcome, crash.message if crash else ""]
+        told = getattr(report, "gradhealth_message", "").splitlines()[1:]  # behind its headline
+        message = "\\n".join([crash.message, *told]) if crash else ""
+        line = [report.nodeid.partition("::")[2], report.outcome, message]
         with Path(__file__).with_name(f"rank{RANK}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\\n")
 """

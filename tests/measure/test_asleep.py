@@ -50,6 +50,18 @@ def test_what_is_dead_is_not() -> None:
     assert asleep(dead, nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)) == []
 
 
+class Ones(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.detach() + 1
+
+
+def test_nor_is_a_layer_whose_bias_makes_zeros() -> None:
+    zeros = nn.Linear(8, 8)
+    nn.init.constant_(zeros.weight, 0.125)
+    nn.init.constant_(zeros.bias, -1.0)
+    assert asleep(nn.Linear(6, 8), Ones(), zeros, nn.Linear(8, 4)) == ["3"]
+
+
 def test_nor_are_updates_that_are_zero_on_both_sides() -> None:
     model = nn.Sequential(Adapter(6, 8), nn.ReLU(), Adapter(8, 4))
     diagnosis = probe(model, X, Y, loss=cross_entropy, confirm_steps=0)

@@ -59,10 +59,12 @@ def test_in_ci_a_message_is_written_once(
     result = run(pytester, "--gradhealth-report")
     failures, _, rest = result.stdout.str().partition(" gradient health ")
     report, _, summary = rest.partition(" short test summary info ")
-    assert failures.count("Net on cpu, 17 points") == 1
+    assert failures.count("Net on cpu, loss cross_entropy, 17 points") == 1
     assert failures.count("cause: ") == 1
     assert "test_suite.py::test_sick\nthe gradient vanishes" not in report
-    assert report.count("Net on cpu, 17 points") == 1, "of the test that is to fail"
+    assert report.count("Net on cpu, loss cross_entropy, 17 points") == 1, (
+        "of the test that is to fail"
+    )
     failed, *others = summary.splitlines()[1:]
     start = (
         "FAILED test_suite.py::test_sick - pytest_gradhealth.VanishingGradientError: the gradient"

@@ -491,7 +491,6 @@ def test_in_a_project_its_setting_is_a_setting(
             "E *remedy  *outcome *loudness *",
             "E *hush  *cured *",
             "*gradient health*",
-            "remedy  *outcome *loudness *",
         ]
     )
 
@@ -501,7 +500,7 @@ def test_in_a_report_each_rule_speaks_for_itself(pytester: pytest.Pytester) -> N
     for folder, conftest in (("a", MODULE), ("b", other)):
         pytester.mkpydir(folder).joinpath("conftest.py").write_text(conftest)
         (pytester.path / folder / f"test_{folder}.py").write_text(TESTS)
-    options = ("--gradhealth-select=MY", "-k", "loud", "--gradhealth-report")
+    options = ("--gradhealth-select=MY", "-k", "loud", "--gradhealth-report", "--tb=no")
     for more in ((), ("-n", "1")):
         result = run(pytester, *options, *more, "--gradhealth-sarif=out.sarif")
         result.assert_outcomes(failed=2)
