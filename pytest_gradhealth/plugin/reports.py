@@ -17,7 +17,7 @@ from pytest_gradhealth.plugin.options import annotates, run_options, shows_repor
 from pytest_gradhealth.plugin.output import write_command, write_line
 from pytest_gradhealth.plugin.transport import CARRIED, MESSAGE, spoken, unpacked
 from pytest_gradhealth.reporting.files import render_file
-from pytest_gradhealth.reporting.run import Probe, Run, TestOutcome
+from pytest_gradhealth.reporting.run import Invocation, Probe, Run, TestOutcome
 from pytest_gradhealth.reporting.terminal import report_lines
 from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.results.serialization import from_plain
@@ -89,9 +89,20 @@ class Collector:
         first = unpacked(self._kept[0].carried)[0] if self._kept else {"environment": {}}
         return dict(first["environment"])
 
+    @cached_property
+    def _invocation(self) -> Invocation:
+        from pytest_gradhealth.plugin.invocation import invocation
+
+        return invocation(self.config)
+
     def run(self) -> Run:
         """Everything that was gathered."""
-        return Run(tuple(self.probes), self._environment, tuple(self._keeper.notes))
+        return Run(
+            tuple(self.probes),
+            self._environment,
+            tuple(self._keeper.notes),
+            invocation=self._invocation,
+        )
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from pytest_gradhealth.formatting import (
     LONGEST_FINDING,
@@ -13,13 +13,13 @@ from pytest_gradhealth.formatting import (
     printable,
     shortened,
 )
+from pytest_gradhealth.reporting.advice import acceptance, causes
 from pytest_gradhealth.reporting.path_table import path_table
 from pytest_gradhealth.reporting.treatments import treatment_blocks
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, worst_path
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
-from pytest_gradhealth.rules import known_rules, rule_of
-from pytest_gradhealth.rules.rule import Rule
+from pytest_gradhealth.rules import known_rules
 
 
 def render(
@@ -49,7 +49,7 @@ def render(
         if hidden and view.rerun and path is not None
         else ""
     )
-    blocks.append("\n".join(_advice(diagnosis, findings, rules, more, view)))
+    blocks.append("\n".join(_advice(diagnosis, findings, more, view)))
     blocks += treatment_blocks(diagnosis, view)
     return "\n\n".join(block for block in blocks if block)
 
@@ -116,25 +116,13 @@ def _seen_again(
 
 
 def _advice(
-    diagnosis: Diagnosis,
-    findings: Sequence[Finding],
-    rules: Mapping[str, Rule],
-    more: str,
-    view: View,
+    diagnosis: Diagnosis, findings: Sequence[Finding], more: str, view: View
 ) -> Iterator[str]:
     """Causes and what to try, the command that shows more, and what would let this pass."""
-    known = [(f, rule_of(f.code, rules.values())) for f in findings]
-    profile = diagnosis.profile
-    causes = [rule.explain(f, profile) for f, rule in known if f.seed == profile.seed]
-    cured = any(treatment.outcome == "cured" for treatment in diagnosis.treatments)
-    for cause in dict.fromkeys(cause for cause in causes if cause is not None):
-        yield hanging("cause", cause.because, view.width)
-        if not cured:  # what was tried says more than what might be
-            yield hanging("try", cause.advice, view.width)
+    for label, words in causes(diagnosis, findings):
+        yield hanging(label, words, view.width)
     if more:
         yield f"next:   {more}"  # on one line, however long, so that it can be copied
-    limited = (pair for pair in known if pair[0].limit is not None)
-    failed = ((f, rule) for f, rule in limited if f.severity == "failure")
-    accept = next((rule.acceptance(f, diagnosis.limits) for f, rule in failed), "")
+    accept = acceptance(diagnosis, findings)
     if accept:
         yield hanging("accept", accept, view.width)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_gradhealth.baseline.comparison import PathComparison
-from pytest_gradhealth.formatting import factor, number, shortened
+from pytest_gradhealth.formatting import factor, listing, number, shortened
 from pytest_gradhealth.reporting.run import Probe
-from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, TimeRecord
+from pytest_gradhealth.rules import exploding, vanishing
 
 #: Characters of a name that are shown.
 LONGEST = 120
 #: Lines of other seeds that are drawn.
 MOST_SEEDS = 8
+#: Of the limits for an L2 norm and for one that makes the RMS ratio pass, the one that counts.
+_MILDER: Mapping[str, Callable[[float, float], float]] = {
+    vanishing.RULE.code: min,
+    exploding.RULE.code: max,
+}
 
 
 def path_plots(probe: Probe) -> list[dict[str, Any]]:
@@ -32,7 +38,10 @@ def path_plots(probe: Probe) -> list[dict[str, Any]]:
 def _plot(probe: Probe, path: GradientPath) -> dict[str, Any]:
     profile = probe.diagnosis.profile
     weights = _weights(profile)
-    found = {f.layer for f in probe.diagnosis.findings if f.complains}
+    findings = [*_findings_on(path, probe.diagnosis)]
+    found: dict[str, list[str]] = defaultdict(list)
+    for finding in findings:
+        found[finding.layer].append(text(finding.code, 24))
     points = []
     for index, point in enumerate(path.points):
         step = factor(path.steps[index]) if index < path.links else ""
@@ -48,15 +57,45 @@ def _plot(probe: Probe, path: GradientPath) -> dict[str, Any]:
                 "activation_shown": number(point.activation),
                 "weight": value(weights.get(point.name, math.nan)),
                 "weight_shown": number(weights[point.name]) if point.name in weights else "",
-                "found": point.label in found,
+                "found": ", ".join(dict.fromkeys(found.get(point.label, ()))),
             }
         )
+    guilty = [text(point.label, 24) for point in path.points if point.label in found]
     return {
         "title": f"{text(path.first.label)} to {text(path.last.label)}",
         "name": f"seed {profile.seed}",
         "points": points,
         "lines": [*_lines(probe, path)],
+        "limits": [*_limits(path, findings)],
+        "found": f"found at {listing(guilty)}" if guilty else "",
     }
+
+
+def _findings_on(path: GradientPath, diagnosis: Diagnosis) -> Iterator[Finding]:
+    """What complains of a path of the shown look, or of a layer on whichever path."""
+    profile = diagnosis.profile
+    for finding in diagnosis.findings:
+        of_path = finding.path is None or path in profile.paths[finding.path : finding.path + 1]
+        if finding.complains and of_path and finding.seed in (profile.seed, None):
+            yield finding
+
+
+def _limits(path: GradientPath, findings: Sequence[Finding]) -> Iterator[dict[str, Any]]:
+    """Where the limits of the rules on paths are crossed: at each point the norm that just passes.
+
+    A ratio of L2 norms and one of RMS are compared, of which the milder counts.
+    """
+    for finding in findings:
+        milder = _MILDER.get(finding.code)
+        if milder is None or finding.limit is None:
+            continue
+        level = path.last.norm * finding.limit
+        scales = [math.sqrt(point.numel / path.last.numel) for point in path.points]
+        source = f" ({text(finding.limit_source, 40)})" if finding.limit_source else ""
+        yield {
+            "name": f"limit x{number(finding.limit)}{source}",
+            "values": [value(level * milder(1.0, scale)) for scale in scales],
+        }
 
 
 def _lines(probe: Probe, path: GradientPath) -> Iterator[dict[str, Any]]:

@@ -38,10 +38,23 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class Invocation:
+    """When a run was made (UTC), of which commit and by which command, "" where it is not known."""
+
+    date: str = ""
+    commit: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True)
 class Run:
-    """All probes of a run in the order of the tests; `notes` are what the gate has to say."""
+    """All probes of a run in the order of the tests; `notes` are what the gate has to say.
+
+    Two runs that measured the same are equal, whatever their `invocation` was.
+    """
 
     probes: tuple[Probe, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     version: int = 1
+    invocation: Invocation = field(default=Invocation(), compare=False)

@@ -11,6 +11,8 @@ from pytest_gradhealth.rules.rule import Quantity
 
 #: Cured remedies whose code is shown without -v.
 MOST_CODES = 3
+#: What is left to say where nothing that was tried is a cure.
+NO_CURE = "no remedy cured it: change more than one thing, or the architecture"
 
 
 def treatment_blocks(diagnosis: Diagnosis, view: View) -> list[str]:
@@ -35,7 +37,7 @@ def treatment_blocks(diagnosis: Diagnosis, view: View) -> list[str]:
         others = ", ".join(shortened(t.remedy, 40) for t in cured if t not in shown)
         blocks.append(hanging("more", f"-v shows the code of {others} as well", view.width))
     if table and not cured:
-        blocks.append("no remedy cured it: change more than one thing, or the architecture")
+        blocks.append(NO_CURE)
     return [block for block in blocks if block]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.formatting import encodable, harmless, told
+from pytest_gradhealth.formatting import encodable, factor, harmless, listing, shortened, told
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.results.serialization import LIVE, AtLeast, from_plain, to_plain
@@ -92,10 +92,12 @@ class Treatment:
     family: str = ""
 
 
+#: Characters of a diagnosis in a list, in a debugger, or beside a failed assert.
+LONGEST_REPR = 120
 RANK: Mapping[str, int] = {severity: place for place, severity in enumerate(SEVERITIES)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis:
     """The verdict on one model and batch, with everything it rests on.
 
@@ -103,7 +105,8 @@ class Diagnosis:
     would have failed. `findings` are sorted worst first. `sgd` says whether the default limits are
     those for SGD. `treatments` are the remedies that were tried, best first. `origin` is what was
     diagnosed, which remedies are tried on: it stays in this process. Printing a diagnosis gives the
-    table and the words of a failure message, in characters that the standard output has.
+    table and the words of a failure message, its `repr` one line, both in characters that the
+    standard output has.
     """
 
     model: str
@@ -193,6 +196,18 @@ class Diagnosis:
             raise ProbeError(
                 f"this is no diagnosis ({told(error)}); pass what to_dict() returned"
             ) from error
+
+    def __repr__(self) -> str:
+        """One line: the verdict, what arrives of the gradient, and the codes that complain."""
+        parts, path = [str(self.verdict)], self.judged_path
+        if path is not None and path.links and self.verdict != "not judged":
+            destination = shortened(path.destination, 28)
+            parts.append(f"{factor(path.arrival)} of the gradient reaches {destination}")
+        codes = dict.fromkeys(f.code for f in self.findings if f.complains)
+        if codes:
+            parts.append(listing([shortened(code, 8) for code in codes], most=2))
+        line = f"<Diagnosis of {shortened(self.model, 24)}: {', '.join(parts)}>"
+        return shortened(encodable(line, sys.stdout), LONGEST_REPR)
 
     def __str__(self) -> str:
         from pytest_gradhealth.reporting.message import render

@@ -40,6 +40,7 @@ from pytest_gradhealth.reporting.junit import properties
 from pytest_gradhealth.reporting.markdown import code, markdown_report
 from pytest_gradhealth.reporting.message import render
 from pytest_gradhealth.reporting.regression import missing, regression
+from pytest_gradhealth.reporting.run import Invocation
 from pytest_gradhealth.reporting.sarif import sarif_report
 from pytest_gradhealth.reporting.terminal import report_lines
 from pytest_gradhealth.results.serialization import LIVE
@@ -87,7 +88,8 @@ WORSE = checked(measured(net()), SICK)
 def hostile(name: str) -> Run:
     check = renamed(WORSE, name)
     probe = Probe(name, "failed", renamed(SICK, name), (check,), name, name, 1)
-    return Run((probe, replace(probe, outcome="passed")), {name: name}, (name,))
+    probes = probe, replace(probe, outcome="passed")
+    return Run(probes, {name: name}, (name,), invocation=Invocation(name, name, name))
 
 
 def as_junit(run: Run) -> str:

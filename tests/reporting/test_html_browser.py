@@ -12,7 +12,7 @@ import pytest
 
 from pytest_gradhealth import Probe, Run
 from pytest_gradhealth.reporting.html import html_report
-from tests.helpers.runs import SICK, renamed, sample
+from tests.helpers.runs import SICK, many, renamed, sample
 
 webdriver: Any = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -91,7 +91,9 @@ def test_failures_are_open_and_drawn_and_the_others_once_opened(page: Any) -> No
         for s in page.find_elements("css selector", ".probe")
     }
     assert states == {"healthy": None, "failure": "true", "warning": None}
-    assert gets_drawn(page, section(page, "test_sick").find_element("css selector", "canvas"))
+    canvas = section(page, "test_sick").find_element("css selector", "canvas")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    assert gets_drawn(page, canvas)
     healthy = section(page, "test_healthy")
     canvas = healthy.find_element("css selector", "canvas")
     assert not drawn(page, canvas)
@@ -139,15 +141,65 @@ def test_extra_lines_come_on_demand(page: Any) -> None:
     one = section(page, "test_net")
     count = "return Chart.getChart(arguments[0]).data.datasets.map((set) => set.label)"
     canvas = one.find_element("css selector", "canvas")
-    assert page.execute_script(count, canvas) == ["seed 0", "baseline"]
+    before = page.execute_script(count, canvas)
+    assert before[0] == "seed 0"
+    assert "baseline" in before
     for box in one.find_elements("css selector", "input.extra"):
         box.send_keys(" ")
-    assert page.execute_script(count, canvas) == [
-        "seed 0",
-        "baseline",
-        "outputs",
-        "weight gradients",
-    ]
+    assert page.execute_script(count, canvas) == [*before, "outputs", "weight gradients"]
+
+
+def test_what_is_found_and_its_limit_are_in_the_legend_and_not_in_the_tooltip(page: Any) -> None:
+    canvas = section(page, "test_sick").find_element("css selector", "canvas")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    assert gets_drawn(page, canvas)
+    entries = (
+        "return Chart.getChart(arguments[0]).legend.legendItems.map((e) => [e.text, e.pointStyle])"
+    )
+    found = dict(page.execute_script(entries, canvas))
+    (place,) = (name for name in found if name.startswith("found at "))
+    assert found[place] == "circle"
+    assert found["limit x1e-05 (default)"] == "line"
+    canvas.send_keys("\ue011")
+    for _ in range(int(place.removeprefix("found at "))):
+        canvas.send_keys("\ue014")
+    told = page.execute_script(TOOLTIP, canvas)
+    assert told[0].startswith(place.removeprefix("found at "))
+    assert any(line.startswith("limit x1e-05 (default): ") for line in told)
+    assert not any(line.startswith("found at ") for line in told)
+
+
+def test_copy_buttons_copy_or_leave_the_text_selected(page: Any) -> None:
+    page.execute_script(
+        "Object.defineProperty(navigator, 'clipboard', {configurable: true, value:"
+        " {writeText: async (text) => { window.taken = text; }}})"
+    )
+    parts = section(page, "test_sick").find_elements("css selector", ".body > .copied")
+    assert [part.find_element("tag name", "p").text[:9] for part in parts][-1:] == ["run this "]
+    for part in parts:
+        button, text = (part.find_element("css selector", kind) for kind in ("button", "pre"))
+        button.send_keys(" ")
+        assert page.execute_script("return window.taken") == text.get_property("textContent")
+        assert part.find_element("css selector", "[role=status]").text == "copied"
+    page.execute_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    button.click()
+    assert page.execute_script("return String(getSelection())") == text.text
+    assert part.find_element("css selector", "[role=status]").text.startswith("selected: ")
+
+
+def test_of_many_probes_the_failures_are_on_top_and_drawn_as_they_come_into_view(
+    browser: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "many.html"
+    probes = (*many("healthy", 51, "well"), *many("failing", 9, "sick"))
+    file.write_text(html_report(Run(probes)), encoding="utf-8")
+    browser.get(file.as_uri())
+    assert [name[-4:] for name in shown(browser)[:10]] == [*9 * ["sick"], "well"]
+    first, *_, last = browser.find_elements("css selector", ".probe[open] canvas")
+    assert gets_drawn(browser, first)
+    assert not drawn(browser, last)
+    browser.execute_script("arguments[0].scrollIntoView()", last)
+    assert gets_drawn(browser, last)
 
 
 def test_filters_by_text_and_verdict(page: Any) -> None:
@@ -160,7 +212,7 @@ def test_filters_by_text_and_verdict(page: Any) -> None:
     field.clear()
     field.send_keys(" ")
     page.find_element("css selector", "input[value=failure]").click()
-    assert shown(page) == ["test_healthy", "test_time"]
+    assert shown(page) == ["test_time", "test_healthy"]
     field.send_keys("\ue007")
     assert page.current_url.endswith("report.html"), "the form goes nowhere"
 
@@ -178,6 +230,7 @@ def test_phones_and_dark_rooms(page: Any, width: int, scheme: str) -> None:
             page.execute_script("arguments[0].parentElement.open = true", summary)
         widest = page.execute_script("return document.documentElement.scrollWidth")
         assert widest <= width
+        assert width > 500 or not sideways(page)
         ink, paper = page.execute_script(
             "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
         )
@@ -191,6 +244,17 @@ def test_phones_and_dark_rooms(page: Any, width: int, scheme: str) -> None:
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def sideways(page: Any) -> list[str]:
+    """What can be scrolled sideways, or is cut off."""
+    found: list[str] = page.execute_script(
+        "return [...document.querySelectorAll('body *:not(.hidden)')]"
+        ".filter((e) => getComputedStyle(e).overflowX !== 'visible')"
+        ".filter((e) => e.scrollWidth > e.clientWidth + 1)"
+        ".map((e) => `${e.tagName} ${e.className} ${e.scrollWidth} > ${e.clientWidth}`)"
+    )
+    return found
 
 
 def luminance(colour: str) -> float:
@@ -228,6 +292,13 @@ def test_names_of_any_length_leave_it_quick(browser: Any, tmp_path: Path) -> Non
     for summary in browser.find_elements("css selector", "details:not([open]) > summary"):
         browser.execute_script("arguments[0].parentElement.open = true", summary)
     assert browser.execute_script("return document.body.innerText.length") < len(name)
+    metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        assert not sideways(browser)
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_it_prints_with_everything_open(page: Any) -> None:

@@ -20,7 +20,6 @@ jsonschema: Any = pytest.importorskip("jsonschema")
 def test_a_run_survives_json_and_fits_the_schema(run: Run) -> None:
     text = write_json(run)
     assert text.isascii()
-    assert repr(read_json(text)) == repr(run).replace(repr(run), repr(read_json(text)))
     assert write_json(read_json(text)) == text
     jsonschema.Draft202012Validator(schema()).validate(json.loads(text))
 
@@ -94,6 +93,7 @@ def test_two(gradhealth):
         data = json.loads(Path(file).read_text())
         for probe in data["probes"]:
             probe["diagnosis"]["milliseconds"] = 0
+        assert file in data.pop("invocation")["command"]
         found.append(data)
     assert found[0] == found[1]
     assert found[0]["probes"][1]["outcome"] == "failed"

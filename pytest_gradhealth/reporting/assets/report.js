@@ -17,12 +17,15 @@
     tension: 0, spanGaps: false, ...more,
   });
 
+  const entries = (chart) => Chart.defaults.plugins.legend.labels.generateLabels(chart)
+    .map((entry) => ({ ...entry, pointStyle: chart.data.datasets[entry.datasetIndex].mark ? "circle" : "line" }));
+
   const options = (labels, count, describe) => ({
     animation: false, maintainAspectRatio: false, parsing: false, normalized: true,
     interaction: { mode: "index", intersect: false },
     plugins: {
-      legend: { display: count > 1, labels: { color: css("--ink"), boxWidth: 14, boxHeight: 2 } },
-      tooltip: { callbacks: describe },
+      legend: { display: count > 1, labels: { color: css("--ink"), boxHeight: 8, usePointStyle: true, pointStyleWidth: 12, generateLabels: entries } },
+      tooltip: { callbacks: describe, filter: (item) => !item.dataset.mark },
     },
     scales: {
       x: { type: "linear", min: 0, max: Math.max(1, labels.length - 1), ...axis(labels.title, {
@@ -48,11 +51,17 @@
     labels.title = "";
     const norms = path.points.map((point) => point.norm);
     const sets = [line(path.name, norms, "--accent", {
-      pointBackgroundColor: path.points.map((p) => css(p.found ? "--failure" : "--accent")),
-      pointRadius: path.points.map((p) => p.found ? 5 : path.points.length > 80 ? 0 : 2.5), borderWidth: 2,
+      borderWidth: 2,
     })];
     for (const other of path.lines) {
       sets.push(line(other.name, other.values, `--${other.kind}`, { borderDash: other.kind === "baseline" ? [6, 4] : [], pointRadius: 0 }));
+    }
+    for (const limit of path.limits) {
+      sets.push(line(limit.name, limit.values, "--failure", { borderDash: [6, 3], borderWidth: 1, pointRadius: 0 }));
+    }
+    if (path.found) {
+      const there = path.points.map((point) => point.found ? point.norm : null);
+      sets.push(line(path.found, there, "--failure", { mark: true, showLine: false, pointRadius: 5, order: -1 }));
     }
     for (const box of section.querySelectorAll("input.extra:checked")) {
       const name = box.value === "weight" ? "weight gradients" : "outputs";
@@ -154,12 +163,26 @@
     for (const chart of charts.values()) chart.resize();
   });
   addEventListener("afterprint", () => { document.documentElement.classList.remove("printing"); for (const item of opened) item.open = false; redraw(); });
-  const first = sections.filter((section) => section.open);
-  first.slice(0, 8).forEach(draw);
-  if (first.length > 8) {
-    const watcher = new IntersectionObserver((entries) => {
-      for (const entry of entries) if (entry.isIntersecting) { watcher.unobserve(entry.target); draw(entry.target); }
-    });
-    first.slice(8).forEach((section) => watcher.observe(section));
+  const watcher = new IntersectionObserver((seen) => {  // what is not seen is drawn when it is
+    for (const entry of seen) if (entry.isIntersecting) { watcher.unobserve(entry.target); draw(entry.target); }
+  }, { rootMargin: "50%" });
+  const [first, ...others] = sections.filter((section) => section.open);
+  if (first) draw(first);
+  others.forEach((section) => watcher.observe(section));
+
+  async function copy(button) {
+    const source = button.closest(".copied").querySelector("pre"), note = button.previousElementSibling;
+    try {
+      await navigator.clipboard.writeText(source.textContent);
+      note.textContent = "copied";
+    } catch {  // there is no clipboard here, or it is refused: in a frame, say
+      getSelection().selectAllChildren(source);
+      note.textContent = "selected: copy it by keyboard or menu";
+    }
+    setTimeout(() => { note.textContent = ""; }, 4000);
+  }
+  for (const button of document.querySelectorAll("button.copy")) {
+    button.hidden = false;
+    button.addEventListener("click", () => copy(button));
   }
 })();
