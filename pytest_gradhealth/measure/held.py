@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.measure.given import Given, given_to, is_fed, is_felt
 from pytest_gradhealth.measure.loops import Call, Loop
 from pytest_gradhealth.measure.perturbation import (
     MOST,
@@ -32,11 +32,10 @@ def fed(
 ) -> frozenset[str]:
     """Return the modules of loops whose later steps get data of their own.
 
-    The calls of a path and of a loop on it are held at zero: what another batch still changes in
-    there has come from elsewhere, and is more than a mask or a graph of what there is. A layer that
-    is repeated in depth feels nothing, and what no gradient gets back to was only forgotten if the
-    loop has felt it to begin with. To be called inside `isolated`. Where that cannot be told, what
-    a loop loses counts as memory.
+    The calls of a path and of a loop on it are held at what they returned: what another batch still
+    changes in there has come from elsewhere. A layer that is repeated in depth feels nothing, and
+    what no gradient gets back to was only forgotten if the loop has felt it to begin with. To be
+    called inside `isolated`. Where that cannot be told, what a loop loses counts as memory.
     """
     found: set[str] = set()
     for loop, path, silent in [*crossed][:MOST]:
@@ -52,16 +51,32 @@ def _forgets(subject: Subject, loop: Loop, path: Collection[Call], silent: bool,
     """
     every, before = {*path, *loop.calls}, {*path} - loop.calls
     modules = {n: m for n, m in subject.model.named_modules() if n in {name for name, _ in every}}
+    kept, shaken = Held(modules, every), Held(modules, before, nudged)
+    other = on_another_batch(subject)
     try:
-        at_zero = Held(modules, every, zeroed)
-        _, ours, theirs = _answers(at_zero, seed, subject, subject, on_another_batch(subject))
+        if loop.weights:
+            fed = is_fed(*_given(kept, loop.weights, seed, subject, other))
+            again = silent and fed
+            return is_felt(*_given(shaken, loop.weights, seed, subject, subject)) if again else fed
+        ours, theirs = _answers(kept, seed, subject, other)
         changed = {k[:2] for k in ours if not is_same(ours[k], theirs.get(k, math.nan))}
         if not silent or changed.isdisjoint(loop.later):
             return not changed.isdisjoint(loop.later)
-        ours, theirs = _answers(Held(modules, before, nudged), seed, subject, subject)
+        ours, theirs = _answers(shaken, seed, subject, subject)
         return any(ours[key] != theirs.get(key) for key in ours if key[:2] in loop.calls)
     except (ProbeError, RuntimeError):  # the model refuses it, or it cannot be taken to pieces
         return True
+
+
+def _given(held: Held, weights: Collection[int], seed: int, *subjects: Subject) -> list[Given]:
+    """What uses of weights are given in one forward after the other, as with `_answers`."""
+    found = []
+    with held.attached():
+        for subject in subjects:
+            run = Pass(subject, seed)
+            found.append(given_to(run.graph(run.run()), weights))
+            held.begin()
+    return found
 
 
 def _answers(held: Held, seed: int, *subjects: Subject) -> list[dict[Key, float]]:
@@ -74,14 +89,22 @@ def _answers(held: Held, seed: int, *subjects: Subject) -> list[dict[Key, float]
     return found
 
 
-def zeroed(values: Tensor) -> Tensor:
-    """Zeros in place of numbers; what counts or points to something stays."""
-    return torch.zeros_like(values) if values.is_floating_point() else values
-
-
 def _copy(outputs: Any) -> Any:
     """What a module returned, safe from operations that write to it."""
     return map_tensors(lambda tensor: tensor.detach().clone(), outputs)
+
+
+def _behind(outputs: Any, kept: Any) -> Any:
+    """What was kept, in the place that the outputs have in the graph."""
+    own = iter([*tensors(outputs)])
+
+    def put(tensor: Tensor) -> Tensor:
+        output = next(own, tensor)
+        if output.requires_grad and output.shape == tensor.shape:
+            return output - output.detach() + tensor
+        return tensor
+
+    return map_tensors(put, _copy(kept))
 
 
 @dataclass
@@ -129,6 +152,6 @@ class Held:
             self._calls[name] += 1
             self._returned[key] = _copy(outputs)
             kept = self._kept or {}
-            return _copy(kept[key]) if key in kept else outputs
+            return _behind(outputs, kept[key]) if key in kept else outputs
 
         return hook

@@ -6,7 +6,6 @@ whose module is called with other tensors in its place.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,14 +13,13 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.autograd.graph import Node
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.results.names import ancestry
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
-from pytest_gradhealth.tensors.graph import Graph, op_name, sequence_number
+from pytest_gradhealth.tensors.graph import Graph, op_name
 from pytest_gradhealth.tensors.modules import waits_for_others
 from pytest_gradhealth.tensors.storage import address_of
 from pytest_gradhealth.tensors.trees import attribute, tensors
@@ -38,7 +36,7 @@ def left_out(subject: Subject, names: Collection[str], *, seed: int) -> list[str
     try:
         run = Pass(subject, seed)
         moving = _Moving([*tensors((run.inputs, run.targets)), *_trainable(subject)])
-        with _stood_in_for(subject.model, parameters) as replaced, _Leaving(moving), moving:
+        with _stood_in_for(subject.model, parameters) as replaced, moving:
             loss = run.run()
         graph = run.graph(loss)
     except (ProbeError, RuntimeError):  # a forward that no mode can look into
@@ -56,66 +54,25 @@ def _trainable(subject: Subject) -> Iterator[Tensor]:
 class _Moving(TorchDispatchMode):
     """Knows the memory that depends on the batch or on what is trained; all else is fixed.
 
-    It holds on to all that moves, so that no address is given away again. Once values of it have
-    left torch, whatever is made may be made of them.
+    It holds on to all that moves, so that no address is given away again.
     """
 
     def __init__(self, given: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._held = [*given]
         self._addresses = set(map(address_of, self._held))
-        self._left = math.inf
 
     def __contains__(self, tensor: Tensor) -> bool:
         return address_of(tensor) in self._addresses
-
-    def fixes(self, factor: Tensor, node: Node) -> bool:
-        """Whether a factor that a node has saved is not made of what moves, nor such a number."""
-        late = node._sequence_nr() >= self._left
-        return factor not in self and not (late and factor.dim() == 0)
-
-    def let_go(self) -> None:
-        """Note that values have left torch now."""
-        self._left = min(self._left, sequence_number())
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
-        if self._left < math.inf or any(tensor in self for tensor in tensors((args, kwargs))):
+        if any(tensor in self for tensor in tensors((args, kwargs))):
             self._held += tensors(made)
             self._addresses.update(map(address_of, tensors(made)))
         return made
-
-
-class _Leaving(TorchFunctionMode):
-    """Tells when values of what moves leave torch, as numbers, lists or arrays."""
-
-    def __init__(self, moving: _Moving) -> None:
-        super().__init__()
-        self._moving = moving
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        leaves = getattr(func, "__name__", "") in _WAYS_OUT
-        if leaves and any(tensor in self._moving for tensor in tensors(args)):
-            self._moving.let_go()
-        return func(*args, **(kwargs or {}))
-
-
-#: Functions that return values of a tensor as something else. A question that decides which way a
-#: forward goes (bool) is asked too often, and about too little, to be one of them.
-_WAYS_OUT = {
-    "item",
-    "tolist",
-    "numpy",
-    "__array__",
-    "__dlpack__",
-    "__float__",
-    "__int__",
-    "__index__",
-}
 
 
 @contextmanager
@@ -166,7 +123,7 @@ def _cut(node: Node, moving: _Moving) -> Iterator[int]:
     """The inputs of an operation that fixed zeros, or a fixed choice, keep all gradient from."""
     for saved, place, through in _FACTORS.get(op_name(node), ()):
         factor = getattr(node, saved, None)
-        if not isinstance(factor, Tensor) or not (factor.numel() and moving.fixes(factor, node)):
+        if not isinstance(factor, Tensor) or not factor.numel() or factor in moving:
             continue
         if not bool((factor.bool() == through).any()):
             yield place

@@ -25,13 +25,14 @@ class Loop:
     As a fused one has, or a layer behind a loop that is written out with weights and no layers. A
     path ends at the mark `door`, with the first step or right before such a layer, and another
     begins at `start`. `calls` are all that the loop consists of, `later` those behind the first
-    step.
+    step, and what lies between them. A loop without layers is one of `weights`, by their ids.
     """
 
     door: int
     start: int
     calls: frozenset[Call]
     later: frozenset[Call]
+    weights: frozenset[int] = frozenset()
 
     @property
     def names(self) -> frozenset[str]:
@@ -47,11 +48,11 @@ def loops_behind(network: Network, mark: int) -> list[Loop]:
     """
     chain = network.tree.chain(mark, network.marks).marks
     rows = _rows(network, mark)
-    inside = [
-        _inside(network, mark, start)
-        for far, start in pairwise(chain)
-        if network.points[start].name in network.sequences or _used(rows, far, start) >= STEPS
-    ]
+    inside = []
+    for far, start in pairwise(chain):
+        weights = _used(rows, far, start, STEPS)
+        if network.points[start].name in network.sequences or weights:
+            inside.append(_inside(network, mark, start, weights))
     turns = [*_in_turns(_repeated(network, mark, rows))]
     found = (_loop(network, mark, turn, turns) for turn in turns if mark not in turn)
     return sorted((*inside, *filter(None, found)), key=lambda loop: loop.start)
@@ -64,11 +65,11 @@ def _rows(network: Network, mark: int) -> Mapping[int, Counter[int]]:
     return in_a_row(network.tree, mark, own)
 
 
-def _used(rows: Mapping[int, Counter[int]], far: int, near: int) -> int:
-    """How often in a row the ways between two marks use the same parameter."""
+def _used(rows: Mapping[int, Counter[int]], far: int, near: int, times: int) -> frozenset[int]:
+    """The parameters that ways between two marks use so many times in a row."""
     none: Counter[int] = Counter()
     between = rows.get(near, none) - rows.get(far, none)
-    return max(between.values(), default=0)
+    return frozenset(leaf for leaf, used in between.items() if used >= times)
 
 
 def _repeated(network: Network, mark: int, rows: Mapping[int, Counter[int]]) -> Iterator[list[int]]:
@@ -85,7 +86,7 @@ def _repeated(network: Network, mark: int, rows: Mapping[int, Counter[int]]) -> 
     found = [
         marks
         for name, marks in modules.items()
-        if (name in weighty or _used(rows, marks[0], marks[-1]) >= STEPS - 1)
+        if (name in weighty or _used(rows, marks[0], marks[-1], STEPS - 1))
         and points[marks[-1]].call > points[marks[0]].call
         and tree.depends(marks[0], behind)
     ]
@@ -114,6 +115,8 @@ def _loop(
     tree = network.tree
     first = _first_step(network, turn)
     later = {*turn}.difference(first)
+    chain = tree.chain(mark, network.marks).marks
+    between = [m for m in chain if min(later) < m < max(later)]
     aside = [other for each in turns if each is not turn for other in _first_step(network, each)]
     if tree.gets_past(mark, turn, later, aside):
         return None
@@ -124,7 +127,7 @@ def _loop(
         door,
         start,
         frozenset(_call(network, each) for each in turn),
-        frozenset(_call(network, each) for each in later),
+        frozenset(_call(network, each) for each in (*later, *between)),
     )
 
 
@@ -136,13 +139,13 @@ def _first_step(network: Network, turn: Sequence[int]) -> list[int]:
     return [m for m in turn if network.points[m].call == begun[network.points[m].name]]
 
 
-def _inside(network: Network, mark: int, start: int) -> Loop:
+def _inside(network: Network, mark: int, start: int, weights: frozenset[int]) -> Loop:
     """All that lies right before a layer or inside it as a loop, which a mark leads into."""
     tree, points = network.tree, network.points
     behind = tree.behind([[mark]])
     doors = [m for m in tree.inputs(start, network.marks) if tree.depends(m, behind)]
     call = frozenset([_call(network, start)])
-    return Loop(max(doors, key=lambda door: points[door].norm), start, call, call)
+    return Loop(max(doors, key=lambda door: points[door].norm), start, call, call, weights)
 
 
 def _call(network: Network, mark: int) -> Call:

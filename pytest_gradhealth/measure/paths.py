@@ -90,14 +90,20 @@ def loops_crossed(network: Network) -> Iterator[tuple[Loop, Collection[Call], bo
 
 
 def forgotten(network: Network, fed: Collection[str]) -> tuple[str, ...]:
-    """Return the modules whose gradient all comes through the first steps of loops that are fed."""
+    """Return the modules whose gradient all comes through the first steps of loops that are fed.
+
+    What gets none of what comes to the loop is dead before it.
+    """
     loops = [loop for loop, *_ in loops_crossed(network) if not loop.names.isdisjoint(fed)]
     begun = {call for loop in loops for call in loop.calls - loop.later}
     steps = {m for m, p in network.points.items() if (p.name, p.call) in begun}
     doors = {loop.door for loop in loops}
     alive = network.tree.short_of(doors | steps) - doors
     names = {network.points[mark].name for mark in network.marks & alive}
-    return tuple(sorted({network.points[mark].name for mark in network.marks} - names))
+    gone = {network.points[mark].name for mark in network.marks} - names
+    if any(network.points[door].norm for door in doors):
+        gone &= {point.name for point in network.points.values() if point.norm}
+    return tuple(sorted(gone))
 
 
 def _judged(network: Network, carrying: Collection[int]) -> Iterator[_Way]:

@@ -13,6 +13,7 @@ from pytest_gradhealth.errors import SettingError
 from pytest_gradhealth.formatting import listing
 from pytest_gradhealth.results.names import LOSS, OUTPUT, OUTPUTS, ancestry
 from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules import built_in_rules
 
 #: Numbers of output and call behind a name.
 _NUMBERS = re.compile(r"(:\d+)?(#\d+)?$")
@@ -48,7 +49,11 @@ def check_patterns(settings: Settings, profiles: Iterable[GradientProfile]) -> N
     """
     if settings.source("ignore") != "the call":
         return
-    patterns = {item: pattern for item in settings.ignore if (pattern := parts_of(item)[1])}
+    patterns = {}
+    for item in settings.ignore:
+        code, pattern = parts_of(item)
+        if pattern and any(rule.code.startswith(code) for rule in built_in_rules()):
+            patterns[item] = pattern  # the rules of others may name whatever they like
     labels = {*_labels(profiles)} if patterns else ()
     for item, pattern in patterns.items():
         if not any(matches(label, [pattern]) for label in labels):

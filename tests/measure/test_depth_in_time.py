@@ -153,7 +153,8 @@ def repeated(step: Callable[[Any, Tensor, Tensor], Tensor], inputs: int = WIDTH)
         return out
 
     parts = {"begin": nn.Linear(5, WIDTH), "layer": nn.Linear(inputs, WIDTH)}
-    return Wired(forward, **parts, given=nn.Linear(3, WIDTH), head=nn.Linear(WIDTH, CLASSES))
+    ends = {"given": nn.Linear(3, WIDTH), "head": nn.Linear(WIDTH, CLASSES)}
+    return Wired(forward, **parts, **ends, act=nn.Tanh())
 
 
 def fed_back(teacher: int) -> nn.Module:
@@ -228,6 +229,8 @@ WRITTEN_OUT: dict[str, Callable[[], nn.Module]] = {
     ),
     "sum": lambda: repeated(lambda m, now, state: torch.tanh(m.given(now) + m.layer(state))),
     "leaky": lambda: repeated(leaky, WIDTH + 3),
+    "module": lambda: repeated(lambda m, now, state: m.act(m.given(now) + m.layer(state))),
+    "scaled": lambda: repeated(lambda m, now, state: torch.tanh(m.layer(state)) * m.given(now)),
 }
 
 
@@ -306,35 +309,6 @@ def test_a_layer_that_is_repeated_without_data_of_its_own_is_depth(step: str) ->
     diagnosis = judged(DEEP[step](), CONTEXT)
     assert "GH101" in codes(diagnosis), diagnosis
     assert ends(diagnosis) == [("begin", "head")]
-
-
-def attended(model: Any, hidden: Tensor, mask: Tensor) -> Tensor:
-    scores = model.query(hidden) @ model.key(hidden).transpose(1, 2)
-    seen: Tensor = scores.masked_fill(mask[:, None], -1e9).softmax(-1)
-    return seen @ model.value(hidden)  # type: ignore[no-any-return]
-
-
-def neighbours(model: Any, hidden: Tensor, mask: Tensor) -> Tensor:
-    near = (mask[:, :, None] == mask[:, None]).float()
-    mean: Tensor = near / near.sum(-1, keepdim=True) @ model.value(hidden)
-    return mean
-
-
-@pytest.mark.parametrize("mix", [attended, neighbours], ids=["mask", "graph"])
-def test_a_mask_or_a_graph_is_no_data_of_a_step(mix: Callable[[Any, Tensor, Tensor], Any]) -> None:
-    def forward(model: Any, tokens: Tensor) -> Tensor:
-        hidden = model.embed(tokens)
-        for _ in range(12):
-            hidden = torch.sigmoid(model.layer(mix(model, hidden, tokens == 0)))
-        out: Tensor = model.head(hidden.mean(1))
-        return out
-
-    layers = {name: nn.Linear(WIDTH, WIDTH) for name in ("query", "key", "value", "layer")}
-    ends = {"embed": nn.Embedding(CLASSES, WIDTH), "head": nn.Linear(WIDTH, CLASSES)}
-    tokens = TOKENS[:, :6]
-    model = Wired(forward, **layers, **ends)
-    diagnosis = probe(model, tokens, Y, loss=cross_entropy, confirm_steps=0)
-    assert "GH101" in codes(diagnosis), diagnosis
 
 
 def test_what_two_heads_read_of_a_loop_goes_up_to_both() -> None:

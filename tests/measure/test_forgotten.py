@@ -203,3 +203,31 @@ def test_a_loop_in_front_of_another_is_forgotten_whole() -> None:
     assert diagnosis.verdict == "healthy", diagnosis
     assert {"reader", "between", "encoder.0"} <= {*diagnosis.profile.forgotten}
     assert {"cell", "head"}.isdisjoint(diagnosis.profile.forgotten)
+
+
+def test_what_is_dead_before_a_loop_is_not_forgotten() -> None:
+    def forward(model: Any, context: Tensor, x: Tensor) -> Tensor:
+        out: Tensor = model.head(of_cell(model, model.begin(context), x))
+        return out
+
+    begin = nn.Sequential(nn.Linear(5, WIDTH), nn.ReLU())
+    nn.init.constant_(begin[0].bias, -99.0)  # type: ignore[arg-type]
+    parts = {"cell": nn.RNNCell(3, WIDTH), "head": nn.Linear(WIDTH, CLASSES)}
+    model = Wired(forward, begin=begin, **parts)
+    diagnosis = probe(model, (CONTEXT, series(5)), Y, loss=cross_entropy, select=["GH401"])
+    assert codes(diagnosis) == ["GH401"], diagnosis
+
+
+def test_a_loop_that_ends_by_what_comes_to_it_is_asked_and_ends() -> None:
+    def forward(model: Any, context: Tensor, x: Tensor) -> Tensor:
+        state = model.begin(context)
+        pace, time = float(state.abs().mean()) / 40 + 0.01, 0.0
+        while time < 1:
+            state, time = model.cell(x[:, 0], state), time + pace
+        out: Tensor = model.head(state)
+        return out
+
+    begin = nn.Sequential(nn.Linear(5, WIDTH), nn.Softplus())
+    parts = {"cell": forgetful(nn.RNNCell(3, WIDTH)), "head": nn.Linear(WIDTH, CLASSES)}
+    model = Wired(forward, begin=begin, **parts)
+    assert probe(model, (CONTEXT, series(1)), Y, loss=cross_entropy).verdict == "healthy"

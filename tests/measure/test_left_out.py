@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -89,17 +88,6 @@ LEFT_OUT: dict[str, Callable[[], nn.Module]] = {
         holder=buffered(torch.ones(5, dtype=torch.bool)),
     ),
     "a weight of 0": lambda: beside(lambda m, x: 0.0 * m.extra(x), extra=extra()),
-    "a weight of 0, and a number noted after it": lambda: beside(
-        lambda m, x: (0.0 * m.extra(x), x.mean().item())[0], extra=extra()
-    ),
-    "a weight of 0, in a forward that asks": lambda: beside(
-        lambda m, x: 0.0 * m.extra(x) if x.isfinite().all() else x, extra=extra()
-    ),
-    "a mask that is kept, in a forward that notes a number": lambda: beside(
-        lambda m, x: m.extra(x * min(1.0, x.abs().max().item() + 1)) * m.mask,
-        extra=extra(),
-        mask=fixed(torch.zeros(5)),
-    ),
 }
 
 
@@ -113,31 +101,6 @@ def test_what_fixed_zeros_leave_out_is_information(name: str) -> None:
     assert diagnosis.profile.left_out
 
 
-def scaled(factor: Callable[[Tensor], Any]) -> Callable[[], nn.Module]:
-    """A term with a factor that is made of the batch, by whatever way."""
-    return lambda: beside(lambda m, x: m.extra(x) * factor(x), extra=extra())
-
-
-def over(x: Tensor) -> Tensor:
-    """Zeros, one for each example."""
-    return (x[:, :1].detach() > 99).float()
-
-
-#: Ways on which values leave torch, and may come back as zeros.
-ROUND_ABOUT: dict[str, Callable[[Tensor], Any]] = {
-    "a number": lambda x: over(x).sum().item(),
-    "a float": lambda x: float(over(x).sum()),
-    "an int": lambda x: int(over(x).sum()),
-    "a number in a tensor": lambda x: torch.tensor(over(x).sum().item()),
-    "a full tensor": lambda x: torch.full((5,), over(x).sum().item()),
-    "a list": lambda x: torch.tensor(over(x).tolist()),
-    "an array": lambda x: torch.from_numpy(over(x).numpy() * 2),
-    "an array's copy": lambda x: torch.tensor(np.asarray(over(x))),
-    "an array that shares": lambda x: torch.from_numpy(over(x).numpy()),
-    "numbers in a list": lambda x: torch.tensor([[float(v)] for v in over(x)]),
-    "an index": lambda x: (torch.arange(9, 14) == [1, 2, 3][over(x).sum().long()]).float(),
-    "dlpack": lambda x: torch.from_numpy(np.from_dlpack(over(x)) + 0),
-}
 SICK: dict[str, Callable[[], nn.Module]] = {
     "zeros of the batch": lambda: beside(
         lambda m, x: m.extra(x) * (x[:, :1] > 99).float(), extra=extra()
@@ -156,7 +119,6 @@ SICK: dict[str, Callable[[], nn.Module]] = {
     "a softmax over one": lambda: beside(
         lambda m, x: m.one(x).softmax(-1) * x[:, :5], one=nn.Linear(20, 1)
     ),
-    **{name: scaled(factor) for name, factor in ROUND_ABOUT.items()},
     "a clamp": lambda: beside(lambda m, x: m.extra(x).clamp(90, 99), extra=extra()),
 }
 

@@ -117,6 +117,51 @@ def test_what_it_forgets_is_no_depth(way: str) -> None:
     assert ("embed", "head") in judged_paths or way == "one-hot", "data see no loop"
 
 
+BESIDE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "joined": lambda h, side: torch.cat([h, side], 1),
+    "added": lambda h, side: h + side,
+    "scaled": lambda h, side: h * side,
+}
+
+
+@pytest.mark.parametrize("way", BESIDE)
+def test_data_that_come_in_behind_it_are_none_of_its_steps(way: str) -> None:
+    class Beside(WrittenOut):
+        def forward(self, context: Tensor, tokens: Tensor) -> Tensor:
+            state = torch.tanh(self.begin(context))
+            for _ in range(STEPS):
+                state = torch.sigmoid(state @ self.kept)
+            side = one_hot(tokens[:, :1], WIDTH).float()[:, 0]
+            out: Tensor = self.head(BESIDE[way](state, side))
+            return out
+
+    model = Beside(added)
+    model.head = nn.Linear(2 * WIDTH if way == "joined" else WIDTH, CLASSES)
+    assert codes(judged(model)) == ["GH101"]
+
+
+def test_what_several_weights_share_makes_no_loop() -> None:
+    class Shared(WrittenOut):
+        def __init__(self) -> None:
+            super().__init__(added)
+            self.many = nn.ParameterList(uniform(WIDTH, WIDTH) for _ in range(15))
+            self.bias = nn.Parameter(torch.zeros(WIDTH))
+
+        def forward(self, context: Tensor, tokens: Tensor) -> Tensor:
+            state = torch.tanh(self.begin(context))
+            for weight in self.many:
+                state = torch.sigmoid(linear(state, weight, self.bias))
+            out: Tensor = self.head(state + self.embed(tokens[:, 0]).sum(1, keepdim=True))
+            return out
+
+    assert codes(judged(Shared())) == ["GH101"]
+
+
+def test_nor_does_it_matter_that_nothing_of_a_gradient_is_left() -> None:
+    diagnosis = probe(InALayer(), (CONTEXT, TOKENS.repeat(1, 8)), Y, loss=cross_entropy)
+    assert diagnosis.verdict == "healthy", diagnosis
+
+
 @pytest.mark.parametrize("way", DEEP)
 def test_without_data_of_its_own_it_is_depth(way: str) -> None:
     diagnosis = judged(WrittenOut(DEEP[way]))

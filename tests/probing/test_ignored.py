@@ -57,6 +57,16 @@ def test_what_a_pattern_names_does_not_count(pattern: str, left: str) -> None:
     assert [f.message for f in found] == [f"the loss does not depend on {left}"][: bool(left)]
 
 
+def test_rules_of_others_name_what_they_like() -> None:
+    def check(evidence: Evidence) -> Iterator[Finding]:
+        yield mine.finding("warning", "budget of all", "too many", profile=evidence.first)
+
+    mine = Rule(code="MY001", name="budget", summary="few steps", reads="steps", check=check)
+    (x, y), model = batch(), tokens()
+    chosen = {"rules": [mine], "select": ["MY001"], "ignore": ["MY001:budget of*"]}
+    assert probe(model, x, y, loss=cross_entropy, **chosen).findings == ()
+
+
 @pytest.mark.parametrize(
     ("pattern", "said"),
     [

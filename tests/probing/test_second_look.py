@@ -275,3 +275,20 @@ def test_a_depth_before_the_last_layer_fails_whatever_the_unit() -> None:
     model = Wired(lambda m, x: 1e-6 * m.net(x), net=mlp(nn.Sigmoid, hidden=9))
     diagnosis = probe(model, INPUTS, 1e-6 * WANTED, loss=nn.functional.mse_loss)
     assert codes(diagnosis) == ["GH101"], diagnosis
+
+
+def test_layers_behind_the_last_one_of_the_path_are_no_unit() -> None:
+    """Two branches lose the trunk's gradient, and what learns is a line beside them."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        hidden = m.trunk(x)
+        out: Tensor = m.one(hidden) + m.other(hidden) + m.skip(x)
+        return out
+
+    branches = {name: mlp(nn.Sigmoid, hidden=9) for name in ("one", "other")}
+    width = branches["one"][0].in_features
+    trunk = nn.Sequential(nn.Linear(INPUTS.shape[1], width), nn.ReLU())
+    skip = nn.Linear(INPUTS.shape[1], WANTED.shape[1])
+    model = Wired(forward, trunk=trunk, **branches, skip=skip)
+    diagnosis = probe(model, INPUTS, WANTED, loss=nn.functional.mse_loss)
+    assert "GH101" in codes(diagnosis), diagnosis
