@@ -59,7 +59,8 @@ def _in_forward(run: Pass, trace: _Trace, origin: Made | None, value: str) -> No
     blamed = trace.culprit or trace.suspect
     if blamed is not None and blamed.parameter:
         return blamed
-    if origin is not None:
+    # What only mixes or passes on infinity has it of a module that did what no mode can see.
+    if origin is not None and (origin.begins or trace.culprit is None or _is_in(trace, origin)):
         name, kind = origin.owner
         return NonFinite(
             "forward" if name else "loss",
@@ -77,6 +78,10 @@ def _in_forward(run: Pass, trace: _Trace, origin: Made | None, value: str) -> No
         return blamed
     given = any(map(kind_of, tensors(run.targets)))
     return NonFinite("loss", LOSS, "", value, parameter="targets" if given else "")
+
+
+def _is_in(trace: _Trace, origin: Made) -> bool:
+    return trace.culprit is not None and trace.culprit.layer == origin.owner[0]
 
 
 @dataclass

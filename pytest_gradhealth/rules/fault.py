@@ -22,7 +22,7 @@ class Fault:
 
     In the sentences, {op} stands for the operation, {a} and {b} for the numbers that it got (of
     which `when` says what they are like), {format} and {most} for the format and its largest
-    number. `behind` are operations that must have come before.
+    number. `behind` are operations that must have come right before, with at most one other.
     """
 
     ops: str
@@ -34,7 +34,9 @@ class Fault:
     def fits(self, bad: NonFinite) -> bool:
         """Whether this is what is wrong."""
         named = not self.ops or bad.op in self.ops.split()
-        return named and {*self.behind.split()} <= {*bad.behind} and self.when(bad)
+        behind = self.behind.split()
+        near = bad.behind[: len(behind) + 1]
+        return named and {*behind} <= {*near} and self.when(bad)
 
     def cause(self, bad: NonFinite) -> Cause:
         """The same in words."""
