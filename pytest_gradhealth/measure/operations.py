@@ -58,8 +58,13 @@ class Made:
 
     @property
     def begins(self) -> bool:
-        """Whether it makes its kind of number of others: finite ones, or a mask."""
-        return not self.taken or self.overdoes
+        """Whether it makes its kind of number of finite ones."""
+        return not self.taken
+
+    @property
+    def mixes(self) -> bool:
+        """Whether it was given what is wrong, and only makes something else of it, or passes it."""
+        return not (self.begins or self.overdoes)
 
     @property
     def overdoes(self) -> bool:
@@ -86,6 +91,7 @@ class Operations(TorchDispatchMode):
         found = {made.number: made for made in _with_sources(last)}
         ordered = [found[number] for number in sorted(found)]
         begun = [made for made in ordered if made.begins]
+        begun += [made for made in ordered if made.overdoes]
         mixed = [made for made in ordered if made.value == "nan" != made.taken]
         filled = [made for made in ordered if made.taken != "nan"]
         return (*begun, *mixed, *filled, None)[0]
@@ -149,13 +155,12 @@ class Operations(TorchDispatchMode):
 
 
 def _with_sources(made: Made) -> Iterator[Made]:
-    """An operation and all that its numbers came from, up to masks that leave nothing."""
+    """An operation and all that its numbers came from."""
     seen, stack = {made.number}, [made]
     while stack:
         current = stack.pop()
         yield current
-        sources = () if current.overdoes else current.sources
-        fresh = [source for source in sources if source.number not in seen]
+        fresh = [source for source in current.sources if source.number not in seen]
         seen.update(source.number for source in fresh)
         stack += fresh
 

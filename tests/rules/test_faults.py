@@ -90,6 +90,12 @@ FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         "log of 0",
         "torch.log(x.clamp_min(1e-8))",
     ),
+    "log of 0, which is no mask": (
+        lambda x: torch.log(F.relu(-x.abs())).softmax(-1),
+        INSIDE.format("infinite", "log"),
+        "log of 0",
+        "torch.log(x.clamp_min(1e-8))",
+    ),
     "log of a negative number": (
         lambda x: torch.log(0 * x - 3),
         INSIDE.format("NaN", "log"),
