@@ -25,6 +25,9 @@ from pytest_gradhealth.tensors.modules import waits_for_others
 #: Operations that are zero where another factor or a mask is, which something else may have made.
 _PASSIVE = frozenset({"Mul", "Where", "MaskedFill", "Bmm", "Mm", "Div", "Index", "Gather"})
 
+#: Operations that make elements of one another, and of one alone always the same.
+_LEVELLING = frozenset({"Softmax", "LogSoftmax", "NativeLayerNorm", "NativeGroupNorm"})
+
 
 def stops(subject: Subject, names: Collection[str], *, seed: int) -> tuple[Stop, ...]:
     """Return the operations that stop the gradient of some parameters, the nearest to the loss.
@@ -75,12 +78,14 @@ def _cuts(
             given = [g for g in grad_outputs if isinstance(g, Tensor)]
             if not any(bool(g.any()) for g in given):
                 return
-            stop = _described(node, calls, places, given[0])
-            for (child, _), gradient in zip(node.next_functions, grad_inputs, strict=False):
-                if isinstance(gradient, Tensor) and not bool(gradient.any()):
-                    found.setdefault(node, []).append(_Cut(child, stop))
-            if stop.levels:
-                found.setdefault(node, []).append(_Cut(None, stop))
+            inputs = zip(node.next_functions, grad_inputs, strict=False)
+            silent = [
+                child for (child, _), g in inputs if isinstance(g, Tensor) and not bool(g.any())
+            ]
+            if silent or op_name(node) in _LEVELLING:
+                stop = _described(node, calls, places, given[0])
+                children = [*silent, None] if stop.levels else silent
+                found.setdefault(node, []).extend(_Cut(child, stop) for child in children)
 
         return hook
 

@@ -86,7 +86,7 @@ _MEANS = {
     **dict.fromkeys(
         ("Mul", "Where", "MaskedFill"),
         (
-            "{} is multiplied by zeros, or masked, for the whole batch",
+            "{} meets zeros, or a mask that leaves nothing, for the whole batch",
             "look at what makes them: a mask, a gate, or a weight of 0",
         ),
     ),

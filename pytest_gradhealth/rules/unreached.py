@@ -247,10 +247,9 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
             f" {ignoring(RULE.code, dict.fromkeys(modules))}",
         )
     if finding.message.startswith("exactly zero"):
-        if "side branch" not in finding.message:
-            return None  # that of the path says it
-        dead = [p.name for p in profile.parameters if p.module == finding.layer]
-        return cause_of_silence(dead, profile)
+        silent = _silent(profile)
+        own = [p.name for p in silent if p.module == finding.layer]
+        return cause_of_silence(own or [p.name for p in silent], profile)
     if "cut off from the loss" in finding.message:
         return cause_of_silence([p.name for p in cut_off(profile)], profile) or Cause(
             "a detach(), a no_grad() or an operation without a slope lies on the way to the loss",

@@ -228,6 +228,19 @@ def test_a_router_with_a_gradient_of_zero_is_not_reached(name: str) -> None:
     assert_all_reached(diagnosis, ignore="GH401:gate")
 
 
+def test_a_path_of_zeros_is_put_down_to_what_stops_it_also_where_this_rule_is_asked_alone() -> None:
+    model = mlp(nn.ReLU, hidden=1)
+    nn.init.constant_(model[0].bias, -99)  # type: ignore[arg-type]
+    x, y = batch()
+    with pytest.raises(UnreachedParameterError) as caught:
+        assert_all_reached(model, x, y, loss=cross_entropy, remedy_budget=0)
+    said = " ".join(str(caught.value).split())
+    assert (
+        "cause: all units of 1 (ReLU) are dead: its output is zero for the whole batch try: smaller"
+        " or zero biases, scaled inputs, or nn.LeakyReLU() (F.softplus where it has to be positive)"
+    ) in said
+
+
 def test_a_router_that_learns_is_reached() -> None:
     x, y = batch()
     assert_all_reached(router(lambda g: g.softmax(-1).topk(1, -1)[0]), x, y, loss=cross_entropy)
