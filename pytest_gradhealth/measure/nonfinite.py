@@ -60,7 +60,7 @@ def _in_forward(run: Pass, trace: _Trace, origin: Made | None, value: str) -> No
     if blamed is not None and blamed.parameter:
         return blamed
     # What only mixes or passes on infinity has it of a module that did what no mode can see.
-    if origin is not None and (not origin.mixes or trace.culprit is None or _is_in(trace, origin)):
+    if origin is not None and (not origin.taken or trace.culprit is None or _is_in(trace, origin)):
         name, kind = origin.owner
         return NonFinite(
             "forward" if name else "loss",

@@ -16,8 +16,6 @@ from pytest_gradhealth.tensors.norms import kind_of
 from pytest_gradhealth.tensors.storage import address_of
 from pytest_gradhealth.tensors.trees import tensors
 
-#: Operations for which -inf among the numbers is a mask: only a row of nothing else is too much.
-_TAKES_MASKS = frozenset({"softmax", "log_softmax", "scaled_dot_product_attention"})
 #: The same operation under other names.
 _SAME = {
     "native_batch_norm": "batch_norm",
@@ -56,21 +54,6 @@ class Made:
     dtype: str
     behind: tuple[str, ...]
 
-    @property
-    def begins(self) -> bool:
-        """Whether it makes its kind of number of finite ones."""
-        return not self.taken
-
-    @property
-    def mixes(self) -> bool:
-        """Whether it was given what is wrong, and only makes something else of it, or passes it."""
-        return not (self.begins or self.overdoes)
-
-    @property
-    def overdoes(self) -> bool:
-        """Whether a mask of -inf leaves nothing, where a mask is what is expected."""
-        return self.op in _TAKES_MASKS and self.taken == "-inf" and self.value == "nan"
-
 
 class Operations(TorchDispatchMode):
     """Notes every operation that returns NaN or infinity, and what `owner()` was running."""
@@ -90,8 +73,7 @@ class Operations(TorchDispatchMode):
             return None
         found = {made.number: made for made in _with_sources(last)}
         ordered = [found[number] for number in sorted(found)]
-        begun = [made for made in ordered if made.begins]
-        begun += [made for made in ordered if made.overdoes]
+        begun = [made for made in ordered if not made.taken]
         mixed = [made for made in ordered if made.value == "nan" != made.taken]
         filled = [made for made in ordered if made.taken != "nan"]
         return (*begun, *mixed, *filled, None)[0]
