@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -150,7 +151,8 @@ class Stop:
     def where(self) -> str:
         """The operation as one would point at it: "5 (Tanh)", "tanh behind fc1 (Linear)"."""
         title = f"{self.layer} ({self.type})" if self.type else self.layer
-        return f"{self.op.lower()} {self.at} {title}" if self.at else title
+        typed = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.op).lower().removeprefix("native_")
+        return f"{typed} {self.at} {title}" if self.at else title
 
 
 #: An RMS of the outputs above which it is measured as the loss feels it.

@@ -62,6 +62,14 @@ def test_a_module_is_named_itself() -> None:
     assert stop.where == "1 (ReLU)"
 
 
+@pytest.mark.parametrize(
+    ("op", "typed"),
+    [("ClampMin", "clamp_min"), ("NativeLayerNorm", "layer_norm"), ("Relu", "relu")],
+)
+def test_a_function_is_told_as_it_is_typed(op: str, typed: str) -> None:
+    assert Stop(op, "a", "Linear", "behind").where == f"{typed} behind a (Linear)"
+
+
 def test_what_levels_one_element_is_told_whether_or_not_parameters_are_behind() -> None:
     class First(nn.Module):
         def __init__(self) -> None:
