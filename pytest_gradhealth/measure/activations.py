@@ -7,7 +7,7 @@ functional ones are seen as well as modules.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from pytest_gradhealth.results.names import OUTPUT
+from pytest_gradhealth.measure.places import Place, before, layer_before
 from pytest_gradhealth.results.profile import ActivationRecord
 from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.graph import op_name
@@ -28,22 +28,11 @@ FLAT = 0.01
 SAMPLE = 2**16
 #: How far apart they are, modulo the number of elements: a prime, which no layout repeats with.
 _APART = 2654435761
-#: Operations that may lie between a layer and its activation.
-_REACH = 16
 #: Calls of one layer that are looked at, where it is called again and again.
 CALLS = 16
 _CHANNELS_SECOND = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm")
 _CHANNELS_LAST = ("Linear", "LayerNorm", "Embedding")
 _TURNS = ("Transpose", "Permute")
-
-
-@dataclass(frozen=True)
-class Place:
-    """A recorded module output: the module's label, type and innermost type; or a parameter."""
-
-    name: str
-    type: str
-    leaf: str
 
 
 @dataclass(frozen=True)
@@ -88,14 +77,14 @@ def activations_of(nodes: Iterable[Node], places: Mapping[Node, Place]) -> list[
         op = op_name(node)
         if op not in _READERS or _is_packed(node, op):
             continue
-        layer = _layer(_before(node), places)
+        layer = layer_before(node, places)
         place = places.get(node) or layer
         key = place.name, layer.name
         calls[key] += 1
         if calls[key] > CALLS:
             continue
         try:
-            seen = _READERS[op](node, op, place, _has_channels_second(_before(node), places))
+            seen = _READERS[op](node, op, place, _has_channels_second(before(node), places))
         except RuntimeError:
             continue  # the backward itself will say what is wrong with what was saved
         if seen is not None:
@@ -185,35 +174,14 @@ def _places_of_sample(total: int, device: torch.device) -> Tensor:
     return torch.arange(SAMPLE, device=device) * _APART % total
 
 
-def _before(node: Node) -> Iterator[Node]:
-    """The nodes that lead to an activation, nearest first, along the first input of each."""
-    for _ in range(_REACH):
-        children = [child for child, _ in node.next_functions if child is not None]
-        if not children:
-            return
-        node = next((child for child in children if child.next_functions), children[0])
-        yield node
-
-
-def _layer(before: Iterable[Node], places: Mapping[Node, Place]) -> Place:
-    """The layer before an activation: a module, or a parameter where a function takes it."""
-    for node in before:
-        children = [child for child, _ in node.next_functions if child is not None]
-        children += [g for child in children for g, _ in child.next_functions[:1] if g is not None]
-        for known in (node, *(child for child in children if hasattr(child, "variable"))):
-            if known in places:
-                return places[known]
-    return Place(OUTPUT, "", "")
-
-
-def _has_channels_second(before: Iterable[Node], places: Mapping[Node, Place]) -> bool | None:
+def _has_channels_second(nodes: Iterable[Node], places: Mapping[Node, Place]) -> bool | None:
     """Whether units are dimension 1 and not the last, as the nearest layer with weights has them.
 
     None where no such layer is near. Layers without weights keep the layout, a transposition on
     the way turns it round.
     """
     turned = False
-    for node in before:
+    for node in nodes:
         place = places.get(node)
         kinds = () if place is None else (place.leaf, place.type)
         if any(part in kind for kind in kinds for part in _CHANNELS_SECOND):

@@ -14,9 +14,10 @@ from torch.autograd.graph import Node
 from pytest_gradhealth.distributed.shards import owners
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation.write_guard import unguarded
-from pytest_gradhealth.measure.activations import Place, activations_of
+from pytest_gradhealth.measure.activations import activations_of
 from pytest_gradhealth.measure.outputs import seen
 from pytest_gradhealth.measure.parameters import ParameterReader
+from pytest_gradhealth.measure.places import parameter_places, places_of
 from pytest_gradhealth.measure.reading import Look, Taken
 from pytest_gradhealth.measure.recorder import Mark, Recorder
 from pytest_gradhealth.subject.passes import Pass
@@ -56,7 +57,7 @@ def look(
             cut = _find_owners(subject.model, graph, marks.values())
             activations = activations_of(
                 [node for node in graph.nodes if not cut.get(node)],
-                _places(recorder.marks) | _parameter_places(subject.model, graph),
+                places_of(recorder.marks) | parameter_places(subject.model, graph),
             )
             tree = dominators(graph, {m.edge: i for i, m in marks.items() if m.edge is not None})
         recorder.gradients = "ignored"
@@ -135,18 +136,6 @@ def _find_owners(
         mark.owners = frozenset() if mark.edge is None else found.get(mark.edge[0], frozenset())
         mark.numel *= len(mark.owners) or 1
     return found
-
-
-def _places(marks: Iterable[Mark]) -> dict[Node, Place]:
-    """The nodes that computed module outputs."""
-    return {m.edge[0]: Place(m.name, m.type, m.leaf) for m in marks if m.edge is not None}
-
-
-def _parameter_places(model: nn.Module, graph: Graph) -> dict[Node, Place]:
-    """The nodes that parameters enter the graph by."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    named = ((node, names.get(id(leaf))) for node, leaf in graph.leaf_of.items())
-    return {node: Place(name, "Parameter", "") for node, name in named if name is not None}
 
 
 def _unregistered(

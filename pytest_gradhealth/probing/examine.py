@@ -19,7 +19,12 @@ from pytest_gradhealth.measure.recurrence import look_through_time
 from pytest_gradhealth.measure.rounding import rounding
 from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial
-from pytest_gradhealth.probing.reasons import with_reasons, with_reasons_of, without_left_out
+from pytest_gradhealth.probing.reasons import (
+    with_reasons,
+    with_reasons_of,
+    with_stops,
+    without_left_out,
+)
 from pytest_gradhealth.probing.second_look import (
     MORE_STEPS,
     behind_abrupt_steps,
@@ -45,7 +50,15 @@ UPDATE_STEPS = 10
 
 
 def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
-    """Look under one seed, again where a rule wants to be sure, and judge."""
+    """Look under one seed, again where a rule wants to be sure, judge, and ask why it fails."""
+    looks, findings = _examined(trial, criteria)
+    first, *later = looks
+    return [with_stops(trial.subject, first, findings, seed=trial.seed), *later], findings
+
+
+def _examined(
+    trial: Trial, criteria: Criteria
+) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
     model = trial.subject.model
     first = _first_look(trial)
     findings = criteria.judge(first.profile)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from pytest_gradhealth.distributed.team import everywhere
 from pytest_gradhealth.measure.apart import trained_apart
+from pytest_gradhealth.measure.cuts import cuts
 from pytest_gradhealth.measure.left_out import left_out
 from pytest_gradhealth.measure.perturbation import without_influence
-from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.measure.stops import stops
+from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.profile import GradientProfile, Stop
 from pytest_gradhealth.rules.silence import is_left_out
 from pytest_gradhealth.rules.unreached import cut_off, side_branches
 from pytest_gradhealth.rules.unused import owners_of, unused_parameters
 from pytest_gradhealth.subject.subject import Subject
+
+#: Rules that tell of no gradient, or of one that is exactly zero.
+_OF_NOTHING = frozenset({"GH101", "GH401", "GH405"})
 
 
 def with_reasons(subject: Subject, profile: GradientProfile, *, seed: int) -> GradientProfile:
@@ -25,6 +31,23 @@ def with_reasons(subject: Subject, profile: GradientProfile, *, seed: int) -> Gr
     for ask in (_with_ignored, _with_left_out, _with_apart):
         profile = ask(subject, profile, seed)
     return profile
+
+
+def with_stops(
+    subject: Subject, profile: GradientProfile, findings: Sequence[Finding], *, seed: int
+) -> GradientProfile:
+    """A look that names what keeps the gradient from parameters, where findings complain of it."""
+    said = {finding.code for finding in findings if finding.complains}
+    zero = [p.name for p in profile.parameters if p.state == "zero"]
+    cut = [p.name for p in (*cut_off(profile), *unused_parameters(profile))]
+    found: tuple[Stop, ...] = ()
+    if "GH404" in said or (zero and said & _OF_NOTHING):
+        with subject.isolated():
+            found += stops(subject, zero, seed=seed)
+    if cut and said & _OF_NOTHING:
+        with subject.isolated():
+            found += cuts(subject, cut, seed=seed)
+    return replace(profile, stops=found)
 
 
 def with_reasons_of(first: GradientProfile, later: GradientProfile) -> GradientProfile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -104,7 +105,10 @@ class NonFinite:
     """Where the first NaN or infinity came up.
 
     `during` is "forward", "loss" or "backward"; `layer` the module that produced it; `op` the
-    operation, where known; `parameter` a parameter of that module that is itself not finite.
+    operation, where known; `parameter` a parameter of that module that is itself not finite (of the
+    loss: "targets"). `taken` is the kind of what the operation got ("" for finite numbers), `fed`
+    the numbers that it made the first such value of, if it goes by elements, `elements` how many it
+    takes for one else, `format` that of its numbers and `behind` the operations before it.
     """
 
     during: Literal["forward", "loss", "backward"]
@@ -113,6 +117,42 @@ class NonFinite:
     value: str
     op: str = ""
     parameter: str = ""
+    taken: str = ""
+    fed: tuple[float, ...] = ()
+    elements: Annotated[int, AtLeast(0)] | None = None
+    format: str = ""
+    behind: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stop:
+    """An operation that lets no gradient through to some parameters: zeros alone, or none at all.
+
+    `op` is the operation, `layer` and `type` the module that does it or, of a function in a
+    forward, the one that it is `at`: "behind" a layer, or "in" a module. `own` says that it is an
+    autograd function of the model's. `elements` is how many it levels together (a softmax, a
+    normalisation) or, of a rectifier, how many it passes on.
+    """
+
+    op: str
+    layer: str
+    type: str = ""
+    at: Literal["", "behind", "in"] = ""
+    own: bool = False
+    elements: Annotated[int, AtLeast(0)] | None = None
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def levels(self) -> bool:
+        """Whether it levels one element with itself, and so returns the same whatever comes in."""
+        return self.elements == 1 and self.op != "Relu"
+
+    @property
+    def where(self) -> str:
+        """The operation as one would point at it: "5 (Tanh)", "tanh behind fc1 (Linear)"."""
+        title = f"{self.layer} ({self.type})" if self.type else self.layer
+        typed = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.op).lower().removeprefix("native_")
+        return f"{typed} {self.at} {title}" if self.at else title
 
 
 #: An RMS of the outputs above which it is measured as the loss feels it.
@@ -212,7 +252,9 @@ class GradientProfile:
     that what they get is a matter of memory. `learned` says that the steps have brought the loss
     below what one answer for all examples has, where it was asked. `asleep` are points that let
     nothing but zeros through, and gradient all the same. `objective` says what was differentiated:
-    which loss, or what stood in for one.
+    which loss, or what stood in for one. `stops` are the operations that keep the gradient from
+    parameters which get none or only zeros, and those that return the same whatever comes in, where
+    something fails because of it.
     """
 
     seed: int
@@ -242,6 +284,7 @@ class GradientProfile:
     learned: bool = False
     asleep: tuple[PathPoint, ...] = ()
     objective: str = ""
+    stops: tuple[Stop, ...] = ()
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

@@ -34,6 +34,7 @@ from pytest_gradhealth.results.path import decades
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.levelling import levels_out
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
+from pytest_gradhealth.rules.stops import cause_of_stop
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -91,6 +92,17 @@ def spread(profile: GradientProfile) -> float | None:
     return profile.spread
 
 
+def cause_of(_finding: Finding, profile: GradientProfile) -> Cause | None:
+    """The operation that returns the same whatever comes in, else what makes outputs alike."""
+    stop = next((stop for stop in profile.stops if stop.levels), None)
+    if stop is not None:
+        return cause_of_stop(stop)
+    return Cause(
+        "small weights forget what tells the examples apart, or large biases drown it",
+        "larger initial weights, inputs of standard deviation 1, or a residual connection",
+    )
+
+
 RULE = Rule(
     code="GH404",
     name="collapsed-output",
@@ -101,10 +113,7 @@ RULE = Rule(
     error=CollapsedOutputError,
     echoes=("GH101",),
     doc=__doc__,
-    cause=Cause(
-        "small weights forget what tells the examples apart, or large biases drown it",
-        "larger initial weights, inputs of standard deviation 1, or a residual connection",
-    ),
+    cause=cause_of,
     settings=("min_spread",),
     quantity=Quantity(spread, "spread", better="larger"),
     of_scale=True,

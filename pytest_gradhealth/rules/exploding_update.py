@@ -92,18 +92,23 @@ def largest_change(profile: GradientProfile) -> float | None:
 
 
 def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
-    """How large the gradient of the longest step was, and how much shorter a step would do."""
+    """How large the gradient of the first step is that is too long, and what would shorten it.
+
+    What comes after it is what it has done.
+    """
     if not profile.updates:
         return None
-    first = max(profile.updates, key=lambda update: update.change == finding.value)
+    limit = finding.limit or math.inf
+    first = next((u for u in profile.updates if u.change > limit), profile.updates[-1])
     slower = "a smaller learning rate"
-    if finding.value and finding.limit:
-        slower = f"a learning rate {number(finding.value / finding.limit)} times smaller"
+    if limit < first.change < math.inf:
+        times = 10 ** math.ceil(math.log10(1.1 * first.change / limit))  # with room to spare
+        slower = f"a learning rate {times} times smaller" if times < 1e6 else slower
     norm = number(first.gradient)
     if first.clipped < first.gradient:
         return Cause(
-            f"the gradient norm {norm} is clipped to {number(first.clipped)}, and the step is still"
-            " too long",
+            f"the gradient norm {norm} of step {first.step} is clipped to {number(first.clipped)},"
+            " and the step is still too long",
             slower,
         )
     return Cause(

@@ -3,8 +3,8 @@
 ## What it does
 
 Looks for NaN and infinity in the loss, in every module's output and in every gradient. Where there
-is any, the batch is run once more to name the module, and in the backward the operation, that turns
-finite numbers into it first.
+is any, the batch is run once more to name the module and the operation that turns finite numbers
+into it first, in the forward, the loss or the backward, with what is wrong with that operation.
 
 ## Why
 
@@ -21,6 +21,8 @@ from pytest_gradhealth.errors import NonFiniteGradientError
 from pytest_gradhealth.formatting import listing
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.profile import GradientProfile, NonFinite, OutputRecord
+from pytest_gradhealth.rules.backward_faults import BACKWARD
+from pytest_gradhealth.rules.forward_faults import FORWARD
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
 
@@ -54,15 +56,18 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
 
 def describe(bad: NonFinite) -> str:
-    """Say in one sentence where the first non-finite value came up."""
+    """Say in one sentence where the first non-finite value came up, and in which operation."""
     value = {"nan": "NaN", "inf": "infinite", "-inf": "infinite"}[bad.value]
     where = f"{bad.layer} ({bad.type})" if bad.type else bad.layer
+    by = f", in {bad.op}" if bad.op else ""
     if bad.during == "loss":
-        return f"the loss is {value}, although every layer's output is finite"
+        if bad.parameter:
+            return f"the loss is {value}: the {bad.parameter} are not finite"
+        return f"the loss is {value}{by}, although every layer's output is finite"
     if bad.during == "forward":
         if bad.parameter:
             return f"the forward pass turns {value} in {where}: its {bad.parameter} is not finite"
-        return f"the forward pass turns {value} in {where}: its input was finite"
+        return f"the forward pass turns {value} in {where}{by}: its input was finite"
     by = f", in the backward of {bad.op}" if bad.op else ""
     return f"the gradient turns {value} in {where}{by}: what came from the loss was finite"
 
@@ -78,30 +83,20 @@ def _holds_nan(output: OutputRecord) -> bool:
 
 
 def cause_of(_finding: Finding, profile: GradientProfile) -> Cause | None:
-    """What makes such numbers in the operation that made the first."""
+    """What makes such numbers in the operation that made the first, where that is known."""
     bad = profile.non_finite
     if bad is None:
         return None
+    if bad.parameter == "targets":
+        return Cause(
+            "the targets hold NaN or infinity", "leave out what has no target: keep = y.isfinite()"
+        )
     if bad.parameter:
         return Cause(
             f"{bad.parameter} of {bad.layer} holds it", "check how it is initialised or loaded"
         )
-    if bad.during == "backward":
-        known = {
-            "Sqrt": "sqrt has an infinite slope at 0: torch.sqrt(x + 1e-8)",
-            "Pow": "a power below 1 has an infinite slope at 0: (x + 1e-8) ** p",
-            "LinalgVectorNorm": "a norm has no slope at 0: add 1e-8 before taking it",
-            "Log": "log has an infinite slope at 0: torch.log(x.clamp_min(1e-8))",
-            "Div": "a division by something near 0: add 1e-8 below the bar",
-        }
-        advice = known.get(bad.op, "clamp what goes in, or add a small constant")
-        return Cause(f"the backward of {bad.op or bad.layer} divides by zero or overflows", advice)
-    if bad.during == "loss":
-        return Cause("the loss function itself overflows or takes log(0)", "a loss on logits")
-    return Cause(
-        f"{bad.type or bad.layer} overflows, divides by zero or takes log(0)",
-        "scaled inputs, smaller weights, or a clamp before it",
-    )
+    table = BACKWARD if bad.during == "backward" else FORWARD
+    return next((fault.cause(bad) for fault in table if fault.fits(bad)), None)
 
 
 RULE = Rule(

@@ -12,7 +12,9 @@ from pytest_gradhealth.results.activation_functions import FUNCTIONAL, RECTIFIER
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.path import GradientPath, PathPoint
 from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.beside import beside_the_path
 from pytest_gradhealth.rules.rule import Cause
+from pytest_gradhealth.rules.stops import cause_of_silence
 
 #: Operations that multiply what layers return.
 _PRODUCTS = frozenset({"Mul", "Bmm", "Mm", "Dot", "Prod"})
@@ -23,15 +25,14 @@ def path_cause(finding: Finding, profile: GradientProfile, *, down: bool) -> Cau
     if finding.path is None or finding.severity == "info":
         return None
     path = profile.paths[finding.path]
-    if path.last.norm == 0:
-        return Cause(
-            "the loss does not change with the model's output",
-            "look for a clamp, a rounding or a detach() between output and loss",
-        )
     if path.silent_at is not None:
         return _zero(path, path.silent_at, profile)
-    place = _one_place(path, profile, down) or (_product(path) if down else None)
-    return place or _by_kind(path, profile, down)
+    return (
+        beside_the_path(path, profile, down=down)
+        or _one_place(path, profile, down)
+        or (_product(path) if down else None)
+        or _by_kind(path, profile, down)
+    )
 
 
 @dataclass(frozen=True)
@@ -180,30 +181,18 @@ def _initialisation(path: GradientPath) -> str:
     return "nn.init.orthogonal_(layer.weight)"
 
 
-def _zero(path: GradientPath, gate: int, profile: GradientProfile) -> Cause:
-    silent, near = path.points[gate], path.points[min(gate + 1, path.links)]
-    kind = _kind(silent, near)
-    if kind == "Softmax" and near.shape and near.shape[-1] == 1:
+def _zero(path: GradientPath, gate: int, profile: GradientProfile) -> Cause | None:
+    """Why nothing comes through to a point, None where that is unknown."""
+    near = path.points[min(gate + 1, path.links)]
+    if 0 < near.norm < 1e-30:
         return Cause(
-            f"{near.label} is a softmax over one unit, which is 1 whatever comes in",
-            "nn.Sigmoid(), or two units",
-        )
-    if near.activation == 0 and near.leaf in RECTIFIERS:
-        return Cause(
-            f"all units of {near.label} are dead: its output is zero for the whole batch",
-            "smaller or zero biases, scaled inputs, or nn.LeakyReLU()",
+            f"it has become too small for the number format at {near.label} ({number(near.norm)})",
+            "fewer layers, residual connections, or an initialisation that keeps the scale",
         )
     if any(p.module == near.name and p.norm == 0 and len(p.shape) > 1 for p in profile.parameters):
         return Cause(
             f"the weights of {near.label} are all zero and stay so",
             "a random initialisation of that layer",
         )
-    if 0 < near.norm < 1e-30:
-        return Cause(
-            f"it has become too small for the number format at {near.label} ({number(near.norm)})",
-            "fewer layers, residual connections, or an initialisation that keeps the scale",
-        )
-    return Cause(
-        f"nothing comes back through {near.label}",
-        "look for a detach(), a rounding or a comparison between the two layers",
-    )
+    names = {point.name for point in path.points[: gate + 1]}
+    return cause_of_silence([p.name for p in profile.parameters if p.module in names], profile)

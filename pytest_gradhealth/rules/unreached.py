@@ -34,6 +34,7 @@ from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
 from pytest_gradhealth.rules.dead_units import asleep_by_chance
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 from pytest_gradhealth.rules.silence import gets_round, is_left_out
+from pytest_gradhealth.rules.stops import cause_of_silence
 from pytest_gradhealth.rules.unused import (
     Resting,
     ignoring,
@@ -251,15 +252,12 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
             "freeze them with requires_grad_(False), or leave them out with"
             f" {ignoring(RULE.code, dict.fromkeys(modules))}",
         )
-    if "in a side branch" in finding.message:
-        return Cause(
-            "what they compute does not move the loss here: units are dead, a factor is zero, or a"
-            " rounding, a clamp or a softmax over one logit follows",
-            "let the loss feel it (as a softmax before the selection does), or freeze them with"
-            " requires_grad_(False)",
-        )
+    if finding.message.startswith("exactly zero"):
+        silent = _silent(profile)
+        own = [p.name for p in silent if p.module == finding.layer]
+        return cause_of_silence(own or [p.name for p in silent], profile)
     if "cut off from the loss" in finding.message:
-        return Cause(
+        return cause_of_silence([p.name for p in cut_off(profile)], profile) or Cause(
             "a detach(), a no_grad() or an operation without a slope lies on the way to the loss",
             "take it out, or freeze them with requires_grad_(False)",
         )

@@ -28,6 +28,7 @@ from pytest_gradhealth.results.diagnosis import Finding, Severity
 from pytest_gradhealth.results.names import OUTPUT, ancestry
 from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
+from pytest_gradhealth.rules.stops import cause_of_silence
 
 #: Names that are proposed for ignore= one by one.
 _MOST_NAMES = 3
@@ -294,6 +295,13 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause:
     kinds = _sorted(profile)
     told = next((more for more in kinds if more and finding.message.endswith(more)), "")
     parameters = kinds.get(told, [])
+    if known := cause_of_silence([p.name for p in parameters], profile):
+        return known
+    if any(p.shape in profile.unregistered for p in parameters):
+        return Cause(
+            "the forward makes an nn.Parameter of its own of that shape, which no optimizer has",
+            "nn.Parameter(...) in __init__ alone, and the tensor itself in the forward",
+        )
     return Cause(
         "their module is never called, does without them, or its output is not used",
         "use them, delete them, freeze them with requires_grad_(False), or leave them out with"

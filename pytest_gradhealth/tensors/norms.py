@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.modules import is_dtensor
-from pytest_gradhealth.tensors.unwrap import packed, whole
+from pytest_gradhealth.tensors.unwrap import outside_transforms, packed, unwrapped, whole
 
 #: Between these, the squares of float32 numbers add up without loss.
 _SAFE_FLOAT32 = (1e-15, 1e18)
@@ -80,6 +80,19 @@ def rms(tensor: Tensor) -> Tensor:
     """Return the root mean square of all elements."""
     root: Tensor = l2_norm(tensor) / packed(tensor.detach()).numel() ** 0.5
     return root
+
+
+def kind_of(tensor: Tensor) -> str:
+    """Return "nan", "inf" or "-inf" for a tensor that holds such a value, worst first; else ""."""
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return ""
+    tensor = packed(unwrapped(tensor).detach())
+    with outside_transforms():
+        if math.isfinite(float(l2_norm(tensor))):
+            return ""
+        if bool(tensor.isnan().any()):
+            return "nan"
+        return "inf" if tensor.is_complex() or bool((tensor == math.inf).any()) else "-inf"
 
 
 @torch.no_grad()

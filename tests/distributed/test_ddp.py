@@ -35,5 +35,5 @@ def test_bad_data_on_one_rank_fails_a_wrapped_model_on_all_with_one_message(ddp:
     first, second = errors(ddp, "test_bad_data_on_one_rank")
     assert first == second
     headline, _, setting, *_ = first.splitlines()
-    assert headline == "the loss is NaN, although every layer's output is finite [GH301]"
+    assert headline == "the loss is NaN: the targets are not finite [GH301]"
     assert setting.startswith("Sequential on cpu of rank 1, loss mse_loss, 7 points, seed ")

@@ -38,7 +38,7 @@ def test_bad_data_on_one_rank_fails_a_sharded_model_on_all_with_one_message(shar
     first, second = errors(sharded, "test_bad_data_on_one_rank")
     assert first == second
     headline, _, setting, *_ = first.splitlines()
-    assert headline == "the loss is NaN, although every layer's output is finite [GH301]"
+    assert headline == "the loss is NaN: the targets are not finite [GH301]"
     assert setting.startswith("Sequential on cpu, loss mse_loss, 7 points, seed ")
     assert "the layers of a sharded model cannot be replaced" in " ".join(first.split())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_gradhealth import Diagnosis, Finding
+from pytest_gradhealth.rules import known_rules
 
 
 def codes(diagnosis: Diagnosis, severity: str = "failure") -> list[str]:
@@ -23,3 +24,10 @@ def severities(diagnosis: Diagnosis, code: str) -> list[str]:
 
 def told(diagnosis: Diagnosis, code: str) -> list[tuple[str, str, str]]:
     return [(f.severity, f.layer, f.message) for f in diagnosis.findings if f.code == code]
+
+
+def explained(diagnosis: Diagnosis, code: str) -> tuple[str, str, str]:
+    """The message of the only finding of a rule, its cause and what to type."""
+    (finding,) = [f for f in of(diagnosis, code) if f.complains]
+    cause = known_rules(diagnosis)[code].explain(finding, diagnosis.profile)
+    return finding.message, cause.because if cause else "", cause.advice if cause else ""

@@ -222,6 +222,20 @@ def test_single_numbers_and_vectors_have_no_units() -> None:
     assert seen(model, torch.randn(4, 20)) == []
 
 
+@pytest.mark.parametrize("scaled", ["x", "x / 0.3", "0.5 + x", "x.clamp(-9, 9)", "-x"])
+def test_a_functional_activation_goes_by_its_layer_and_not_by_a_parameter(scaled: str) -> None:
+    scale: Callable[[Tensor], Tensor] = eval(f"lambda x: {scaled}")
+    parts = {"a": nn.Linear(4, 16), "b": nn.Linear(16, 2)}
+    model = Wired(lambda m, x: m.b(torch.tanh(scale(m.a(x)))), **parts)
+    assert only(model, torch.randn(8, 4)).name == "a"
+
+
+def test_a_functional_activation_of_a_bare_weight_goes_by_its_name() -> None:
+    model = Wired(lambda m, x: m.b(torch.tanh(x @ m.weight)), b=nn.Linear(16, 2))
+    model.weight = nn.Parameter(torch.randn(4, 16))
+    assert only(model, torch.randn(8, 4)).name == "weight"
+
+
 def test_activations_come_in_the_order_of_the_model() -> None:
     model = Wired(
         lambda m, x: m.c(torch.tanh(m.b(F.relu(m.a(x))))).sigmoid(),

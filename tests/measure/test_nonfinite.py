@@ -40,12 +40,12 @@ def message(model: nn.Module, loss: Callable[[Tensor], Tensor] | None = None) ->
         (
             lambda: around(Apply(lambda x: (x.abs() * 1e30).exp())),
             "2",
-            "the forward pass turns infinite in 2 (Apply): its input was finite",
+            "the forward pass turns infinite in 2 (Apply), in exp: its input was finite",
         ),
         (
             lambda: around(Apply(lambda x: (x - x) / (x - x))),
             "2",
-            "the forward pass turns NaN in 2 (Apply): its input was finite",
+            "the forward pass turns NaN in 2 (Apply), in div: its input was finite",
         ),
         (
             lambda: around(nan_weight()),
@@ -55,7 +55,7 @@ def message(model: nn.Module, loss: Callable[[Tensor], Tensor] | None = None) ->
         (
             lambda: nn.Sequential(nn.Linear(20, 20), Parent(lambda x: x / 0), nn.Linear(5, 2)),
             "1",
-            "the forward pass turns infinite in 1 (Parent): its input was finite",
+            "the forward pass turns infinite in 1 (Parent), in div: its input was finite",
         ),
         (
             lambda: around(Apply(lambda x: (x * 0).sqrt())),
@@ -79,7 +79,7 @@ def test_the_producer_is_named(model: Callable[[], nn.Module], layer: str, text:
 def test_a_loss_of_its_own_making() -> None:
     layer, text = message(mlp(), lambda y: (y - y).sum().log() + y.sum() * 0)
     assert layer == "(loss)"
-    assert text == "the loss is infinite, although every layer's output is finite"
+    assert text == "the loss is infinite, in log, although every layer's output is finite"
 
 
 def test_a_gradient_that_turns_bad_in_the_loss() -> None:
@@ -98,7 +98,7 @@ def test_overflow_in_half_precision_is_found() -> None:
     model = nn.Sequential(*layers).half()
     diagnosis = probe(model, torch.ones(1, 1, dtype=torch.float16))
     assert diagnosis.findings[0].message == (
-        "the forward pass turns infinite in 4 (Linear): its input was finite"
+        "the forward pass turns infinite in 4 (Linear), in mm: its input was finite"
     )
 
 
@@ -118,5 +118,5 @@ def test_a_teacher_without_gradients_does_not_hide_where_a_nan_is(context: Any) 
     diagnosis = probe(Student(), torch.randn(8, 4))
     (finding,) = diagnosis.of(["GH301"])
     assert finding.message == (
-        "the forward pass turns NaN in (output) (Student): its input was finite"
+        "the forward pass turns NaN in (output) (Student), in log: its input was finite"
     )

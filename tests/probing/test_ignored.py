@@ -63,8 +63,9 @@ def test_rules_of_others_name_what_they_like() -> None:
 
     mine = Rule(code="MY001", name="budget", summary="few steps", reads="steps", check=check)
     (x, y), model = batch(), tokens()
-    chosen = {"rules": [mine], "select": ["MY001"], "ignore": ["MY001:budget of*"]}
-    assert probe(model, x, y, loss=cross_entropy, **chosen).findings == ()
+    ignored = ["MY001:budget of*"]
+    found = probe(model, x, y, loss=cross_entropy, rules=[mine], select=["MY001"], ignore=ignored)
+    assert found.findings == ()
 
 
 @pytest.mark.parametrize(

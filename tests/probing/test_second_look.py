@@ -286,9 +286,10 @@ def test_layers_behind_the_last_one_of_the_path_are_no_unit() -> None:
         return out
 
     branches = {name: mlp(nn.Sigmoid, hidden=9) for name in ("one", "other")}
-    width = branches["one"][0].in_features
-    trunk = nn.Sequential(nn.Linear(INPUTS.shape[1], width), nn.ReLU())
-    skip = nn.Linear(INPUTS.shape[1], WANTED.shape[1])
+    layers = nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 20), nn.ReLU()
+    trunk, skip = nn.Sequential(*layers), nn.Linear(20, 5)
     model = Wired(forward, trunk=trunk, **branches, skip=skip)
-    diagnosis = probe(model, INPUTS, WANTED, loss=nn.functional.mse_loss)
+    wanted = 2 * INPUTS[:, :5] + INPUTS[:, 5:10] * INPUTS[:, 10:15]
+    diagnosis = probe(model, INPUTS, wanted, loss=nn.functional.mse_loss)
     assert "GH101" in codes(diagnosis), diagnosis
+    assert diagnosis.profiles[-1].learned

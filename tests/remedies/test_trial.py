@@ -601,6 +601,33 @@ def test_the_best_constant_answer_in_closed_form() -> None:
     assert probabilities is None or probabilities == pytest.approx(expected, rel=0.05)
 
 
+@pytest.mark.parametrize("examples", [1, 2, 16])
+def test_one_answer_is_the_same_at_all_positions(examples: int) -> None:
+    """Else every pixel of a few images, every token of a few texts would have its own."""
+    labels = torch.randint(0, 3, (examples, 6, 6))
+    shares = (labels.flatten().bincount() / labels.numel()).tolist()
+    entropy = -sum(share * math.log(share) for share in shares if share)
+
+    def pixels(outputs: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(outputs, targets)
+
+    def tokens(outputs: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(outputs.mT, targets.flatten(1))
+
+    images, texts = torch.randn(examples, 2, 6, 6), torch.randn(examples, 36, 2)
+    for model, inputs, loss in (
+        (nn.Conv2d(2, 3, 1), images, pixels),
+        (nn.Linear(2, 3), texts, tokens),
+    ):
+        subject = Subject(nn.Sequential(model), inputs, labels, loss, torch.device("cpu"))
+        assert constant_answer(subject) == pytest.approx(entropy, rel=1e-3)
+
+
+def test_of_one_example_there_is_one_answer_and_nothing_to_compare_with() -> None:
+    subject = Subject(nn.Linear(4, 3), torch.ones(1, 4), Y[:1], cross_entropy, torch.device("cpu"))
+    assert constant_answer(subject) is None
+
+
 def test_there_is_no_constant_answer_where_the_outputs_are_no_tensor() -> None:
     assert guess(None, 5, None) is None
 

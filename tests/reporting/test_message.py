@@ -191,8 +191,8 @@ def test_one_bad_place_is_named_as_the_cause() -> None:
 def test_a_softmax_over_one_unit_is_named_as_the_cause() -> None:
     model = nn.Sequential(nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 1), nn.Softmax(dim=-1))
     assert cause(probe(model, batch()[0])) == (
-        "3 is a softmax over one unit, which is 1 whatever comes in",
-        "nn.Sigmoid(), or two units",
+        "3 (Softmax) is a softmax over one unit, which is 1 whatever comes in",
+        "nn.Sigmoid(), two units, or the softmax before what selects one (topk)",
     )
 
 
@@ -200,7 +200,7 @@ def test_dead_units_are_named_as_the_cause() -> None:
     model = mlp(nn.ReLU, hidden=2)
     model[2].register_parameter("bias", nn.Parameter(torch.full((32,), -100.0)))
     assert cause(probe(model, batch()[0]))[0] == (
-        "all units of 3 are dead: its output is zero for the whole batch"
+        "all units of 3 (ReLU) are dead: its output is zero for the whole batch"
     )
 
 

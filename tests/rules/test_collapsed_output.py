@@ -14,7 +14,7 @@ from pytest_gradhealth import CollapsedOutputError, assert_healthy, probe
 from pytest_gradhealth.config.options import DEFAULTS
 from pytest_gradhealth.formatting import number
 from tests.helpers.architectures import Wired
-from tests.helpers.findings import of, severities
+from tests.helpers.findings import explained, of, severities
 from tests.helpers.nets import batch, mlp
 from tests.helpers.spikes import Spike
 
@@ -171,6 +171,15 @@ def test_a_prior_in_the_bias_is_healthy(head: Callable[[], Any]) -> None:
         expected = spread_of(layer(x) - bias) / spread_of(x)
     assert diagnosis.profile.spread == pytest.approx(min(expected, 1.0), rel=0.05)
     assert of(diagnosis, "GH404") == []
+
+
+def test_a_norm_over_one_feature_is_the_cause_and_no_small_weights() -> None:
+    model = nn.Sequential(nn.LayerNorm(1), nn.Linear(1, 16), nn.ReLU(), nn.Linear(16, 5))
+    diagnosis = probe(model, torch.randn(32, 1), torch.arange(32) % 5, loss=cross_entropy)
+    assert explained(diagnosis, "GH404")[1:] == (
+        "0 (LayerNorm) normalises over one feature, which gives its bias whatever comes in",
+        "leave it out, or normalise over the batch (nn.BatchNorm1d)",
+    )
 
 
 def test_equal_inputs_excuse_equal_outputs() -> None:

@@ -179,19 +179,42 @@ def router(weigh: Callable[[Tensor], Tensor], outputs: int = 4) -> Wired:
     return Wired(routed(weigh), **parts, branch=nn.Linear(16, 16), head=nn.Linear(16, 5))
 
 
-ROUTERS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
-    "softmax over the one logit that is left": (lambda g: g.topk(1, -1)[0].softmax(-1), 4),
-    "softmax over one expert": (lambda g: g.softmax(-1), 1),
-    "its sign alone": (lambda g: g.sign().abs(), 1),
-    "clamped to where it is not": (lambda g: g.clamp(9, 10), 1),
-    "rounded": (lambda g: g.round().abs() + 1, 1),
+ONE_UNIT = "is a softmax over one unit, which is 1 whatever comes in"
+CUT_OFF = "cuts off all that comes in, which is out of its range"
+ROUTERS: dict[str, tuple[Callable[[Tensor], Tensor], int, str]] = {
+    "softmax over the one logit": (
+        lambda g: g.topk(1, -1)[0].softmax(-1),
+        4,
+        f"softmax behind gate (Linear) {ONE_UNIT}",
+    ),
+    "softmax over one expert": (
+        lambda g: g.softmax(-1),
+        1,
+        f"softmax behind gate (Linear) {ONE_UNIT}",
+    ),
+    "its sign alone": (
+        lambda g: g.sign().abs(),
+        1,
+        "sign behind gate (Linear) has no slope anywhere",
+    ),
+    "clamped to where it is not": (
+        lambda g: g.clamp(9, 10),
+        1,
+        f"clamp behind gate (Linear) {CUT_OFF}",
+    ),
+    "rounded": (
+        lambda g: g.round().abs() + 1,
+        1,
+        "round behind gate (Linear) has no slope anywhere",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", ROUTERS)
 def test_a_router_with_a_gradient_of_zero_is_not_reached(name: str) -> None:
     x, y = batch()
-    model = router(*ROUTERS[name])
+    weigh, outputs, because = ROUTERS[name]
+    model = router(weigh, outputs)
     diagnosis = assert_healthy(model, x, y, loss=cross_entropy)
     assert said(diagnosis) == [("GH401", "warning", "gate")]
     text = "exactly zero gradient for 2 parameters (gate.weight and gate.bias), in a side branch"
@@ -199,10 +222,23 @@ def test_a_router_with_a_gradient_of_zero_is_not_reached(name: str) -> None:
     with pytest.raises(UnreachedParameterError) as caught:
         assert_all_reached(model, x, y, loss=cross_entropy)
     assert str(caught.value).startswith(f"{text} [GH401]")
-    assert "a softmax over one logit" in " ".join(str(caught.value).split())
+    assert f"cause: {because} try:" in " ".join(str(caught.value).split())
     with pytest.raises(UnreachedParameterError):
         assert_all_reached(diagnosis)
     assert_all_reached(diagnosis, ignore="GH401:gate")
+
+
+def test_a_path_of_zeros_is_put_down_to_what_stops_it_also_where_this_rule_is_asked_alone() -> None:
+    model = mlp(nn.ReLU, hidden=1)
+    nn.init.constant_(model[0].bias, -99)  # type: ignore[arg-type]
+    x, y = batch()
+    with pytest.raises(UnreachedParameterError) as caught:
+        assert_all_reached(model, x, y, loss=cross_entropy, remedy_budget=0)
+    said = " ".join(str(caught.value).split())
+    assert (
+        "cause: all units of 1 (ReLU) are dead: its output is zero for the whole batch try: smaller"
+        " or zero biases, scaled inputs, or nn.LeakyReLU() (F.softplus where it has to be positive)"
+    ) in said
 
 
 def test_a_router_that_learns_is_reached() -> None:

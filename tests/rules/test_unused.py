@@ -18,7 +18,7 @@ from pytest_gradhealth import (
     probe,
 )
 from tests.helpers.architectures import Wired
-from tests.helpers.findings import said, told
+from tests.helpers.findings import explained, said, told
 from tests.helpers.nets import batch, mlp
 
 cross_entropy = F.cross_entropy
@@ -374,3 +374,34 @@ def test_a_last_block_of_which_nothing_is_read_is_a_warning() -> None:
     x, y = batch()
     diagnosis = probe(Early(), x, y, loss=cross_entropy)
     assert [severity for severity, *_ in told(diagnosis, "GH405")] == ["warning"]
+
+
+@pytest.mark.parametrize(
+    ("use", "because", "advice"),
+    [
+        (
+            lambda scale: nn.Parameter(2 * scale),
+            "the forward makes an nn.Parameter of its own of that shape, which no optimizer has",
+            "nn.Parameter(...) in __init__ alone, and the tensor itself in the forward",
+        ),
+        (
+            lambda scale: torch.tensor(scale.tolist()),
+            "tolist in (output) (Wired) makes plain numbers, which have no gradient",
+            "the same in torch, without it",
+        ),
+        (
+            lambda scale: scale.data,
+            "data in (output) (Wired) cuts the gradient off",
+            "take it out, or freeze what is before it",
+        ),
+    ],
+    ids=["a parameter of its own", "numbers", "data"],
+)
+def test_a_parameter_that_the_forward_makes_another_tensor_of(
+    use: Callable[[Tensor], Tensor], because: str, advice: str
+) -> None:
+    parts = {"a": nn.Linear(4, 16), "b": nn.Linear(16, 3)}
+    model = Wired(lambda m, x: m.b((m.a(x) * use(m.scale)).relu()), **parts)
+    model.scale = nn.Parameter(torch.ones(16))
+    diagnosis = probe(model, torch.randn(8, 4), torch.arange(8) % 3, loss=F.cross_entropy)
+    assert explained(diagnosis, "GH405")[1:] == (because, advice)

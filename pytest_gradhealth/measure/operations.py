@@ -1,0 +1,186 @@
+"""Which operation of a forward made the first NaN or infinity, and of what numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pytest_gradhealth.tensors.norms import kind_of
+from pytest_gradhealth.tensors.storage import address_of
+from pytest_gradhealth.tensors.trees import tensors
+
+#: The same operation under other names.
+_SAME = {
+    "native_batch_norm": "batch_norm",
+    "native_layer_norm": "layer_norm",
+    "native_group_norm": "group_norm",
+    "cudnn_batch_norm": "batch_norm",
+    "cudnn_ctc_loss": "ctc_loss",
+    "nll_loss_forward": "nll_loss",
+    "nll_loss2d_forward": "nll_loss",
+    "linalg_slogdet": "slogdet",
+}
+#: Operations that are remembered before another.
+_TRAIL = 6
+#: How bad a kind of number is.
+_WORSE = {"": 0, "-inf": 1, "inf": 2, "nan": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An operation that returned NaN or infinity, in the order of the forward.
+
+    `taken` is the worst that it got, `value` the worst that it returned ("nan", "inf" or "-inf"),
+    `sources` are the operations that had returned what it got. `fed` are the numbers that it made
+    the first such element of, where it goes by elements, else `elements` is how many it takes for
+    one; `behind` are the operations before, the nearest first.
+    """
+
+    number: int
+    op: str
+    owner: tuple[str, str]
+    taken: str
+    value: str
+    sources: tuple[Made, ...]
+    fed: tuple[float, ...]
+    elements: int | None
+    dtype: str
+    behind: tuple[str, ...]
+
+
+class Operations(TorchDispatchMode):
+    """Notes every operation that returns NaN or infinity, and what `owner()` was running."""
+
+    def __init__(self, owner: Callable[[], tuple[str, str]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._owner = owner
+        self._number = 0
+        # By address. Whoever gets memory that was given back writes an entry of its own.
+        self._made: dict[int, Made] = {}
+        self._trails: dict[int, tuple[str, ...]] = {}
+
+    def origin(self, tensor: Tensor) -> Made | None:
+        """The first operation that what is wrong with a tensor came from, None if it was given."""
+        last = self._made.get(address_of(tensor))
+        if last is None:
+            return None
+        found = {made.number: made for made in _with_sources(last)}
+        ordered = [found[number] for number in sorted(found)]
+        begun = [made for made in ordered if not made.taken]
+        mixed = [made for made in ordered if made.value == "nan" != made.taken]
+        filled = [made for made in ordered if made.taken != "nan"]
+        return (*begun, *mixed, *filled, None)[0]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        given = [*tensors((args, kwargs))]
+        kinds = [*map(kind_of, given)]
+        before = args
+        if func._schema.is_mutable:
+            before = tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
+        made = func(*args, **kwargs)
+        known = {address_of(tensor) for tensor in given}
+        for out in tensors(made):
+            address = address_of(out)
+            if func._schema.is_mutable or address not in known:
+                self._note(func, before, given, kinds, out, address)
+        return made
+
+    def _note(
+        self,
+        func: Any,
+        args: Sequence[Any],
+        given: Sequence[Tensor],
+        kinds: Sequence[str],
+        out: Tensor,
+        address: int,
+    ) -> None:
+        op, value = _name(func), kind_of(out)
+        trails = [self._trails.get(address_of(tensor), ()) for tensor in given]
+        if not value or op.startswith(("empty", "new_empty")):
+            if not func._schema.is_mutable:
+                self._made.pop(address, None)
+            self._trails[address] = (op, *next(filter(None, trails), ()))[:_TRAIL]
+            return
+        sources = [
+            self._made[address_of(tensor)]
+            for tensor, kind in zip(given, kinds, strict=True)
+            if kind and address_of(tensor) in self._made
+        ]
+        scalars = [_kind_of_number(a) for a in args if isinstance(a, (int, float))]
+        taken = max((*kinds, *scalars), key=_WORSE.__getitem__, default="")
+        fed = _fed(func, args, out)
+        zero = [trail for trail, number in zip(trails, fed, strict=False) if number == 0 and trail]
+        self._number += 1
+        self._made[address] = Made(
+            self._number,
+            op,
+            self._owner(),
+            taken,
+            value,
+            tuple(sources),
+            fed,
+            _elements(args, out),
+            str(out.dtype).removeprefix("torch."),
+            (*zero[-1:], *filter(None, trails), ())[0],
+        )
+        self._trails[address] = (op, *next(filter(None, trails), ()))[:_TRAIL]
+
+
+def _with_sources(made: Made) -> Iterator[Made]:
+    """An operation and all that its numbers came from."""
+    seen, stack = {made.number}, [made]
+    while stack:
+        current = stack.pop()
+        yield current
+        fresh = [source for source in current.sources if source.number not in seen]
+        seen.update(source.number for source in fresh)
+        stack += fresh
+
+
+def _name(func: Any) -> str:
+    """What an operation is called where it is typed: "softmax" for aten::_softmax."""
+    name: str = func._schema.name.rpartition("::")[2].strip("_")
+    if name.startswith("scaled_dot_product"):
+        return "scaled_dot_product_attention"
+    return _SAME.get(name, name)
+
+
+def _kind_of_number(number: float) -> str:
+    if math.isfinite(number):
+        return ""
+    return "nan" if math.isnan(number) else "inf" if number > 0 else "-inf"
+
+
+def _fed(func: Any, args: Sequence[Any], out: Tensor) -> tuple[float, ...]:
+    """The numbers that an operation by elements made the first bad one of, () for any other."""
+    if torch.Tag.pointwise not in func.tags or out.is_complex():
+        return ()
+    with suppress(RuntimeError, TypeError):  # of shapes or kinds of tensors that do not spread
+        parts = [
+            torch.as_tensor(arg, dtype=torch.float64, device=out.device).expand(out.shape)
+            for arg in args
+            if isinstance(arg, (Tensor, int, float)) and not isinstance(arg, bool)
+        ]
+        bad = ~out.isfinite()
+        fresh = bad & torch.stack([part.isfinite() for part in parts]).all(0)
+        place = (fresh if bool(fresh.any()) else bad).flatten().nonzero()[0, 0]
+        return tuple(float(part.flatten()[place]) for part in parts)
+    return ()
+
+
+def _elements(args: Sequence[Any], out: Tensor) -> int | None:
+    """How many elements of its first tensor an operation takes for one."""
+    first = next(tensors(args), None)
+    if first is None or first.is_nested or out.is_nested or not out.numel():
+        return None
+    return first.numel() // out.numel() if out.numel() <= max(first.numel(), 1) else None

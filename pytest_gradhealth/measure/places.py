@@ -1,0 +1,69 @@
+"""Where in a model a node of its graph is: the layer that returned it, or the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+from torch.autograd.graph import Node
+
+from pytest_gradhealth.measure.recorder import Mark
+from pytest_gradhealth.results.names import OUTPUT
+from pytest_gradhealth.tensors.graph import Graph
+
+#: Operations that may lie between a layer and what is made of its output.
+_REACH = 16
+
+
+@dataclass(frozen=True)
+class Place:
+    """A recorded module output: the module's label, type and innermost type; or a parameter."""
+
+    name: str
+    type: str
+    leaf: str
+
+
+def places_of(marks: Iterable[Mark]) -> dict[Node, Place]:
+    """The nodes that computed module outputs."""
+    return {m.edge[0]: Place(m.name, m.type, m.leaf) for m in marks if m.edge is not None}
+
+
+def parameter_places(model: nn.Module, graph: Graph) -> dict[Node, Place]:
+    """The nodes that parameters enter the graph by."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    named = ((node, names.get(id(leaf))) for node, leaf in graph.leaf_of.items())
+    return {node: Place(name, "Parameter", "") for node, name in named if name is not None}
+
+
+def before(node: Node) -> Iterator[Node]:
+    """The nodes that lead to another, nearest first, along the first input of each."""
+    for _ in range(_REACH):
+        children = _children(node)
+        if not children:
+            return
+        node = next((child for child in children if child.next_functions), children[0])
+        yield node
+
+
+def layer_before(node: Node, places: Mapping[Node, Place]) -> Place:
+    """The layer before an operation: a module, or a parameter where a function takes it."""
+    for near in before(node):
+        if near in places:
+            return places[near]
+        leaves = [child for child in _children(near) if child not in places]
+        leaves += [first for child in leaves for first in _children(child)[:1]]
+        found = [child for child in _children(near) if child in places and _is_leaf(child)]
+        found += [leaf for leaf in leaves if leaf in places and _is_leaf(leaf)]
+        if found:
+            return places[found[0]]
+    return Place(OUTPUT, "", "")
+
+
+def _children(node: Node) -> list[Node]:
+    return [child for child, _ in node.next_functions if child is not None]
+
+
+def _is_leaf(node: Node) -> bool:
+    return hasattr(node, "variable")

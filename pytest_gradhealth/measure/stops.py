@@ -1,0 +1,151 @@
+"""Which operations keep all gradient from what is behind them, where there is none but zeros."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.measure.calls import Calls
+from pytest_gradhealth.measure.places import Place, layer_before, places_of
+from pytest_gradhealth.measure.recorder import Recorder
+from pytest_gradhealth.results.names import OUTPUT
+from pytest_gradhealth.results.profile import Stop
+from pytest_gradhealth.subject.passes import Pass, run_backward
+from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.tensors.graph import Graph, op_name
+from pytest_gradhealth.tensors.modules import waits_for_others
+
+#: Operations that are zero where another factor or a mask is, which something else may have made.
+_PASSIVE = frozenset({"Mul", "Where", "MaskedFill", "Bmm", "Mm", "Div", "Index", "Gather"})
+
+#: Operations that make elements of one another, and of one alone always the same.
+_LEVELLING = frozenset({"Softmax", "LogSoftmax", "NativeLayerNorm", "NativeGroupNorm"})
+
+
+def stops(subject: Subject, names: Collection[str], *, seed: int) -> tuple[Stop, ...]:
+    """Return the operations that stop the gradient of some parameters, the nearest to the loss.
+
+    And those that return the same whatever comes in. None where the model waits for other
+    processes. To be called inside `isolated`.
+    """
+    if waits_for_others(subject.model):
+        return ()
+    try:
+        run, recorder, calls = Pass(subject, seed), Recorder(subject.model), Calls(subject.model)
+        recorder.gradients = "ignored"
+        with recorder.attached(), calls.attached():
+            loss = run.run()
+            graph = run.graph(loss)
+            cuts = _cuts(run, loss, graph, calls, places_of(recorder.marks))
+    except (ProbeError, RuntimeError):
+        return ()
+    levels = dict.fromkeys(cut.stop for node in graph.nodes for cut in cuts.get(node, ()))
+    found: dict[Stop, list[str]] = {stop: [] for stop in levels if stop.levels}
+    parameters = {id(p): n for n, p in subject.model.named_parameters() if n in names}
+    for leaf, tensor in graph.leaf_of.items():
+        name = parameters.get(id(tensor))
+        if name is not None and (stop := _nearest(leaf, graph, cuts)):
+            found.setdefault(stop, []).append(name)
+    return tuple(replace(stop, parameters=tuple(sorted(cut))) for stop, cut in found.items())
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """An operation that gets gradient and gives one of its inputs nothing but zeros.
+
+    Without a `child` it is one whose only input it levels, whether or not that wants gradient.
+    """
+
+    child: Node | None
+    stop: Stop
+
+
+def _cuts(
+    run: Pass, loss: Tensor, graph: Graph, calls: Calls, places: Mapping[Node, Place]
+) -> Mapping[Node, Sequence[_Cut]]:
+    """What each operation keeps all gradient from, in the backward."""
+    found: dict[Node, list[_Cut]] = {}
+
+    def watch(node: Node) -> Any:
+        def hook(grad_inputs: Sequence[Any], grad_outputs: Sequence[Any]) -> None:
+            given = [g for g in grad_outputs if isinstance(g, Tensor)]
+            if not any(bool(g.any()) for g in given):
+                return
+            inputs = zip(node.next_functions, grad_inputs, strict=False)
+            silent = [
+                child for (child, _), g in inputs if isinstance(g, Tensor) and not bool(g.any())
+            ]
+            if silent or op_name(node) in _LEVELLING:
+                stop = _described(node, calls, places, given[0])
+                children = [*silent, None] if stop.levels else silent
+                found.setdefault(node, []).extend(_Cut(child, stop) for child in children)
+
+        return hook
+
+    handles = [node.register_hook(watch(node)) for node in graph.nodes if node.next_functions]
+    try:
+        with run.own_gradients():
+            run_backward(loss, keep=True)  # or nothing could be read of an operation
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _described(node: Node, calls: Calls, places: Mapping[Node, Place], gradient: Tensor) -> Stop:
+    op, place = op_name(node), places.get(node)
+    at: Literal["", "behind", "in"] = ""
+    if place is None or not _is_its(op, place):
+        at, place = "behind", layer_before(node, places)
+        if place.name == OUTPUT and (call := calls.owner(node)):
+            at, place = "in", Place(call.name, call.type, "")
+    own, elements = hasattr(node, "_forward_cls"), _elements(node, op, gradient)
+    return Stop(op, place.name, place.type, at, own, elements)
+
+
+def _is_its(op: str, place: Place) -> bool:
+    """Whether an operation is all that a module does: the Relu of an nn.ReLU."""
+    kind = re.sub(r"\d+d?$", "", place.leaf.lower())
+    return kind != "" and op.lower().endswith(kind)
+
+
+def _elements(node: Any, op: str, gradient: Tensor) -> int | None:
+    """How many elements an operation levels together; of a rectifier, those that it passes on."""
+    if op in ("Softmax", "LogSoftmax"):
+        dim = node._saved_dim - (2**64 if node._saved_dim >= 2**63 else 0)
+        return gradient.shape[dim] if gradient.dim() else 1
+    if op == "NativeLayerNorm":
+        return int(math.prod(node._saved_normalized_shape))
+    if op == "NativeGroupNorm":
+        return int(node._saved_C * node._saved_HxW // node._saved_group)
+    if op == "Relu" and node._raw_saved_result.unpack_hook is None:  # or it runs code of others
+        return int((node._saved_result > 0).sum())
+    return None
+
+
+def _nearest(leaf: Node, graph: Graph, cuts: Mapping[Node, Sequence[_Cut]]) -> Stop | None:
+    """The operation that stops what would come to a leaf, the first from the loss.
+
+    A product with zeros only where nothing else does: what is zero may be so for the same reason.
+    """
+    found = [*_all(leaf, graph, cuts)]
+    active = [stop for stop in found if stop.op not in _PASSIVE]
+    return (*active, *found, None)[0]
+
+
+def _all(leaf: Node, graph: Graph, cuts: Mapping[Node, Sequence[_Cut]]) -> Iterator[Stop]:
+    leads = {leaf}
+    for node in reversed(graph.nodes):  # whatever leads to a node comes before it
+        if any(child in leads for child, _ in node.next_functions):
+            leads.add(node)
+    for node in graph.nodes:
+        for cut in cuts.get(node, ()):
+            if cut.child is not None and cut.child in leads:
+                yield cut.stop

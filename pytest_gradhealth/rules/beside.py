@@ -1,0 +1,64 @@
+"""What layers do to a gradient that lie beside its path: residual branches, calls of a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from pytest_gradhealth.formatting import count, factor, listing
+from pytest_gradhealth.results.path import GradientPath, decades
+from pytest_gradhealth.results.profile import GradientProfile, OutputRecord
+from pytest_gradhealth.rules.rule import Cause
+
+
+def beside_the_path(path: GradientPath, profile: GradientProfile, *, down: bool) -> Cause | None:
+    """Say which layers between two points make most of what a path gains or loses (`down`).
+
+    None where those are no two calls, or most of it is not between the first and the last of them.
+    """
+    index = path.largest_step(down=down)
+    if index is None:
+        return None
+    far, near = path.points[index], path.points[index + 1]
+    calls = _between(path, index, profile)
+    if len(calls) < 2 or calls[-1].name not in _users(calls[0].name, profile):
+        return None
+    gained = decades(calls[0].norm or 0.0, calls[-1].norm or 0.0)
+    total = path.vanishing if down else path.exploding
+    if gained * total <= 0 or 2 * abs(gained) < abs(total):
+        return None
+    names = listing([*dict.fromkeys(call.name for call in calls)], 4)
+    each = factor(gained / (len(calls) - 1))
+    return Cause(
+        f"most of it is {'lost' if down else 'gained'} beside the path, between {near.label} and"
+        f" {far.label}: {each} in each of {count(len(calls), 'call')} of {names}",
+        f"look at what multiplies the sum that {names} add to, and at their weights"
+        if down
+        else f"smaller initial weights in {names} (a tenth, say), or a normalisation layer before"
+        " each call",
+    )
+
+
+def _between(path: GradientPath, index: int, profile: GradientProfile) -> Sequence[OutputRecord]:
+    """Calls of layers with weights that ran between two points and are on no path."""
+    weighted = {p.module for p in profile.parameters if len(p.shape) > 1}
+    places = {(o.name, o.call, o.output): i for i, o in enumerate(profile.outputs)}
+    far, near = (places.get(path.points[i].key) for i in (index, index + 1))
+    if far is None or near is None:
+        return ()
+    on_path = {point.key for point in path.points}
+    return [
+        o
+        for o in profile.outputs[far + 1 : near]
+        if o.norm and o.name in weighted and (o.name, o.call, o.output) not in on_path
+    ]
+
+
+def _users(layer: str, profile: GradientProfile) -> Collection[str]:
+    """All layers that use what a layer returns, with others in between; itself in a loop."""
+    uses = {record.layer: record.users for record in profile.flow}
+    found, stack = set[str](), [layer]
+    while stack:
+        fresh = [user for user in uses.get(stack.pop(), ()) if user not in found]
+        found.update(fresh)
+        stack += fresh
+    return found

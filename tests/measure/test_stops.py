@@ -1,0 +1,88 @@
+"""Which operation keeps all gradient from parameters that get nothing but zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pytest_gradhealth.measure.stops import stops
+from pytest_gradhealth.results.profile import Stop
+from pytest_gradhealth.subject.subject import Subject
+
+
+class Two(nn.Module):
+    """Two layers, and a function between them."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.between = nn.Linear(4, 6), nn.Linear(6, 2), between
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.b(self.between(self.a(x)))
+        return out
+
+
+def of(model: nn.Module) -> tuple[Stop, ...]:
+    subject = Subject(model, torch.ones(8, 4), None, torch.sum, torch.device("cpu"))
+    return stops(subject, [name for name, _ in model.named_parameters()], seed=0)
+
+
+def before(model: nn.Module, name: str) -> list[Stop]:
+    return [replace(stop, parameters=()) for stop in of(model) if name in stop.parameters]
+
+
+@pytest.mark.parametrize(
+    ("between", "stop"),
+    [
+        (lambda x: F.relu(x - 99), Stop("Relu", "a", "Linear", "behind", elements=0)),
+        (lambda x: torch.tanh(x / 0.01 + 99), Stop("Tanh", "a", "Linear", "behind")),
+        (nn.Sequential(nn.Tanh(), nn.ReLU6()), None),
+        (lambda x: x.clamp(max=-99), Stop("Clamp", "a", "Linear", "behind")),
+        (lambda x: x.round(), Stop("Round", "a", "Linear", "behind")),
+        (lambda x: x * 0, Stop("Mul", "a", "Linear", "behind")),
+        (lambda x: F.relu(x - 99) * x, Stop("Relu", "a", "Linear", "behind", elements=0)),
+        (lambda x: x - x.detach() - (x - x.detach()), None),
+    ],
+    ids=["relu", "tanh", "alive", "clamp", "round", "zeros", "zeros of a relu", "cancelled"],
+)
+def test_a_function_behind_a_layer(between: Callable[[Tensor], Tensor], stop: Stop | None) -> None:
+    assert before(Two(between), "a.weight") == ([] if stop is None else [stop])
+
+
+def test_a_module_is_named_itself() -> None:
+    dead = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    nn.init.constant_(dead[0].bias, -99)  # type: ignore[arg-type]
+    (stop,) = before(dead, "0.bias")
+    assert stop == Stop("Relu", "1", "ReLU", elements=0)
+    assert stop.where == "1 (ReLU)"
+
+
+@pytest.mark.parametrize(
+    ("op", "typed"),
+    [("ClampMin", "clamp_min"), ("NativeLayerNorm", "layer_norm"), ("Relu", "relu")],
+)
+def test_a_function_is_told_as_it_is_typed(op: str, typed: str) -> None:
+    assert Stop(op, "a", "Linear", "behind").where == f"{typed} behind a (Linear)"
+
+
+def test_what_levels_one_element_is_told_whether_or_not_parameters_are_behind() -> None:
+    class First(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.head = nn.LayerNorm(1), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(self.norm(x[..., None])[..., 0])
+            return out
+
+    level = next(stop for stop in of(First()) if stop.levels)
+    assert (level.op, level.layer, level.elements) == ("NativeLayerNorm", "norm", 1)
+
+
+def test_a_forward_that_does_not_run_tells_nothing() -> None:
+    assert of(Two(lambda x: x @ x)) == ()

@@ -1,0 +1,360 @@
+"""The operation that makes the first NaN or infinity is named, with what is wrong and its cure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pytest_gradhealth import probe
+from pytest_gradhealth.measure.nonfinite import first_non_finite
+from pytest_gradhealth.results.profile import GradientProfile, NonFinite
+from pytest_gradhealth.rules.backward_faults import BACKWARD
+from pytest_gradhealth.rules.forward_faults import FORWARD
+from pytest_gradhealth.rules.non_finite import RULE
+from pytest_gradhealth.rules.rule import Evidence
+from pytest_gradhealth.subject.subject import Subject
+from tests.helpers.findings import explained
+
+INSIDE = "the forward pass turns {} in (output) (Ends), in {}: its input was finite"
+LOSS = "the loss is {}, in {}, although every layer's output is finite"
+BACKWARDS = (
+    "the gradient turns {} in (output) (Ends), in the backward of {}: what came from the loss was"
+    " finite"
+)
+pytestmark = pytest.mark.filterwarnings("ignore:std")
+NONE = torch.zeros(8, dtype=torch.bool)
+TINY = torch.finfo(torch.float32).tiny
+
+
+class Ends(nn.Module):
+    """A linear layer, whose outputs go through a function."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.fc, self.function = nn.Linear(4, 4), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.fc(x))
+
+
+def same(x: Tensor) -> Tensor:
+    return x
+
+
+def hide(x: Tensor) -> Tensor:
+    return x.masked_fill(torch.ones_like(x, dtype=torch.bool), -math.inf)
+
+
+def short(outputs: Tensor) -> Tensor:
+    three = torch.full((2,), 3)
+    logits = outputs[:6].reshape(3, 2, 4).log_softmax(-1)
+    return F.ctc_loss(logits, torch.ones(2, 5, dtype=torch.long), three, three + 2)
+
+
+def squashed(x: Tensor) -> Tensor:
+    return torch.log(1 - torch.tanh(100 * x + 100) ** 2)
+
+
+def entropy(outputs: Tensor) -> Tensor:
+    logits = outputs.masked_fill(torch.tensor([True, False, False, False]), -math.inf)
+    return -(logits.softmax(-1) * logits.log_softmax(-1)).sum()
+
+
+def all_equal(outputs: Tensor) -> Tensor:
+    returns = torch.ones(8)
+    return (outputs[:, 0] * (returns - returns.mean()) / returns.std()).mean()
+
+
+FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
+    "softmax": (
+        lambda x: hide(x).softmax(-1),
+        INSIDE.format("NaN", "softmax"),
+        "softmax over a row that is all -inf is 0 / 0: every position of it is masked",
+        "leave one position of each row unmasked, or fill in torch.finfo(x.dtype).min, not -inf",
+    ),
+    "exp": (
+        lambda x: (0 * x + 100).exp(),
+        INSIDE.format("infinite", "exp"),
+        "exp of 1e+02 is more than float32 holds (3.4e+38)",
+        "x.clamp(max=20).exp(), or stay with logarithms (torch.logsumexp, F.log_softmax)",
+    ),
+    "log": (
+        lambda x: torch.log(F.relu(-x.abs())),
+        INSIDE.format("infinite", "log"),
+        "log of 0",
+        "torch.log(x.clamp_min(1e-8))",
+    ),
+    "log of 0, which is no mask": (
+        lambda x: torch.log(F.relu(-x.abs())).softmax(-1),
+        INSIDE.format("infinite", "log"),
+        "log of 0",
+        "torch.log(x.clamp_min(1e-8))",
+    ),
+    "log of a negative number": (
+        lambda x: torch.log(0 * x - 3),
+        INSIDE.format("NaN", "log"),
+        "log of -3, a negative number",
+        "torch.log(x.clamp_min(1e-8)), or F.softplus where it has to be positive",
+    ),
+    "log of a softmax": (
+        lambda x: torch.log((1e5 * x).softmax(-1)),
+        INSIDE.format("infinite", "log"),
+        "log of 0: softmax has rounded to 0",
+        "F.log_softmax(x, -1) in place of the log of a softmax, or torch.log(x.clamp_min(1e-8))",
+    ),
+    "log of 1 - sigmoid": (
+        lambda x: torch.log(1 - torch.sigmoid(x + 99)),
+        INSIDE.format("infinite", "log"),
+        "log of 0: a sigmoid has rounded to 0 or 1",
+        "F.logsigmoid(x) for the log of a sigmoid, F.logsigmoid(-x) for that of 1 - sigmoid, or a"
+        " loss on logits",
+    ),
+    "log of 1 - tanh ** 2": (
+        squashed,
+        INSIDE.format("infinite", "log"),
+        "log of 0: 1 - tanh(x) ** 2 has rounded to 0",
+        "2 * (math.log(2) - x - F.softplus(-2 * x)), which is its log",
+    ),
+    "division": (
+        lambda x: x * 0 / (x - x),
+        INSIDE.format("NaN", "div"),
+        "0 / 0",
+        "x / y.clamp_min(1e-8), or add 1e-8 to what is below the bar",
+    ),
+    "reciprocal": (
+        lambda x: 1 / (x - x),
+        INSIDE.format("infinite", "reciprocal"),
+        "1 / 0",
+        "1 / y.clamp_min(1e-8), or add 1e-8 to what is below the bar",
+    ),
+    "division by next to nothing": (
+        lambda x: (1e10 + 0 * x) / (0 * x + TINY),
+        INSIDE.format("infinite", "div"),
+        "1e+10 / 1.2e-38 is more than float32 holds (3.4e+38)",
+        "x / y.clamp_min(1e-8), or add 1e-8 to what is below the bar",
+    ),
+    "norm": (
+        lambda x: (0 * x) / (0 * x).norm(dim=-1, keepdim=True),
+        INSIDE.format("NaN", "div"),
+        "a division by the norm of a zero vector",
+        "F.normalize(x, dim=-1), or add 1e-8 to the norm",
+    ),
+    "std of one": (
+        lambda x: x / x[:, :1].std(1, keepdim=True),
+        INSIDE.format("NaN", "std"),
+        "std of one element is 0 / 0: it divides by n - 1",
+        "std(..., correction=0), or more than one element",
+    ),
+    "sqrt": (
+        lambda x: torch.sqrt(0 * x - 2),
+        INSIDE.format("NaN", "sqrt"),
+        "sqrt of -2, a negative number",
+        "torch.sqrt(x.clamp_min(1e-8))",
+    ),
+    "power": (
+        lambda x: (0 * x - 2) ** 0.5,
+        INSIDE.format("NaN", "pow"),
+        "(-2) ** 0.5: a fractional power of a negative number",
+        "x.clamp_min(0) ** p, or x.sign() * x.abs() ** p",
+    ),
+    "power of 0": (
+        lambda x: (0 * x) ** -2,
+        INSIDE.format("infinite", "pow"),
+        "0 ** -2 is a division by 0",
+        "x.clamp_min(1e-8) ** p",
+    ),
+    "acos": (
+        lambda x: torch.acos(0 * x + 1.5),
+        INSIDE.format("NaN", "acos"),
+        "acos of 1.5: it is defined from -1 to 1",
+        "x.clamp(-1 + 1e-6, 1 - 1e-6) before it",
+    ),
+    "atanh": (
+        lambda x: torch.atanh(torch.tanh(100 * x + 100)),
+        INSIDE.format("infinite", "atanh"),
+        "atanh of 1: it is defined between -1 and 1",
+        "x.clamp(-1 + 1e-6, 1 - 1e-6) before it",
+    ),
+    "logit": (
+        lambda x: torch.logit(0 * x),
+        INSIDE.format("infinite", "logit"),
+        "logit of 0: it is defined between 0 and 1",
+        "torch.logit(x, eps=1e-6)",
+    ),
+    "lgamma": (
+        lambda x: torch.lgamma(0 * x),
+        INSIDE.format("infinite", "lgamma"),
+        "lgamma of 0, where it has a pole",
+        "x.clamp_min(1e-8) before it",
+    ),
+    "product": (
+        lambda x: (x.abs() + 1).mul(1e20).cumprod(-1),
+        INSIDE.format("infinite", "cumprod"),
+        "what cumprod returns is more than float32 holds (3.4e+38)",
+        "standardised inputs, smaller weights, or a normalisation layer before it",
+    ),
+    "half": (
+        lambda x: x.half() * 60000 * 10,
+        INSIDE.format("infinite", "mul"),
+        "what mul returns is more than float16 holds (6.6e+04)",
+        "float32 for this part (x.float()) or bfloat16, smaller inputs, or smaller weights",
+    ),
+    "mask that stays": (
+        lambda x: x.masked_fill(torch.tensor([True, False, False, False]), -math.inf),
+        INSIDE.format("infinite", "masked_fill"),
+        "the infinity that masked_fill fills in is not taken out again before the loss",
+        "keep the filled positions out of the loss: loss[~mask].mean()",
+    ),
+    "in place": (
+        lambda x: (x - x).log_(),
+        INSIDE.format("infinite", "log"),
+        "log of 0",
+        "torch.log(x.clamp_min(1e-8))",
+    ),
+}
+
+LOSSES: dict[str, tuple[Callable[..., Tensor], Any, str, str, str]] = {
+    "ctc": (
+        short,
+        None,
+        LOSS.format("infinite", "ctc_loss"),
+        "a target needs more steps than its input has (its length, and one more for each label that"
+        " is repeated), so that no alignment fits",
+        "longer inputs (fewer strides), or nn.CTCLoss(zero_infinity=True), which leaves it out",
+    ),
+    "std of equal numbers": (
+        all_equal,
+        None,
+        LOSS.format("NaN", "div"),
+        "a division by a standard deviation of 0: all numbers are equal",
+        "(x - x.mean()) / (x.std() + 1e-8)",
+    ),
+    "mean of nothing": (
+        lambda outputs: outputs[NONE].pow(2).mean(),
+        None,
+        LOSS.format("NaN", "mean"),
+        "mean of no elements is 0 / 0: nothing is selected",
+        "x[mask].sum() / mask.sum().clamp_min(1), or leave it out where the mask is empty",
+    ),
+    "empty mask": (
+        lambda outputs: (outputs[:, 0] * NONE).sum() / NONE.sum(),
+        None,
+        LOSS.format("NaN", "div"),
+        "a division by a sum that is 0, as of an empty mask or of a node without neighbours",
+        "x.sum() / mask.sum().clamp_min(1), or add 1e-8 to the sum",
+    ),
+    "0 * inf": (
+        entropy,
+        None,
+        LOSS.format("NaN", "mul"),
+        "0 * inf: a product with 0 does not take infinity out",
+        "torch.where(mask, x, 0) in place of x * mask, torch.special.entr(p) in place of"
+        " p * log(p)",
+    ),
+    "labels ignored": (
+        F.cross_entropy,
+        torch.full((8,), -100),
+        LOSS.format("NaN", "nll_loss"),
+        "every target is ignored (ignore_index), and a mean of nothing is 0 / 0",
+        'reduction="sum", over (targets != ignore_index).sum().clamp_min(1)',
+    ),
+    "targets": (
+        F.mse_loss,
+        torch.full((8, 4), math.nan),
+        "the loss is NaN: the targets are not finite",
+        "the targets hold NaN or infinity",
+        "leave out what has no target: keep = y.isfinite()",
+    ),
+}
+
+SLOPES: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
+    "exp, then clamp": (
+        lambda x: (0 * x + 100).exp().clamp(max=1e3) + x,
+        BACKWARDS.format("NaN", "Exp"),
+        "exp overflows in the forward; a clamp, a where or a division by it then sends back 0, and"
+        " 0 * inf is NaN",
+        "clamp what goes into exp, not what comes out: x.clamp(max=20).exp()",
+    ),
+    "where": (
+        lambda x: torch.where(x > 99, torch.log(0 * x), x),
+        BACKWARDS.format("NaN", "Log"),
+        "the backward of Log gets 0 where its slope is infinite, and 0 * inf is NaN: what drops the"
+        " value does not drop that",
+        "a harmless number where the value is dropped: torch.where(mask, x, 1) inside, and"
+        " torch.where(mask, result, 0) outside",
+    ),
+    "acos": (
+        lambda x: torch.acos(0 * x + 1),
+        BACKWARDS.format("infinite", "Acos"),
+        "the backward of Acos divides by zero: its slope is infinite at the edge",
+        "x.clamp(-1 + 1e-6, 1 - 1e-6) before it (torch.logit(x, eps=1e-6))",
+    ),
+    "sqrt": (
+        lambda x: (0 * x).sqrt(),
+        BACKWARDS.format("infinite", "Sqrt"),
+        "the backward of Sqrt divides by zero or overflows",
+        "sqrt has an infinite slope at 0: torch.sqrt(x + 1e-8)",
+    ),
+    "eigenvectors": (
+        lambda x: torch.linalg.eigh(0 * x[:4] + torch.eye(4))[1],
+        BACKWARDS.format("NaN", "LinalgEigh"),
+        "the backward of LinalgEigh divides by the distances between eigenvalues or singular"
+        " values, and two of them are equal",
+        "use the values alone (torch.linalg.eigvalsh, svdvals), or add a small random symmetric"
+        " matrix",
+    ),
+}
+
+
+def first_fault(model: nn.Module, loss: Any, targets: Any = None) -> tuple[str, str, str]:
+    """What GH301 says of a model that is run on ones, its cause and what to type."""
+    subject = Subject(model, torch.ones(8, 4), targets, loss, torch.device("cpu"))
+    bad = first_non_finite(subject, seed=0)
+    profile = GradientProfile(0, 0, math.nan, paths=(), non_finite=bad)
+    (finding,) = RULE.check(Evidence(profile, None, {})) or ()
+    cause = RULE.explain(finding, profile)
+    return finding.message, cause.because if cause else "", cause.advice if cause else ""
+
+
+@pytest.mark.parametrize("case", [*FORWARDS, *SLOPES])
+def test_an_operation_of_the_model(case: str) -> None:
+    function, *told = (FORWARDS | SLOPES)[case]
+    assert first_fault(Ends(function), lambda outputs: outputs.sum()) == tuple(told)
+
+
+@pytest.mark.parametrize("case", LOSSES)
+def test_an_operation_of_the_loss(case: str) -> None:
+    loss, targets, *told = LOSSES[case]
+    assert first_fault(nn.Linear(4, 4), loss, targets) == tuple(told)
+
+
+def test_infinity_that_does_no_harm_is_not_blamed() -> None:
+    """A distance to nothing, and a mask: what comes of them is finite."""
+
+    def loss(outputs: Tensor) -> Tensor:
+        nearest = torch.full_like(outputs, math.inf).minimum(outputs)
+        weights = outputs.masked_fill(outputs == outputs.max(), -math.inf).softmax(-1)
+        far = 1 / (100 + 0 * outputs).exp()
+        return torch.log((nearest * weights + far - far) * 0).sum()
+
+    diagnosis = probe(nn.Linear(4, 4), torch.ones(8, 4), loss=loss)
+    assert explained(diagnosis, "GH301")[0] == LOSS.format("infinite", "log")
+
+
+def test_the_operation_is_in_the_module_that_runs_it() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), Ends(lambda x: x - x), nn.ReLU(), Ends(torch.log))
+    model[3].fc = nn.Identity()
+    diagnosis = probe(model, torch.ones(8, 4), loss=lambda outputs: outputs.sum())
+    message, _, _ = explained(diagnosis, "GH301")
+    assert message == "the forward pass turns infinite in 3 (Ends), in log: its input was finite"
+
+
+def test_nothing_is_said_where_nothing_is_known() -> None:
+    unheard = NonFinite("forward", "a", "A", "nan", op="unheard_of", format="float32")
+    assert not any(fault.fits(unheard) for fault in (*FORWARD, *BACKWARD))
