@@ -42,8 +42,9 @@ def _saved(node: Node) -> Iterator[Tensor]:
     for name in dir(node):
         value = getattr(node, name) if name.startswith("_saved_") else None
         if isinstance(value, Tensor) and value.dim() and value.is_floating_point():
-            rows = value.detach().reshape(-1, value.shape[-1]).double()
-            yield torch.arange(1, len(rows) + 1, device=rows.device, dtype=rows.dtype).cos() @ rows
+            dtype = torch.float32 if value.device.type == "mps" else torch.float64
+            rows = value.detach().reshape(-1, value.shape[-1]).to(dtype)
+            yield torch.arange(1, len(rows) + 1, device=rows.device, dtype=dtype).cos() @ rows
 
 
 def is_fed(ours: Given, theirs: Given) -> bool:
