@@ -13,6 +13,7 @@ def built_in_remedies() -> tuple[Remedy, ...]:
         activation,
         clipping,
         initialisation,
+        inputs,
         normalisation,
         recurrence,
         regularisation,
@@ -20,6 +21,7 @@ def built_in_remedies() -> tuple[Remedy, ...]:
     )
 
     return (
+        inputs.STANDARDISED,
         activation.RELU,
         initialisation.KAIMING,
         normalisation.BATCH_NORM,

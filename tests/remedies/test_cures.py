@@ -121,7 +121,7 @@ def test_the_code_in_the_message_cures(name: str, seed: int) -> None:
     sick = losses(model, optimizer)
     for code in found.values():
         torch.manual_seed(seed)
-        space: dict[str, Any] = {"model": build(), "nn": nn, "torch": torch, "images": IMAGES}
+        space: dict[str, Any] = {"model": build()}
         exec(code, space)
         cured = space["model"]
         assert_no_vanishing(cured, IMAGES, LABELS, **options)
@@ -186,6 +186,6 @@ def test_the_code_in_the_message_cures_what_else_fails(name: str, seed: int) -> 
     assert found
     for code in found.values():
         torch.manual_seed(seed)
-        space: dict[str, Any] = {"model": build(), "nn": nn, "torch": torch, "images": IMAGES}
+        space: dict[str, Any] = {"model": build()}
         exec(code, space)
         assert_healthy(space["model"], IMAGES, LABELS, loss=cross_entropy)
