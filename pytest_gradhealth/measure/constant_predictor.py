@@ -30,17 +30,23 @@ SETTLED = 0.1
 COMPARED = 16
 
 
+#: The loss of an answer, the size of its slope there, and the answer, if it is one.
+_Tried = tuple[float, float, tuple[float, ...]]
+
+
 @dataclass(frozen=True)
 class Yardstick:
     """What a fall of the loss is held against; NaN is what cannot be told.
 
     `constant` is the least loss that one answer for all examples can have, `spread` how far the
     losses of single examples lie apart. A loss that can be negative has an arbitrary zero.
+    `answer` is the best one, where the model has a single output and that is known.
     """
 
     constant: float = math.nan
     spread: float = math.nan
     can_be_negative: bool = False
+    answer: tuple[float, ...] = ()
 
 
 def constant_answer(subject: Subject) -> float | None:
@@ -68,13 +74,15 @@ def yardstick(subject: Subject) -> Yardstick:
     spread = _spread(outputs, targets, subject)
     if not found:
         return Yardstick(spread=spread)
-    (start, first_slope), (best, last_slope) = found[0], min(found)
+    (start, first_slope, _), (best, last_slope, answer) = found[0], min(found)
     # There is no best answer to a loss without a bound; one that is right for all tells nothing.
     tells = last_slope <= SETTLED * first_slope and abs(best) > EXACT * abs(start)
-    return Yardstick(best if tells else math.nan, spread, best < 0)
+    if not tells:
+        return Yardstick(spread=spread, can_be_negative=best < 0)
+    return Yardstick(best, spread, best < 0, answer)
 
 
-def _search(outputs: Any, targets: Any, subject: Subject) -> list[tuple[float, float]]:
+def _search(outputs: Any, targets: Any, subject: Subject) -> list[_Tried]:
     """Loss and size of its slope on the way to the best answer, nothing if there is none."""
     free = (t for t in tensors(outputs) if t.is_floating_point() and t.requires_grad)
     varied = [t for t in free if _is_batch(t)]
@@ -83,7 +91,7 @@ def _search(outputs: Any, targets: Any, subject: Subject) -> list[tuple[float, f
     answers = {id(t): _start(t, targets).requires_grad_() for t in varied}
     variables = list(answers.values())
     optimizer = torch.optim.LBFGS(variables, max_iter=50, line_search_fn="strong_wolfe")
-    found: list[tuple[float, float]] = []
+    found: list[_Tried] = []
 
     def answered(output: Tensor) -> Tensor:
         answer = answers.get(id(output))
@@ -100,7 +108,8 @@ def _search(outputs: Any, targets: Any, subject: Subject) -> list[tuple[float, f
             answer.grad = torch.zeros_like(answer) if slope is None else slope
         steepest = max(float(slope.abs().max()) for slope in slopes if slope is not None)
         if math.isfinite(size):
-            found.append((size, steepest))
+            numbers = variables[0].detach().flatten().tolist() if len(variables) == 1 else ()
+            found.append((size, steepest, tuple(numbers)))
         return level.detach()
 
     try:

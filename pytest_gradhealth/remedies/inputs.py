@@ -15,7 +15,7 @@ from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
 FAMILY = "inputs"
 SYMPTOMS = ("GH101", "GH201", "GH202", "GH203", "GH301", "GH402", "GH403", "GH404")
-#: Features whose root mean square is farther than this factor from 1 are far from standard.
+#: Inputs are far from standard if the largest root mean square of a feature is, by this factor.
 FAR = 10.0
 #: Keeps features that are the same for all examples from a division by zero.
 EPSILON = 1e-12
@@ -24,7 +24,8 @@ CODE = """class Standardised(nn.Module):
     def __init__(self, model):
         super().__init__()
         # momentum=None: means and deviations of all batches of the training
-        self.norm = nn.BatchNorm1d({features}, {epsilon}, momentum=None, affine=False)
+        norm = nn.BatchNorm1d({features}, {epsilon}, momentum=None, affine=False)
+        self.norm = norm.double()  # a mean that is large is not rounded
         self.model = model
     def forward(self, x, *rest):
         return self.model({standardised}, *rest)
@@ -36,7 +37,8 @@ class Standardised(nn.Module):
 
     def __init__(self, model: nn.Module, features: int, dimension: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(features, EPSILON, momentum=None, affine=False)
+        norm = nn.BatchNorm1d(features, EPSILON, momentum=None, affine=False)
+        self.norm = norm.double()  # a mean that is large is not rounded
         self.model = model
         self.dimension = dimension
 
@@ -47,8 +49,8 @@ class Standardised(nn.Module):
     def standardised(self, x: Tensor) -> Tensor:
         """The input, standardised."""
         rows = x.flatten(0, -2) if self.dimension == -1 else x.flatten(2)
-        normed: Tensor = self.norm(rows)
-        return normed.view_as(x)
+        normed: Tensor = self.norm(rows.double())
+        return normed.view_as(x).to(x.dtype)
 
 
 def change(patient: Patient) -> str:
@@ -60,20 +62,19 @@ def change(patient: Patient) -> str:
         raise CannotApplyError("the first input is no batch of floating features")
     dimension = _dimension(patient, x)
     sizes = _sizes(x, dimension)
-    if not bool(((sizes > FAR) | (sizes < 1 / FAR)).any()):
+    if not sizes.numel() or 1 / FAR <= float(sizes.max()) <= FAR:
         raise CannotApplyError("the inputs are within a factor of 10 of mean 0 and deviation 1")
     features = x.shape[dimension]
-    model = Standardised(patient.model, features, dimension).to(x.device, x.dtype)
+    model = Standardised(patient.model, features, dimension).to(x.device)
     model.standardised(x)  # which is for models in eval mode, that have seen no training
     model.norm.train(patient.model.training)
     model.training = patient.model.training
     patient.model = model
-    standardised = "self.norm(x)" if x.dim() == 2 else "self.norm({}).view_as(x)"
-    rows = "x.flatten(0, -2)" if dimension == -1 else "x.flatten(2)"
+    rows = {2: "x"}.get(x.dim(), "x.flatten(0, -2)" if dimension == -1 else "x.flatten(2)")
+    shaped = "" if x.dim() == 2 else ".view_as(x)"
+    standardised = f"self.norm({rows}.double()){shaped}.to(x.dtype)"
     return printed(
-        CODE.format(
-            features=features, epsilon=f"eps={EPSILON:g}", standardised=standardised.format(rows)
-        )
+        CODE.format(features=features, epsilon=f"eps={EPSILON:g}", standardised=standardised)
     )
 
 

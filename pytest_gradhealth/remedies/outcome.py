@@ -91,6 +91,8 @@ def rises(measure: Measure, yardstick: Yardstick) -> bool:
         return False
     if not math.isfinite(measure.end):
         return True
+    if measure.steps < LEAST:
+        return False  # the first steps of a training may well lead up
     signed = yardstick.can_be_negative or min(measure.start, measure.end) < 0
     mark = ENOUGH * yardstick.spread if signed else FALL * measure.start
     return measure.end - measure.start > (0.0 if math.isnan(mark) else mark)

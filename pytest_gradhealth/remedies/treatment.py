@@ -89,6 +89,7 @@ def treatments(ward: Ward, base: Untreated, remedies: Sequence[Remedy]) -> Itera
     confirmed by further draws at once, the others in what time is left, as is the training of
     copies that fail.
     """
+    ward = replace(ward, answer=base.goal.yardstick.answer)
     later: list[_Result] = []
     families: set[str] = set()
     for remedy in remedies:
@@ -120,10 +121,11 @@ def _confirmed(ward: Ward, base: Untreated, first: _Result) -> Treatment:
     if not first.is_uncertain:
         return found
     for draw in range(1, DRAWS):
-        if not ward.clock.leaves_room:
+        in_time = ward.clock.leaves_room
+        other = _treated(ward, base, first.remedy, draw).treatment if in_time else found
+        if not in_time or (other.outcome != "cured" and ward.clock.is_over):
             reason = f"there was time for {draw} of {DRAWS} draws of its weights only"
             return replace(found, outcome="better", reason=reason)
-        other = _treated(ward, base, first.remedy, draw).treatment
         if other.outcome != "cured":
             reason = f"cured with {draw} of {draw + 1} draws of its weights"
             reason = f"{reason}; {other.reason}" if other.reason else reason

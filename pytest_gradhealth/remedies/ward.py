@@ -13,7 +13,14 @@ from pytest_gradhealth.probing.examine import examine
 from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial
 from pytest_gradhealth.remedies.clock import Clock
-from pytest_gradhealth.remedies.outcome import STEPS, Comparison, Examined, is_clear, measure_of
+from pytest_gradhealth.remedies.outcome import (
+    LEAST,
+    STEPS,
+    Comparison,
+    Examined,
+    is_clear,
+    measure_of,
+)
 from pytest_gradhealth.remedies.remedy import Patient
 from pytest_gradhealth.results.diagnosis import Measure
 from pytest_gradhealth.rules import rule_of
@@ -24,7 +31,7 @@ from pytest_gradhealth.training.copies import copied
 from pytest_gradhealth.training.loop import train
 from pytest_gradhealth.training.optimizers import OptimizerLike, build
 
-#: One training may take the n-th part of the time that is left.
+#: One training may take the n-th part of the time that is left, if that is for the least of steps.
 TRAINING_SHARE = 4
 
 
@@ -41,6 +48,7 @@ class Ward:
     known: frozenset[str]
     clock: Clock
     budget: float
+    answer: tuple[float, ...] = ()
 
     @property
     def rule(self) -> Rule:
@@ -63,7 +71,8 @@ class Ward:
         twin, _ = copied(subject, None, subject.device)
         inputs = fresh(subject.inputs, subject.device)
         optimizer = self.trial.optimizer
-        return Patient(twin.model, inputs, optimizer, subject.step, subject.dependency), twin
+        step, dependency = subject.step, subject.dependency
+        return Patient(twin.model, inputs, optimizer, step, dependency, self.answer), twin
 
     def examine(self, subject: Subject, optimizer: OptimizerLike | None) -> Examined:
         """Judge a copy.
@@ -88,7 +97,9 @@ class Ward:
         end = self.clock.share(TRAINING_SHARE)
         for loss in train(subject, stepper, seed=self.trial.seed, steps=STEPS):
             found.append(float(loss))
-            if is_clear(found, held_against) or time.perf_counter() > end:
+            if is_clear(found, held_against) or self.clock.is_over:
+                break
+            if len(found) >= LEAST and time.perf_counter() > end:
                 break
         return found
 

@@ -18,7 +18,8 @@ BY_NAME = {remedy.name: remedy for remedy in built_in_remedies()}
 CHANGING = [
     remedy
     for remedy in built_in_remedies()
-    if remedy.family not in ("clipping", "regularisation", "recurrence", "inputs")
+    if remedy.family
+    not in ("clipping", "regularisation", "recurrence", "inputs", "output", "initial bias")
 ]
 
 

@@ -45,7 +45,7 @@ def test_each_feature_gets_mean_0_and_deviation_1(name: str, by_hand: bool, trai
     if by_hand:
         space: dict[str, Any] = {"model": model}
         exec(code, space)
-        changed = space["model"].to(x.dtype)
+        changed = space["model"]
         changed(x)
         changed.train(training)
     got: list[Tensor] = []
@@ -72,6 +72,18 @@ def test_what_cannot_be_standardised_has_its_reason(x: Any, reason: str) -> None
     with pytest.raises(CannotApplyError) as caught:
         STANDARDISED.apply(sigmoids(), x)
     assert str(caught.value) == reason
+
+
+def test_a_feature_that_is_the_same_for_all_is_none_after_training_either() -> None:
+    x = 10_000 + FLAT * (torch.arange(20) > 3)
+    changed = STANDARDISED.apply(mlp(), x)
+    for _ in range(5):
+        changed(x)
+    got: list[Tensor] = []
+    changed.get_submodule("model").register_forward_pre_hook(lambda _, given: got.append(given[0]))
+    changed.eval()(x)
+    assert got[0][:, :4].abs().max() < 1e-3
+    assert got[0][:, 4:].std(0).sub(1).abs().max() < 0.02
 
 
 def test_further_inputs_are_passed_on_and_silent_features_are_left() -> None:
@@ -111,9 +123,10 @@ def test_pictures_of_16_bits_in_a_tanh_network_are_the_cause(
         "    def __init__(self, model):\n"
         "        super().__init__()\n"
         "        # momentum=None: means and deviations of all batches of the training\n"
-        "        self.norm = nn.BatchNorm1d(20, eps=1e-12, momentum=None, affine=False)\n"
+        "        norm = nn.BatchNorm1d(20, eps=1e-12, momentum=None, affine=False)\n"
+        "        self.norm = norm.double()  # a mean that is large is not rounded\n"
         "        self.model = model\n"
         "    def forward(self, x, *rest):\n"
-        "        return self.model(self.norm(x), *rest)\n"
+        "        return self.model(self.norm(x.double()).to(x.dtype), *rest)\n"
         "model = Standardised(model)"
     )

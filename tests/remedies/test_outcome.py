@@ -162,6 +162,7 @@ def test_noise_is_no_rise() -> None:
     assert not rises(Measure(0.5, 1.0, 1.05, 60), GUESS)
     assert not rises(Measure(0.5, -0.01, 0.05, 60), Yardstick(spread=1.0))
     assert rises(Measure(0.5, -0.01, 0.6, 60), Yardstick(spread=1.0))
+    assert not rises(Measure(0.5, 3.2, 9.5, LEAST - 1), GUESS), "first steps may lead up"
     assert not rises(Measure(0.5), GUESS)
 
 
