@@ -153,6 +153,8 @@ def _lacking(after: Measure, yardstick: Yardstick) -> str:
     if after.end is None:
         return ""
     if yardstick.can_be_negative or after.end < 0:
+        if math.isnan(yardstick.spread):
+            return "its loss can be negative, and nothing tells how far that has to fall"
         return "its loss can be negative, and falls by too little to tell learning"
     if not math.isfinite(floor):
         return "the loss falls by less than a tenth"

@@ -25,7 +25,9 @@ from pytest_gradhealth import (
     assert_healthy,
     assert_no_exploding,
     assert_no_vanishing,
+    built_in_remedies,
 )
+from pytest_gradhealth.assertions import verdict
 from tests.helpers.nets import mlp
 
 pytest.importorskip("torchvision")
@@ -86,6 +88,16 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "Glorot ReLU": (glorot_relu, {"optimizer": SGD}),
     "sigmoid LeNet": (SigmoidLeNet, {}),
 }
+
+
+#: Those whose code a message may show: one or two of each family, and no clipping, which is slow.
+SHOWN = ("ReLU", "GELU", "batch norm", "layer norm", "residual", "Kaiming init", "orthogonal init")
+
+
+@pytest.fixture(autouse=True)
+def few_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = tuple(remedy for remedy in built_in_remedies() if remedy.name in SHOWN)
+    monkeypatch.setattr(verdict, "built_in_remedies", lambda: few)
 
 
 def cures(message: str) -> dict[str, str]:

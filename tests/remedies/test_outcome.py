@@ -166,13 +166,17 @@ def test_noise_is_no_rise() -> None:
     assert not rises(Measure(0.5), GUESS)
 
 
-def test_a_loss_without_a_zero_says_why_nothing_is_cured() -> None:
+@pytest.mark.parametrize(
+    ("spread", "reason"),
+    [
+        (1.0, "its loss can be negative, and falls by too little to tell learning"),
+        (math.nan, "its loss can be negative, and nothing tells how far that has to fall"),
+    ],
+)
+def test_a_loss_without_a_zero_says_why_nothing_is_cured(spread: float, reason: str) -> None:
     after = Measure(0.5, -0.05, -0.1, 60)
-    goal = Comparison(("GH101",), Yardstick(spread=1.0), larger=True)
-    assert outcome_of(goal, SICK, after, PASSES) == (
-        "better",
-        "its loss can be negative, and falls by too little to tell learning",
-    )
+    goal = Comparison(("GH101",), Yardstick(spread=spread), larger=True)
+    assert outcome_of(goal, SICK, after, PASSES) == ("better", reason)
 
 
 @given(
