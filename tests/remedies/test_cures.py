@@ -106,7 +106,7 @@ def cures(message: str) -> dict[str, str]:
     return {name: textwrap.dedent(code) for name, code in blocks}
 
 
-def losses(model: nn.Module, optimizer: Callable[..., Any], steps: int = 60) -> list[float]:
+def losses(model: nn.Module, optimizer: Callable[..., Any], steps: int = 20) -> list[float]:
     stepper, found = optimizer(model.parameters()), []
     for _ in range(steps):
         stepper.zero_grad()
@@ -138,7 +138,11 @@ def test_the_code_in_the_message_cures(name: str, seed: int) -> None:
         cured = space["model"]
         assert_no_vanishing(cured, IMAGES, LABELS, **options)
         assert_no_exploding(cured, IMAGES, LABELS, **options)
-        assert min(losses(cured, optimizer)) < 0.9 * min(sick)
+        for other in range(5):
+            torch.manual_seed(other)
+            space = {"model": build()}
+            exec(code, space)
+            assert losses(space["model"], optimizer)[-1] < 0.9 * min(sick)
 
 
 def network(
