@@ -536,6 +536,24 @@ def test_a_budget_that_ends_between_draws_says_so(
     )
 
 
+def test_a_budget_that_ends_in_a_draw_is_not_held_against_the_remedy(
+    only: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only()
+    called: list[Patient] = []
+
+    def change(patient: Patient) -> None:
+        called.append(patient)
+        patient.model = mlp()
+
+    monkeypatch.setattr(Clock, "is_over", property(lambda _: len(called) > 1))
+    (found,) = suggest(diagnosed(), remedies=[Remedy("mine", ("GH101",), change)], budget=60)
+    assert (found.outcome, found.reason) == (
+        "better",
+        "there was time for 1 of 3 draws of its weights only",
+    )
+
+
 def test_the_first_cure_of_a_family_is_confirmed_before_others_are_tried(
     only: Callable[..., None],
 ) -> None:
