@@ -197,6 +197,53 @@ BATCH_NORMALISATION = (
 )
 
 
+# Standardised inputs
+
+
+class Shifted(nn.Module):
+    """Data as a sensor has them: far from zero."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return pixels of 10,000 to 10,001."""
+        return images + 10_000
+
+
+class Standardised(nn.Module):
+    """Takes from each pixel its mean over the training, and divides by its deviation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        norm = nn.BatchNorm1d(784, eps=1e-12, momentum=None, affine=False)
+        self.norm = norm.double()  # a mean that is large is not rounded
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return pixels of mean 0 and deviation 1."""
+        standardised: Tensor = self.norm(images.double())
+        return standardised.to(images.dtype)
+
+
+FAR_OFF = Recipe(
+    "3 tanhs, pixels of 10,000",
+    lambda: nn.Sequential(Shifted(), DeepClassifier(nn.Tanh, depth=3, width=64)),
+    adam(1e-3),
+)
+
+STANDARDISED_INPUTS = (
+    Pair(
+        "standardised inputs",
+        VANISHING,
+        FAR_OFF,
+        Recipe(
+            "3 tanhs, standardised pixels",
+            lambda: nn.Sequential(
+                Shifted(), Standardised(), DeepClassifier(nn.Tanh, depth=3, width=64)
+            ),
+            adam(1e-3),
+        ),
+    ),
+)
+
+
 # Weight initialisation
 
 heavy_sgd = sgd(0.02, momentum=0.9)
@@ -284,6 +331,7 @@ PAIRS: tuple[Pair, ...] = (
     *L2_REGULARISATION,
     *RESIDUAL_CONNECTIONS,
     *BATCH_NORMALISATION,
+    *STANDARDISED_INPUTS,
     *WEIGHT_INITIALISATION,
     *ACTIVATION_FUNCTIONS,
 )

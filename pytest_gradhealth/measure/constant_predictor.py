@@ -1,97 +1,174 @@
-"""The loss that a model reaches without learning anything: that of one answer for all examples.
-
-One answer is as much as the last layer can say by its bias: a number for each of its units, the
-same at all positions (pixels, tokens) that it goes over. Where every position had an answer of its
-own, few examples with many of them would leave nothing to learn.
-"""
+"""What a loss comes to without learning anything: one answer for all examples, and its spread."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import pstdev
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+from torch import Tensor
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.subject.forward import call_model, fresh
 from pytest_gradhealth.subject.loss import scalar_loss
 from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.tensors.trees import map_tensors, tensors
 
 #: Outputs beyond this are no start for the search of the best answer.
 LARGEST_START = 1e2
+#: Examples from which on an answer may have a number of its own for every position: with fewer
+#: it has them by heart.
+MANY = 10
+#: Share of the loss at the start of the search below which the answer is right for everyone.
+EXACT = 1e-9
+#: Share of the slope at its start that a search may end with, else there is no lowest loss.
+SETTLED = 0.1
+#: Examples whose losses are compared.
+COMPARED = 16
+
+
+#: The loss of an answer, the size of its slope there, and the answer, if it is one.
+_Tried = tuple[float, float, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What a fall of the loss is held against; NaN is what cannot be told.
+
+    `constant` is the least loss that one answer for all examples can have, `spread` how far the
+    losses of single examples lie apart. A loss that can be negative has an arbitrary zero.
+    `answer` is the best one, where the model has a single output and that is known.
+    """
+
+    constant: float = math.nan
+    spread: float = math.nan
+    can_be_negative: bool = False
+    answer: tuple[float, ...] = ()
 
 
 def constant_answer(subject: Subject) -> float | None:
     """Return the least loss that one answer for all examples can have, None if that is unknown.
 
     For cross entropy that is the entropy of the labels in the batch, for squared errors their
-    variance. Known for models that return one floating tensor, batch first, with a loss that takes
-    it, and more than one position or example to be one answer for. To be called inside `isolated`.
+    variance. Known for models whose outputs come batch first, with a loss that takes them. To be
+    called inside `isolated`.
     """
+    constant = yardstick(subject).constant
+    return None if math.isnan(constant) else constant
+
+
+def yardstick(subject: Subject) -> Yardstick:
+    """Return what a fall of the loss can be held against. To be called inside `isolated`."""
     if subject.loss is None:
-        return None
+        return Yardstick()
     inputs, targets = fresh((subject.inputs, subject.targets), subject.device)
     try:
-        with _last_layer(subject.model) as layers:
-            outputs = call_model(subject.model, inputs)  # with a graph: it may differentiate itself
+        with torch.enable_grad():  # with a graph, where it differentiates itself
+            outputs = call_model(subject.model, inputs)
     except ProbeError:
-        return None
-    if not isinstance(outputs, Tensor) or outputs.is_nested:
-        return None
-    if not outputs.is_floating_point() or outputs.dim() < 2:
-        return None
-    start = outputs.detach().mean(_positions(outputs, layers), keepdim=True)
-    if start.numel() == outputs.numel():
-        return None
-    if not bool((start.abs() < LARGEST_START).all()):
-        start = torch.zeros_like(start)
-    answer = start.requires_grad_()
-    optimizer = torch.optim.LBFGS([answer], max_iter=50, line_search_fn="strong_wolfe")
-    losses: list[float] = []
+        return Yardstick()
+    found = _search(outputs, targets, subject)
+    spread = _spread(outputs, targets, subject)
+    if not found:
+        return Yardstick(spread=spread)
+    (start, first_slope, _), (best, last_slope, answer) = found[0], min(found)
+    # There is no best answer to a loss without a bound; one that is right for all tells nothing.
+    tells = last_slope <= SETTLED * first_slope and abs(best) > EXACT * abs(start)
+    if not tells:
+        return Yardstick(spread=spread, can_be_negative=best < 0)
+    return Yardstick(best, spread, best < 0, answer)
+
+
+def _search(outputs: Any, targets: Any, subject: Subject) -> list[_Tried]:
+    """Loss and size of its slope on the way to the best answer, nothing if there is none."""
+    free = (t for t in tensors(outputs) if t.is_floating_point() and t.requires_grad)
+    varied = [t for t in free if _is_batch(t)]
+    if not varied or not _differ(varied, targets):
+        return []
+    answers = {id(t): _start(t, targets).requires_grad_() for t in varied}
+    variables = list(answers.values())
+    optimizer = torch.optim.LBFGS(variables, max_iter=50, line_search_fn="strong_wolfe")
+    found: list[_Tried] = []
+
+    def answered(output: Tensor) -> Tensor:
+        answer = answers.get(id(output))
+        return output if answer is None else answer.expand_as(output)
 
     def closure() -> Tensor:
-        loss = scalar_loss(answer.expand_as(outputs), targets, subject.loss)
-        losses.append(float(loss.detach()))
-        level = loss / (abs(losses[0]) or 1.0)  # the search stops at gradients of a fixed size
-        (answer.grad,) = torch.autograd.grad(level, [answer])  # a loss may hold parameters
+        loss = scalar_loss(map_tensors(answered, outputs), targets, subject.loss)
+        size = float(loss.detach())
+        scale = abs(found[0][0] if found else size) or 1.0
+        level = loss / scale  # the search stops at gradients of a fixed size
+        # A loss may hold parameters, and read only some of the outputs.
+        slopes = torch.autograd.grad(level, variables, allow_unused=True, retain_graph=True)
+        for answer, slope in zip(variables, slopes, strict=True):
+            answer.grad = torch.zeros_like(answer) if slope is None else slope
+        steepest = max(float(slope.abs().max()) for slope in slopes if slope is not None)
+        if math.isfinite(size):
+            numbers = variables[0].detach().flatten().tolist() if len(variables) == 1 else ()
+            found.append((size, steepest, tuple(numbers)))
         return level.detach()
 
     try:
         optimizer.step(closure)  # type: ignore[no-untyped-call]
     except Exception:
-        return None  # a loss that wants probabilities, say, and the search has left their range
-    return min(filter(math.isfinite, losses), default=None)
+        return []  # a loss that wants probabilities, say, and the search has left their range
+    return found
 
 
-@contextmanager
-def _last_layer(model: nn.Module) -> Iterator[list[nn.Module]]:
-    """Collect the layers with units in the order of their calls, for the length of the context."""
-    called: list[nn.Module] = []
+def _is_batch(output: Tensor) -> bool:
+    return not output.is_nested and output.dim() > 0 and output.shape[0] > 0
 
-    def note(module: nn.Module, *_: object) -> None:
-        called.append(module)
 
-    layers = (module for module in model.modules() if isinstance(module, (nn.Linear, _ConvNd)))
-    handles = [layer.register_forward_hook(note) for layer in layers]
+def _differ(outputs: Sequence[Tensor], targets: Any) -> bool:
+    """Whether there are examples to be told apart."""
+    if len(outputs[0]) == 1 and all(output.dim() < 3 for output in outputs):
+        return False
+    wanted = [t for t in tensors(targets) if t.dim() and len(t) > 1 and not t.is_nested]
+    return not wanted or any(bool((t != t[:1]).any()) for t in wanted)
+
+
+def _start(output: Tensor, targets: Any) -> Tensor:
+    """The mean answer: of all examples and, if these are few, of all positions."""
+    kept = set(range(1, output.dim()))
+    if output.dim() > 2 and len(output) < MANY:
+        kept = {_answer_dimension(output, targets)}
+    start = output.detach().mean([d for d in range(output.dim()) if d not in kept], keepdim=True)
+    return start if bool((start.abs() < LARGEST_START).all()) else torch.zeros_like(start)
+
+
+def _answer_dimension(output: Tensor, targets: Any) -> int:
+    """The dimension of classes, which labels lack, or that of the fewest numbers."""
+    shape = tuple(output.shape)
+    labelled = {tuple(t.shape) for t in tensors(targets)}
+    for dimension in range(1, len(shape)):
+        if shape[:dimension] + shape[dimension + 1 :] in labelled:
+            return dimension
+    return min(range(1, len(shape)), key=shape.__getitem__)
+
+
+def _spread(outputs: Any, targets: Any, subject: Subject) -> float:
+    """How far the losses of single examples lie apart, NaN where they cannot be told."""
+    first = next(tensors(outputs), None)
+    examples = len(first) if first is not None and _is_batch(first) else 0
+    if examples < 2:
+        return math.nan
+
+    def one(number: int, values: Any) -> Any:
+        def cut(tensor: Tensor) -> Tensor:
+            of_all = _is_batch(tensor) and len(tensor) == examples
+            return tensor[number : number + 1] if of_all else tensor
+
+        return map_tensors(cut, values)
+
     try:
-        yield called
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _positions(outputs: Tensor, layers: Sequence[nn.Module]) -> list[int]:
-    """The dimensions of outputs that count examples, and what their last layer goes over.
-
-    The examples alone where its units cannot be told.
-    """
-    last = layers[-1] if layers else None
-    if isinstance(last, nn.Linear) and outputs.shape[-1] == last.out_features:
-        return [*range(outputs.dim() - 1)]
-    if isinstance(last, _ConvNd) and outputs.shape[1] == last.out_channels:
-        return [0, *range(2, outputs.dim())]
-    one = getattr(last, "out_features", getattr(last, "out_channels", 0)) == 1
-    return [*range(outputs.dim())] if one else [0]
+        losses = [
+            float(scalar_loss(one(i, outputs), one(i, targets), subject.loss).detach())
+            for i in range(min(examples, COMPARED))
+        ]
+    except Exception:
+        return math.nan  # a loss of the batch as a whole
+    return pstdev(losses) if all(map(math.isfinite, losses)) else math.nan

@@ -12,7 +12,9 @@ def built_in_remedies() -> tuple[Remedy, ...]:
     from pytest_gradhealth.remedies import (
         activation,
         clipping,
+        head,
         initialisation,
+        inputs,
         normalisation,
         recurrence,
         regularisation,
@@ -20,6 +22,7 @@ def built_in_remedies() -> tuple[Remedy, ...]:
     )
 
     return (
+        inputs.STANDARDISED,
         activation.RELU,
         initialisation.KAIMING,
         normalisation.BATCH_NORM,
@@ -31,6 +34,9 @@ def built_in_remedies() -> tuple[Remedy, ...]:
         initialisation.ORTHOGONAL,
         initialisation.UNIT_VARIANCE,
         initialisation.XAVIER,
+        head.SOFTPLUS,
+        head.LEAKY,
+        head.BIAS,
         recurrence.OPEN_GATES,
         recurrence.ORTHOGONAL,
         clipping.BY_NORM,

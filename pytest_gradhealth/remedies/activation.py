@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pytest_gradhealth.errors import CannotApplyError
 from pytest_gradhealth.remedies.layers import WEIGHTED, condition, nonlinearities, weighted
+from pytest_gradhealth.remedies.printed import printed
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 from pytest_gradhealth.results.activation_functions import SATURATING
 
@@ -24,8 +25,8 @@ def _change(
         calls = patient.calls
         layers = weighted(calls)
         last = max(i for i, call in enumerate(calls) if isinstance(call.module, WEIGHTED))
-        # What comes after the last layer is part of the loss: a sigmoid for probabilities, say.
-        after = {call.module for call in calls[last:]}
+        # What comes after the last layers is part of the loss: a sigmoid for probabilities, say.
+        after = {call.module for i, call in enumerate(calls) if call.ends or i > last}
         found = {c.name: c.module for c in calls if type(c.module) in replaced}
         chosen = {name: module for name, module in found.items() if module not in after}
         if not chosen:
@@ -50,7 +51,7 @@ def _change(
         for layer in all_layers:
             assert isinstance(layer.weight, Tensor)
             nn.init.kaiming_normal_(layer.weight, nonlinearity=nonlinearity)  # type: ignore[arg-type]
-        return lines
+        return printed(lines)
 
     return change
 

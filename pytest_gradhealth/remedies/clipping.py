@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pytest_gradhealth.errors import CannotApplyError
+from pytest_gradhealth.remedies.printed import STEP, printed
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 from pytest_gradhealth.subject.step import Clip, Step
 
@@ -36,15 +37,13 @@ BY_NORM = Remedy(
     "clip by norm",
     SYMPTOMS,
     _change(1.0),
-    "# between loss.backward() and optimizer.step()\n"
-    "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
+    printed("torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)", STEP),
     family=FAMILY,
 )
 BY_VALUE = Remedy(
     "clip by value",
     SYMPTOMS,
     _change(_by_value),
-    "# between loss.backward() and optimizer.step()\n"
-    "torch.nn.utils.clip_grad_value_(model.parameters(), 0.5)",
+    printed("torch.nn.utils.clip_grad_value_(model.parameters(), 0.5)", STEP),
     family=FAMILY,
 )

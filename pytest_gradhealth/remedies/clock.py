@@ -20,6 +20,11 @@ class Clock:
         """Whether a trial as long as the slowest so far would end in time."""
         return time.perf_counter() + self.longest < self.deadline
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return time.perf_counter() > self.deadline
+
     def share(self, parts: int) -> float:
         """The time at which one of `parts` equal parts of what is left will be over."""
         now = time.perf_counter()

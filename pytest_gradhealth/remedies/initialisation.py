@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from textwrap import wrap
 
 import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth.remedies.layers import Call, condition, nonlinearities, weighted
+from pytest_gradhealth.remedies.printed import printed
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
 FAMILY = "initialisation"
@@ -39,7 +41,7 @@ def initialise(patient: Patient, set_weight: Initialise, call: str) -> str:
         set_weight(layer.module.weight, kinds[layer.name])  # type: ignore[arg-type]
         if layer.module.bias is not None:
             nn.init.zeros_(layer.module.bias)  # type: ignore[arg-type]
-    return code(patient.model, layers, kinds, call)
+    return printed(code(patient.model, layers, kinds, call))
 
 
 def code(model: nn.Module, layers: Sequence[Call], kinds: dict[str, str], call: str) -> str:
@@ -69,20 +71,22 @@ def _change(set_weight: Initialise, call: str) -> Callable[[Patient], str]:
 def unit_variance(patient: Patient) -> str:
     """Orthogonal weights, divided layer by layer by the spread of what they put out.
 
-    Mishkin and Matas, 2015 (LSUV), in one forward.
+    Mishkin and Matas, 2015 (LSUV), in one forward. The code has the factors that came of it.
     """
     layers = weighted(patient.calls)
     for layer in layers:
         nn.init.orthogonal_(layer.module.weight)  # type: ignore[arg-type]
         if layer.module.bias is not None:
             nn.init.zeros_(layer.module.bias)  # type: ignore[arg-type]
+    factors = dict.fromkeys((layer.module for layer in layers), 1.0)
 
     def rescale(module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        spread = output.std()
+        spread = output.detach().std()
         if not bool(torch.isfinite(spread)) or not bool(spread > 0):
             return output
         assert isinstance(module.weight, Tensor)
         module.weight.data /= spread
+        factors[module] /= float(spread)
         return output / spread
 
     handles = [layer.module.register_forward_hook(rescale) for layer in layers]
@@ -91,17 +95,25 @@ def unit_variance(patient: Patient) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    chosen = [layer.module for layer in layers]
-    zero = "nn.init.zeros_(m.bias)"
-    if not all(module.bias is not None for module in chosen):
-        zero = "m.bias is None or " + zero
-    return (
-        "def rescale(m, _, y): m.weight.data /= y.std(); return y / y.std()\n"
-        f"ms = [m for name, m in model.named_modules() if {condition(chosen, patient.model)}]\n"
-        f"for m in ms: nn.init.orthogonal_(m.weight); {zero}\n"
-        "hooks = [m.register_forward_hook(rescale) for m in ms]\n"
-        "model(images); [hook.remove() for hook in hooks]"
-    )
+    in_order = [factors[m] for m in patient.model.modules() if m in factors]
+    lines = [
+        f"ms = [m for name, m in model.named_modules() if {condition([*factors], patient.model)}]",
+        *_listed("gains", in_order),
+        "for m, gain in zip(ms, gains):",
+        "    nn.init.orthogonal_(m.weight, gain)",
+    ]
+    if any(module.bias is not None for module in factors):
+        sometimes = (
+            "" if all(module.bias is not None for module in factors) else "m.bias is None or "
+        )
+        lines.append(f"    {sometimes}nn.init.zeros_(m.bias)")
+    return printed("\n".join(lines))
+
+
+def _listed(name: str, numbers: Sequence[float]) -> list[str]:
+    """The lines of a list of numbers."""
+    text = ", ".join(f"{number:.3g}" for number in numbers)
+    return wrap(f"{name} = [{text}]", width=88, subsequent_indent=" " * (len(name) + 4))
 
 
 KAIMING_CALL = "nn.init.kaiming_normal_(m.weight, nonlinearity={})"

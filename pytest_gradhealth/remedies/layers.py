@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.nn.utils.parametrize import is_parametrized
 
 from pytest_gradhealth.errors import CannotApplyError
@@ -17,6 +18,7 @@ from pytest_gradhealth.formatting import quoted
 from pytest_gradhealth.results.activation_functions import GAINS
 from pytest_gradhealth.subject.forward import call_model, fresh
 from pytest_gradhealth.tensors.graph import op_name
+from pytest_gradhealth.tensors.trees import tensors
 
 #: The layers that remedies work on.
 WEIGHTED = (
@@ -30,13 +32,16 @@ WEIGHTED = (
 )
 #: Functions that lie between an activation and the next layer without changing the picture.
 _IN_BETWEEN = 8
+#: How the names of operations begin that multiply with weights.
+_PRODUCTS = ("Addmm", "Mm", "Convolution", "Linear")
 
 
 @dataclass(frozen=True)
 class Call:
     """One call of a module: the shapes of the one tensor in and the one out (None if not one).
 
-    `before` is the nonlinearity that the input came through, as `calculate_gain` calls it.
+    `before` is the nonlinearity that the input came through, as `calculate_gain` calls it; `ends`
+    says that no layer with weights lies between what it returns and what the model does.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Call:
     entered: tuple[int, ...] | None = None
     returned: tuple[int, ...] | None = None
     before: str = ""
+    ends: bool = False
 
     @property
     def is_leaf(self) -> bool:
@@ -59,6 +65,7 @@ def calls_of(model: nn.Module, inputs: Any) -> Sequence[Call]:
     if inputs is None:
         return [Call(n, m) for n, m in model.named_modules() if not any(m.children())]
     found: list[Call | None] = []
+    made_by: dict[Node, list[int]] = {}
     open_calls: list[tuple[int, tuple[int, ...] | None, str]] = []
 
     def enter(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -71,6 +78,8 @@ def calls_of(model: nn.Module, inputs: Any) -> Sequence[Call]:
         index, entered, before = open_calls.pop()
         returned = tuple(output.shape) if isinstance(output, Tensor) else None
         found[index] = Call(names[id(module)], module, entered, returned, before)
+        if isinstance(output, Tensor) and output.grad_fn is not None:
+            made_by.setdefault(output.grad_fn, []).append(index)
 
     # By identity: a metric's hash changes with what it has counted.
     modules = dict(model.named_modules())
@@ -78,18 +87,44 @@ def calls_of(model: nn.Module, inputs: Any) -> Sequence[Call]:
     handles = [m.register_forward_pre_hook(enter) for m in modules.values()]
     handles += [m.register_forward_hook(leave) for m in modules.values()]
     try:
-        run(model, inputs, grad=True)
+        outputs = run(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return [call for call in found if call is not None]
+    calls = [call for call in found if call is not None]
+    at_end = _ends({n: [found[i] for i in made] for n, made in made_by.items()}, outputs)
+    return [replace(call, ends=id(call) in at_end) for call in calls]
 
 
-def run(model: nn.Module, inputs: Any, *, grad: bool = False) -> None:
-    """Run a forward on a copy of the batch, on the device of the model."""
+def run(model: nn.Module, inputs: Any) -> Any:
+    """Run a forward on a copy of the batch, on the device of the model, and return what it does.
+
+    With a graph: the forward may differentiate.
+    """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    with torch.set_grad_enabled(grad):
-        call_model(model, fresh(inputs, device))
+    with torch.enable_grad():
+        return call_model(model, fresh(inputs, device))
+
+
+def _ends(made_by: Mapping[Node, Sequence[Call | None]], outputs: Any) -> set[int]:
+    """The calls, by identity, between which and the outputs no layer with weights lies."""
+    waiting = [t.grad_fn for t in tensors(outputs) if t.grad_fn is not None]
+    seen, found = set(waiting), set()
+    while waiting:
+        node = waiting.pop()
+        calls = [call for call in made_by.get(node, ()) if call is not None]
+        found |= {id(call) for call in calls}
+        if op_name(node).startswith(_PRODUCTS) or any(_has_weights(call) for call in calls):
+            continue
+        for child, _ in node.next_functions:
+            if child is not None and child not in seen:
+                seen.add(child)
+                waiting.append(child)
+    return found
+
+
+def _has_weights(call: Call) -> bool:
+    return call.is_leaf and any(p.dim() > 1 for p in call.module.parameters(recurse=False))
 
 
 def _nonlinearity(tensor: Tensor) -> str:
@@ -101,7 +136,7 @@ def _nonlinearity(tensor: Tensor) -> str:
         name = op_name(node)
         if name in GAINS:
             return GAINS[name]
-        if name.startswith(("Addmm", "Mm", "Convolution", "Linear")):
+        if name.startswith(_PRODUCTS):
             return ""
         node = node.next_functions[0][0] if node.next_functions else None
     return ""
@@ -120,6 +155,12 @@ def weighted(calls: Sequence[Call]) -> list[Call]:
     if not trained:
         raise CannotApplyError("it has no trainable linear or convolutional layer of its own")
     return trained
+
+
+def heads(calls: Sequence[Call]) -> set[nn.Module]:
+    """The layers whose output is one of the model: the one called last where no graph tells."""
+    layers = weighted(calls)
+    return {layer.module for layer in layers if layer.ends} or {layers[-1].module}
 
 
 def nonlinearities(layers: Sequence[Call]) -> dict[str, str]:

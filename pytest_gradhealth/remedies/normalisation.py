@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from pytest_gradhealth.errors import CannotApplyError
-from pytest_gradhealth.remedies.layers import Call, by_kind, condition, weighted
+from pytest_gradhealth.remedies.layers import Call, by_kind, condition, heads, weighted
+from pytest_gradhealth.remedies.printed import printed
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
 FAMILY = "normalisation"
@@ -47,16 +48,17 @@ def _written(norm: nn.Module, layer: nn.Module) -> str:
 
 
 def _bare(calls: Sequence[Call]) -> list[Call]:
-    """The layers but the last that no normalisation follows."""
+    """The layers that no normalisation follows, but those that make an output of the model."""
     leaves = [call for call in calls if call.is_leaf]
     following = {a.module: b.module for a, b in itertools.pairwise(leaves)}
-    layers = weighted(calls)[:-1]
+    last = heads(calls)
+    layers = [call for call in weighted(calls) if call.module not in last]
     bare = [c for c in layers if not _is_norm(following.get(c.module, c.module))]
     if not bare:
         raise CannotApplyError(
             "every layer but the last is normalised already"
             if layers
-            else "it has a single layer, and what that returns goes to the loss"
+            else "what its layers return goes to the loss"
         )
     return bare
 
@@ -85,7 +87,7 @@ def _change(make: Callable[[nn.Module], nn.Module]) -> Callable[[Patient], str]:
                 raise CannotApplyError("the model is a single layer")
             both = nn.Sequential(call.module, norm.train(call.module.training))
             patient.model.set_submodule(call.name, both.train(call.module.training))
-        return "\n".join(lines)
+        return printed("\n".join(lines))
 
     return change
 

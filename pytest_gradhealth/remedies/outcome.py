@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pytest_gradhealth.formatting import number
+from pytest_gradhealth.measure.constant_predictor import Yardstick
 from pytest_gradhealth.results.diagnosis import Measure, Outcome, Treatment
 from pytest_gradhealth.results.path import decades
 
+#: Steps of the short training, and those after which it may end, having shown enough.
+STEPS, LEAST = 60, 20
 #: Share of the loss that has to go in a short training.
 FALL = 0.1
-#: Share of the loss after which a training has shown enough.
+#: Share of the loss, or of its spread over examples where its zero is arbitrary, that is enough.
 ENOUGH = 0.5
 #: Decades towards the limit that count as better, or away from it as worse.
 NOTABLE = 0.5
@@ -57,19 +60,42 @@ def measure_of(value: float | None, losses: Sequence[float]) -> Measure:
     return Measure(value, losses[0], losses[-1], len(losses))
 
 
-def learns(measure: Measure, floor: float) -> bool:
-    """Whether the loss falls, and below that of an answer without learning."""
+def learns(measure: Measure, yardstick: Yardstick) -> bool:
+    """Whether the loss falls, below that of an answer without learning, over enough steps."""
     if measure.start is None or measure.end is None or not math.isfinite(measure.end):
         return False
-    marks = [mark for mark in (measure.start, floor) if math.isfinite(mark)]
-    return all(measure.end < mark - FALL * abs(mark) for mark in marks)
+    if measure.steps < LEAST or not math.isfinite(measure.start):
+        return False
+    constant, end = yardstick.constant, measure.end
+    if yardstick.can_be_negative or min(measure.start, end) < 0:
+        # The zero of a likelihood is arbitrary: a share of its size says nothing.
+        falls = measure.steps >= STEPS and measure.start - end > ENOUGH * yardstick.spread
+        return falls and not end >= constant
+    marks = [mark for mark in (measure.start, constant) if math.isfinite(mark)]
+    return all(end < mark - FALL * mark for mark in marks)
 
 
-def is_clear(losses: Sequence[float], floor: float) -> bool:
+def is_clear(losses: Sequence[float], yardstick: Yardstick) -> bool:
     """Whether a training has shown enough: the loss has halved, or is not finite any more."""
-    marks = [losses[0]] if math.isnan(floor) else [losses[0], floor]
-    enough = min(mark - ENOUGH * abs(mark) for mark in marks)
-    return not math.isfinite(losses[-1]) or losses[-1] < enough
+    if not math.isfinite(losses[-1]):
+        return True
+    if len(losses) < LEAST or yardstick.can_be_negative or min(losses) < 0:
+        return False
+    marks = [mark for mark in (losses[0], yardstick.constant) if math.isfinite(mark)]
+    return losses[-1] < min(mark - ENOUGH * mark for mark in marks)
+
+
+def rises(measure: Measure, yardstick: Yardstick) -> bool:
+    """Whether a training ends well above where it started."""
+    if measure.start is None or measure.end is None:
+        return False
+    if not math.isfinite(measure.end):
+        return True
+    if measure.steps < LEAST:
+        return False  # the first steps of a training may well lead up
+    signed = yardstick.can_be_negative or min(measure.start, measure.end) < 0
+    mark = ENOUGH * yardstick.spread if signed else FALL * measure.start
+    return measure.end - measure.start > (0.0 if math.isnan(mark) else mark)
 
 
 @dataclass(frozen=True)
@@ -77,13 +103,11 @@ class Comparison:
     """What a remedy is held against.
 
     `codes` are the codes to be cured, the first of which has its value compared, which should be
-    `larger` or smaller; `floor` is the loss that an answer without learning has (NaN if unknown),
-    `steps` the length of a full training.
+    `larger` or smaller; a fall of the loss is compared with the `yardstick`.
     """
 
     codes: tuple[str, ...]
-    floor: float
-    steps: int
+    yardstick: Yardstick = field(default_factory=Yardstick)
     larger: bool = False
 
     @property
@@ -97,28 +121,43 @@ def outcome_of(
 ) -> tuple[Outcome, str]:
     """Compare what was measured before and after; say why where the numbers do not."""
     improves = gain(before.value, after.value, larger=goal.larger)
-    learned = learns(after, goal.floor)
-    ends_badly = after.end is not None and not math.isfinite(after.end)
+    learned = learns(after, goal.yardstick)
     if not seen.failing and learned:
         warned = " and ".join(sorted(seen.warning))
         return "cured", f"{warned} warns" if warned else ""
     if seen.failing and not seen.failing & set(goal.codes):
         return "no effect", f"fails {' and '.join(sorted(seen.failing))} instead"
-    if ends_badly and (before.end is None or math.isfinite(before.end)):
-        return "worse", "the loss does not stay finite"
+    if rises(after, goal.yardstick):
+        return _risen(before, after)
     if not seen.failing:
-        if 0 < after.steps < goal.steps and not ends_badly:
-            return "better", f"there was time for {after.steps} of {goal.steps} steps only"
-        return "better", _lacking(after, goal.floor)
-    if improves >= NOTABLE or (learned and not learns(before, goal.floor)):
+        if 0 < after.steps < STEPS:
+            return "better", f"there was time for {after.steps} of {STEPS} steps only"
+        return "better", _lacking(after, goal.yardstick)
+    if improves >= NOTABLE or (learned and not learns(before, goal.yardstick)):
         return "better", ""
     return ("worse" if improves <= -NOTABLE else "no effect"), ""
 
 
-def _lacking(after: Measure, floor: float) -> str:
+def _risen(before: Measure, after: Measure) -> tuple[Outcome, str]:
+    """What to call a copy whose loss rises: no better than an unchanged one that does the same."""
+    assert after.end is not None
+    lost = not math.isfinite(after.end)
+    held = before.end is None or (math.isfinite(before.end) and not before.end >= after.end)
+    why = "the loss does not stay finite" if lost else "the loss rises in training"
+    return ("worse" if held else "no effect"), why
+
+
+def _lacking(after: Measure, yardstick: Yardstick) -> str:
     """What is wrong with a training that did not do enough."""
-    if after.end is None or not math.isfinite(floor):
+    floor = yardstick.constant
+    if after.end is None:
         return ""
+    if yardstick.can_be_negative or after.end < 0:
+        if math.isnan(yardstick.spread):
+            return "its loss can be negative, and nothing tells how far that has to fall"
+        return "its loss can be negative, and falls by too little to tell learning"
+    if not math.isfinite(floor):
+        return "the loss falls by less than a tenth"
     how = "worse" if after.end > floor + FALL * abs(floor) else "no better"
     return f"still {how} than one answer for all, whose loss is {number(floor)}"
 

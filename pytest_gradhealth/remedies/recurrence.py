@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pytest_gradhealth.errors import CannotApplyError
+from pytest_gradhealth.remedies.printed import printed
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
 FAMILY = "recurrence"
@@ -35,7 +36,7 @@ def open_gates(patient: Patient) -> str:
                     gate = parameter[layer.hidden_size : 2 * layer.hidden_size]
                     gate.fill_(bias if "_hh" in name else 0.0)
     kinds = _names(layers)
-    return (
+    return printed(
         "for m in model.modules():\n"
         f"    if isinstance(m, {kinds}):\n"
         "        for name, p in m.named_parameters():\n"
@@ -59,7 +60,7 @@ def orthogonal(patient: Patient) -> str:
                 nn.init.orthogonal_(parameter)
             elif name.startswith("bias"):
                 nn.init.zeros_(parameter)
-    return (
+    return printed(
         "for m in model.modules():\n"
         f"    if isinstance(m, {_names(layers)}):\n"
         "        for name, p in m.named_parameters():\n"

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from pytest_gradhealth.errors import CannotApplyError
+from pytest_gradhealth.remedies.printed import LOSS, MAKER, printed
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 from pytest_gradhealth.subject.step import Regularizer, Step
 from pytest_gradhealth.training.optimizers import build
@@ -59,7 +60,9 @@ def _decay(patient: Patient) -> str:
     home = "torch.optim" if module[:2] == ["torch", "optim"] else ".".join(module)
     lr = "" if rate is None else f"lr={float(rate):g}, "
     name = type(example).__name__
-    return f"{home}.{name}(model.parameters(), {lr}weight_decay={STRENGTH:g})"
+    call = f"{home}.{name}(model.parameters(), {lr}weight_decay={STRENGTH:g})"
+    own = [] if home == "torch.optim" else [f"import {home}"]
+    return printed("\n".join([*own, f"optimizer = {call}"]), MAKER)
 
 
 WEIGHT_DECAY = Remedy("weight decay", SYMPTOMS, _decay, family=FAMILY)
@@ -67,13 +70,15 @@ L2 = Remedy(
     "L2 penalty",
     SYMPTOMS,
     _change(l2),
-    f"loss = loss + {STRENGTH:g} * sum(p.square().sum() for p in model.parameters())",
+    printed(
+        f"loss = loss + {STRENGTH:g} * sum(p.square().sum() for p in model.parameters())", LOSS
+    ),
     family=FAMILY,
 )
 L1 = Remedy(
     "L1 penalty",
     SYMPTOMS,
     _change(l1),
-    f"loss = loss + {STRENGTH:g} * sum(p.abs().sum() for p in model.parameters())",
+    printed(f"loss = loss + {STRENGTH:g} * sum(p.abs().sum() for p in model.parameters())", LOSS),
     family=FAMILY,
 )

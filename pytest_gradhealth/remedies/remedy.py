@@ -25,7 +25,8 @@ class Patient:
 
     `model` may be edited or replaced; `optimizer` (None: Adam, lr 1e-3) and `step` (clipping and
     penalty) replaced. `inputs` is the batch, None if there is none; `dependency` is how many steps
-    back in time the gradient has to reach, where that was declared.
+    back in time the gradient has to reach, where that was declared; `answer` is the best that one
+    answer for all examples can be, a number for each of the output's, empty if that is unknown.
     """
 
     model: nn.Module
@@ -33,6 +34,7 @@ class Patient:
     optimizer: OptimizerLike | None = None
     step: Step | None = None
     dependency: int | None = None
+    answer: tuple[float, ...] = ()
 
     @property
     def calls(self) -> Sequence[Call]:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from pytest_gradhealth.errors import CannotApplyError
 from pytest_gradhealth.formatting import quoted
-from pytest_gradhealth.remedies.layers import WEIGHTED, Call, weighted
+from pytest_gradhealth.remedies.layers import WEIGHTED, Call, heads
+from pytest_gradhealth.remedies.printed import printed
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
 FAMILY = "residual connections"
@@ -58,11 +59,11 @@ def change(patient: Patient) -> str:
         calls.setdefault(call.module, call)
     plan: list[tuple[str, nn.Module, list[_Run]]] = []
     covered: set[nn.Module] = set()
-    output = weighted(list(calls.values()))[-1].module
+    last = heads(list(calls.values()))
     for name, module in patient.model.named_modules():
         if module in covered or not isinstance(module, (nn.Sequential, nn.ModuleList)):
             continue
-        runs = [run for run in _runs(module, calls) if not _makes_output(run, module, output)]
+        runs = [run for run in _runs(module, calls) if not _makes_output(run, module, last)]
         children = list(module)
         for run in runs:
             for child in children[run.start : run.stop]:
@@ -83,7 +84,7 @@ def change(patient: Patient) -> str:
             patient.model.set_submodule(name, rebuilt)
         else:
             patient.model = rebuilt
-    return "\n".join([PLAIN if plain else PROJECTED, *lines])
+    return printed("\n".join([PLAIN if plain else PROJECTED, *lines]))
 
 
 def _runs(
@@ -116,10 +117,10 @@ def _runs(
                 yield _Run(start, stop, shortcut.to(parameter.device, parameter.dtype), written)
 
 
-def _makes_output(run: _Run, container: nn.Module, output: nn.Module) -> bool:
-    """Whether a projection would go around the layer that makes the output, into the loss."""
+def _makes_output(run: _Run, container: nn.Module, last: set[nn.Module]) -> bool:
+    """Whether a projection would go around a layer that makes an output, into the loss."""
     inside = list(container.children())[run.start : run.stop]
-    return bool(run.written) and any(output in child.modules() for child in inside)
+    return bool(run.written) and any(not last.isdisjoint(child.modules()) for child in inside)
 
 
 def _has_weights(module: nn.Module) -> bool:

@@ -78,13 +78,15 @@ def is_near(shown: str, real: str, factor: float) -> bool:
         a, b = float(one.rstrip("%")), float(other.rstrip("%"))
         if math.isfinite(a) != math.isfinite(b):
             return False
-        if math.isfinite(a) and not 1 / factor <= a / b <= factor:
+        if math.isfinite(a) and not (a == b or (b and 1 / factor <= a / b <= factor)):
             return False
     return True
 
 
 def test_nearness_can_fail() -> None:
     assert is_near("1e-08 -> 0.5", "2e-08 -> 0.3", 3)
+    assert is_near("0 -> 0.5", "0 -> 0.5", 3)
+    assert not is_near("1 -> 0.5", "0 -> 0.5", 3)
     assert not is_near("1e-08 -> 0.5", "4e-08 -> 0.5", 3)
     assert not is_near("nan -> 0.5", "2.3 -> 0.5", 3)
     assert not is_near("10% -> 80%", "10% -> 20%", 3)
@@ -107,6 +109,7 @@ def test_every_remedy_has_an_example_on_the_page() -> None:
     for name in (
         *("clipping by norm", "clipping by value", "L1", "L2", "weight decay", "residual"),
         *("batch", "Kaiming", "Xavier", "orthogonal", "ReLU", "LeakyReLU", "GELU", "SELU"),
+        "standardised inputs",
     ):
         assert name in remedies
 

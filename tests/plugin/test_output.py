@@ -140,7 +140,9 @@ class TestFails:
 
     def test_own_rule(self, gradhealth):
         net = nn.Sequential(Layer(8, 8), nn.Tanh(), nn.Linear(8, 4))
-        gradhealth.assert_healthy(net, X, msg=NAME, remedy_budget=20, ignore=["GH"])
+        gradhealth.assert_healthy(
+            net, X, loss=loss, msg=NAME, remedy_budget=20, ignore=["GH"]
+        )
 
     def test_missing(self, gradhealth):
         gradhealth.assert_matches_baseline(Net(), X, name=NAME)

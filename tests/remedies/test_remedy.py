@@ -55,7 +55,7 @@ def test_the_code_does_to_a_model_what_the_remedy_does(remedy: Remedy, model: st
     except CannotApplyError:
         pytest.skip("it cannot be applied")
     torch.manual_seed(7)
-    space: dict[str, Any] = {"model": given, "nn": nn, "torch": torch, "images": inputs}
+    space: dict[str, Any] = {"model": given}
     exec(code, space)
     by_hand = space["model"]
     assert sorted(architecture(by_hand)) == sorted(architecture(patient.model))

@@ -1,0 +1,204 @@
+"""Remedies applied to copies, one by one, those that draw weights with several draws."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from pytest_gradhealth.errors import CannotApplyError, ProbeError
+from pytest_gradhealth.formatting import text_of, told
+from pytest_gradhealth.isolation.random_state import seed_everything
+from pytest_gradhealth.remedies.outcome import learns, measure_of, outcome_of
+from pytest_gradhealth.remedies.remedy import Patient, Remedy
+from pytest_gradhealth.remedies.ward import Untreated, Ward
+from pytest_gradhealth.results.diagnosis import Measure, Outcome, Treatment
+from pytest_gradhealth.subject.step import Step
+from pytest_gradhealth.subject.subject import Subject
+
+#: Draws of new weights that a remedy has to cure with.
+DRAWS = 3
+#: What lies between the seeds of two draws.
+_STRIDE = 7919
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; errors of others with their type."""
+    text = text_of(error) if isinstance(error, (ProbeError, CannotApplyError)) else ""
+    text = text or told(error)
+    return text.splitlines()[0]
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """A copy with a remedy: `draws` says that the remedy has drawn random numbers."""
+
+    patient: Patient
+    subject: Subject
+    code: str
+    draws: bool
+    changes_training: bool
+
+
+def _apply(ward: Ward, remedy: Remedy, draw: int) -> _Applied:
+    patient, subject = ward.copy()
+    given = patient.step, patient.optimizer
+    seed = ward.trial.seed + draw * _STRIDE
+    seed_everything(seed, subject.device)
+    undrawn = _numbers(subject)
+    seed_everything(seed, subject.device)
+    code = remedy.change(patient) or remedy.code
+    draws = _numbers(subject) != undrawn
+    model = patient.model.to(subject.device)  # which may be one that the remedy has built
+    subject = replace(subject, model=model, step=patient.step or Step())
+    changes = (patient.step, patient.optimizer) != given
+    return _Applied(patient, subject, code, draws, changes)
+
+
+def _numbers(subject: Subject) -> tuple[float, ...]:
+    """The next number of each generator: another one if something has drawn."""
+    devices = dict.fromkeys((torch.device("cpu"), subject.device))
+    return random.random(), *(torch.rand((), device=device).item() for device in devices)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What came of a remedy's first draw, and whether there are others to be had."""
+
+    remedy: Remedy
+    treatment: Treatment
+    draws: bool = False
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether it is a cure that may owe itself to a lucky draw."""
+        return self.draws and self.treatment.outcome == "cured"
+
+    @property
+    def waits(self) -> bool:
+        """Whether its training can be made later: it fails without."""
+        return self.treatment.after is not None and self.treatment.after.start is None
+
+
+def treatments(ward: Ward, base: Untreated, remedies: Sequence[Remedy]) -> Iterator[Treatment]:
+    """Try each remedy, in the order of what matters most.
+
+    Copies that pass are trained at once. The first cure of a family, whose code is shown, is
+    confirmed by further draws at once, the others in what time is left, as is the training of
+    copies that fail.
+    """
+    ward = replace(ward, answer=base.goal.yardstick.answer)
+    later: list[_Result] = []
+    families: set[str] = set()
+    for remedy in remedies:
+        if not ward.clock.leaves_room:
+            yield not_done(base, remedy, "not tried", ward.no_time)
+            continue
+        result = _treated(ward, base, remedy)
+        family = remedy.family or remedy.name
+        if result.waits or (result.is_uncertain and family in families):
+            later.append(result)
+            continue
+        treatment = _confirmed(ward, base, result)
+        if treatment.outcome == "cured":
+            families.add(family)
+        yield treatment
+    for result in sorted(later, key=lambda result: result.waits):
+        if not result.waits:
+            yield _confirmed(ward, base, result)
+        elif ward.clock.leaves_room:
+            again = _treated(ward, base, result.remedy, train_anyway=True)
+            yield _confirmed(ward, base, again)
+        else:
+            yield result.treatment
+
+
+def _confirmed(ward: Ward, base: Untreated, first: _Result) -> Treatment:
+    """A cure by new weights, if further draws cure as well; else the first that does not."""
+    found = first.treatment
+    if not first.is_uncertain:
+        return found
+    for draw in range(1, DRAWS):
+        in_time = ward.clock.leaves_room
+        other = _treated(ward, base, first.remedy, draw).treatment if in_time else found
+        if not in_time or (other.outcome != "cured" and ward.clock.is_over):
+            reason = f"there was time for {draw} of {DRAWS} draws of its weights only"
+            return replace(found, outcome="better", reason=reason)
+        if other.outcome != "cured":
+            reason = f"cured with {draw} of {draw + 1} draws of its weights"
+            reason = f"{reason}; {other.reason}" if other.reason else reason
+            return replace(other, code=found.code, reason=reason)
+    return found
+
+
+def _treated(
+    ward: Ward, base: Untreated, remedy: Remedy, draw: int = 0, *, train_anyway: bool = False
+) -> _Result:
+    """Apply one remedy to a copy, examine that and train it."""
+    try:
+        with ward.clock.timed():
+            applied = _apply(ward, remedy, draw)
+            if applied.changes_training and not ward.rule.judges_steps:
+                treatment = _treated_in_training(ward, base, remedy, applied)
+            else:
+                treatment = _examined(ward, base, remedy, applied, train_anyway)
+    except Exception as error:  # also a remedy's own: the others go on
+        return _Result(remedy, not_done(base, remedy, "cannot", first_line(error)))
+    return _Result(remedy, treatment, applied.draws)
+
+
+def _examined(
+    ward: Ward, base: Untreated, remedy: Remedy, applied: _Applied, train_anyway: bool
+) -> Treatment:
+    """Examine a copy, and train it if it passes."""
+    subject, optimizer = applied.subject, applied.patient.optimizer
+    seen = ward.examine(subject, optimizer)
+    trains = not seen.failing or train_anyway
+    losses = ward.losses(subject, optimizer, base.goal.yardstick) if trains else []
+    before, after = base.measure, measure_of(seen.value, losses)
+    outcome, reason = outcome_of(base.goal, before, after, seen)
+    return _done(base, remedy, outcome, before, after, applied.code, reason)
+
+
+def _treated_in_training(
+    ward: Ward, base: Untreated, remedy: Remedy, applied: _Applied
+) -> Treatment:
+    """Examine a copy after the short training, where the remedy is a part of that."""
+    goal, subject, optimizer = base.goal, applied.subject, applied.patient.optimizer
+    losses = ward.losses(subject, optimizer, goal.yardstick)
+    seen, without = ward.examine(subject, optimizer), base.trained()
+    before = replace(base.measure, value=without.value)
+    after = measure_of(seen.value, losses)
+    outcome, reason = outcome_of(goal, before, after, seen)
+    as_good = not without.failing and (outcome == "better" or learns(before, goal.yardstick))
+    if as_good and outcome in ("cured", "better"):
+        outcome, reason = "no effect", "the same training does as much without it"
+    return _done(base, remedy, outcome, before, after, applied.code, reason)
+
+
+def _done(
+    base: Untreated,
+    remedy: Remedy,
+    outcome: Outcome,
+    before: Measure,
+    after: Measure | None,
+    code: str,
+    reason: str,
+) -> Treatment:
+    return Treatment(
+        remedy=remedy.name,
+        outcome=outcome,
+        rule=base.goal.code,
+        before=before,
+        after=after,
+        code=code,
+        reason=reason,
+        family=remedy.family,
+    )
+
+
+def not_done(base: Untreated, remedy: Remedy, outcome: Outcome, reason: str) -> Treatment:
+    """What is told of a remedy that was not tried, or could not be applied."""
+    return _done(base, remedy, outcome, base.measure, None, "", reason)

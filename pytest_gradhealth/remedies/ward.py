@@ -1,0 +1,131 @@
+"""A failing model and the copies of it: how each is made, judged and trained for a bit."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+
+from pytest_gradhealth.measure.constant_predictor import Yardstick, yardstick
+from pytest_gradhealth.probing.examine import examine
+from pytest_gradhealth.probing.judge import Criteria
+from pytest_gradhealth.probing.prepare import Trial
+from pytest_gradhealth.remedies.clock import Clock
+from pytest_gradhealth.remedies.outcome import (
+    LEAST,
+    STEPS,
+    Comparison,
+    Examined,
+    is_clear,
+    measure_of,
+)
+from pytest_gradhealth.remedies.remedy import Patient
+from pytest_gradhealth.results.diagnosis import Measure
+from pytest_gradhealth.rules import rule_of
+from pytest_gradhealth.rules.rule import Rule
+from pytest_gradhealth.subject.forward import fresh
+from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.training.copies import copied
+from pytest_gradhealth.training.loop import train
+from pytest_gradhealth.training.optimizers import OptimizerLike, build
+
+#: One training may take the n-th part of the time that is left, if that is for the least of steps.
+TRAINING_SHARE = 4
+
+
+@dataclass(frozen=True)
+class Ward:
+    """The failing model, how it is judged, and the time there is.
+
+    `codes` are those to be cured, `known` all that fail.
+    """
+
+    trial: Trial
+    criteria: Criteria
+    codes: tuple[str, ...]
+    known: frozenset[str]
+    clock: Clock
+    budget: float
+    answer: tuple[float, ...] = ()
+
+    @property
+    def rule(self) -> Rule:
+        """The rule whose value is compared."""
+        return rule_of(self.codes[0], self.criteria.rules)
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Which way its value is to go."""
+        return self.rule.quantity is not None and self.rule.quantity.better == "larger"
+
+    @property
+    def no_time(self) -> str:
+        """Why a remedy was not tried."""
+        return f"no time was left (remedy_budget={self.budget:g} s)"
+
+    def copy(self) -> tuple[Patient, Subject]:
+        """A deep copy of the model, as a patient (with its own batch) and as a subject."""
+        subject = self.trial.subject
+        twin, _ = copied(subject, None, subject.device)
+        inputs = fresh(subject.inputs, subject.device)
+        optimizer = self.trial.optimizer
+        step, dependency = subject.step, subject.dependency
+        return Patient(twin.model, inputs, optimizer, step, dependency, self.answer), twin
+
+    def examine(self, subject: Subject, optimizer: OptimizerLike | None) -> Examined:
+        """Judge a copy.
+
+        What failed beside the asserted rules may go on failing; anything else may not begin to.
+        """
+        trial = replace(self.trial, subject=subject, optimizer=optimizer)
+        profiles, findings = examine(trial, self.criteria)
+        excused = self.known - set(self.codes)
+        return Examined(
+            self.rule.value(profiles[0]),
+            frozenset(f.code for f in findings if f.severity == "failure") - excused,
+            frozenset(f.code for f in findings if f.severity == "warning") - excused,
+        )
+
+    def losses(
+        self, subject: Subject, optimizer: OptimizerLike | None, held_against: Yardstick
+    ) -> list[float]:
+        """Losses of a short training of a copy, which ends early where it has shown enough."""
+        stepper = build(optimizer, [p for p in subject.model.parameters() if p.requires_grad])
+        found: list[float] = []
+        end = self.clock.share(TRAINING_SHARE)
+        for loss in train(subject, stepper, seed=self.trial.seed, steps=STEPS):
+            found.append(float(loss))
+            if is_clear(found, held_against) or self.clock.is_over:
+                break
+            if len(found) >= LEAST and time.perf_counter() > end:
+                break
+        return found
+
+
+@dataclass(frozen=True)
+class Untreated:
+    """What remedies are held against: an unchanged copy, and a look at it after its training."""
+
+    measure: Measure
+    goal: Comparison
+    trained: Callable[[], Examined]
+
+
+def untreated(ward: Ward, value: float | None) -> Untreated:
+    """Train an unchanged copy."""
+    patient, subject = ward.copy()
+    held_against = yardstick(subject)
+    losses = ward.losses(subject, patient.optimizer, held_against)
+    if math.isnan(held_against.constant) and losses:
+        held_against = replace(held_against, constant=losses[0])
+    if min(losses, default=0.0) < 0:
+        held_against = replace(held_against, can_be_negative=True)
+
+    @cache
+    def trained() -> Examined:
+        return ward.examine(subject, patient.optimizer)
+
+    goal = Comparison(ward.codes, held_against, ward.larger_is_better)
+    return Untreated(measure_of(value, losses), goal, trained)
