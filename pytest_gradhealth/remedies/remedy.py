@@ -63,7 +63,7 @@ class Remedy:
 
     >>> from pytest_gradhealth.remedies import built_in_remedies
     >>> [remedy.name for remedy in built_in_remedies()][:4]
-    ['ReLU', 'Kaiming init', 'batch norm', 'residual']
+    ['standardised inputs', 'ReLU', 'Kaiming init', 'batch norm']
     """
 
     name: str

@@ -26,8 +26,9 @@ def treatment_blocks(diagnosis: Diagnosis, view: View) -> list[str]:
     if table:
         title = f"tried on copies, trained with {shortened(diagnosis.optimizer, 80)} on this batch:"
         blocks += [title, table]
-    blocks.append("\n".join(_reasons(treatments, view.width)))
     cured = [treatment for treatment in treatments if treatment.outcome == "cured"]
+    told = [t for t in treatments if view.verbose or not (cured and t.outcome == "cannot")]
+    blocks.append("\n".join(_reasons(told, view.width)))
     shown = cured if view.verbose else _best_of_families(cured)[:MOST_CODES]
     for place, treatment in enumerate(shown):
         lead = "write" if place == 0 else "or"

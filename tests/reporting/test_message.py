@@ -256,7 +256,6 @@ Xavier init  worse       x2e-09
 
 note:   batch norm: GH201 warns
 note:   residual: still no better than one answer for all, whose loss is 2.3
-cannot: SELU, mine: nothing saturates between its layers
 untried: clip by norm: no time was left
 
 write (ReLU):
@@ -283,6 +282,12 @@ def test_the_verbose_message_ends_with_the_code_of_everything_that_cured() -> No
     assert text.endswith(
         "write (ReLU):\n    relu()\n\nor (GELU):\n    gelu()\n\nor (batch norm):\n    a\n    b"
     )
+
+
+def test_what_cannot_be_tried_is_told_beside_a_cure_with_v_alone() -> None:
+    line = "cannot: SELU, mine: nothing saturates between its layers"
+    shown = [render(treated(*TREATMENTS), view=View(verbose)) for verbose in (False, True)]
+    assert [line in text for text in shown] == [False, True]
 
 
 def test_without_a_cure_the_advice_stays() -> None:
