@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, one_hot
 
 from pytest_gradhealth import Diagnosis, probe
+from pytest_gradhealth.measure.given import is_fed
 from pytest_gradhealth.measure.reuse import in_a_row
 from pytest_gradhealth.tensors.dominators import dominators
 from pytest_gradhealth.tensors.graph import edge_of, walk
@@ -200,3 +201,16 @@ def test_what_leads_into_the_middle_of_a_loop_is_data_of_it() -> None:
     tree = dominators(walk(state.sum()), marks)
     assert in_a_row(tree, 0, {id(weight)})[2][id(weight)] == 4
     assert not any(row.total() for row in in_a_row(tree, 1, {id(weight)}).values())
+
+
+def test_a_loop_is_fed_where_what_comes_later_is_new() -> None:
+    """At places that were the same in the first use; what has joined there goes through all."""
+    same, new = torch.zeros(2), torch.tensor([0.0, 1.0])
+
+    def fed(*theirs: Tensor) -> bool:
+        return is_fed({0: [[same]] * len(theirs)}, {0: [[each] for each in theirs]})
+
+    assert fed(same, same, new)
+    assert fed(new, new, new.flip(0))
+    assert not fed(new, new, new)
+    assert not fed(same, same, same)
