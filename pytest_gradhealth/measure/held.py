@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import starmap, zip_longest
 from typing import Any
 
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.measure.given import Given, given_to, is_fed, is_felt
 from pytest_gradhealth.measure.loops import Call, Loop
 from pytest_gradhealth.measure.perturbation import (
     MOST,
@@ -22,6 +23,7 @@ from pytest_gradhealth.measure.perturbation import (
     weighted_sum,
 )
 from pytest_gradhealth.measure.recorder import Key
+from pytest_gradhealth.measure.uses import Uses
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
@@ -47,46 +49,48 @@ def fed(
 def _forgets(subject: Subject, loop: Loop, path: Collection[Call], silent: bool, seed: int) -> bool:
     """Whether a loop goes on with data of its own, and has begun with what the path brings it.
 
-    Where the path is silent, that is tried out: the loop has to feel the least change.
+    What its weights are used on first shows how it begins, and that is held too.
     """
     every, before = {*path, *loop.calls}, {*path} - loop.calls
     modules = {n: m for n, m in subject.model.named_modules() if n in {name for name, _ in every}}
-    kept, shaken = Held(modules, every), Held(modules, before, nudged)
-    other = on_another_batch(subject)
+    weights = {id(w): w for w in subject.model.parameters() if id(w) in loop.weights}
+    begun: Collection[int] = ()
     try:
-        if loop.weights:
-            fed = is_fed(*_given(kept, loop.weights, seed, subject, other))
-            again = silent and fed
-            return is_felt(*_given(shaken, loop.weights, seed, subject, subject)) if again else fed
-        ours, theirs = _answers(kept, seed, subject, other)
-        changed = {k[:2] for k in ours if not is_same(ours[k], theirs.get(k, math.nan))}
-        if not silent or changed.isdisjoint(loop.later):
-            return not changed.isdisjoint(loop.later)
-        ours, theirs = _answers(shaken, seed, subject, subject)
-        return any(ours[key] != theirs.get(key) for key in ours if key[:2] in loop.calls)
+        if silent or weights:
+            shaken, uses = Held(modules, before, nudged), Uses(weights)
+            felt = _changed(shaken, uses, (subject, subject), seed, operator.eq)
+            begun = {weight for weight in weights if (weight, 0) in felt}
+            if not begun and felt.isdisjoint(loop.calls):
+                return False
+        kept, uses = Held(modules, every), Uses(weights, begun)
+        changed = _changed(kept, uses, (subject, on_another_batch(subject)), seed, is_same)
     except (ProbeError, RuntimeError):  # the model refuses it, or it cannot be taken to pieces
         return True
+    return any(step in loop.later or (step[0] in begun and step[1]) for step in changed)
 
 
-def _given(held: Held, weights: Collection[int], seed: int, *subjects: Subject) -> list[Given]:
-    """What uses of weights are given in one forward after the other, as with `_answers`."""
-    found = []
-    with held.attached():
-        for subject in subjects:
-            run = Pass(subject, seed)
-            found.append(given_to(run.graph(run.run()), weights))
-            held.begin()
-    return found
-
-
-def _answers(held: Held, seed: int, *subjects: Subject) -> list[dict[Key, float]]:
-    """What modules compute in one forward after the other, some held from the second one on."""
-    found = []
-    with held.attached():
+def _changed(
+    held: Held,
+    uses: Uses,
+    subjects: Iterable[Subject],
+    seed: int,
+    same: Callable[[float, float], bool],
+) -> set[tuple[str | int, int]]:
+    """The calls and uses that return something else in a second forward, some held in it."""
+    found: list[dict[tuple[str | int, int], list[float]]] = []
+    with held.attached(), uses:
         for subject in subjects:
             Pass(subject, seed).forward()
-            found.append(held.begin())
-    return found
+            found.append({})
+            for (name, call, _), value in held.begin().items():
+                found[-1].setdefault((name, call), []).append(value)
+            found[-1] |= {use: [value] for use, value in uses.begin().items()}
+    ours, theirs = found
+    return {
+        step
+        for step, values in ours.items()
+        if not all(starmap(same, zip_longest(values, theirs.get(step, ()), fillvalue=math.nan)))
+    }
 
 
 def _copy(outputs: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ class Loop:
     As a fused one has, or a layer behind a loop that is written out with weights and no layers. A
     path ends at the mark `door`, with the first step or right before such a layer, and another
     begins at `start`. `calls` are all that the loop consists of, `later` those behind the first
-    step, and what lies between them. A loop without layers is one of `weights`, by their ids.
+    step, and what lies between them. What no layers tell of it, its `weights` do, by their ids.
     """
 
     door: int
@@ -44,25 +44,42 @@ def loops_behind(network: Network, mark: int) -> list[Loop]:
     """Return the loops that a mark only leads into the first step of, in the order of the forward.
 
     A cell is one, if its first step gets what an encoder has made, and so is a layer that is
-    repeated in depth. What leads into all steps is their data, and sees no loop.
+    repeated in depth. What leads into all steps is their data, and sees no loop. Loops side by side
+    that all begin with the same are one.
     """
-    chain = network.tree.chain(mark, network.marks).marks
     rows = _rows(network, mark)
-    inside = []
-    for far, start in pairwise(chain):
-        weights = _used(rows, far, start, STEPS)
-        if network.points[start].name in network.sequences or weights:
-            inside.append(_inside(network, mark, start, weights))
     turns = [*_in_turns(_repeated(network, mark, rows))]
-    found = (_loop(network, mark, turn, turns) for turn in turns if mark not in turn)
-    return sorted((*inside, *filter(None, found)), key=lambda loop: loop.start)
+    found = [(turn, _loop(network, mark, turn, turns)) for turn in turns]
+    loops = [loop for _, loop in found if loop is not None]
+    names = {name for loop in loops for name in loop.names} | _under_way(network, mark)
+    for far, near in pairwise(network.tree.chain(mark, network.marks).marks):
+        loop = _inside(network, mark, near)
+        if loop is None:
+            weights = {w for w in _used(rows, far, near, STEPS) if network.owners[w] not in names}
+            loop = _side_by_side(network, far, rows, weights) if weights else None
+        loops += [loop] if loop is not None else []
+    return sorted(loops, key=lambda loop: loop.start)
+
+
+def _under_way(network: Network, mark: int) -> set[str]:
+    """The modules that a mark leads into when they have been called, and have led there, before."""
+    tree, points = network.tree, network.points
+    behind = tree.behind([[mark]])
+    before = [m for m in network.marks if m == mark or not tree.depends(m, behind)]
+    names = sorted({points[m].name for m in before})
+    groups = [[m for m in before if points[m].name == name] for name in names]
+    led = tree.behind(groups)
+    return {
+        points[m].name
+        for m in network.marks.difference(before)
+        if points[m].name in names and tree.depends(m, led) >> names.index(points[m].name) & 1
+    }
 
 
 def _rows(network: Network, mark: int) -> Mapping[int, Counter[int]]:
-    """How often in a row ways from a mark use parameters of modules that are not called again."""
-    again = {name for (name, _), calls in network.calls.items() if len(calls) > 1}
-    own = {leaf for leaf, owner in network.owners.items() if owner not in again}
-    return in_a_row(network.tree, mark, own)
+    """How often in a row ways from a mark use parameters; a fused layer does so in each step."""
+    times = {w: STEPS if o in network.sequences else 1 for w, o in network.owners.items()}
+    return in_a_row(network.tree, mark, times)
 
 
 def _used(rows: Mapping[int, Counter[int]], far: int, near: int, times: int) -> frozenset[int]:
@@ -75,18 +92,19 @@ def _used(rows: Mapping[int, Counter[int]], far: int, near: int, times: int) -> 
 def _repeated(network: Network, mark: int, rows: Mapping[int, Counter[int]]) -> Iterator[list[int]]:
     """The marks of each layer all calls of which depend on a mark, and the last on the first.
 
-    Of the layers with weights, or with the same ones in between.
+    Of the layers with weights, or with the same ones in between that no layer has.
     """
     tree, points = network.tree, network.points
     modules: dict[str, list[int]] = {}
     for other in sorted(network.marks):
         modules.setdefault(points[other].name, []).append(other)
     weighty = {owner for name, size in network.elements.items() if size for owner in ancestry(name)}
+    bare = {w for w, owner in network.owners.items() if len(modules.get(owner, ())) < 2}
     behind = tree.behind([[mark]])
     found = [
         marks
         for name, marks in modules.items()
-        if (name in weighty or _used(rows, marks[0], marks[-1], STEPS - 1))
+        if (name in weighty or bare & _used(rows, marks[0], marks[-1], STEPS - 1))
         and points[marks[-1]].call > points[marks[0]].call
         and tree.depends(marks[0], behind)
     ]
@@ -111,7 +129,9 @@ def _in_turns(modules: Iterable[list[int]]) -> Iterator[list[int]]:
 def _loop(
     network: Network, mark: int, turn: Sequence[int], turns: Iterable[Sequence[int]]
 ) -> Loop | None:
-    """What some marks make of a loop, None if the mark leads into further steps of it."""
+    """What some marks make of a loop, None if the mark is one or leads into further steps of it."""
+    if mark in turn:
+        return None
     tree = network.tree
     first = _first_step(network, turn)
     later = {*turn}.difference(first)
@@ -139,13 +159,32 @@ def _first_step(network: Network, turn: Sequence[int]) -> list[int]:
     return [m for m in turn if network.points[m].call == begun[network.points[m].name]]
 
 
-def _inside(network: Network, mark: int, start: int, weights: frozenset[int]) -> Loop:
-    """All that lies right before a layer or inside it as a loop, which a mark leads into."""
+def _inside(network: Network, mark: int, start: int) -> Loop | None:
+    """What runs through all steps inside a fused layer, which a mark leads into."""
     tree, points = network.tree, network.points
+    if points[start].name not in network.sequences:
+        return None
     behind = tree.behind([[mark]])
     doors = [m for m in tree.inputs(start, network.marks) if tree.depends(m, behind)]
     call = frozenset([_call(network, start)])
-    return Loop(max(doors, key=lambda door: points[door].norm), start, call, call, weights)
+    return Loop(max(doors, key=lambda door: points[door].norm), start, call, call)
+
+
+def _side_by_side(
+    network: Network, far: int, rows: Mapping[int, Counter[int]], weights: Collection[int]
+) -> Loop:
+    """All loops with some weights that a mark leads into, at once, and that no chain runs through.
+
+    Paths go on from the layer that gets the most, of the first ones that they have come through.
+    """
+    before, points = rows.get(far, Counter()), network.points
+    begun = [m for m in network.marks & rows.keys() if any((rows[m] - before)[w] for w in weights)]
+    begun = network.tree.sources(begun)
+    fused = [m for m in begun if points[m].name in network.sequences]
+    own = {w for w in weights if network.owners[w] not in network.sequences}
+    start = max(begun, key=lambda m: points[m].norm)
+    later = frozenset(_call(network, m) for m in fused)
+    return Loop(far, start, later | {_call(network, start)}, later, frozenset(own))
 
 
 def _call(network: Network, mark: int) -> Call:

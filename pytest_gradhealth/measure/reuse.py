@@ -13,28 +13,35 @@ STEPS = 3
 Row = Counter[int]
 
 
-def in_a_row(tree: DominatorTree, first: int, own: Collection[int]) -> dict[int, Row]:
+def in_a_row(tree: DominatorTree, first: int, own: Mapping[int, int]) -> dict[int, Row]:
     """Return how often ways from a mark to others have used some parameters one after the other.
 
-    By mark, what of `own` was used, by the numbers that the tree knows them by. Left out are those
-    that no way uses so often that it is a loop, and those of loops that ways from the mark get into
-    the middle of, as data do.
+    By mark, what of `own` was used, by the numbers that the tree knows them by; each use counts so
+    many times. Left out are those that no way uses so often that it is a loop, and those of loops
+    that other ways from the mark get into the middle of, as data do, or around.
     """
     inputs = [children for _, children in tree.uses()]
     uses = _uses(tree, first, own)
-    often = Counter(leaf for leaves in uses.values() for leaf in leaves)
+    often: Row = Counter()
+    for leaves in uses.values():
+        often.update({leaf: own[leaf] for leaf in leaves})
     loops = {leaf for leaf, times in often.items() if times >= STEPS}
     if not loops:
         return {}
     rows: dict[int, Row] = {}
+    joined: dict[int, set[int]] = {}  # what ways have come to that had not used it
     for vertex, leaves in uses.items():  # whatever leads to a vertex comes before it
-        before = [rows[child] for child in inputs[vertex] if child in rows]
+        before = [child for child in inputs[vertex] if child in rows]
         row: Row = Counter()
-        for other in before:
-            row |= other
-        row.update(leaves & loops)
-        loops -= {leaf for leaf, n in row.items() if n > 1 and not all(r[leaf] for r in before)}
-        rows[vertex] = row
+        for child in before:
+            row |= rows[child]
+        row.update({leaf: own[leaf] for leaf in leaves & loops})
+        again = (leaf for leaf, n in row.items() if n > own[leaf])
+        missing = {leaf for leaf in again if not all(rows[child][leaf] for child in before)}
+        come = missing.union(*(joined[child] for child in before))
+        around = missing if not all(map(rows.get, before)) else set()
+        loops -= around | (come & leaves)
+        rows[vertex], joined[vertex] = row, come
     return {
         mark: Counter({leaf: n for leaf, n in rows[vertex].items() if leaf in loops})
         for vertex, (mark, _) in enumerate(tree.uses())

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, one_hot
 
 from pytest_gradhealth import Diagnosis, probe
-from pytest_gradhealth.measure.given import is_fed
 from pytest_gradhealth.measure.reuse import in_a_row
 from pytest_gradhealth.tensors.dominators import dominators
 from pytest_gradhealth.tensors.graph import edge_of, walk
@@ -186,9 +185,9 @@ def test_uses_in_a_row_are_counted_from_three_on(times: int, rows: dict[int, int
     for _ in range(times):
         state = state @ weight.t() + torch.ones(1, 3) @ weight
     tree = dominators(walk((state @ other).sum()), {edge_of(first): 0, edge_of(state): 1})
-    found = in_a_row(tree, 0, {id(weight), id(other)})
+    found = in_a_row(tree, 0, {id(weight): 1, id(other): 1})
     assert {mark: row[id(weight)] for mark, row in found.items() if row} == rows
-    assert not in_a_row(tree, 0, {id(other)})
+    assert not in_a_row(tree, 0, {id(other): 1})
 
 
 def test_what_leads_into_the_middle_of_a_loop_is_data_of_it() -> None:
@@ -199,18 +198,5 @@ def test_what_leads_into_the_middle_of_a_loop_is_data_of_it() -> None:
         state = (state + data) @ weight
     marks = {edge_of(begun): 0, edge_of(data): 1, edge_of(state): 2}
     tree = dominators(walk(state.sum()), marks)
-    assert in_a_row(tree, 0, {id(weight)})[2][id(weight)] == 4
-    assert not any(row.total() for row in in_a_row(tree, 1, {id(weight)}).values())
-
-
-def test_a_loop_is_fed_where_what_comes_later_is_new() -> None:
-    """At places that were the same in the first use; what has joined there goes through all."""
-    same, new = torch.zeros(2), torch.tensor([0.0, 1.0])
-
-    def fed(*theirs: Tensor) -> bool:
-        return is_fed({0: [[same]] * len(theirs)}, {0: [[each] for each in theirs]})
-
-    assert fed(same, same, new)
-    assert fed(new, new, new.flip(0))
-    assert not fed(new, new, new)
-    assert not fed(same, same, same)
+    assert in_a_row(tree, 0, {id(weight): 1})[2][id(weight)] == 4
+    assert not any(row.total() for row in in_a_row(tree, 1, {id(weight): 1}).values())
