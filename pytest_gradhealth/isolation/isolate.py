@@ -6,15 +6,13 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from traceback import walk_tb
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import checkpoint
 
-from pytest_gradhealth.errors import chain_of
+from pytest_gradhealth.isolation.checkpoints import left_on_errors, seen_through
 from pytest_gradhealth.isolation.modes import restore_modes
 from pytest_gradhealth.isolation.random_state import restore_random_state
 from pytest_gradhealth.isolation.snapshot import restore
@@ -41,18 +39,19 @@ def isolated(
     (the same ones, bit for bit), `.grad` (the same tensors, untouched); of a `batch` all but the
     tensors of which a run gets copies; the random numbers of Python, NumPy (if loaded), torch and
     the accelerator (if in use); modes and switches of torch. Warnings are kept inside, other
-    threads wait. Compiled modules run as they were written. Large parameters are copied (`copy`),
-    or watched over, by default as there is memory. Raises ProbeError for those that were written to
-    unseen, and stay changed.
+    threads wait. Compiled modules run as they were written, re-entrant checkpoints as others are.
+    Large parameters are copied (`copy`), or watched over, by default as there is memory. Raises
+    ProbeError for those that were written to unseen, and stay changed.
     """
     values = list(values)
-    with _ONE_AT_A_TIME, ExitStack() as stack, _left_checkpoints():
+    with _ONE_AT_A_TIME, ExitStack() as stack, left_on_errors():
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(seen_through())
         stack.callback(restore_modes())
         stack.callback(restore_random_state(device))
         modules = [value for value in values if isinstance(value, nn.Module)]
@@ -74,24 +73,6 @@ def is_lent(tensor: Tensor, device: torch.device) -> bool:
     A loss may differentiate by it, and what is made of a copy would not depend on it.
     """
     return tensor.requires_grad and tensor.is_leaf and tensor.device == device
-
-
-@contextmanager
-def _left_checkpoints() -> Iterator[None]:
-    """Have an error let go of the checkpoint that it was raised in.
-
-    Older torch leaves a non-reentrant one open there, and what any other graph saves goes to it for
-    as long as the error is kept: by whoever reports it.
-    """
-    try:
-        yield
-    except BaseException as error:
-        for one in chain_of(error):
-            for frame, _ in walk_tb(one.__traceback__):
-                if frame.f_globals.get("__name__") == checkpoint.__name__:
-                    with suppress(RuntimeError):  # one that is still at work
-                        frame.clear()
-        raise
 
 
 def _reshard(roots: Iterable[Any]) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils import checkpoint
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.isolation.checkpoints import REENTRANT
 from pytest_gradhealth.measure.calls import Calls
 from pytest_gradhealth.results.names import OUTPUT
 from pytest_gradhealth.results.profile import Stop
@@ -103,7 +103,7 @@ def _is_in_checkpoint() -> bool:
     """Whether a re-entrant checkpoint is running, which runs without gradient at first."""
     frame = inspect.currentframe()
     while frame is not None:
-        if frame.f_code is checkpoint.CheckpointFunction.forward.__code__:
+        if frame.f_code is REENTRANT.forward.__code__:
             return True
         frame = frame.f_back
     return False

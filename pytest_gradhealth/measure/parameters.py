@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pytest_gradhealth.isolation.write_guard import unguarded
 from pytest_gradhealth.results.profile import ParameterRecord, ParameterState
 from pytest_gradhealth.tensors.devices import on_host
-from pytest_gradhealth.tensors.graph import Graph, op_name
+from pytest_gradhealth.tensors.graph import Graph
 from pytest_gradhealth.tensors.modules import named_parameters
 from pytest_gradhealth.tensors.norms import cosine, has_equal_rows, l2_norm, to_numbers
 from pytest_gradhealth.tensors.readout import Readout
@@ -107,14 +107,13 @@ class ParameterReader:
     def dropping(self, graph: Graph) -> Iterator[None]:
         """Measure each gradient when a backward through the graph completes it, and drop it.
 
-        A re-entrant checkpoint hands gradients over in parts: with one among the nodes, all are
-        held. Other code that does so shows in `incomplete`.
+        Code that hands gradients over in parts shows in `incomplete`.
         """
-        handles = []
-        if not any(op_name(node) == "CheckpointFunction" for node in graph.nodes):
-            for node, leaf in graph.leaf_of.items():
-                if id(leaf) in self._measured:
-                    handles.append(node.register_hook(partial(self._complete, leaf)))
+        handles = [
+            node.register_hook(partial(self._complete, leaf))
+            for node, leaf in graph.leaf_of.items()
+            if id(leaf) in self._measured
+        ]
         del graph
         try:
             yield

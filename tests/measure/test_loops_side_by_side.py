@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from pytest_gradhealth import Diagnosis, probe
 from pytest_gradhealth.measure.reuse import in_a_row
@@ -58,8 +59,18 @@ class Fused(nn.Module):
         return out
 
 
+class Checkpointed(Steps):
+    """Each step of them is computed again in the backward."""
+
+    def forward(self, x: Tensor, state: Tensor) -> Tensor:
+        for step in x.unbind(1):
+            state = checkpoint(self.cell, step, state, use_reentrant=True)
+        return state
+
+
 LOOPS: dict[str, Callable[[], nn.Module]] = {
     "cells": Steps,
+    "checkpoints": Checkpointed,
     "weights": WrittenOut,
     "fused": Fused,
     "stacked": lambda: Fused(2),
