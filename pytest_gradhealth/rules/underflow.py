@@ -5,6 +5,7 @@
 Counts the elements of every gradient by their power of two in a probe in float32, and forecasts how
 many of them `precision=` would flush to zero at the given `loss_scale`. A layer fails above
 `max_underflow`, where a tenth of its norm goes with them; so does an overflow at a fixed scale.
+Where next to nothing of the norm goes with many elements, that is a note.
 
 ## Why
 
@@ -30,18 +31,18 @@ from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
 #: Share of a layer's gradient that is mentioned when it is flushed.
 MENTION = 0.05
-#: A scale fits where no layer loses more than this share.
+#: A scale fits where no layer loses more than this share, and less of a norm is no loss: the many
+#: probabilities of next to nothing of a large vocabulary, the early steps of a long loop.
 FITS = 0.01
-#: Share of a layer's gradient norm that has to be lost with its elements: the many probabilities of
-#: next to nothing that a large vocabulary has are no loss.
+#: Share of a layer's gradient norm that has to be lost with its elements for a failure.
 NOTICEABLE = 0.1
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
     """Compare the share of each layer's gradient that would be zero with `max_underflow`.
 
-    Beside that share, a tenth of the gradient's norm has to be lost. An overflow fails where the
-    loss scale is fixed; a GradScaler gets out of it by itself.
+    Beside that share, a tenth of the gradient's norm has to be lost, and a hundredth for a warning.
+    An overflow fails where the loss scale is fixed; a GradScaler gets out of it by itself.
 
     >>> from pytest_gradhealth.results.diagnosis import Limit
     >>> from pytest_gradhealth.results.profile import GradientProfile
@@ -59,13 +60,17 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         return
     kind, shift = profile.loss_scale.format, profile.loss_scale.exponent
     at = f"at loss scale {number(profile.loss_scale.value)}"
-    worst = max(records, key=lambda record: record.flushed(kind, shift))
-    share = worst.flushed(kind, shift)
+
+    def felt(record: MagnitudeRecord) -> tuple[bool, bool, float]:
+        share, lost = record.flushed(kind, shift), record.lost(kind, shift)
+        return share > limit.value and lost > NOTICEABLE, lost > FITS, share
+
+    worst = max(records, key=felt)
+    fails, tells, share = felt(worst)
     if share > min(MENTION, limit.value):
-        fails = share > limit.value and worst.lost(kind, shift) > NOTICEABLE
         text = f"{kind} flushes {share:.0%} of the gradient of {worst.title} to zero {at}"
         yield RULE.finding(
-            "failure" if fails else "warning",
+            "failure" if fails else "warning" if tells else "info",
             worst.name,
             f"{text}; limit {limit.value:.0%} ({limit.source})" if fails else text,
             profile=profile,

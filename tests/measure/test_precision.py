@@ -44,7 +44,7 @@ def test_all_calls_of_a_layer_count_together_as_early_steps_of_a_loop_do() -> No
     counted = {record.low + i: n for i, n in enumerate(record.counts) if n}
     assert counted == {-36: 8, -24: 8, -12: 8, 0: 8}
     assert record.flushed("float16", 0) == 1 / 4
-    assert [f.severity for f in diagnosis.of(["GH501"])] == ["warning"], "the weight gets enough"
+    assert [f.severity for f in diagnosis.of(["GH501"])] == ["info"], "the weight gets enough"
 
 
 def _sum(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -16,8 +16,11 @@ from pytest_gradhealth import (
     assert_no_vanishing,
     probe,
 )
-from pytest_gradhealth.results.magnitudes import LossScale
-from pytest_gradhealth.rules.underflow import window
+from pytest_gradhealth.results.diagnosis import Limit
+from pytest_gradhealth.results.magnitudes import LossScale, MagnitudeRecord
+from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.rule import Evidence
+from pytest_gradhealth.rules.underflow import check, window
 from tests.helpers.nets import batch, mlp
 
 cross_entropy = F.cross_entropy
@@ -84,7 +87,7 @@ def test_no_scale_fits_gradients_that_span_too_much() -> None:
     )
 
 
-def test_many_elements_of_next_to_nothing_are_a_warning() -> None:
+def test_many_elements_of_next_to_nothing_are_a_note() -> None:
     """As of the words that are not the target, in a large vocabulary."""
     x, y = torch.randn(64, 16), torch.zeros(64, dtype=torch.long)
     model = nn.Linear(16, 20000)
@@ -96,7 +99,7 @@ def test_many_elements_of_next_to_nothing_are_a_warning() -> None:
     share = (gradient.half() == 0).double().mean().item()
     assert said(diagnosis) == [
         (
-            "warning",
+            "info",
             "(output)",
             f"float16 flushes {share:.0%} of the gradient of (output) (Linear) to zero at loss"
             " scale 1",
@@ -141,3 +144,13 @@ def test_assert_healthy_takes_it_along() -> None:
             loss=lambda o, t: cross_entropy(o, t) * 1e-2,
             precision="float16",
         )
+
+
+def test_the_layer_that_fails_is_told_before_one_that_loses_more_elements() -> None:
+    many = MagnitudeRecord("many", "Linear", -40, (90, *[0] * 38, 10))
+    felt = MagnitudeRecord("felt", "Linear", -26, (60, 0, 40))
+    look = GradientProfile(
+        0, 0, 2.3, paths=(), magnitudes=(many, felt), loss_scale=LossScale("float16", 1.0)
+    )
+    found = [*check(Evidence(look, None, {"max_underflow": Limit(0.5, "default")}))]
+    assert [(f.severity, f.layer) for f in found] == [("failure", "felt")]
