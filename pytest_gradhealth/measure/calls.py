@@ -10,9 +10,11 @@ from typing import Any
 
 from torch import nn
 from torch.autograd.graph import Node
+from torch.utils.hooks import RemovableHandle
 
 from pytest_gradhealth.measure.recorder import recorded_modules
 from pytest_gradhealth.tensors.graph import sequence_number
+from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.modules import class_name
 
 
@@ -37,17 +39,8 @@ class Calls:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Hooks on every module for the length of the context; none is left afterwards."""
-        handles: list[Any] = []
-        try:
-            for name, module in recorded_modules(self.model):
-                handles.append(
-                    module.register_forward_pre_hook(self._before(name), with_kwargs=True)
-                )
-                handles.append(module.register_forward_hook(self._after))
+        with hooked(self._hooks()):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def owner(self, node: Node) -> Call | None:
         """The innermost call in which a node of the graph was made."""
@@ -60,6 +53,11 @@ class Calls:
 
     def ended(self, call: Call, module: nn.Module, outputs: Any) -> None:
         """A call ends with what it returns."""
+
+    def _hooks(self) -> Iterator[RemovableHandle]:
+        for name, module in recorded_modules(self.model):
+            yield module.register_forward_pre_hook(self._before(name), with_kwargs=True)
+            yield module.register_forward_hook(self._after)
 
     def _before(self, name: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:

@@ -21,6 +21,7 @@ from pytest_gradhealth.results.profile import NonFinite
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import op_name
+from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.modules import waits_for_others
 from pytest_gradhealth.tensors.norms import kind_of
 from pytest_gradhealth.tensors.trees import tensors
@@ -129,13 +130,8 @@ def _first_in_backward(run: Pass, loss: Tensor, trace: _Trace) -> NonFinite | No
 
         return hook
 
-    handles = [node.register_hook(watch(node)) for node in graph.nodes]
-    try:
-        with run.own_gradients():
-            run.backward(loss)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(node.register_hook(watch(node)) for node in graph.nodes), run.own_gradients():
+        run.backward(loss)
     return found[0] if found else None
 
 

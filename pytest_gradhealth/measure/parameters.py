@@ -19,6 +19,7 @@ from pytest_gradhealth.isolation.write_guard import unguarded
 from pytest_gradhealth.results.profile import ParameterRecord, ParameterState
 from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.graph import Graph, op_name
+from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.modules import named_parameters
 from pytest_gradhealth.tensors.norms import cosine, has_equal_rows, l2_norm, to_numbers
 from pytest_gradhealth.tensors.readout import Readout
@@ -110,17 +111,15 @@ class ParameterReader:
         A re-entrant checkpoint hands gradients over in parts: with one among the nodes, all are
         held. Other code that does so shows in `incomplete`.
         """
-        handles = []
-        if not any(op_name(node) == "CheckpointFunction" for node in graph.nodes):
-            for node, leaf in graph.leaf_of.items():
-                if id(leaf) in self._measured:
-                    handles.append(node.register_hook(partial(self._complete, leaf)))
+        in_parts = any(op_name(node) == "CheckpointFunction" for node in graph.nodes)
+        handles = [
+            node.register_hook(partial(self._complete, leaf))
+            for node, leaf in graph.leaf_of.items()
+            if id(leaf) in self._measured and not in_parts
+        ]
         del graph
-        try:
+        with hooked(handles):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def results(self) -> list[Measured]:
         """All parameters, in the order of the model; gradients that are still there are measured.

@@ -20,6 +20,7 @@ from pytest_gradhealth.results.profile import Stop
 from pytest_gradhealth.subject.passes import Pass, run_backward
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import Graph, op_name
+from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.modules import waits_for_others
 
 #: Operations that are zero where another factor or a mask is, which something else may have made.
@@ -89,13 +90,9 @@ def _cuts(
 
         return hook
 
-    handles = [node.register_hook(watch(node)) for node in graph.nodes if node.next_functions]
-    try:
-        with run.own_gradients():
-            run_backward(loss, keep=True)  # or nothing could be read of an operation
-    finally:
-        for handle in handles:
-            handle.remove()
+    inner = (node for node in graph.nodes if node.next_functions)
+    with hooked(node.register_hook(watch(node)) for node in inner), run.own_gradients():
+        run_backward(loss, keep=True)  # or nothing could be read of an operation
     return found
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pytest_gradhealth.remedies.layers import Call, condition, nonlinearities, weighted
 from pytest_gradhealth.remedies.printed import printed
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
+from pytest_gradhealth.tensors.hooks import hooked
 
 FAMILY = "initialisation"
 SYMPTOMS = ("GH101", "GH201", "GH202", "GH301", "GH203", "GH402", "GH403", "GH404", "GH406")
@@ -89,12 +90,8 @@ def unit_variance(patient: Patient) -> str:
         factors[module] /= float(spread)
         return output / spread
 
-    handles = [layer.module.register_forward_hook(rescale) for layer in layers]
-    try:
+    with hooked(layer.module.register_forward_hook(rescale) for layer in layers):
         patient.run()
-    finally:
-        for handle in handles:
-            handle.remove()
     in_order = [factors[m] for m in patient.model.modules() if m in factors]
     lines = [
         f"ms = [m for name, m in model.named_modules() if {condition([*factors], patient.model)}]",

@@ -18,6 +18,7 @@ from pytest_gradhealth.formatting import quoted
 from pytest_gradhealth.results.activation_functions import GAINS
 from pytest_gradhealth.subject.forward import call_model, fresh
 from pytest_gradhealth.tensors.graph import op_name
+from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.trees import tensors
 
 #: The layers that remedies work on.
@@ -84,13 +85,11 @@ def calls_of(model: nn.Module, inputs: Any) -> Sequence[Call]:
     # By identity: a metric's hash changes with what it has counted.
     modules = dict(model.named_modules())
     names = {id(module): name for name, module in modules.items()}
-    handles = [m.register_forward_pre_hook(enter) for m in modules.values()]
-    handles += [m.register_forward_hook(leave) for m in modules.values()]
-    try:
+    with (
+        hooked(m.register_forward_pre_hook(enter) for m in modules.values()),
+        hooked(m.register_forward_hook(leave) for m in modules.values()),
+    ):
         outputs = run(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     calls = [call for call in found if call is not None]
     at_end = _ends({n: [found[i] for i in made] for n, made in made_by.items()}, outputs)
     return [replace(call, ends=id(call) in at_end) for call in calls]
