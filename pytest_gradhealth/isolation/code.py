@@ -23,6 +23,8 @@ _HOMES = tuple(
 #: Names in code that reads what is kept nowhere: files, and whatever else is evaluated.
 _UNSEEN = frozenset({"open", "eval", "exec", "globals", "locals", "__import__"})
 _UNSEEN_ATTRIBUTES = frozenset({"read_text", "read_bytes"})
+#: Set for classes that were made by a program, not in C.
+_HEAP = 1 << 9
 
 
 @functools.lru_cache(maxsize=4096)
@@ -58,10 +60,6 @@ def module_of(kind: type) -> str:
     if found is None and not kind.__flags__ & _HEAP:
         found = kind.__module__
     return found if isinstance(found, str) else ""
-
-
-#: Set for classes that were made by a program, not in C.
-_HEAP = 1 << 9
 
 
 def is_standard(kind: type) -> bool:

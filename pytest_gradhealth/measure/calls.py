@@ -48,6 +48,10 @@ class Calls:
         around = [call for call in self.all if call.begin <= number < call.end]
         return max(around, key=lambda call: call.begin, default=None)
 
+    def innermost(self) -> tuple[str, str]:
+        """Name and type of the innermost module that runs, empty where none does."""
+        return (self.running[-1].name, self.running[-1].type) if self.running else ("", "")
+
     def begun(self, given: Any) -> None:
         """A call begins with what it is given."""
 

@@ -23,8 +23,7 @@ from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import op_name
 from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.modules import waits_for_others
-from pytest_gradhealth.tensors.norms import kind_of
-from pytest_gradhealth.tensors.trees import tensors
+from pytest_gradhealth.tensors.norms import kind_of, worst_in
 
 
 def first_non_finite(subject: Subject, *, seed: int) -> NonFinite | None:
@@ -77,8 +76,7 @@ def _in_forward(run: Pass, trace: _Trace, origin: Made | None, value: str) -> No
         )
     if blamed is not None:
         return blamed
-    given = any(map(kind_of, tensors(run.targets)))
-    return NonFinite("loss", LOSS, "", value, parameter="targets" if given else "")
+    return NonFinite("loss", LOSS, "", value, parameter="targets" if worst_in(run.targets) else "")
 
 
 def _is_in(trace: _Trace, origin: Made) -> bool:
@@ -92,22 +90,16 @@ class _Trace(Calls):
     culprit: NonFinite | None = None
     suspect: NonFinite | None = None
 
-    def innermost(self) -> tuple[str, str]:
-        """Name and type of the innermost module that runs, empty where none does."""
-        return (self.running[-1].name, self.running[-1].type) if self.running else ("", "")
-
     def begun(self, given: Any) -> None:
         # A mask of -inf is a healthy input; NaN and +inf come from the caller's own code.
-        value = next((k for k in map(kind_of, tensors(given)) if k in ("nan", "inf")), "")
-        if value and self.running and self.culprit is None:
-            parent = self.running[-1]
-            self.culprit = self.suspect or NonFinite("forward", parent.name, parent.type, value)
+        value = worst_in(given)
+        if value in ("nan", "inf") and self.running and self.culprit is None:
+            self.culprit = self.suspect or NonFinite("forward", *self.innermost(), value)
 
     def ended(self, call: Call, module: nn.Module, outputs: Any) -> None:
-        kinds = [kind for kind in map(kind_of, tensors(outputs)) if kind]
-        if not kinds or self.culprit is not None:
+        value = worst_in(outputs)
+        if not value or self.culprit is not None:
             return
-        value = "nan" if "nan" in kinds else kinds[0]
         found = NonFinite("forward", call.name, call.type, value, parameter=_bad_parameter(module))
         if value == "-inf":
             self.suspect = self.suspect or found
@@ -121,11 +113,10 @@ def _first_in_backward(run: Pass, loss: Tensor, trace: _Trace) -> NonFinite | No
 
     def watch(node: Node) -> Any:
         def hook(grad_inputs: Any, grad_outputs: Any) -> None:
-            kinds = [kind for kind in map(kind_of, tensors(grad_inputs)) if kind]
-            if kinds and not found and not any(map(kind_of, tensors(grad_outputs))):
+            value = worst_in(grad_inputs)
+            if value and not found and not worst_in(grad_outputs):
                 owner = trace.owner(node)
                 name, kind = (owner.name, owner.type) if owner else (LOSS, "")
-                value = "nan" if "nan" in kinds else kinds[0]
                 found.append(NonFinite("backward", name, kind, value, op=op_name(node)))
 
         return hook

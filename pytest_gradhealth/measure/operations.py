@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pytest_gradhealth.tensors.norms import kind_of
+from pytest_gradhealth.tensors.norms import kind_of, worst_kind
 from pytest_gradhealth.tensors.storage import address_of
 from pytest_gradhealth.tensors.trees import tensors
+from pytest_gradhealth.tensors.unwrap import dtype_name
 
 #: The same operation under other names.
 _SAME = {
@@ -29,8 +30,6 @@ _SAME = {
 }
 #: Operations that are remembered before another.
 _TRAIL = 6
-#: How bad a kind of number is.
-_WORSE = {"": 0, "-inf": 1, "inf": 2, "nan": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ class Operations(TorchDispatchMode):
             if kind and address_of(tensor) in self._made
         ]
         scalars = [_kind_of_number(a) for a in args if isinstance(a, (int, float))]
-        taken = max((*kinds, *scalars), key=_WORSE.__getitem__, default="")
+        taken = worst_kind((*kinds, *scalars))
         fed = _fed(func, args, out)
         zero = [trail for trail, number in zip(trails, fed, strict=False) if number == 0 and trail]
         self._number += 1
@@ -130,7 +129,7 @@ class Operations(TorchDispatchMode):
             tuple(sources),
             fed,
             _elements(args, out),
-            str(out.dtype).removeprefix("torch."),
+            dtype_name(out.dtype),
             (*zero[-1:], *filter(None, trails), ())[0],
         )
         self._trails[address] = (op, *next(filter(None, trails), ()))[:_TRAIL]

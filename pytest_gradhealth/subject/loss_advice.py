@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pytest_gradhealth.formatting import listing
 from pytest_gradhealth.subject.calling import called, fits, name_of, parameters_of
-from pytest_gradhealth.subject.handed import Handed, is_about, made_of, no_tensors, type_name
+from pytest_gradhealth.subject.handed import Handed, is_about, made_of, no_tensors
 from pytest_gradhealth.tensors.trees import attribute, tensors
-from pytest_gradhealth.tensors.unwrap import shape_of
+from pytest_gradhealth.tensors.unwrap import dtype_name, shape_of
 
 
 def _no_targets(handed: Handed, _: BaseException, said: str) -> str:
@@ -80,9 +80,9 @@ def _target_types(handed: Handed, _: BaseException, said: str) -> str:
     for target in tensors(handed.targets):
         kind = target.dtype
         if kind.is_floating_point and re.search(r"be (\w+ or )*Long|type Long but", said):
-            return f"the targets are {type_name(kind)}; pass y.long()"
+            return f"the targets are {dtype_name(kind)}; pass y.long()"
         if kind != out and is_about(said, kind):
-            types = f"the targets are {type_name(kind)}, the outputs {type_name(out)}"
+            types = f"the targets are {dtype_name(kind)}, the outputs {dtype_name(out)}"
             return f"{types}; pass {made_of('y', out)}"
     return ""
 
