@@ -111,7 +111,7 @@ def _seen_again(
         if rule is not None and rule.quantity is not None and rule.exhibit is None:
             shown = rule.quantity.shown(rule.value(second))
             return shown and f"{rule.quantity.title} {shown}"
-    again = next((p for p in second.paths if p.first.label == path.first.label), None)
+    again = second.same_path(path)
     return "" if again is None else factor(again.arrival)
 
 
