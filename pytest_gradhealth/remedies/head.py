@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from pytest_gradhealth.errors import CannotApplyError
 from pytest_gradhealth.measure.outputs import last_bias
-from pytest_gradhealth.remedies.layers import condition, heads, run
+from pytest_gradhealth.remedies.layers import exchange, heads, run
 from pytest_gradhealth.remedies.printed import printed
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
@@ -32,16 +32,7 @@ def _open(activation: Callable[[], nn.Module], function: str) -> Callable[[Patie
             for name, value in vars(module).items()
             if any(value is relu for relu in _RELUS)
         ]
-        lines: list[str] = []
-        if modules:
-            new = f"nn.{type(activation()).__name__}()"
-            lines += [
-                "for name, m in [*model.named_modules()]:",
-                f"    if {condition(modules, patient.model)}: model.set_submodule(name, {new})",
-            ]
-        for name, module in [*patient.model.named_modules()]:
-            if module in modules:
-                patient.model.set_submodule(name, activation().train(module.training))
+        lines = exchange(patient.model, modules, activation) if modules else []
         if attributes:
             lines += [
                 "for m in model.modules():",
