@@ -5,7 +5,7 @@ Only called when something non-finite was seen; it may look at every tensor.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.autograd.graph import Node
 from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.calls import Call, Calls
-from pytest_gradhealth.measure.operations import Made, Operations
+from pytest_gradhealth.measure.operations import Operations
 from pytest_gradhealth.results.names import LOSS
 from pytest_gradhealth.results.profile import NonFinite
 from pytest_gradhealth.subject.passes import Pass
@@ -39,48 +39,38 @@ def first_non_finite(subject: Subject, *, seed: int) -> NonFinite | None:
     return _first_in_backward(run, loss, trace) or trace.culprit
 
 
-def _traced(subject: Subject, seed: int) -> tuple[Pass, _Trace, Tensor, Made | None]:
+def _traced(subject: Subject, seed: int) -> tuple[Pass, _Trace, Tensor, NonFinite | None]:
     """A forward that is watched, with every operation of it where that can be."""
     if not waits_for_others(subject.model):
         with suppress(ProbeError, RuntimeError, TypeError):  # what no mode can look into
-            run, trace = Pass(subject, seed), _Trace(subject.model)
-            operations = Operations(trace.innermost)
-            with trace.attached(), operations:
-                loss = run.run()
-            return run, trace, loss, operations.origin(loss)
+            return _watched(subject, seed, closely=True)
+    return _watched(subject, seed, closely=False)
+
+
+def _watched(
+    subject: Subject, seed: int, *, closely: bool
+) -> tuple[Pass, _Trace, Tensor, NonFinite | None]:
     run, trace = Pass(subject, seed), _Trace(subject.model)
-    with trace.attached():
+    operations = Operations(trace.innermost)
+    with trace.attached(), operations if closely else nullcontext():
         loss = run.run()
-    return run, trace, loss, None
+    return run, trace, loss, operations.origin(loss)
 
 
-def _in_forward(run: Pass, trace: _Trace, origin: Made | None, value: str) -> NonFinite:
+def _in_forward(run: Pass, trace: _Trace, origin: NonFinite | None, value: str) -> NonFinite:
     """What made a loss NaN or infinite: a parameter or a target that is so, or an operation."""
-    blamed = trace.culprit or trace.suspect
+    culprit = trace.culprit
+    blamed = culprit or trace.suspect
     if blamed is not None and blamed.parameter:
         return blamed
     # What only mixes or passes on infinity has it of a module that did what no mode can see.
-    if origin is not None and (not origin.taken or trace.culprit is None or _is_in(trace, origin)):
-        name, kind = origin.owner
-        return NonFinite(
-            "forward" if name else "loss",
-            name or LOSS,
-            kind,
-            origin.value,
-            op=origin.op,
-            taken=origin.taken,
-            fed=origin.fed,
-            elements=origin.elements,
-            format=origin.dtype,
-            behind=origin.behind,
-        )
+    if origin is not None and (
+        not origin.taken or culprit is None or culprit.layer == origin.layer
+    ):
+        return origin
     if blamed is not None:
         return blamed
     return NonFinite("loss", LOSS, "", value, parameter="targets" if worst_in(run.targets) else "")
-
-
-def _is_in(trace: _Trace, origin: Made) -> bool:
-    return trace.culprit is not None and trace.culprit.layer == origin.owner[0]
 
 
 @dataclass

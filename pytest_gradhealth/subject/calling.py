@@ -51,7 +51,7 @@ def as_taken(model: nn.Module, inputs: Any, call: Call | None = None) -> Any:
     return _fitting(forward, _forms(forward, inputs))
 
 
-def called(loss: Any) -> Any:
+def function_of(loss: Any) -> Any:
     """The function that a loss is called by: its forward, if it is a module."""
     return loss.forward if isinstance(loss, nn.Module) else loss
 
@@ -66,7 +66,7 @@ def loss_arguments(loss: Callable[..., Any], outputs: Any, targets: Any) -> tupl
         forms.insert(0, (outputs,))
     elif isinstance(targets, (tuple, list)):
         forms.append((outputs, *targets))
-    arguments: tuple[Any, ...] = _fitting(called(loss), forms)
+    arguments: tuple[Any, ...] = _fitting(function_of(loss), forms)
     return arguments
 
 

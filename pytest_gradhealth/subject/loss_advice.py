@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from pytest_gradhealth.formatting import listing
-from pytest_gradhealth.subject.calling import called, fits, name_of, parameters_of
+from pytest_gradhealth.subject.calling import fits, function_of, name_of, parameters_of
 from pytest_gradhealth.subject.handed import Handed, is_about, made_of, no_tensors
 from pytest_gradhealth.tensors.trees import attribute, tensors
 from pytest_gradhealth.tensors.unwrap import dtype_name, shape_of
@@ -18,7 +18,7 @@ def _no_targets(handed: Handed, _: BaseException, said: str) -> str:
     """No targets, or several that the loss takes for one."""
     targets = handed.targets
     if targets is None:
-        needed = "NoneType" in said and not fits(called(handed.loss), (handed.outputs,))
+        needed = "NoneType" in said and not fits(function_of(handed.loss), (handed.outputs,))
         return "no targets were given; pass them behind the inputs" if needed else ""
     kind = type(targets).__name__
     if not isinstance(targets, (tuple, list, Mapping)) or kind not in said:
@@ -47,7 +47,7 @@ def _no_tensor_out(handed: Handed, cause: BaseException, _: str) -> str:
 
 def _arguments(handed: Handed, cause: BaseException, _: str) -> str:
     """A loss that takes something else than outputs and targets."""
-    loss, alone = called(handed.loss), handed.targets is None
+    loss, alone = function_of(handed.loss), handed.targets is None
     if not isinstance(cause, TypeError) or any(
         fits(loss, form) for form in [(handed.outputs,) * 2, *[(handed.outputs,)] * alone]
     ):
