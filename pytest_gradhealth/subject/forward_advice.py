@@ -16,9 +16,9 @@ from pytest_gradhealth.tensors.trees import tensors
 from pytest_gradhealth.tensors.unwrap import dtype_name
 
 
-def _without_forward(handed: Handed, _: BaseException, said: str) -> str:
+def _without_forward(handed: Handed) -> str:
     model = handed.model
-    if f'Module [{class_name(model)}] is missing the required "forward"' not in said:
+    if f'Module [{class_name(model)}] is missing the required "forward"' not in handed.said:
         return ""
     own = [name for name, value in vars(type(model)).items() if callable(value) and name[0] != "_"]
     how = f"model.{own[0] if own else 'encode'}(x)"
@@ -28,9 +28,9 @@ def _without_forward(handed: Handed, _: BaseException, said: str) -> str:
     return f"pass what calls it in place of a forward, for example call=lambda model, x: {how}"
 
 
-def _without_trainer(handed: Handed, _: BaseException, said: str) -> str:
-    logs = re.search(r"'NoneType' object has no attribute '(experiment|log_)", said)
-    if not is_lightning(handed.model) or not (logs or "not attached to a `Trainer`" in said):
+def _without_trainer(handed: Handed) -> str:
+    logs = re.search(r"'NoneType' object has no attribute '(experiment|log_)", handed.said)
+    if not is_lightning(handed.model) or not (logs or "not attached to a `Trainer`" in handed.said):
         return ""
     what = "self.logger" if logs else "self.trainer"
     return (
@@ -39,12 +39,12 @@ def _without_trainer(handed: Handed, _: BaseException, said: str) -> str:
     )
 
 
-def _without_inputs(handed: Handed, _: BaseException, __: str) -> str:
+def _without_inputs(handed: Handed) -> str:
     empty = handed.inputs is None and handed.call is None
     return "no inputs were given; pass a batch behind the model" if empty else ""
 
 
-def _together(handed: Handed, _: BaseException, __: str) -> str:
+def _together(handed: Handed) -> str:
     """Targets beside the inputs of a model that takes them itself."""
     takes = parameters_of(handed.model.forward).keys() & {"targets", "target", "labels", "y"}
     if handed.loss is not None or handed.targets is None or not takes or handed.call is not None:
@@ -52,7 +52,7 @@ def _together(handed: Handed, _: BaseException, __: str) -> str:
     return f"forward takes {listing(sorted(takes))} itself; pass (inputs, targets) as the inputs"
 
 
-def _whole(handed: Handed, _: BaseException, said: str) -> str:
+def _whole(handed: Handed) -> str:
     """Several things that went as one argument, inputs and targets most often."""
     given, named = spread(handed.inputs)
     one = given[0] if len(given) == 1 else given
@@ -63,7 +63,7 @@ def _whole(handed: Handed, _: BaseException, said: str) -> str:
         return ""
     if handed.call is not None and is_lightning(handed.model):
         return ""  # a batch, as its loader makes it
-    if not (kind in said or "positional argument" in said or _misfits(handed)):
+    if not (kind in handed.said or "positional argument" in handed.said or _misfits(handed)):
         return ""
     if len(one) == 2 and handed.targets is None and not isinstance(one, Mapping):
         return f"the inputs are a {kind} of two; pass inputs and targets apart, behind the model"
@@ -78,7 +78,7 @@ def _misfits(handed: Handed) -> bool:
     return handed.call is None and not fits(handed.model.forward, handed.inputs)
 
 
-def _unknown(handed: Handed, _: BaseException, __: str) -> str:
+def _unknown(handed: Handed) -> str:
     """Other arguments than a forward takes, or what is to call the model."""
     if handed.call is not None and not fits(handed.call, handed.inputs, handed.model):
         return "call gets the model before the inputs: call=lambda model, x: ..."
@@ -93,11 +93,11 @@ def _unknown(handed: Handed, _: BaseException, __: str) -> str:
     return f"{says}, not {listing(others)}; {meant or 'pass what only the loss needs as targets'}"
 
 
-def _kind_of_number(handed: Handed, _: BaseException, said: str) -> str:
+def _kind_of_number(handed: Handed) -> str:
     """Numbers of another type than the parameters'."""
     own = next((p.dtype for p in handed.model.parameters() if p.is_floating_point()), None)
-    given = [t.dtype for t in tensors(handed.inputs) if is_about(said, t.dtype)]
-    if "indices" in said and any(dtype.is_floating_point for dtype in given):
+    given = [t.dtype for t in tensors(handed.inputs) if is_about(handed.said, t.dtype)]
+    if "indices" in handed.said and any(dtype.is_floating_point for dtype in given):
         return "an embedding takes whole numbers; pass x.long()"
     others = [dtype for dtype in given if dtype != own and not dtype.is_complex]
     if own is None or not others:

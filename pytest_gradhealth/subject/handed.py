@@ -32,9 +32,10 @@ _CALLED = {
 
 @dataclass(frozen=True)
 class Handed:
-    """What a forward was called with, or a loss, and what they were to make of it.
+    """What a forward was called with, or a loss, what they were to make of it, and have raised.
 
-    `call` is what calls the model with its inputs, None where that is its forward.
+    `call` is what calls the model with its inputs, None where that is its forward; `said` is the
+    text of the `cause`.
     """
 
     to: Literal["forward", "loss"]
@@ -44,16 +45,18 @@ class Handed:
     call: Call | None
     loss: Any
     outputs: Any
+    cause: BaseException | None = None
+    said: str = ""
 
 
-def no_tensors(handed: Handed, cause: BaseException, said: str) -> str:
+def no_tensors(handed: Handed) -> str:
     """Arrays, loaders, numbers and text."""
     of_loss = handed.to == "loss"
     name, value = ("targets", handed.targets) if of_loss else ("inputs", handed.inputs)
     some = any(True for _ in tensors(value))
-    if not isinstance(cause, (TypeError, AttributeError, *[ValueError] * (not some))):
+    if not isinstance(handed.cause, (TypeError, AttributeError, *[ValueError] * (not some))):
         return ""
-    found = (words for kind, words in _foreign(value) if not some or kind in said)
+    found = (words for kind, words in _foreign(value) if not some or kind in handed.said)
     return next((f"the {name} are {words}" for words in found), "")
 
 
