@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from pytest_gradhealth.errors import CannotApplyError
 from pytest_gradhealth.measure.outputs import last_bias
-from pytest_gradhealth.remedies.layers import exchange, heads, run
+from pytest_gradhealth.remedies.layers import exchange, heads
 from pytest_gradhealth.remedies.printed import printed
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
@@ -56,12 +56,9 @@ def usual_answer(patient: Patient) -> str:
     last = heads(patient.calls)
     names = [name for name, module in patient.model.named_modules() if module in last]
     bias = patient.model.get_submodule(names[0]).bias if len(names) == 1 else None
-    outputs = run(patient.model, patient.inputs)
-    if (
-        not isinstance(bias, Tensor)
-        or not isinstance(outputs, Tensor)
-        or last_bias(outputs) is None
-    ):
+    outputs = patient.run()
+    added = last_bias(outputs) if isinstance(outputs, Tensor) else None
+    if not isinstance(bias, Tensor) or added is None:
         raise CannotApplyError("no single layer with a bias makes the output")
     if not bias.numel() == len(patient.answer) <= MOST_NUMBERS:
         raise CannotApplyError(
