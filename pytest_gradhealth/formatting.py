@@ -168,6 +168,11 @@ def shortened(text: str, most: int) -> str:
     return printable(_cut(text, most))
 
 
+def coded(message: str, code: str) -> str:
+    """What was found on one line, with its code behind it."""
+    return f"{shortened(message, LONGEST_FINDING)} [{shortened(code, 40)}]"
+
+
 def _cut(text: str, most: int) -> str:
     if len(text) > most:
         gap = f"..({len(text):,} characters).." if most >= _ROOM_FOR_LENGTH else ".."

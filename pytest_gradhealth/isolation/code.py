@@ -23,6 +23,8 @@ _HOMES = tuple(
 #: Names in code that reads what is kept nowhere: files, and whatever else is evaluated.
 _UNSEEN = frozenset({"open", "eval", "exec", "globals", "locals", "__import__"})
 _UNSEEN_ATTRIBUTES = frozenset({"read_text", "read_bytes"})
+#: Set for classes that were made by a program, not in C.
+_HEAP = 1 << 9
 
 
 @functools.lru_cache(maxsize=4096)
@@ -33,22 +35,17 @@ def is_installed(file: str) -> bool:
 
 def is_shown(file: str) -> bool:
     """Whether code in a file is the caller's, or of a library other than torch and Python's own."""
-    if any(part in file for part in _INSTALLED):
-        return package_of(file) not in ("torch", __package__.partition(".")[0])
-    return not is_installed(file)
+    package = package_of(file)
+    own = __package__.partition(".")[0]
+    return package not in ("torch", own) if package else not is_installed(file)
 
 
 def package_of(file: str) -> str:
     """The name of the installed package that a file is of, "" for Python's own."""
     for part in _INSTALLED:
-        if part in file:
-            return (
-                file.rpartition(part)[2]
-                .strip("/\\")
-                .replace("\\", "/")
-                .split("/")[0]
-                .removesuffix(".py")
-            )
+        _, found, path = file.replace("\\", "/").rpartition(part)
+        if found:
+            return path.strip("/").partition("/")[0].removesuffix(".py")
     return "torch" if file.startswith(_HOMES[-1]) else ""
 
 
@@ -58,10 +55,6 @@ def module_of(kind: type) -> str:
     if found is None and not kind.__flags__ & _HEAP:
         found = kind.__module__
     return found if isinstance(found, str) else ""
-
-
-#: Set for classes that were made by a program, not in C.
-_HEAP = 1 << 9
 
 
 def is_standard(kind: type) -> bool:

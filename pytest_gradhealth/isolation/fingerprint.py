@@ -22,9 +22,6 @@ from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.storage import has_memory
 from pytest_gradhealth.tensors.unwrap import own_part
 
-#: Elements of a tensor that are compared one by one.
-SAMPLE = 64
-
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
@@ -108,20 +105,17 @@ _DECIMALS = (float, complex)
 
 def _surroundings() -> tuple[object, ...]:
     """What a forward depends on beyond what it holds: the environment, and torch's own state."""
+    depth = torch._C._len_torch_dispatch_stack()
     return (
         tuple(pair for pair in os.environ.items() if pair[0] != "PYTEST_CURRENT_TEST"),
         tuple(read_switches()),
         tuple(map(id, (*vars(torch).values(), *vars(nn.functional).values()))),
-        tuple(id(torch._C._get_dispatch_stack_at(i)) for i in range(_dispatch_depth())),
+        tuple(id(torch._C._get_dispatch_stack_at(i)) for i in range(depth)),
         tuple(nn.modules.module._global_forward_hooks),
         tuple(nn.modules.module._global_forward_pre_hooks),
         tuple(nn.modules.module._global_backward_hooks),
         tuple(nn.modules.module._global_backward_pre_hooks),
     )
-
-
-def _dispatch_depth() -> int:
-    return int(torch._C._len_torch_dispatch_stack())
 
 
 def _tensor_state(tensor: Tensor) -> tuple[object, ...]:

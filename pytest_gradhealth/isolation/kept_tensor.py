@@ -16,6 +16,8 @@ from pytest_gradhealth.tensors.unwrap import own_part, parts
 
 #: Elements of each tensor that are compared one by one.
 SAMPLE = 64
+#: What torch can copy in one call for many tensors, whatever else is true of them.
+_COMMON = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
 #: The hooks on a tensor by their ids, None where there never were any.
 _Hooks = dict[int, Any] | None
 
@@ -120,7 +122,8 @@ def put_back(kept: Iterable[KeptTensor], guard: WriteGuard) -> list[Tensor]:
                     part.copy_(was)
                 continue
             data = _writable(one.data)
-            if data.dtype in _COMMON and type(data) is Tensor and not _is_odd(data):
+            plain = type(data) is Tensor and not data.is_neg() and not data.is_nested
+            if plain and data.dtype in _COMMON:
                 together[0].append(data)
                 together[1].append(before)
             else:
@@ -131,14 +134,6 @@ def put_back(kept: Iterable[KeptTensor], guard: WriteGuard) -> list[Tensor]:
     for one in kept:
         one.put_back_flags()
     return missed
-
-
-def _is_odd(data: Tensor) -> bool:
-    return data.is_neg() or data.is_nested
-
-
-#: What torch can copy in one call for many tensors, whatever else is true of them.
-_COMMON = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
 
 
 def numbers_of(tensor: Tensor) -> Iterator[Tensor]:

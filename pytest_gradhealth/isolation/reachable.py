@@ -91,18 +91,8 @@ _KNOWN = (
     | {
         *("torchvision", "torchaudio", "timm", "transformers", "diffusers", "accelerate", "peft"),
         *("torchmetrics", "lightning_utilities", "torch_geometric", "scipy", "sklearn", "pandas"),
-        *(
-            "matplotlib",
-            "PIL",
-            "cv2",
-            "tqdm",
-            "einops",
-            "wandb",
-            "tensorboard",
-            "jax",
-            "tensorflow",
-        ),
-        "",
+        *("matplotlib", "PIL", "cv2", "tqdm", "einops", "wandb", "tensorboard", "jax"),
+        *("tensorflow", ""),
     }
 )
 #: What is in containers that are longer is not looked into to be put back.

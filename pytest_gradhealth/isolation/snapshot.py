@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.formatting import told
 from pytest_gradhealth.isolation.arrays import KeptArray
 from pytest_gradhealth.isolation.kept_tensor import KeptTensor, put_back
 from pytest_gradhealth.isolation.places import CONTAINERS, Items, Kind
@@ -37,7 +38,7 @@ def restore(
         arrays = [KeptArray.of(array) for array in reachable.arrays]
     except (RuntimeError, MemoryError) as error:
         raise ProbeError(
-            f"what model, loss and batch hold cannot be kept ({type(error).__name__}: {error});"
+            f"what model, loss and batch hold cannot be kept ({told(error)});"
             " probe a smaller model of the same kind, or one that holds less"
         ) from error
     for one in kept:
@@ -56,7 +57,7 @@ def restore(
         if faults:
             raise ProbeError(
                 "something that the probe has changed cannot be put back"
-                f" ({type(faults[0]).__name__}: {faults[0]}); probe copies of what model, loss and"
+                f" ({told(faults[0])}); probe copies of what model, loss and"
                 " batch hold"
             ) from faults[0]
 

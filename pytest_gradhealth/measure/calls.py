@@ -10,9 +10,11 @@ from typing import Any
 
 from torch import nn
 from torch.autograd.graph import Node
+from torch.utils.hooks import RemovableHandle
 
 from pytest_gradhealth.measure.recorder import recorded_modules
 from pytest_gradhealth.tensors.graph import sequence_number
+from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.modules import class_name
 
 
@@ -37,17 +39,8 @@ class Calls:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Hooks on every module for the length of the context; none is left afterwards."""
-        handles: list[Any] = []
-        try:
-            for name, module in recorded_modules(self.model):
-                handles.append(
-                    module.register_forward_pre_hook(self._before(name), with_kwargs=True)
-                )
-                handles.append(module.register_forward_hook(self._after))
+        with hooked(self._hooks()):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def owner(self, node: Node) -> Call | None:
         """The innermost call in which a node of the graph was made."""
@@ -55,11 +48,20 @@ class Calls:
         around = [call for call in self.all if call.begin <= number < call.end]
         return max(around, key=lambda call: call.begin, default=None)
 
+    def innermost(self) -> tuple[str, str]:
+        """Name and type of the innermost module that runs, empty where none does."""
+        return (self.running[-1].name, self.running[-1].type) if self.running else ("", "")
+
     def begun(self, given: Any) -> None:
         """A call begins with what it is given."""
 
     def ended(self, call: Call, module: nn.Module, outputs: Any) -> None:
         """A call ends with what it returns."""
+
+    def _hooks(self) -> Iterator[RemovableHandle]:
+        for name, module in recorded_modules(self.model):
+            yield module.register_forward_pre_hook(self._before(name), with_kwargs=True)
+            yield module.register_forward_hook(self._after)
 
     def _before(self, name: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:

@@ -82,11 +82,10 @@ class _Watch(TorchFunctionMode):
         return not any(tensor.requires_grad for tensor in made)
 
     def _stop(self, func: Any) -> Stop:
-        call = self._calls.running[-1] if self._calls.running else None
-        layer, kind = (call.name, call.type) if call else (OUTPUT, "")
+        layer, kind = self._calls.innermost()
         if torch.is_grad_enabled():
-            return Stop(_name(func), layer, kind, "in")
-        return Stop("checkpoint" if _is_in_checkpoint() else "no_grad", layer, kind)
+            return Stop(_name(func), layer or OUTPUT, kind, "in")
+        return Stop("checkpoint" if _is_in_checkpoint() else "no_grad", layer or OUTPUT, kind)
 
 
 def _leaves(tensor: Tensor) -> Collection[Tensor]:

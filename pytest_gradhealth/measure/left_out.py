@@ -20,6 +20,7 @@ from pytest_gradhealth.results.names import ancestry
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import Graph, op_name
+from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.modules import waits_for_others
 from pytest_gradhealth.tensors.storage import address_of
 from pytest_gradhealth.tensors.trees import attribute, tensors
@@ -98,12 +99,8 @@ def _stood_in_for(
                 replaced.add(name)
 
     hooks = ((model.get_submodule(w), partial(look, inside)) for w, inside in around.items())
-    handles = [module.register_forward_pre_hook(hook) for module, hook in hooks]
-    try:
+    with hooked(module.register_forward_pre_hook(hook) for module, hook in hooks):
         yield replaced
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _felt(graph: Graph, moving: _Moving) -> Iterator[Tensor]:

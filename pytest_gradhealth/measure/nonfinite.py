@@ -5,7 +5,7 @@ Only called when something non-finite was seen; it may look at every tensor.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,15 @@ from torch.autograd.graph import Node
 from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.calls import Call, Calls
-from pytest_gradhealth.measure.operations import Made, Operations
+from pytest_gradhealth.measure.operations import Operations
 from pytest_gradhealth.results.names import LOSS
 from pytest_gradhealth.results.profile import NonFinite
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import op_name
+from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.modules import waits_for_others
-from pytest_gradhealth.tensors.norms import kind_of
-from pytest_gradhealth.tensors.trees import tensors
+from pytest_gradhealth.tensors.norms import kind_of, worst_in
 
 
 def first_non_finite(subject: Subject, *, seed: int) -> NonFinite | None:
@@ -39,49 +39,38 @@ def first_non_finite(subject: Subject, *, seed: int) -> NonFinite | None:
     return _first_in_backward(run, loss, trace) or trace.culprit
 
 
-def _traced(subject: Subject, seed: int) -> tuple[Pass, _Trace, Tensor, Made | None]:
+def _traced(subject: Subject, seed: int) -> tuple[Pass, _Trace, Tensor, NonFinite | None]:
     """A forward that is watched, with every operation of it where that can be."""
     if not waits_for_others(subject.model):
         with suppress(ProbeError, RuntimeError, TypeError):  # what no mode can look into
-            run, trace = Pass(subject, seed), _Trace(subject.model)
-            operations = Operations(trace.innermost)
-            with trace.attached(), operations:
-                loss = run.run()
-            return run, trace, loss, operations.origin(loss)
+            return _watched(subject, seed, closely=True)
+    return _watched(subject, seed, closely=False)
+
+
+def _watched(
+    subject: Subject, seed: int, *, closely: bool
+) -> tuple[Pass, _Trace, Tensor, NonFinite | None]:
     run, trace = Pass(subject, seed), _Trace(subject.model)
-    with trace.attached():
+    operations = Operations(trace.innermost)
+    with trace.attached(), operations if closely else nullcontext():
         loss = run.run()
-    return run, trace, loss, None
+    return run, trace, loss, operations.origin(loss)
 
 
-def _in_forward(run: Pass, trace: _Trace, origin: Made | None, value: str) -> NonFinite:
+def _in_forward(run: Pass, trace: _Trace, origin: NonFinite | None, value: str) -> NonFinite:
     """What made a loss NaN or infinite: a parameter or a target that is so, or an operation."""
-    blamed = trace.culprit or trace.suspect
+    culprit = trace.culprit
+    blamed = culprit or trace.suspect
     if blamed is not None and blamed.parameter:
         return blamed
     # What only mixes or passes on infinity has it of a module that did what no mode can see.
-    if origin is not None and (not origin.taken or trace.culprit is None or _is_in(trace, origin)):
-        name, kind = origin.owner
-        return NonFinite(
-            "forward" if name else "loss",
-            name or LOSS,
-            kind,
-            origin.value,
-            op=origin.op,
-            taken=origin.taken,
-            fed=origin.fed,
-            elements=origin.elements,
-            format=origin.dtype,
-            behind=origin.behind,
-        )
+    if origin is not None and (
+        not origin.taken or culprit is None or culprit.layer == origin.layer
+    ):
+        return origin
     if blamed is not None:
         return blamed
-    given = any(map(kind_of, tensors(run.targets)))
-    return NonFinite("loss", LOSS, "", value, parameter="targets" if given else "")
-
-
-def _is_in(trace: _Trace, origin: Made) -> bool:
-    return trace.culprit is not None and trace.culprit.layer == origin.owner[0]
+    return NonFinite("loss", LOSS, "", value, parameter="targets" if worst_in(run.targets) else "")
 
 
 @dataclass
@@ -91,22 +80,16 @@ class _Trace(Calls):
     culprit: NonFinite | None = None
     suspect: NonFinite | None = None
 
-    def innermost(self) -> tuple[str, str]:
-        """Name and type of the innermost module that runs, empty where none does."""
-        return (self.running[-1].name, self.running[-1].type) if self.running else ("", "")
-
     def begun(self, given: Any) -> None:
         # A mask of -inf is a healthy input; NaN and +inf come from the caller's own code.
-        value = next((k for k in map(kind_of, tensors(given)) if k in ("nan", "inf")), "")
-        if value and self.running and self.culprit is None:
-            parent = self.running[-1]
-            self.culprit = self.suspect or NonFinite("forward", parent.name, parent.type, value)
+        value = worst_in(given)
+        if value in ("nan", "inf") and self.running and self.culprit is None:
+            self.culprit = self.suspect or NonFinite("forward", *self.innermost(), value)
 
     def ended(self, call: Call, module: nn.Module, outputs: Any) -> None:
-        kinds = [kind for kind in map(kind_of, tensors(outputs)) if kind]
-        if not kinds or self.culprit is not None:
+        value = worst_in(outputs)
+        if not value or self.culprit is not None:
             return
-        value = "nan" if "nan" in kinds else kinds[0]
         found = NonFinite("forward", call.name, call.type, value, parameter=_bad_parameter(module))
         if value == "-inf":
             self.suspect = self.suspect or found
@@ -120,22 +103,16 @@ def _first_in_backward(run: Pass, loss: Tensor, trace: _Trace) -> NonFinite | No
 
     def watch(node: Node) -> Any:
         def hook(grad_inputs: Any, grad_outputs: Any) -> None:
-            kinds = [kind for kind in map(kind_of, tensors(grad_inputs)) if kind]
-            if kinds and not found and not any(map(kind_of, tensors(grad_outputs))):
+            value = worst_in(grad_inputs)
+            if value and not found and not worst_in(grad_outputs):
                 owner = trace.owner(node)
                 name, kind = (owner.name, owner.type) if owner else (LOSS, "")
-                value = "nan" if "nan" in kinds else kinds[0]
                 found.append(NonFinite("backward", name, kind, value, op=op_name(node)))
 
         return hook
 
-    handles = [node.register_hook(watch(node)) for node in graph.nodes]
-    try:
-        with run.own_gradients():
-            run.backward(loss)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(node.register_hook(watch(node)) for node in graph.nodes), run.own_gradients():
+        run.backward(loss)
     return found[0] if found else None
 
 

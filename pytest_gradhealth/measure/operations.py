@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pytest_gradhealth.tensors.norms import kind_of
+from pytest_gradhealth.results.names import LOSS
+from pytest_gradhealth.results.profile import NonFinite
+from pytest_gradhealth.tensors.norms import kind_of, worst_kind
 from pytest_gradhealth.tensors.storage import address_of
 from pytest_gradhealth.tensors.trees import tensors
+from pytest_gradhealth.tensors.unwrap import dtype_name
 
 #: The same operation under other names.
 _SAME = {
@@ -29,30 +32,18 @@ _SAME = {
 }
 #: Operations that are remembered before another.
 _TRAIL = 6
-#: How bad a kind of number is.
-_WORSE = {"": 0, "-inf": 1, "inf": 2, "nan": 3}
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """An operation that returned NaN or infinity, in the order of the forward.
+    """What an operation returned that is NaN or infinite, in the order of the forward.
 
-    `taken` is the worst that it got, `value` the worst that it returned ("nan", "inf" or "-inf"),
-    `sources` are the operations that had returned what it got. `fed` are the numbers that it made
-    the first such element of, where it goes by elements, else `elements` is how many it takes for
-    one; `behind` are the operations before, the nearest first.
+    `sources` are the operations that had returned what it got.
     """
 
     number: int
-    op: str
-    owner: tuple[str, str]
-    taken: str
-    value: str
+    found: NonFinite
     sources: tuple[Made, ...]
-    fed: tuple[float, ...]
-    elements: int | None
-    dtype: str
-    behind: tuple[str, ...]
 
 
 class Operations(TorchDispatchMode):
@@ -66,16 +57,16 @@ class Operations(TorchDispatchMode):
         self._made: dict[int, Made] = {}
         self._trails: dict[int, tuple[str, ...]] = {}
 
-    def origin(self, tensor: Tensor) -> Made | None:
+    def origin(self, tensor: Tensor) -> NonFinite | None:
         """The first operation that what is wrong with a tensor came from, None if it was given."""
         last = self._made.get(address_of(tensor))
         if last is None:
             return None
-        found = {made.number: made for made in _with_sources(last)}
-        ordered = [found[number] for number in sorted(found)]
-        begun = [made for made in ordered if not made.taken]
-        mixed = [made for made in ordered if made.value == "nan" != made.taken]
-        filled = [made for made in ordered if made.taken != "nan"]
+        behind = {made.number: made.found for made in _with_sources(last)}
+        ordered = [behind[number] for number in sorted(behind)]
+        begun = [found for found in ordered if not found.taken]
+        mixed = [found for found in ordered if found.value == "nan" != found.taken]
+        filled = [found for found in ordered if found.taken != "nan"]
         return (*begun, *mixed, *filled, None)[0]
 
     def __torch_dispatch__(
@@ -106,10 +97,11 @@ class Operations(TorchDispatchMode):
     ) -> None:
         op, value = _name(func), kind_of(out)
         trails = [self._trails.get(address_of(tensor), ()) for tensor in given]
+        trail = next(filter(None, trails), ())
+        self._trails[address] = (op, *trail)[:_TRAIL]
         if not value or op.startswith(("empty", "new_empty")):
             if not func._schema.is_mutable:
                 self._made.pop(address, None)
-            self._trails[address] = (op, *next(filter(None, trails), ()))[:_TRAIL]
             return
         sources = [
             self._made[address_of(tensor)]
@@ -117,23 +109,24 @@ class Operations(TorchDispatchMode):
             if kind and address_of(tensor) in self._made
         ]
         scalars = [_kind_of_number(a) for a in args if isinstance(a, (int, float))]
-        taken = max((*kinds, *scalars), key=_WORSE.__getitem__, default="")
+        taken = worst_kind((*kinds, *scalars))
         fed = _fed(func, args, out)
         zero = [trail for trail, number in zip(trails, fed, strict=False) if number == 0 and trail]
-        self._number += 1
-        self._made[address] = Made(
-            self._number,
-            op,
-            self._owner(),
-            taken,
+        name, kind = self._owner()
+        found = NonFinite(
+            "forward" if name else "loss",
+            name or LOSS,
+            kind,
             value,
-            tuple(sources),
-            fed,
-            _elements(args, out),
-            str(out.dtype).removeprefix("torch."),
-            (*zero[-1:], *filter(None, trails), ())[0],
+            op=op,
+            taken=taken,
+            fed=fed,
+            elements=_elements(args, out),
+            format=dtype_name(out.dtype),
+            behind=zero[-1] if zero else trail,
         )
-        self._trails[address] = (op, *next(filter(None, trails), ()))[:_TRAIL]
+        self._number += 1
+        self._made[address] = Made(self._number, found, tuple(sources))
 
 
 def _with_sources(made: Made) -> Iterator[Made]:

@@ -19,6 +19,7 @@ from pytest_gradhealth.isolation.write_guard import unguarded
 from pytest_gradhealth.results.profile import ParameterRecord, ParameterState
 from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.graph import Graph
+from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.modules import named_parameters
 from pytest_gradhealth.tensors.norms import cosine, has_equal_rows, l2_norm, to_numbers
 from pytest_gradhealth.tensors.readout import Readout
@@ -115,11 +116,8 @@ class ParameterReader:
             if id(leaf) in self._measured
         ]
         del graph
-        try:
+        with hooked(handles):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def results(self) -> list[Measured]:
         """All parameters, in the order of the model; gradients that are still there are measured.

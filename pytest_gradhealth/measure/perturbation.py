@@ -19,6 +19,7 @@ from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.recorder import Key, Recorder
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
 from pytest_gradhealth.tensors.unwrap import packed
 
@@ -151,28 +152,21 @@ def _later_calls(
         return map_tensors(_shifted, outputs) if name == shifted else None
 
     modules = dict(subject.model.named_modules())
-    handles = []
-    with subject.isolated():
-        try:
-            for name in names:
-                hooks = modules[name], partial(before, name), partial(after, name)
-                handles.append(hooks[0].register_forward_pre_hook(hooks[1], with_kwargs=True))
-                handles.append(hooks[0].register_forward_hook(hooks[2], with_kwargs=True))
-            Pass(subject, seed).forward()
-        finally:
-            for handle in handles:
-                handle.remove()
+    entered = ((modules[name], partial(before, name)) for name in names)
+    left = ((modules[name], partial(after, name)) for name in names)
+    with (
+        subject.isolated(),
+        hooked(m.register_forward_pre_hook(hook, with_kwargs=True) for m, hook in entered),
+        hooked(m.register_forward_hook(hook, with_kwargs=True) for m, hook in left),
+    ):
+        Pass(subject, seed).forward()
     return {name: [float(value) for value in values] for name, values in seen.items()}
 
 
 def _loss(subject: Subject, shifted: Collection[str], seed: int) -> Tensor:
     modules = dict(subject.model.named_modules())
-    handles = [modules[name].register_forward_hook(_shift) for name in shifted]
-    try:
+    with hooked(modules[name].register_forward_hook(_shift) for name in shifted):
         return Pass(subject, seed).run().detach()
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _shift(module: nn.Module, inputs: Any, outputs: Any) -> Any:

@@ -52,18 +52,13 @@ def layer_before(node: Node, places: Mapping[Node, Place]) -> Place:
     for near in before(node):
         if near in places:
             return places[near]
-        leaves = [child for child in _children(near) if child not in places]
-        leaves += [first for child in leaves for first in _children(child)[:1]]
-        found = [child for child in _children(near) if child in places and _is_leaf(child)]
-        found += [leaf for leaf in leaves if leaf in places and _is_leaf(leaf)]
-        if found:
-            return places[found[0]]
+        children = _children(near)
+        within = [first for c in children if c not in places for first in _children(c)[:1]]
+        for child in (*children, *within):
+            if child in places and hasattr(child, "variable"):  # a parameter
+                return places[child]
     return Place(OUTPUT, "", "")
 
 
 def _children(node: Node) -> list[Node]:
     return [child for child, _ in node.next_functions if child is not None]
-
-
-def _is_leaf(node: Node) -> bool:
-    return hasattr(node, "variable")

@@ -14,6 +14,7 @@ from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.every_gradient import read_every_gradient
 from pytest_gradhealth.results.magnitudes import FORMATS, LossScale, MagnitudeRecord
 from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.tensors.unwrap import dtype_name
 
 #: Exponents of two that are counted, from here on: all of float32.
 _LOWEST = -160
@@ -101,7 +102,7 @@ def _record(name: str, kind: str, counts: Tensor) -> MagnitudeRecord:
 def _check_wide(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if parameter.dtype in (torch.float16, torch.bfloat16):
-            dtype = str(parameter.dtype).removeprefix("torch.")
+            dtype = dtype_name(parameter.dtype)
             raise ProbeError(
                 f"{name} is {dtype} already, so that its gradient has been rounded before it can be"
                 " measured; pass the model in float32 to forecast what rounding does"

@@ -72,8 +72,7 @@ class Look:
         profile = replace(
             self.profile,
             outputs=tuple(
-                replace(o, norm=0.0) if (o.name, o.call, o.output) in outputs else o
-                for o in self.profile.outputs
+                replace(o, norm=0.0) if o.key in outputs else o for o in self.profile.outputs
             ),
             parameters=tuple(
                 replace(p, state="zero", gradient=0.0) if p.module in names and p.gradient else p

@@ -103,7 +103,7 @@ class Recorder:
     gradients: Literal["noted", "ignored", "measured"] = "noted"
     _layers: list[_Layer] = field(default_factory=list)
     _by_edge: dict[Edge, Mark] = field(default_factory=dict)
-    _handles: list[Any] = field(default_factory=list)
+    _hooks: ExitStack = field(default_factory=ExitStack)
 
     @contextmanager
     def attached(self) -> Iterator[Recorder]:
@@ -112,14 +112,13 @@ class Recorder:
         A model whose forward has no submodules is recorded by what it does with its parameters;
         where they only turn out to be not called, a second run has to be `functional`.
         """
-        with ExitStack() as stack:
-            stack.callback(self._remove)
+        with self._hooks as hooks:
             self._layers = [_Layer.of(name, m) for name, m in recorded_modules(self.model)]
             for layer in self._layers:
-                self._handles.append(layer.module.register_forward_hook(self._hook(layer)))
+                hooks.enter_context(layer.module.register_forward_hook(self._hook(layer)))
             self.functional = self.functional or is_functional(self.model)
             if self.functional:
-                stack.enter_context(ParameterUses(self.model, self._used))
+                hooks.enter_context(ParameterUses(self.model, self._used))
             yield self
 
     def mark_inputs(self, inputs: Any) -> None:
@@ -152,10 +151,6 @@ class Recorder:
     def sequences(self) -> frozenset[str]:
         """Names of the layers that run over a sequence inside."""
         return frozenset(x.name for x in self._layers if isinstance(x.module, nn.RNNBase))
-
-    def _remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
 
     def _pass(self, mark: Mark, gradient: Tensor | None) -> None:
         """Tensor hook: keep the gradient's norm, or what else is read of it.
@@ -224,7 +219,7 @@ class Recorder:
             mark.activation = self.fingerprint(tensor)
         self._by_edge[edge] = mark
         hook = partial(self._pass, mark)
-        self._handles.append(tensor.register_hook(hook))  # type: ignore[no-untyped-call]
+        self._hooks.enter_context(tensor.register_hook(hook))  # type: ignore[no-untyped-call]
         self.marks.append(mark)
 
 

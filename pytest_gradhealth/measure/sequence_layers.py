@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils.hooks import RemovableHandle
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import told
 from pytest_gradhealth.measure.recorder import recorded_modules
 from pytest_gradhealth.subject.loss import COTANGENT_SEED
+from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.tensors.trees import tensors
 
@@ -106,20 +108,8 @@ class SequenceTape:
     @contextmanager
     def attached(self, model: nn.Module) -> Iterator[None]:
         """Hooks for the length of the context; none is left afterwards."""
-        handles = []
-        try:
-            for name, module in recorded_modules(model):
-                stepwise = self.calls[name] > self.dependency
-                if not stepwise and not isinstance(module, nn.RNNBase):
-                    continue
-                self._types[name] = class_name(module)
-                before = module.register_forward_pre_hook(self._tap(name), with_kwargs=True)
-                keep = self._keep_step if stepwise else self._keep_sequence
-                handles += [before, module.register_forward_hook(self._after(name, keep))]
+        with hooked(self._hooks(model)):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def runs(self) -> list[SequenceRun]:
         """The sequence layers that were called, in the order in which they ended."""
@@ -128,6 +118,15 @@ class SequenceTape:
     def alone(self) -> list[SequenceRun]:
         """Layers called step by step, where no call of any depends on its first one."""
         return _outermost([*self._stepwise()])
+
+    def _hooks(self, model: nn.Module) -> Iterator[RemovableHandle]:
+        for name, module in recorded_modules(model):
+            stepwise = self.calls[name] > self.dependency
+            if stepwise or isinstance(module, nn.RNNBase):
+                self._types[name] = class_name(module)
+                keep = self._keep_step if stepwise else self._keep_sequence
+                yield module.register_forward_pre_hook(self._tap(name), with_kwargs=True)
+                yield module.register_forward_hook(self._after(name, keep))
 
     def _stepwise(self) -> Iterator[SequenceRun]:
         for name, taps in self._taps.items():

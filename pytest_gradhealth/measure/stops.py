@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,13 +20,11 @@ from pytest_gradhealth.results.profile import Stop
 from pytest_gradhealth.subject.passes import Pass, run_backward
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import Graph, op_name
+from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.modules import waits_for_others
 
 #: Operations that are zero where another factor or a mask is, which something else may have made.
 _PASSIVE = frozenset({"Mul", "Where", "MaskedFill", "Bmm", "Mm", "Div", "Index", "Gather"})
-
-#: Operations that make elements of one another, and of one alone always the same.
-_LEVELLING = frozenset({"Softmax", "LogSoftmax", "NativeLayerNorm", "NativeGroupNorm"})
 
 
 def stops(subject: Subject, names: Collection[str], *, seed: int) -> tuple[Stop, ...]:
@@ -82,20 +80,16 @@ def _cuts(
             silent = [
                 child for (child, _), g in inputs if isinstance(g, Tensor) and not bool(g.any())
             ]
-            if silent or op_name(node) in _LEVELLING:
+            if silent or op_name(node) in _LEVELLED:
                 stop = _described(node, calls, places, given[0])
                 children = [*silent, None] if stop.levels else silent
                 found.setdefault(node, []).extend(_Cut(child, stop) for child in children)
 
         return hook
 
-    handles = [node.register_hook(watch(node)) for node in graph.nodes if node.next_functions]
-    try:
-        with run.own_gradients():
-            run_backward(loss, keep=True)  # or nothing could be read of an operation
-    finally:
-        for handle in handles:
-            handle.remove()
+    inner = (node for node in graph.nodes if node.next_functions)
+    with hooked(node.register_hook(watch(node)) for node in inner), run.own_gradients():
+        run_backward(loss, keep=True)  # or nothing could be read of an operation
     return found
 
 
@@ -118,16 +112,25 @@ def _is_its(op: str, place: Place) -> bool:
 
 def _elements(node: Any, op: str, gradient: Tensor) -> int | None:
     """How many elements an operation levels together; of a rectifier, those that it passes on."""
-    if op in ("Softmax", "LogSoftmax"):
-        dim = node._saved_dim - (2**64 if node._saved_dim >= 2**63 else 0)
-        return gradient.shape[dim] if gradient.dim() else 1
-    if op == "NativeLayerNorm":
-        return int(math.prod(node._saved_normalized_shape))
-    if op == "NativeGroupNorm":
-        return int(node._saved_C * node._saved_HxW // node._saved_group)
+    if op in _LEVELLED:
+        return int(_LEVELLED[op](node, gradient))
     if op == "Relu" and node._raw_saved_result.unpack_hook is None:  # or it runs code of others
         return int((node._saved_result > 0).sum())
     return None
+
+
+def _softened(node: Any, gradient: Tensor) -> int:
+    dim = node._saved_dim - (2**64 if node._saved_dim >= 2**63 else 0)
+    return gradient.shape[dim] if gradient.dim() else 1
+
+
+#: Operations that make elements of one another, and of one alone always the same: of how many.
+_LEVELLED: dict[str, Callable[[Any, Tensor], int]] = {
+    "Softmax": _softened,
+    "LogSoftmax": _softened,
+    "NativeLayerNorm": lambda node, _: math.prod(node._saved_normalized_shape),
+    "NativeGroupNorm": lambda node, _: node._saved_C * node._saved_HxW // node._saved_group,
+}
 
 
 def _nearest(leaf: Node, graph: Graph, cuts: Mapping[Node, Sequence[_Cut]]) -> Stop | None:

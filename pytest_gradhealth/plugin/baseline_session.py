@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_gradhealth.distributed.rank import rank
-from pytest_gradhealth.plugin.options import from_command_line, run_options
+from pytest_gradhealth.plugin.options import DOUBTS, from_command_line, run_options
 from pytest_gradhealth.plugin.outcomes import Outcomes
 from pytest_gradhealth.plugin.output import write_line
 from pytest_gradhealth.plugin.transport import CARRIED, LEFT_OUT, UNCHECKED, unpacked
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check
     from pytest_gradhealth.baseline.entry import Entry
 
-#: Verdicts that fail no test and may fail the run, and what is said of those who have them.
-_DOUBTS = {"warning": "gradients warn in", "not judged": "nothing to judge in"}
 #: Options that leave tests out, by their names in pytest's configuration.
 _NARROWING = ("keyword", "markexpr", "lf", "failedfirst_only", "stepwise", "deselect")
 
@@ -46,7 +44,7 @@ class Keeper:
         self._collected: set[str] = set()
         self._modules: dict[str, str] = {}
         self._unchecked: set[str] = set()
-        self._doubtful: dict[str, set[str]] = {verdict: set() for verdict in _DOUBTS}
+        self._doubtful: dict[str, set[str]] = {verdict: set() for verdict in DOUBTS}
         self._incomplete = ""
         self._unwritten = 0
 
@@ -145,9 +143,9 @@ class Keeper:
             )
         if stale and "stale" in options.fail_on:
             failed += 1
-        for verdict, tests in self._doubtful.items():
-            if tests and verdict.replace(" ", "-") in options.fail_on:
-                self.notes.append(_counted(_DOUBTS[verdict], sorted(tests)))
+        for verdict in options.fatal_doubts:
+            if self._doubtful[verdict]:
+                self.notes.append(_counted(DOUBTS[verdict], sorted(self._doubtful[verdict])))
                 failed += 1
         if failed:
             self.notes.append("the run fails by --gradhealth-fail-on")

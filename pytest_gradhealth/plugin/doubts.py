@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from pytest_gradhealth.errors import GradientHealthWarning
-from pytest_gradhealth.plugin.options import shows_report
+from pytest_gradhealth.plugin.options import DOUBTS, shows_report
 from pytest_gradhealth.plugin.output import write_line
 
 
@@ -37,6 +37,6 @@ class Doubts:
 
         codes = ", ".join(sorted(self._codes))
         return (
-            f"gradients warn in {count(len(self._tests), 'test')} ({codes});"
+            f"{DOUBTS['warning']} {count(len(self._tests), 'test')} ({codes});"
             " --gradhealth-report shows where"
         )

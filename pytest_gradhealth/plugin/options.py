@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 BASE_SETTINGS = pytest.StashKey["Settings"]()
 #: What `--gradhealth-fail-on` may name, in the order in which it is listed.
 FAILING = ("regression", "layers", "missing", "stale", "warning", "not-judged")
+#: Verdicts that fail no test and may fail the run, and what is said of the tests that have them.
+DOUBTS = {"warning": "gradients warn in", "not judged": "nothing to judge in"}
 #: The reports that are files.
 FILES = {
     "json": "a JSON report",
@@ -44,6 +46,11 @@ class RunOptions(NamedTuple):
     compare: Path | None
     fail_on: frozenset[str]
     files: Mapping[str, Path]
+
+    @property
+    def fatal_doubts(self) -> Sequence[str]:
+        """The verdicts that fail no test, but the run."""
+        return [verdict for verdict in DOUBTS if verdict.replace(" ", "-") in self.fail_on]
 
 
 #: The options of a whole run: the name, what it does, the name of its value ("" for a switch) and

@@ -7,7 +7,13 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import CannotApplyError
-from pytest_gradhealth.remedies.layers import WEIGHTED, condition, nonlinearities, weighted
+from pytest_gradhealth.remedies.layers import (
+    WEIGHTED,
+    condition,
+    exchange,
+    nonlinearities,
+    weighted,
+)
 from pytest_gradhealth.remedies.printed import printed
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 from pytest_gradhealth.results.activation_functions import SATURATING
@@ -27,8 +33,8 @@ def _change(
         last = max(i for i, call in enumerate(calls) if isinstance(call.module, WEIGHTED))
         # What comes after the last layers is part of the loss: a sigmoid for probabilities, say.
         after = {call.module for i, call in enumerate(calls) if call.ends or i > last}
-        found = {c.name: c.module for c in calls if type(c.module) in replaced}
-        chosen = {name: module for name, module in found.items() if module not in after}
+        found = dict.fromkeys(c.module for c in calls if type(c.module) in replaced)
+        chosen = [module for module in found if module not in after]
         if not chosen:
             called = sorted({"sigmoid", "tanh"} & set(nonlinearities(layers).values()))
             raise CannotApplyError(
@@ -37,21 +43,16 @@ def _change(
                 if called
                 else "nothing saturates between its layers"
             )
-        picked = condition(list(chosen.values()), patient.model)
         all_layers = [layer.module for layer in layers]
-        new = f"nn.{type(activation()).__name__}()"
-        lines = (
-            "for name, m in [*model.named_modules()]:\n"
-            f"    if {picked}: model.set_submodule(name, {new})\n"
-            f"    if {condition(all_layers, patient.model)}:\n"
-            f'        nn.init.kaiming_normal_(m.weight, nonlinearity="{nonlinearity}")'
-        )
-        for name, module in chosen.items():
-            patient.model.set_submodule(name, activation().train(module.training))
+        lines = [
+            *exchange(patient.model, chosen, activation),
+            f"    if {condition(all_layers, patient.model)}:",
+            f'        nn.init.kaiming_normal_(m.weight, nonlinearity="{nonlinearity}")',
+        ]
         for layer in all_layers:
             assert isinstance(layer.weight, Tensor)
             nn.init.kaiming_normal_(layer.weight, nonlinearity=nonlinearity)  # type: ignore[arg-type]
-        return printed(lines)
+        return printed("\n".join(lines))
 
     return change
 

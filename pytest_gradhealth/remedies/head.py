@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from pytest_gradhealth.errors import CannotApplyError
 from pytest_gradhealth.measure.outputs import last_bias
-from pytest_gradhealth.remedies.layers import condition, heads, run
+from pytest_gradhealth.remedies.layers import exchange, heads
 from pytest_gradhealth.remedies.printed import printed
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
@@ -32,16 +32,7 @@ def _open(activation: Callable[[], nn.Module], function: str) -> Callable[[Patie
             for name, value in vars(module).items()
             if any(value is relu for relu in _RELUS)
         ]
-        lines: list[str] = []
-        if modules:
-            new = f"nn.{type(activation()).__name__}()"
-            lines += [
-                "for name, m in [*model.named_modules()]:",
-                f"    if {condition(modules, patient.model)}: model.set_submodule(name, {new})",
-            ]
-        for name, module in [*patient.model.named_modules()]:
-            if module in modules:
-                patient.model.set_submodule(name, activation().train(module.training))
+        lines = exchange(patient.model, modules, activation) if modules else []
         if attributes:
             lines += [
                 "for m in model.modules():",
@@ -65,12 +56,9 @@ def usual_answer(patient: Patient) -> str:
     last = heads(patient.calls)
     names = [name for name, module in patient.model.named_modules() if module in last]
     bias = patient.model.get_submodule(names[0]).bias if len(names) == 1 else None
-    outputs = run(patient.model, patient.inputs)
-    if (
-        not isinstance(bias, Tensor)
-        or not isinstance(outputs, Tensor)
-        or last_bias(outputs) is None
-    ):
+    outputs = patient.run()
+    added = last_bias(outputs) if isinstance(outputs, Tensor) else None
+    if not isinstance(bias, Tensor) or added is None:
         raise CannotApplyError("no single layer with a bias makes the output")
     if not bias.numel() == len(patient.answer) <= MOST_NUMBERS:
         raise CannotApplyError(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from textwrap import wrap
 
 import torch
 from torch import Tensor, nn
 
-from pytest_gradhealth.remedies.layers import Call, condition, nonlinearities, weighted
+from pytest_gradhealth.formatting import quoted
+from pytest_gradhealth.remedies.layers import condition, nonlinearities, weighted
 from pytest_gradhealth.remedies.printed import printed
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
+from pytest_gradhealth.tensors.hooks import hooked
 
 FAMILY = "initialisation"
 SYMPTOMS = ("GH101", "GH201", "GH202", "GH301", "GH203", "GH402", "GH403", "GH404", "GH406")
@@ -30,42 +32,38 @@ def _kaiming(weight: Tensor, nonlinearity: str) -> None:
     nn.init.kaiming_normal_(weight, nonlinearity=nonlinearity)  # type: ignore[arg-type]
 
 
-def initialise(patient: Patient, set_weight: Initialise, call: str) -> str:
-    """Initialise every layer for the activation that follows it and return the code.
+def _change(set_weight: Initialise, call: str) -> Callable[[Patient], str]:
+    """Initialise every layer for the activation that follows it.
 
     `call` is the call that sets `m.weight`, with "{}" for the quoted nonlinearity.
     """
-    layers = weighted(patient.calls)
-    kinds = nonlinearities(layers)
-    for layer in layers:
-        set_weight(layer.module.weight, kinds[layer.name])  # type: ignore[arg-type]
-        if layer.module.bias is not None:
-            nn.init.zeros_(layer.module.bias)  # type: ignore[arg-type]
-    return printed(code(patient.model, layers, kinds, call))
 
-
-def code(model: nn.Module, layers: Sequence[Call], kinds: dict[str, str], call: str) -> str:
-    """Return the lines that initialise the layers, each for its nonlinearity."""
-    lines: list[str] = []
-    for kind in dict.fromkeys(kinds.values()):
-        chosen = [layer.module for layer in layers if kinds[layer.name] == kind]
-        lines += [
-            "for name, m in model.named_modules():",
-            f"    if {condition(chosen, model)}:",
-            f"        {call.format(repr(kind).replace(chr(39), chr(34)))}",
-        ]
-        if all(module.bias is not None for module in chosen):
-            lines.append("        nn.init.zeros_(m.bias)")
-        elif any(module.bias is not None for module in chosen):
-            lines.append("        m.bias is None or nn.init.zeros_(m.bias)")
-    return "\n".join(lines)
-
-
-def _change(set_weight: Initialise, call: str) -> Callable[[Patient], str]:
     def change(patient: Patient) -> str:
-        return initialise(patient, set_weight, call)
+        layers = weighted(patient.calls)
+        kinds = nonlinearities(layers)
+        lines: list[str] = []
+        for kind in dict.fromkeys(kinds.values()):
+            chosen = [layer.module for layer in layers if kinds[layer.name] == kind]
+            lines += [
+                "for name, m in model.named_modules():",
+                f"    if {condition(chosen, patient.model)}:",
+                f"        {call.format(quoted(kind))}",
+                *_zero_biases(chosen, " " * 8),
+            ]
+        for layer in layers:
+            set_weight(layer.module.weight, kinds[layer.name])  # type: ignore[arg-type]
+        return printed("\n".join(lines))
 
     return change
+
+
+def _zero_biases(modules: Collection[nn.Module], indent: str) -> list[str]:
+    """Set the biases of some layers to zero; return the line that does so to `m`, if any."""
+    biases = [module.bias for module in modules if module.bias is not None]
+    for bias in biases:
+        nn.init.zeros_(bias)  # type: ignore[arg-type]
+    sometimes = "m.bias is None or " if len(biases) < len(modules) else ""
+    return [f"{indent}{sometimes}nn.init.zeros_(m.bias)"] if biases else []
 
 
 def unit_variance(patient: Patient) -> str:
@@ -76,9 +74,8 @@ def unit_variance(patient: Patient) -> str:
     layers = weighted(patient.calls)
     for layer in layers:
         nn.init.orthogonal_(layer.module.weight)  # type: ignore[arg-type]
-        if layer.module.bias is not None:
-            nn.init.zeros_(layer.module.bias)  # type: ignore[arg-type]
     factors = dict.fromkeys((layer.module for layer in layers), 1.0)
+    zero_biases = _zero_biases(factors, " " * 4)
 
     def rescale(module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
         spread = output.detach().std()
@@ -89,24 +86,16 @@ def unit_variance(patient: Patient) -> str:
         factors[module] /= float(spread)
         return output / spread
 
-    handles = [layer.module.register_forward_hook(rescale) for layer in layers]
-    try:
+    with hooked(layer.module.register_forward_hook(rescale) for layer in layers):
         patient.run()
-    finally:
-        for handle in handles:
-            handle.remove()
     in_order = [factors[m] for m in patient.model.modules() if m in factors]
     lines = [
         f"ms = [m for name, m in model.named_modules() if {condition([*factors], patient.model)}]",
         *_listed("gains", in_order),
         "for m, gain in zip(ms, gains):",
         "    nn.init.orthogonal_(m.weight, gain)",
+        *zero_biases,
     ]
-    if any(module.bias is not None for module in factors):
-        sometimes = (
-            "" if all(module.bias is not None for module in factors) else "m.bias is None or "
-        )
-        lines.append(f"    {sometimes}nn.init.zeros_(m.bias)")
     return printed("\n".join(lines))
 
 
@@ -116,9 +105,12 @@ def _listed(name: str, numbers: Sequence[float]) -> list[str]:
     return wrap(f"{name} = [{text}]", width=88, subsequent_indent=" " * (len(name) + 4))
 
 
-KAIMING_CALL = "nn.init.kaiming_normal_(m.weight, nonlinearity={})"
-
-KAIMING = Remedy("Kaiming init", SYMPTOMS, _change(_kaiming, KAIMING_CALL), family=FAMILY)
+KAIMING = Remedy(
+    "Kaiming init",
+    SYMPTOMS,
+    _change(_kaiming, "nn.init.kaiming_normal_(m.weight, nonlinearity={})"),
+    family=FAMILY,
+)
 XAVIER = Remedy(
     "Xavier init",
     SYMPTOMS,

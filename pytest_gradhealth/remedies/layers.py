@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from pytest_gradhealth.formatting import quoted
 from pytest_gradhealth.results.activation_functions import GAINS
 from pytest_gradhealth.subject.forward import call_model, fresh
 from pytest_gradhealth.tensors.graph import op_name
+from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.trees import tensors
 
 #: The layers that remedies work on.
@@ -84,13 +85,11 @@ def calls_of(model: nn.Module, inputs: Any) -> Sequence[Call]:
     # By identity: a metric's hash changes with what it has counted.
     modules = dict(model.named_modules())
     names = {id(module): name for name, module in modules.items()}
-    handles = [m.register_forward_pre_hook(enter) for m in modules.values()]
-    handles += [m.register_forward_hook(leave) for m in modules.values()]
-    try:
+    with (
+        hooked(m.register_forward_pre_hook(enter) for m in modules.values()),
+        hooked(m.register_forward_hook(leave) for m in modules.values()),
+    ):
         outputs = run(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     calls = [call for call in found if call is not None]
     at_end = _ends({n: [found[i] for i in made] for n, made in made_by.items()}, outputs)
     return [replace(call, ends=id(call) in at_end) for call in calls]
@@ -174,23 +173,36 @@ def nonlinearities(layers: Sequence[Call]) -> dict[str, str]:
     return {**after, layers[-1].name: usual}
 
 
-def class_name(module: nn.Module) -> str:
-    """How code calls the class of a module: "nn.Linear"."""
-    return f"nn.{type(module).__name__}"
+def classes_of(modules: Iterable[nn.Module]) -> str:
+    """How code calls the classes of some modules: "nn.Linear", "(nn.LSTM, nn.GRU)"."""
+    names = [*dict.fromkeys(f"nn.{type(module).__name__}" for module in modules)]
+    return names[0] if len(names) == 1 else f"({', '.join(names)})"
 
 
 def condition(chosen: Collection[nn.Module], model: nn.Module) -> str:
     """Return the condition on `name` and `m` that picks the chosen of `model.named_modules()`."""
-    kinds = list(dict.fromkeys(type(module) for module in chosen))
+    kinds = {type(module) for module in chosen}
     left_out = [
         name for name, m in model.named_modules() if type(m) in kinds and m not in set(chosen)
     ]
-    kind_names = [f"nn.{kind.__name__}" for kind in kinds]
-    kind = kind_names[0] if len(kinds) == 1 else f"({', '.join(kind_names)})"
-    text = f"isinstance(m, {kind})"
+    text = f"isinstance(m, {classes_of(chosen)})"
     if len(left_out) == 1:
         return f"{text} and name != {quoted(left_out[0])}"
     return f"{text} and name not in {tuple(left_out)}" if left_out else text
+
+
+def exchange(
+    model: nn.Module, chosen: Collection[nn.Module], new: Callable[[], nn.Module]
+) -> list[str]:
+    """Put a new module in the place of each of the chosen; return the loop that does so in code."""
+    loop = [
+        "for name, m in [*model.named_modules()]:",
+        f"    if {condition(chosen, model)}: model.set_submodule(name, {classes_of([new()])}())",
+    ]
+    for name, module in [*model.named_modules()]:
+        if any(module is one for one in chosen):  # anyone's module may be equal to whatever it is
+            model.set_submodule(name, new().train(module.training))
+    return loop
 
 
 def by_kind(modules: Sequence[nn.Module]) -> Iterator[list[nn.Module]]:

@@ -67,7 +67,7 @@ def learns(measure: Measure, yardstick: Yardstick) -> bool:
     if measure.steps < LEAST or not math.isfinite(measure.start):
         return False
     constant, end = yardstick.constant, measure.end
-    if yardstick.can_be_negative or min(measure.start, end) < 0:
+    if _is_signed(yardstick, measure.start, end):
         # The zero of a likelihood is arbitrary: a share of its size says nothing.
         falls = measure.steps >= STEPS and measure.start - end > ENOUGH * yardstick.spread
         return falls and not end >= constant
@@ -79,7 +79,7 @@ def is_clear(losses: Sequence[float], yardstick: Yardstick) -> bool:
     """Whether a training has shown enough: the loss has halved, or is not finite any more."""
     if not math.isfinite(losses[-1]):
         return True
-    if len(losses) < LEAST or yardstick.can_be_negative or min(losses) < 0:
+    if len(losses) < LEAST or _is_signed(yardstick, *losses):
         return False
     marks = [mark for mark in (losses[0], yardstick.constant) if math.isfinite(mark)]
     return losses[-1] < min(mark - ENOUGH * mark for mark in marks)
@@ -93,9 +93,14 @@ def rises(measure: Measure, yardstick: Yardstick) -> bool:
         return True
     if measure.steps < LEAST:
         return False  # the first steps of a training may well lead up
-    signed = yardstick.can_be_negative or min(measure.start, measure.end) < 0
+    signed = _is_signed(yardstick, measure.start, measure.end)
     mark = ENOUGH * yardstick.spread if signed else FALL * measure.start
     return measure.end - measure.start > (0.0 if math.isnan(mark) else mark)
+
+
+def _is_signed(yardstick: Yardstick, *losses: float) -> bool:
+    """Whether a loss can be negative, as some of its values or the yardstick say."""
+    return yardstick.can_be_negative or min(losses) < 0
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ def _lacking(after: Measure, yardstick: Yardstick) -> str:
     floor = yardstick.constant
     if after.end is None:
         return ""
-    if yardstick.can_be_negative or after.end < 0:
+    if _is_signed(yardstick, after.end):
         if math.isnan(yardstick.spread):
             return "its loss can be negative, and nothing tells how far that has to fall"
         return "its loss can be negative, and falls by too little to tell learning"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from pytest_gradhealth.errors import CannotApplyError
+from pytest_gradhealth.remedies.layers import classes_of
 from pytest_gradhealth.remedies.printed import printed
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 
@@ -35,10 +35,9 @@ def open_gates(patient: Patient) -> str:
                 if name.startswith("bias"):
                     gate = parameter[layer.hidden_size : 2 * layer.hidden_size]
                     gate.fill_(bias if "_hh" in name else 0.0)
-    kinds = _names(layers)
     return printed(
         "for m in model.modules():\n"
-        f"    if isinstance(m, {kinds}):\n"
+        f"    if isinstance(m, {classes_of(layers)}):\n"
         "        for name, p in m.named_parameters():\n"
         '            if name.startswith("bias"):\n'
         "                gate = p.data[m.hidden_size : 2 * m.hidden_size]\n"
@@ -62,16 +61,11 @@ def orthogonal(patient: Patient) -> str:
                 nn.init.zeros_(parameter)
     return printed(
         "for m in model.modules():\n"
-        f"    if isinstance(m, {_names(layers)}):\n"
+        f"    if isinstance(m, {classes_of(layers)}):\n"
         "        for name, p in m.named_parameters():\n"
         '            if name.startswith("weight_hh"): nn.init.orthogonal_(p)\n'
         '            elif name.startswith("bias"): nn.init.zeros_(p)'
     )
-
-
-def _names(layers: Sequence[nn.Module]) -> str:
-    kinds = [f"nn.{name}" for name in dict.fromkeys(type(m).__name__ for m in layers)]
-    return kinds[0] if len(kinds) == 1 else f"({', '.join(kinds)})"
 
 
 OPEN_GATES = Remedy("open gates", ("GH102",), open_gates, family=FAMILY)

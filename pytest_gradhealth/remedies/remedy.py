@@ -43,13 +43,13 @@ class Patient:
 
         return calls_of(self.model, self.inputs)
 
-    def run(self) -> None:
-        """Run a forward on the batch; raises CannotApplyError without one."""
+    def run(self) -> Any:
+        """Return what a forward on the batch does; raises CannotApplyError without a batch."""
         from pytest_gradhealth.remedies.layers import run
 
         if self.inputs is None:
             raise CannotApplyError("it takes a batch")
-        run(self.model, self.inputs)
+        return run(self.model, self.inputs)
 
 
 @dataclass(frozen=True)

@@ -173,8 +173,8 @@ def _rebuilt(container: nn.Module, runs: Sequence[_Run]) -> nn.Module:
         else:
             rebuilt.append(Residual(nn.Sequential(*children[run.start : run.stop]), run.shortcut))
             index = run.stop
-    kind = nn.Sequential if isinstance(container, nn.Sequential) else nn.ModuleList
-    made = kind(rebuilt) if kind is nn.ModuleList else nn.Sequential(*rebuilt)
+    is_sequential = isinstance(container, nn.Sequential)
+    made = nn.Sequential(*rebuilt) if is_sequential else nn.ModuleList(rebuilt)
     return made.train(container.training)
 
 

@@ -94,7 +94,7 @@ def treatments(ward: Ward, base: Untreated, remedies: Sequence[Remedy]) -> Itera
     families: set[str] = set()
     for remedy in remedies:
         if not ward.clock.leaves_room:
-            yield not_done(base, remedy, "not tried", ward.no_time)
+            yield treatment_of(remedy, base.goal.code, "not tried", ward.no_time, base.measure)
             continue
         result = _treated(ward, base, remedy)
         family = remedy.family or remedy.name
@@ -145,7 +145,8 @@ def _treated(
             else:
                 treatment = _examined(ward, base, remedy, applied, train_anyway)
     except Exception as error:  # also a remedy's own: the others go on
-        return _Result(remedy, not_done(base, remedy, "cannot", first_line(error)))
+        reason = first_line(error)
+        return _Result(remedy, treatment_of(remedy, base.goal.code, "cannot", reason, base.measure))
     return _Result(remedy, treatment, applied.draws)
 
 
@@ -158,8 +159,8 @@ def _examined(
     trains = not seen.failing or train_anyway
     losses = ward.losses(subject, optimizer, base.goal.yardstick) if trains else []
     before, after = base.measure, measure_of(seen.value, losses)
-    outcome, reason = outcome_of(base.goal, before, after, seen)
-    return _done(base, remedy, outcome, before, after, applied.code, reason)
+    outcome = outcome_of(base.goal, before, after, seen)
+    return treatment_of(remedy, base.goal.code, *outcome, before, after, applied.code)
 
 
 def _treated_in_training(
@@ -175,30 +176,17 @@ def _treated_in_training(
     as_good = not without.failing and (outcome == "better" or learns(before, goal.yardstick))
     if as_good and outcome in ("cured", "better"):
         outcome, reason = "no effect", "the same training does as much without it"
-    return _done(base, remedy, outcome, before, after, applied.code, reason)
+    return treatment_of(remedy, goal.code, outcome, reason, before, after, applied.code)
 
 
-def _done(
-    base: Untreated,
+def treatment_of(
     remedy: Remedy,
+    rule: str,
     outcome: Outcome,
-    before: Measure,
-    after: Measure | None,
-    code: str,
     reason: str,
+    before: Measure,
+    after: Measure | None = None,
+    code: str = "",
 ) -> Treatment:
-    return Treatment(
-        remedy=remedy.name,
-        outcome=outcome,
-        rule=base.goal.code,
-        before=before,
-        after=after,
-        code=code,
-        reason=reason,
-        family=remedy.family,
-    )
-
-
-def not_done(base: Untreated, remedy: Remedy, outcome: Outcome, reason: str) -> Treatment:
-    """What is told of a remedy that was not tried, or could not be applied."""
-    return _done(base, remedy, outcome, base.measure, None, "", reason)
+    """What is told of a remedy; it was not tried, or could not be applied, without an `after`."""
+    return Treatment(remedy.name, outcome, rule, before, after, code, reason, remedy.family)

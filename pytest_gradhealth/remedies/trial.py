@@ -21,15 +21,16 @@ from pytest_gradhealth.probing.prepare import Trial, prepare
 from pytest_gradhealth.probing.probe import Origin
 from pytest_gradhealth.remedies import Remedy, built_in_remedies
 from pytest_gradhealth.remedies.clock import Clock
-from pytest_gradhealth.remedies.outcome import Comparison, Examined, merit
-from pytest_gradhealth.remedies.treatment import first_line, not_done, treatments
-from pytest_gradhealth.remedies.ward import Untreated, Ward, untreated
-from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Measure, Treatment
+from pytest_gradhealth.remedies.outcome import merit
+from pytest_gradhealth.remedies.treatment import first_line, treatment_of, treatments
+from pytest_gradhealth.remedies.ward import Ward, untreated
+from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Measure, Outcome, Treatment
 from pytest_gradhealth.tensors.modules import is_sharded
 from pytest_gradhealth.training.optimizers import as_factory
 
-#: Seconds that are spent on remedies by default.
+#: What `remedies` may be.
 _OWN = "pass pytest_gradhealth.Remedy objects"
+#: Seconds that are spent on remedies by default.
 BUDGET: float = BY_NAME["remedy_budget"].default
 
 
@@ -83,6 +84,10 @@ def treat(
     chosen = [remedy for remedy in remedies if set(codes) & set(remedy.symptoms)]
     if not budget or not chosen:
         return ()
+
+    def none(outcome: Outcome, reason: str) -> tuple[Treatment, ...]:
+        return tuple(treatment_of(r, codes[0], outcome, reason, Measure()) for r in chosen)
+
     clock = Clock(time.perf_counter() + budget, longest=diagnosis.milliseconds / 1e3)
     with placed(prepare(origin.case, origin.settings, diagnosis.decisive_seed)) as trial:
         ward = Ward(
@@ -93,20 +98,16 @@ def treat(
             clock=clock,
             budget=budget,
         )
-        nothing = Untreated(
-            Measure(), Comparison(ward.codes, larger=ward.larger_is_better), Examined
-        )
         reason = _impossible(trial, origin)
         if reason:
-            return tuple(not_done(nothing, remedy, "cannot", reason) for remedy in chosen)
+            return none("cannot", reason)
         if not clock.leaves_room:
-            return tuple(not_done(nothing, remedy, "not tried", ward.no_time) for remedy in chosen)
+            return none("not tried", ward.no_time)
         with trial.subject.isolated(trial.optimizer):
             try:
                 base = untreated(ward, ward.rule.value(diagnosis.profile))
             except Exception as error:  # whatever it is, it must not hide what failed
-                reason = f"no copy can be trained: {first_line(error)}"
-                return tuple(not_done(nothing, remedy, "cannot", reason) for remedy in chosen)
+                return none("cannot", f"no copy can be trained: {first_line(error)}")
             return tuple(sorted(treatments(ward, base, chosen), key=merit))
 
 

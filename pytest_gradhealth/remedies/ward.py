@@ -56,11 +56,6 @@ class Ward:
         return rule_of(self.codes[0], self.criteria.rules)
 
     @property
-    def larger_is_better(self) -> bool:
-        """Which way its value is to go."""
-        return self.rule.quantity is not None and self.rule.quantity.better == "larger"
-
-    @property
     def no_time(self) -> str:
         """Why a remedy was not tried."""
         return f"no time was left (remedy_budget={self.budget:g} s)"
@@ -127,5 +122,7 @@ def untreated(ward: Ward, value: float | None) -> Untreated:
     def trained() -> Examined:
         return ward.examine(subject, patient.optimizer)
 
-    goal = Comparison(ward.codes, held_against, ward.larger_is_better)
+    quantity = ward.rule.quantity
+    larger = quantity is not None and quantity.better == "larger"
+    goal = Comparison(ward.codes, held_against, larger)
     return Untreated(measure_of(value, losses), goal, trained)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_gradhealth.formatting import LONGEST_FINDING, printable, shortened
+from pytest_gradhealth.formatting import coded, printable, shortened
 from pytest_gradhealth.reporting.run import Probe, Run
 from pytest_gradhealth.reporting.summary import Item, fails, is_unjudged, items, warns
 
@@ -22,14 +22,10 @@ def workflow_commands(run: Run) -> Iterator[str]:
 def _commands(level: str, probes: Sequence[Probe]) -> Iterator[str]:
     told = [(probe, list(items(probe))) for probe in probes]
     for index, (probe, found) in enumerate(told[:MOST]):
-        message = "\n".join(map(_line, found[:MOST]))
+        message = "\n".join(coded(item.message, item.code) for item in found[:MOST])
         if index == MOST - 1 and len(told) > MOST:
             message += f"\nand {len(told) - MOST} more probes, which GitHub does not show"
         yield _command(level, probe, found[0], message)
-
-
-def _line(item: Item) -> str:
-    return f"{shortened(item.message, LONGEST_FINDING)} [{shortened(item.code, 40)}]"
 
 
 def _command(level: str, probe: Probe, first: Item, message: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pytest_gradhealth.formatting import (
     LONGEST_FINDING,
     View,
+    coded,
     count,
     factor,
     hanging,
@@ -64,10 +65,7 @@ def headline(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:
         if path is not diagnosis.worst_path and diagnosis.confirmation is not None:
             share += f" after {count(diagnosis.confirmation.steps, 'step')}"
         return shortened(f"{model} is healthy: {share}", LONGEST_FINDING)
-    return "\n".join(
-        f"{shortened(_sentence(f, diagnosis), LONGEST_FINDING)} [{shortened(f.code, 40)}]"
-        for f in findings
-    )
+    return "\n".join(coded(_sentence(f, diagnosis), f.code) for f in findings)
 
 
 def _sentence(finding: Finding, diagnosis: Diagnosis) -> str:
@@ -111,7 +109,7 @@ def _seen_again(
         if rule is not None and rule.quantity is not None and rule.exhibit is None:
             shown = rule.quantity.shown(rule.value(second))
             return shown and f"{rule.quantity.title} {shown}"
-    again = next((p for p in second.paths if p.first.label == path.first.label), None)
+    again = second.same_path(path)
     return "" if again is None else factor(again.arrival)
 
 

@@ -29,9 +29,8 @@ def path_table(
     view = view or View()
     found = _found_at(path, findings)
     largest = path.largest_step(down=-path.vanishing > path.exploding) or 0
-    total = len(path.points)
-    shown = range(total) if view.verbose else _around(largest if found is None else found, total)
-    listed = _with_gaps(shown)
+    focus = largest if found is None else found
+    listed = listed_rows(focus, len(path.points), verbose=view.verbose)
     rows = [
         _gap(path, item) if isinstance(item, range) else _row(path, item, item == found)
         for item in listed
@@ -46,7 +45,8 @@ def path_table(
     scale = log_scale(point.norm for point in path.points)
     for row, item in zip(rows, listed, strict=True):
         row.append("" if isinstance(item, range) else bar(path.points[item].norm, scale, longest))
-    return columns(rows, [*names, ""], "llllrrl"), total - len(shown)
+    hidden = sum(len(item) for item in listed if isinstance(item, range))
+    return columns(rows, [*names, ""], "llllrrl"), hidden
 
 
 def _found_at(path: GradientPath, findings: Sequence[Finding]) -> int | None:
@@ -55,18 +55,13 @@ def _found_at(path: GradientPath, findings: Sequence[Finding]) -> int | None:
     return next((labels[f.layer] for f in findings if f.layer in labels), None)
 
 
-def _around(focus: int, total: int) -> Sequence[int]:
-    if total <= MOST_ROWS:
-        return range(total)
+def listed_rows(focus: int, total: int, *, verbose: bool) -> list[int | range]:
+    """The rows of a table that are listed, at its ends and near one: indices, ranges left out."""
     near = range(max(0, focus - 3), min(total, focus + 4))
-    return sorted({0, 1, *near, total - 2, total - 1})
-
-
-def _with_gaps(shown: Sequence[int]) -> list[int | range]:
-    """The rows to list: indices, and ranges of those left out."""
+    some = {0, 1, *near, total - 2, total - 1}
     listed: list[int | range] = []
     following = 0
-    for index in shown:
+    for index in range(total) if verbose or total <= MOST_ROWS else sorted(some):
         if index > following:
             listed.append(range(following, index))
         listed.append(index)

@@ -103,7 +103,7 @@ def _lines(probe: Probe, path: GradientPath) -> Iterator[dict[str, Any]]:
     diagnosis = probe.diagnosis
     others = [p for p in diagnosis.profiles if p is not diagnosis.profile]
     for other in others[:MOST_SEEDS]:
-        again = next((p for p in other.paths if p.first.label == path.first.label), None)
+        again = other.same_path(path)
         if again is not None:
             norms = {point.label: point.norm for point in again.points}
             yield {
@@ -150,11 +150,11 @@ def _weights(profile: GradientProfile) -> Mapping[str, float]:
 
 def branches(diagnosis: Diagnosis) -> list[tuple[str, list[OutputRecord]]]:
     """Return the module outputs that are on no path, under the block that they are in."""
-    on_paths = {(p.name, p.call, p.output) for path in diagnosis.paths for p in path.points}
+    on_paths = {p.key for path in diagnosis.paths for p in path.points}
     blocks = sorted({p.name for path in diagnosis.paths for p in path.points}, key=len)
     found: dict[str, list[OutputRecord]] = defaultdict(list)
     for output in diagnosis.profile.outputs:
-        if (output.name, output.call, output.output) in on_paths:
+        if output.key in on_paths:
             continue
         inside = [block for block in blocks if output.name.startswith(f"{block}.")]
         found[inside[-1] if inside else ""].append(output)

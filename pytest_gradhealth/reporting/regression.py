@@ -9,9 +9,8 @@ from pytest_gradhealth.baseline.check import Check
 from pytest_gradhealth.baseline.comparison import PathComparison, most_changed
 from pytest_gradhealth.baseline.entry import KeptPath
 from pytest_gradhealth.formatting import (
-    LONGEST_FINDING,
-    MOST_ROWS,
     View,
+    coded,
     columns,
     count,
     factor,
@@ -20,6 +19,7 @@ from pytest_gradhealth.formatting import (
     shortened,
 )
 from pytest_gradhealth.reporting.message import headline
+from pytest_gradhealth.reporting.path_table import listed_rows
 from pytest_gradhealth.results.diagnosis import Diagnosis
 
 #: Changes that are spelled out, and characters of the key of a check.
@@ -36,7 +36,7 @@ def regression(
     """
     view = view or View()
     changes = check.comparison.worse
-    lines = [f"{shortened(c.message, LONGEST_FINDING)} [{c.fails}]" for c in changes[:MOST_CHANGES]]
+    lines = [coded(change.message, change.fails) for change in changes[:MOST_CHANGES]]
     if len(changes) > MOST_CHANGES:
         lines.append(f"and {count(len(changes) - MOST_CHANGES, 'more change')}")
     if any(change.kind == "verdict" for change in changes):
@@ -59,31 +59,21 @@ def missing(check: Check, *, rerun: str) -> str:
     )
 
 
-def comparison_table(path: PathComparison, *, verbose: bool = False) -> str:
+def comparison_table(path: PathComparison, *, verbose: bool) -> str:
     """Two paths side by side, first layer on top; ">" marks the step that has changed most.
 
     The factors are those on the way up from the row below.
     """
     marked = most_changed(path)
     at = path.pairs.index(marked[0]) if marked else 0
-    shown = _around(at, len(path.pairs), verbose)
-    rows: list[list[str]] = []
-    following = 0
-    for index in [*shown, len(path.pairs)]:
-        if index > following:
-            rows.append(["", f"... {index - following} more", "", "", ""])
-        if index < len(path.pairs):
-            rows.append(_row(path, path.pairs[index], marked))
-        following = index + 1
+    rows = [
+        ["", f"... {len(item)} more", "", "", ""]
+        if isinstance(item, range)
+        else _row(path, path.pairs[item], marked)
+        for item in listed_rows(at, len(path.pairs), verbose=verbose)
+    ]
     names = ["", "layer", "", "step before", "step now"]
     return columns(rows, names, "lllrr")
-
-
-def _around(focus: int, total: int, verbose: bool) -> Sequence[int]:
-    if verbose or total <= MOST_ROWS:
-        return range(total)
-    near = range(max(0, focus - 3), min(total, focus + 4))
-    return sorted({0, 1, *near, total - 2, total - 1})
 
 
 def _row(path: PathComparison, pair: Pair, marked: Sequence[Pair]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_gradhealth.formatting import (
     LONGEST_FINDING,
     View,
+    coded,
     columns,
     count,
     factor,
@@ -133,7 +134,7 @@ def _profile(entry: Probe, view: View) -> Iterator[Line]:
     shown = [f for f in findings if f.severity != "info"]
     for check in entry.checks:
         for change in check.failing:
-            yield f"{shortened(change.message, LONGEST_FINDING)} [{change.fails}]", {"red": True}
+            yield coded(change.message, change.fails), {"red": True}
     for line in headline(diagnosis, shown).splitlines():
         yield line, {_COLOUR[diagnosis.verdict]: True}
     for finding in findings[len(shown) :]:

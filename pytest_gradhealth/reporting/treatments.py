@@ -21,7 +21,7 @@ def treatment_blocks(diagnosis: Diagnosis, view: View) -> list[str]:
     if not treatments:
         return []
     rule = known_rules(diagnosis).get(treatments[0].rule)
-    table = treatments_table(treatments, None if rule is None else rule.quantity)
+    table = _table(treatments, (rule and rule.quantity) or Quantity(lambda _: None))
     blocks = []
     if table:
         title = f"tried on copies, trained with {shortened(diagnosis.optimizer, 80)} on this batch:"
@@ -61,28 +61,20 @@ def _reasons(treatments: Sequence[Treatment], width: int) -> Iterator[str]:
         yield hanging(lead, f"{', '.join(names)}: {reason}", width)
 
 
-def treatments_table(treatments: Sequence[Treatment], quantity: Quantity | None = None) -> str:
+def _table(treatments: Sequence[Treatment], quantity: Quantity) -> str:
     """Return what was tried as a table, an unchanged copy on top, the best first.
 
     What could not be applied or was not tried is left out.
     """
-    tried = [treatment for treatment in treatments if treatment.after is not None]
-    if not tried:
-        return ""
     before = treatments[0].before
-    quantity = quantity or Quantity(lambda _: None)
     rows = [["(as it is)", "", quantity.shown(before.value), *_training(before)]]
-    for treatment in tried:
-        assert treatment.after is not None
-        after = treatment.after
-        rows.append(
-            [
-                shortened(treatment.remedy, 40),
-                treatment.outcome,
-                quantity.shown(after.value),
-                *_training(after),
-            ]
-        )
+    rows += [
+        [shortened(t.remedy, 40), t.outcome, quantity.shown(t.after.value), *_training(t.after)]
+        for t in treatments
+        if t.after is not None
+    ]
+    if len(rows) == 1:
+        return ""
     names = ["remedy", "outcome", quantity.title, "loss", "steps"]
     return columns(rows, names, "llrlr")
 

@@ -168,9 +168,8 @@ class Diagnosis:
         path, second = self.worst_path, self.confirmation
         if path is None or path.entry.norm or second is None:
             return path
-        label = path.first.label
-        woken = (p for p in second.paths if p.first.label == label and p.entry.norm)
-        return next(woken, path)
+        woken = second.same_path(path)
+        return woken if woken is not None and woken.entry.norm else path
 
     @property
     def ratio(self) -> float:

@@ -45,6 +45,11 @@ class OutputRecord:
     leaf: str = ""
     tokens: float | None = None
 
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Name, call and output number, which a point on a path has too."""
+        return self.name, self.call, self.output
+
 
 @dataclass(frozen=True)
 class ParameterRecord:
@@ -308,6 +313,10 @@ class GradientProfile:
     def uncalled(self) -> tuple[str, ...]:
         """Modules whose forward never ran."""
         return tuple(o.name for o in self.outputs if o.state == "not-called")
+
+    def same_path(self, path: GradientPath) -> GradientPath | None:
+        """The path from the same first layer as one of another look, None if there is none."""
+        return next((p for p in self.paths if p.first.label == path.first.label), None)
 
     def norm_of(self, module: str) -> float | None:
         """Largest gradient norm measured on the outputs of `module`, None if none was."""

@@ -2,58 +2,36 @@
 
 from __future__ import annotations
 
-from pytest_gradhealth.rules.fault import (
-    Fault,
-    always,
-    becomes,
-)
+from pytest_gradhealth.rules.fault import UNMASKED, Fault, always, makes_nan
 
-_ZERO_TIMES = "its slope is infinite, and 0 * inf is NaN: what drops the value does not drop that"
+#: What has an infinite slope where its backward divides by zero, and how to keep away from there.
+_STEEP = {
+    "Sqrt": "sqrt has an infinite slope at 0: torch.sqrt(x + 1e-8)",
+    "Pow": "a power below 1 has an infinite slope at 0: (x + 1e-8) ** p",
+    "LinalgVectorNorm Norm": "a norm has no slope at 0: add 1e-8 before taking it",
+    "Log": "log has an infinite slope at 0: torch.log(x.clamp_min(1e-8))",
+    "Div Reciprocal Rsqrt": "a division by something near 0: add 1e-8 below the bar",
+}
 
 BACKWARD = (
     Fault(
         "Exp",
-        becomes("nan"),
+        makes_nan,
         "exp overflows in the forward; a clamp, a where or a division by it then sends back 0,"
         " and 0 * inf is NaN",
         "clamp what goes into exp, not what comes out: x.clamp(max=20).exp()",
     ),
     Fault(
         "Log Sqrt Rsqrt Reciprocal Div Pow Acos Asin Atanh",
-        becomes("nan"),
-        f"the backward of {{op}} gets 0 where {_ZERO_TIMES}",
+        makes_nan,
+        "the backward of {op} gets 0 where its slope is infinite, and 0 * inf is NaN: what drops"
+        " the value does not drop that",
         "a harmless number where the value is dropped: torch.where(mask, x, 1) inside, and"
         " torch.where(mask, result, 0) outside",
     ),
-    Fault(
-        "Sqrt",
-        always,
-        "the backward of Sqrt divides by zero or overflows",
-        "sqrt has an infinite slope at 0: torch.sqrt(x + 1e-8)",
-    ),
-    Fault(
-        "Pow",
-        always,
-        "the backward of Pow divides by zero or overflows",
-        "a power below 1 has an infinite slope at 0: (x + 1e-8) ** p",
-    ),
-    Fault(
-        "LinalgVectorNorm Norm",
-        always,
-        "the backward of {op} divides by zero or overflows",
-        "a norm has no slope at 0: add 1e-8 before taking it",
-    ),
-    Fault(
-        "Log",
-        always,
-        "the backward of Log divides by zero or overflows",
-        "log has an infinite slope at 0: torch.log(x.clamp_min(1e-8))",
-    ),
-    Fault(
-        "Div Reciprocal Rsqrt",
-        always,
-        "the backward of {op} divides by zero or overflows",
-        "a division by something near 0: add 1e-8 below the bar",
+    *(
+        Fault(ops, always, "the backward of {op} divides by zero or overflows", advice)
+        for ops, advice in _STEEP.items()
     ),
     Fault(
         "Acos Asin Atanh Erfinv Logit",
@@ -73,6 +51,6 @@ BACKWARD = (
         "Softmax LogSoftmax Logsumexp",
         always,
         "the backward of {op} is 0 / 0 over a row that is all -inf: every position is masked",
-        "leave one position of each row unmasked, or fill in torch.finfo(x.dtype).min, not -inf",
+        UNMASKED,
     ),
 )

@@ -41,7 +41,7 @@ def beside_the_path(path: GradientPath, profile: GradientProfile, *, down: bool)
 def _between(path: GradientPath, index: int, profile: GradientProfile) -> Sequence[OutputRecord]:
     """Calls of layers with weights that ran between two points and are on no path."""
     weighted = {p.module for p in profile.parameters if len(p.shape) > 1}
-    places = {(o.name, o.call, o.output): i for i, o in enumerate(profile.outputs)}
+    places = {o.key: i for i, o in enumerate(profile.outputs)}
     far, near = (places.get(path.points[i].key) for i in (index, index + 1))
     if far is None or near is None:
         return ()
@@ -49,7 +49,7 @@ def _between(path: GradientPath, index: int, profile: GradientProfile) -> Sequen
     return [
         o
         for o in profile.outputs[far + 1 : near]
-        if o.norm and o.name in weighted and (o.name, o.call, o.output) not in on_path
+        if o.norm and o.name in weighted and o.key not in on_path
     ]
 
 

@@ -99,11 +99,11 @@ def _second_growth(path: GradientPath, evidence: Evidence) -> float:
     Steps that ended in NaN, infinity or a vanished gradient confirm: the explosion broke the model.
     """
     assert evidence.second is not None
-    for other in evidence.second.paths:
-        if other.first.label == path.first.label:
-            broken = not other.finite or power(other.vanishing) < evidence.limits["min_ratio"].value
-            return math.inf if broken else other.exploding
-    return math.inf if evidence.second.non_finite else 0.0
+    other = evidence.second.same_path(path)
+    if other is None:
+        return math.inf if evidence.second.non_finite else 0.0
+    broken = not other.finite or power(other.vanishing) < evidence.limits["min_ratio"].value
+    return math.inf if broken else other.exploding
 
 
 def is_scale_free(path: GradientPath, profile: GradientProfile) -> bool:

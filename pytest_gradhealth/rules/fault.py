@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pytest_gradhealth.formatting import number
@@ -13,6 +13,9 @@ from pytest_gradhealth.rules.rule import Cause
 #: The largest numbers of the formats.
 _LARGEST = {"float16": 65504.0, "bfloat16": 3.39e38, "float32": 3.4e38, "float64": 1.8e308}
 
+#: What to do where softmax gets nothing but -inf.
+UNMASKED = "leave one position of each row unmasked, or fill in torch.finfo(x.dtype).min, not -inf"
+
 When = Callable[[NonFinite], bool]
 
 
@@ -20,9 +23,10 @@ When = Callable[[NonFinite], bool]
 class Fault:
     """One thing that may be wrong where one of some operations (any, without names) is the first.
 
-    In the sentences, {op} stands for the operation, {a} and {b} for the numbers that it got (of
-    which `when` says what they are like), {format} and {most} for the format and its largest
-    number. `behind` are operations that must have come right before, with at most one other.
+    In the sentences, {op} stands for the operation, {a} and {x} for the first and the last of the
+    numbers that it got (of which `when` says what they are like), {format} and {most} for the
+    format and its largest number. `behind` are operations that must have come right before, with
+    at most one other.
     """
 
     ops: str
@@ -40,8 +44,8 @@ class Fault:
 
     def cause(self, bad: NonFinite) -> Cause:
         """The same in words."""
-        fed = [*map(number, bad.fed), "", ""]
-        words = {"op": bad.op, "a": fed[0], "b": fed[1], "format": bad.format}
+        fed = [*map(number, bad.fed)] or [""]
+        words = {"op": bad.op, "a": fed[0], "x": fed[-1], "format": bad.format}
         words["most"] = number(_LARGEST.get(bad.format, math.inf))
         return Cause(self.because.format(**words), self.advice.format(**words))
 
@@ -61,14 +65,14 @@ def first_is(holds: Callable[[float], bool]) -> When:
     return lambda bad: bool(bad.fed) and holds(bad.fed[0])
 
 
-def took(*kinds: str) -> When:
-    """Whether the worst that it got is one of some kinds, "" for finite numbers."""
-    return lambda bad: bad.taken in kinds
+def took(kind: str) -> When:
+    """Whether the worst that it got is of a kind, "" for finite numbers."""
+    return lambda bad: bad.taken == kind
 
 
-def takes(elements: Sequence[int]) -> When:
+def takes(elements: int) -> When:
     """Whether it makes one number of so many finite ones."""
-    return lambda bad: not bad.taken and bad.elements in elements
+    return lambda bad: not bad.taken and bad.elements == elements
 
 
 def overflows(bad: NonFinite) -> bool:
@@ -81,9 +85,14 @@ def overflows_half(bad: NonFinite) -> bool:
     return overflows(bad) and bad.format == "float16"
 
 
-def becomes(value: str) -> When:
-    """Whether what it makes is of a kind."""
-    return lambda bad: bad.value == value
+def makes_nan(bad: NonFinite) -> bool:
+    """Whether what it makes is NaN."""
+    return bad.value == "nan"
+
+
+def mixes(bad: NonFinite) -> bool:
+    """Whether it makes NaN of infinity."""
+    return bad.taken != "" and makes_nan(bad)
 
 
 zero_last = last_is(lambda x: x == 0)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pytest_gradhealth.rules.fault import (
+    UNMASKED,
     Fault,
     first_is,
     last_is,
+    makes_nan,
+    mixes,
     negative_last,
     overflows,
     overflows_half,
@@ -14,165 +17,134 @@ from pytest_gradhealth.rules.fault import (
     zero_last,
 )
 
-_CLAMPED_LOG = "torch.log(x.clamp_min(1e-8))"
 _LOGS = "log log2 log10"
+_CLAMPED_LOG = "torch.log(x.clamp_min(1e-8))"
+#: What a logarithm of 0 is taken of, by the operations right before it.
+_ROUNDED_TO_0 = {
+    "sum exp": (
+        "all that is summed up has rounded to 0",
+        "torch.logsumexp(x, -1) in place of the log of a sum of exp(x)",
+    ),
+    "softmax": (
+        "softmax has rounded to 0",
+        f"F.log_softmax(x, -1) in place of the log of a softmax, or {_CLAMPED_LOG}",
+    ),
+    "sigmoid": (
+        "a sigmoid has rounded to 0 or 1",
+        "F.logsigmoid(x) for the log of a sigmoid, F.logsigmoid(-x) for that of 1 - sigmoid, or a"
+        " loss on logits",
+    ),
+    "rsub pow tanh": (
+        "1 - tanh(x) ** 2 has rounded to 0",
+        "2 * (math.log(2) - x - F.softplus(-2 * x)), which is its log",
+    ),
+    "prod": (
+        "a product of many factors has rounded to 0",
+        "the sum of the logs in place of the log of a product",
+    ),
+}
+
 _DIVISIONS = "div true_divide reciprocal"
+_CLAMPED = "y.clamp_min(1e-8), or add 1e-8 to what is below the bar"
+_OF_EQUALS = (
+    "a standard deviation of 0: all numbers are equal",
+    "(x - x.mean()) / (x.std() + 1e-8)",
+)
+#: What is divided by where it is 0, by the operation right before.
+_DIVISORS = {
+    "linalg_vector_norm": (
+        "the norm of a zero vector",
+        "F.normalize(x, dim=-1), or add 1e-8 to the norm",
+    ),
+    "std": _OF_EQUALS,
+    "var": _OF_EQUALS,
+    "sum": (
+        "a sum that is 0, as of an empty mask or of a node without neighbours",
+        "x.sum() / mask.sum().clamp_min(1), or add 1e-8 to the sum",
+    ),
+}
+
+_OFF_THE_EDGES = "x.clamp(-1 + 1e-6, 1 - 1e-6) before it"
+#: Functions of a number that are not defined for all: for which not, and where they are.
+_DOMAINS = (
+    (
+        "log1p special_xlog1py",
+        lambda x: x <= -1,
+        "above -1",
+        "torch.log1p(x.clamp_min(-1 + 1e-6))",
+    ),
+    ("acos asin arccos arcsin", lambda x: abs(x) > 1, "from -1 to 1", _OFF_THE_EDGES),
+    (
+        "atanh arctanh erfinv special_erfinv",
+        lambda x: abs(x) >= 1,
+        "between -1 and 1",
+        _OFF_THE_EDGES,
+    ),
+    ("acosh arccosh", lambda x: x < 1, "from 1 on", "x.clamp_min(1 + 1e-6) before it"),
+)
+
+_EXPONENTIALS = "exp exp2 expm1 sinh cosh"
 _MEANS = "mean mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy"
 _DEVIATIONS = "std var std_mean var_mean"
+_TOO_MUCH = "is more than {format} holds ({most})"
 
 FORWARD = (
     Fault(
         "softmax log_softmax scaled_dot_product_attention",
         took("-inf"),
         "softmax over a row that is all -inf is 0 / 0: every position of it is masked",
-        "leave one position of each row unmasked, or fill in torch.finfo(x.dtype).min, not -inf",
+        UNMASKED,
     ),
-    Fault(
-        _LOGS,
-        zero_last,
-        "log of 0: all that is summed up has rounded to 0",
-        "torch.logsumexp(x, -1) in place of the log of a sum of exp(x)",
-        behind="sum exp",
-    ),
-    Fault(
-        _LOGS,
-        zero_last,
-        "log of 0: softmax has rounded to 0",
-        f"F.log_softmax(x, -1) in place of the log of a softmax, or {_CLAMPED_LOG}",
-        behind="softmax",
-    ),
-    Fault(
-        _LOGS,
-        zero_last,
-        "log of 0: a sigmoid has rounded to 0 or 1",
-        "F.logsigmoid(x) for the log of a sigmoid, F.logsigmoid(-x) for that of 1 - sigmoid, or a"
-        " loss on logits",
-        behind="sigmoid",
-    ),
-    Fault(
-        _LOGS,
-        zero_last,
-        "log of 0: 1 - tanh(x) ** 2 has rounded to 0",
-        "2 * (math.log(2) - x - F.softplus(-2 * x)), which is its log",
-        behind="rsub pow tanh",
-    ),
-    Fault(
-        _LOGS,
-        zero_last,
-        "log of 0: a product of many factors has rounded to 0",
-        "the sum of the logs in place of the log of a product",
-        behind="prod",
+    *(
+        Fault(_LOGS, zero_last, f"log of 0: {why}", advice, behind)
+        for behind, (why, advice) in _ROUNDED_TO_0.items()
     ),
     Fault(_LOGS, zero_last, "log of 0", _CLAMPED_LOG),
     Fault(
         _LOGS,
         negative_last,
-        "log of {a}, a negative number",
+        "log of {x}, a negative number",
         f"{_CLAMPED_LOG}, or F.softplus where it has to be positive",
     ),
-    Fault(
-        "log1p",
-        last_is(lambda x: x <= -1),
-        "log1p of {a}: it is defined above -1",
-        "torch.log1p(x.clamp_min(-1 + 1e-6))",
-    ),
-    Fault(
-        "xlogy special_xlog1py",
-        zero_last,
-        "log of 0, times {a}",
-        "torch.xlogy(x, y.clamp_min(1e-8))",
-    ),
-    Fault("sqrt", negative_last, "sqrt of {a}, a negative number", "torch.sqrt(x.clamp_min(1e-8))"),
-    Fault(
-        "rsqrt",
-        last_is(lambda x: x <= 0),
-        "1 / sqrt of {a}",
-        "torch.rsqrt(x.clamp_min(1e-8))",
-    ),
-    Fault(
-        _DIVISIONS,
-        zero_last,
-        "a division by the norm of a zero vector",
-        "F.normalize(x, dim=-1), or add 1e-8 to the norm",
-        behind="linalg_vector_norm",
-    ),
+    Fault("xlogy", zero_last, "log of 0, times {a}", "torch.xlogy(x, y.clamp_min(1e-8))"),
+    Fault("sqrt", negative_last, "sqrt of {x}, a negative number", "torch.sqrt(x.clamp_min(1e-8))"),
+    Fault("rsqrt", last_is(lambda x: x <= 0), "1 / sqrt of {x}", "torch.rsqrt(x.clamp_min(1e-8))"),
     *(
-        Fault(
-            _DIVISIONS,
-            zero_last,
-            "a division by a standard deviation of 0: all numbers are equal",
-            "(x - x.mean()) / (x.std() + 1e-8)",
-            behind=name,
-        )
-        for name in ("std", "var")
+        Fault(_DIVISIONS, zero_last, f"a division by {what}", advice, behind)
+        for behind, (what, advice) in _DIVISORS.items()
     ),
-    Fault(
-        _DIVISIONS,
-        zero_last,
-        "a division by a sum that is 0, as of an empty mask or of a node without neighbours",
-        "x.sum() / mask.sum().clamp_min(1), or add 1e-8 to the sum",
-        behind="sum",
-    ),
-    Fault(
-        "reciprocal",
-        zero_last,
-        "1 / 0",
-        "1 / y.clamp_min(1e-8), or add 1e-8 to what is below the bar",
-    ),
-    Fault(
-        _DIVISIONS,
-        zero_last,
-        "{a} / {b}",
-        "x / y.clamp_min(1e-8), or add 1e-8 to what is below the bar",
-    ),
-    Fault(
-        _DIVISIONS,
-        overflows,
-        "{a} / {b} is more than {format} holds ({most})",
-        "x / y.clamp_min(1e-8), or add 1e-8 to what is below the bar",
-    ),
+    Fault("reciprocal", zero_last, "1 / 0", f"1 / {_CLAMPED}"),
+    Fault("reciprocal", overflows, f"1 / {{x}} {_TOO_MUCH}", f"1 / {_CLAMPED}"),
+    Fault(_DIVISIONS, zero_last, "{a} / {x}", f"x / {_CLAMPED}"),
+    Fault(_DIVISIONS, overflows, f"{{a}} / {{x}} {_TOO_MUCH}", f"x / {_CLAMPED}"),
     Fault("remainder fmod", zero_last, "the remainder of a division by 0", "y.clamp_min(1)"),
     Fault(
-        "exp exp2 expm1 sinh cosh",
+        _EXPONENTIALS,
         overflows_half,
-        "{op} of {a} is more than {format} holds ({most})",
+        f"{{op}} of {{x}} {_TOO_MUCH}",
         "x.clamp(max=10).exp(), or float32 for it: x.float().exp()",
     ),
     Fault(
-        "exp exp2 expm1 sinh cosh",
+        _EXPONENTIALS,
         overflows,
-        "{op} of {a} is more than {format} holds ({most})",
+        f"{{op}} of {{x}} {_TOO_MUCH}",
         "x.clamp(max=20).exp(), or stay with logarithms (torch.logsumexp, F.log_softmax)",
     ),
     Fault(
         "pow",
         lambda bad: first_is(lambda x: x == 0)(bad) and negative_last(bad),
-        "0 ** {b} is a division by 0",
+        "0 ** {x} is a division by 0",
         "x.clamp_min(1e-8) ** p",
     ),
     Fault(
         "pow",
-        lambda bad: first_is(lambda x: x < 0)(bad) and bad.value == "nan",
-        "({a}) ** {b}: a fractional power of a negative number",
+        lambda bad: first_is(lambda x: x < 0)(bad) and makes_nan(bad),
+        "({a}) ** {x}: a fractional power of a negative number",
         "x.clamp_min(0) ** p, or x.sign() * x.abs() ** p",
     ),
-    Fault(
-        "acos asin arccos arcsin",
-        last_is(lambda x: abs(x) > 1),
-        "{op} of {a}: it is defined from -1 to 1",
-        "x.clamp(-1 + 1e-6, 1 - 1e-6) before it",
-    ),
-    Fault(
-        "atanh arctanh erfinv special_erfinv",
-        last_is(lambda x: abs(x) >= 1),
-        "{op} of {a}: it is defined between -1 and 1",
-        "x.clamp(-1 + 1e-6, 1 - 1e-6) before it",
-    ),
-    Fault(
-        "acosh arccosh",
-        last_is(lambda x: x < 1),
-        "{op} of {a}: it is defined from 1 on",
-        "x.clamp_min(1 + 1e-6) before it",
+    *(
+        Fault(ops, last_is(outside), f"{{op}} of {{x}}: it is defined {where}", advice)
+        for ops, outside, where, advice in _DOMAINS
     ),
     Fault(
         "logit special_logit",
@@ -181,26 +153,26 @@ FORWARD = (
         "torch.logit(x, eps=1e-6)",
     ),
     Fault(
-        "lgamma digamma polygamma mvlgamma",
+        "lgamma digamma polygamma",
         last_is(lambda x: x <= 0),
-        "{op} of {a}, where it has a pole",
+        "{op} of {x}, where it has a pole",
         "x.clamp_min(1e-8) before it",
     ),
     Fault(
         _DEVIATIONS,
-        takes([1]),
+        takes(1),
         "{op} of one element is 0 / 0: it divides by n - 1",
         "{op}(..., correction=0), or more than one element",
     ),
     Fault(
         f"{_MEANS} {_DEVIATIONS}",
-        takes([0]),
+        takes(0),
         "{op} of no elements is 0 / 0: nothing is selected",
         "x[mask].sum() / mask.sum().clamp_min(1), or leave it out where the mask is empty",
     ),
     Fault(
         "nll_loss",
-        lambda bad: not bad.taken and bad.value == "nan",
+        lambda bad: not bad.taken and makes_nan(bad),
         "every target is ignored (ignore_index), and a mean of nothing is 0 / 0",
         'reduction="sum", over (targets != ignore_index).sum().clamp_min(1)',
     ),
@@ -219,14 +191,14 @@ FORWARD = (
     ),
     Fault(
         "mul",
-        lambda bad: bad.taken != "" and bad.value == "nan",
+        mixes,
         "0 * inf: a product with 0 does not take infinity out",
         "torch.where(mask, x, 0) in place of x * mask, torch.special.entr(p) in place of"
         " p * log(p)",
     ),
     Fault(
         "add sub rsub sum cumsum mean",
-        lambda bad: bad.taken != "" and bad.value == "nan",
+        mixes,
         "inf - inf",
         "torch.finfo(x.dtype).min in place of -inf, or torch.where for what is left out",
     ),
@@ -239,7 +211,7 @@ FORWARD = (
     Fault(
         "",
         overflows_half,
-        "what {op} returns is more than float16 holds (6.6e+04)",
+        f"what {{op}} returns {_TOO_MUCH}",
         "float32 for this part (x.float()) or bfloat16, smaller inputs, or smaller weights",
     ),
     Fault(
@@ -247,7 +219,7 @@ FORWARD = (
         " convolution mkldnn_convolution linear linalg_vector_norm mse_loss addcmul addcdiv lerp"
         " layer_norm batch_norm group_norm std var",
         overflows,
-        "what {op} returns is more than {format} holds ({most})",
+        f"what {{op}} returns {_TOO_MUCH}",
         "standardised inputs, smaller weights, or a normalisation layer before it",
     ),
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pytest_gradhealth.formatting import count, factor, number
 from pytest_gradhealth.results.activation_functions import FUNCTIONAL, RECTIFIERS, SATURATING
 from pytest_gradhealth.results.diagnosis import Finding
-from pytest_gradhealth.results.path import GradientPath, PathPoint
+from pytest_gradhealth.results.path import FAINT, GradientPath, PathPoint
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.beside import beside_the_path
 from pytest_gradhealth.rules.rule import Cause
@@ -30,7 +30,6 @@ def path_cause(finding: Finding, profile: GradientProfile, *, down: bool) -> Cau
     return (
         beside_the_path(path, profile, down=down)
         or _one_place(path, profile, down)
-        or (_product(path) if down else None)
         or _by_kind(path, profile, down)
     )
 
@@ -48,33 +47,25 @@ class _Share:
         return factor(self.decades / self.steps)
 
 
-def _product(path: GradientPath) -> Cause | None:
-    """Most of it is lost in a product, where each factor's gradient is made of the others."""
-    index = path.largest_step(down=True)
-    if index is None or 2 * path.steps[index] > path.vanishing:
-        return None
-    near, far = path.points[index + 1], path.points[index]
-    if _PRODUCTS.isdisjoint(far.ops):
-        return None
-    return Cause(
-        f"small factors are multiplied: {factor(path.steps[index])} of it comes back from"
-        f" {near.label} to {far.label}",
-        "larger initial values, or an optimizer whose steps do not shrink with the gradient (Adam,"
-        " Adagrad)",
-    )
-
-
 def _one_place(path: GradientPath, profile: GradientProfile, down: bool) -> Cause | None:
+    """Most of it is lost or gained between two points; on a short path that tells of products."""
     index = path.largest_step(down=down)
     total = path.vanishing if down else path.exploding
-    if index is None or path.links < 4 or abs(path.steps[index]) < 0.5 * abs(total):
+    if index is None or abs(path.steps[index]) < 0.5 * abs(total):
         return None
     near, far = path.points[index + 1], path.points[index]
-    verb = "lost" if down else "gained"
-    return Cause(
-        f"most of it is {verb} in one place: {factor(path.steps[index])} from {near.label} to"
-        f" {far.label}",
-        _place_advice(near, profile),
+    step, way = factor(path.steps[index]), f"from {near.label} to {far.label}"
+    if path.links >= 4:
+        verb = "lost" if down else "gained"
+        return Cause(
+            f"most of it is {verb} in one place: {step} {way}", _place_advice(near, profile)
+        )
+    if not down or _PRODUCTS.isdisjoint(far.ops):
+        return None
+    return Cause(  # each factor's gradient is made of the others
+        f"small factors are multiplied: {step} of it comes back {way}",
+        "larger initial values, or an optimizer whose steps do not shrink with the gradient (Adam,"
+        " Adagrad)",
     )
 
 
@@ -100,7 +91,7 @@ def _by_kind(path: GradientPath, profile: GradientProfile, down: bool) -> Cause:
             " or a normalisation layer before each activation",
         )
     variance = _mean_variance(path, profile)
-    needed = _needed_variance(path)
+    needed = 2.0 if _activations(path) & RECTIFIERS else 1.0
     if variance is not None and ((variance < 0.9 * needed) if down else (variance > 1.2 * needed)):
         size = "small" if down else "large"
         layers = next(
@@ -146,7 +137,7 @@ def _kind(far: PathPoint, near: PathPoint) -> str:
         name = FUNCTIONAL.get(op, op)
         if name in SATURATING or name in RECTIFIERS:
             return name
-    return near.leaf or near.type
+    return _passed(near)
 
 
 def _passed(point: PathPoint) -> str:
@@ -169,10 +160,6 @@ def _activations(path: GradientPath) -> set[str]:
     return kinds & (RECTIFIERS | SATURATING.keys())
 
 
-def _needed_variance(path: GradientPath) -> float:
-    return 2.0 if _activations(path) & RECTIFIERS else 1.0
-
-
 def _initialisation(path: GradientPath) -> str:
     if _activations(path) & RECTIFIERS:
         return 'nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")'
@@ -184,7 +171,7 @@ def _initialisation(path: GradientPath) -> str:
 def _zero(path: GradientPath, gate: int, profile: GradientProfile) -> Cause | None:
     """Why nothing comes through to a point, None where that is unknown."""
     near = path.points[min(gate + 1, path.links)]
-    if 0 < near.norm < 1e-30:
+    if 0 < near.norm < FAINT:
         return Cause(
             f"it has become too small for the number format at {near.label} ({number(near.norm)})",
             "fewer layers, residual connections, or an initialisation that keeps the scale",

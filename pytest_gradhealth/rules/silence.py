@@ -34,10 +34,8 @@ def is_left_out(path: GradientPath, profile: GradientProfile) -> bool:
 
 def find_woken(path: GradientPath, second: GradientProfile | None) -> GradientPath | None:
     """The same path in the second look, if gradient has come through since."""
-    for other in () if second is None else second.paths:
-        if other.first.label == path.first.label and other.entry.norm > 0:
-            return other
-    return None
+    other = None if second is None else second.same_path(path)
+    return other if other is not None and other.entry.norm > 0 else None
 
 
 def second_reach(path: GradientPath, second: GradientProfile) -> float:
@@ -47,10 +45,8 @@ def second_reach(path: GradientPath, second: GradientProfile) -> float:
     made: there the reference is the point right behind the gate instead of the loss. So it is the
     last layer with weights where the model learns: what all layers lose is the scale of the loss.
     """
-    for other in second.paths:
-        if other.first.label == path.first.label:
-            break
-    else:
+    other = second.same_path(path)
+    if other is None:
         return 0.0
     if other.entry.norm == 0 or not other.finite:
         return -math.inf

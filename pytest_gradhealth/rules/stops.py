@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
+from pytest_gradhealth.results.activation_functions import FUNCTIONAL, RECTIFIERS, SATURATING
 from pytest_gradhealth.results.profile import GradientProfile, Stop
 from pytest_gradhealth.rules.rule import Cause
 
@@ -40,9 +41,8 @@ def cause_of_stop(stop: Stop) -> Cause | None:
             "leave it out, or normalise over the batch (nn.BatchNorm1d)",
         )
     if stop.op == "Relu" and stop.elements == 0:
-        dead = "all units of {} are dead: its output is zero for the whole batch"
         return Cause(
-            dead.format(stop.where),
+            f"all units of {stop.where} are dead: its output is zero for the whole batch",
             "smaller or zero biases, scaled inputs, or nn.LeakyReLU() (F.softplus where it has to"
             " be positive)",
         )
@@ -56,13 +56,18 @@ _HARD = (
     " bucketize one_hot"
 )
 
+
+def _nodes_of(activations: Collection[str]) -> Iterator[str]:
+    return (node for node, name in FUNCTIONAL.items() if name in activations)
+
+
 _MEANS = {
     **dict.fromkeys(
-        ("Relu", "Threshold", "Hardswish", "Gelu", "Silu", "Elu", "LeakyRelu", "Softplus"),
+        (*_nodes_of(RECTIFIERS), "Threshold", "Hardswish", "Softplus"),
         ("{} is flat at all that comes in with a gradient", f"nn.LeakyReLU(), or {_SCALE}"),
     ),
     **dict.fromkeys(
-        ("Tanh", "Hardsigmoid", "Erf", "Atan", "LogSigmoid"),
+        (*_nodes_of(SATURATING), "Erf", "Atan"),
         ("{} is saturated: it is flat at all that comes in", _SCALE),
     ),
     "Sigmoid": (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from traceback import walk_tb
 
 from pytest_gradhealth.errors import ProbeError
@@ -27,17 +28,18 @@ def advised(handed: Handed) -> Iterator[None]:
         cause = error.__cause__
         lines = [*faults(handed.inputs)][:1]
         if cause is not None:
-            lines = [_place(handed, cause), *lines, _advice(handed, cause)]
+            raised = replace(handed, cause=cause, said=text_of(cause))
+            lines = [_place(handed, cause), *lines, _advice(raised)]
         if not any(lines):
             raise
         raise ProbeError("\n  ".join([str(error), *filter(None, lines)])) from cause
 
 
-def _advice(handed: Handed, cause: BaseException) -> str:
+def _advice(handed: Handed) -> str:
     """What to pass instead, "" where nothing is known; asking anyone's objects may raise."""
     for advise in OF_FORWARDS if handed.to == "forward" else OF_LOSSES:
         with suppress(Exception):
-            advice = advise(handed, cause, text_of(cause))
+            advice = advise(handed)
             if advice:
                 return advice
     return ""

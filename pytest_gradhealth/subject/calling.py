@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +22,11 @@ class Called:
 
     inputs: Any
     call: Call | None = None
+
+
+def as_called(inputs: Any) -> Called:
+    """Inputs with what calls a model with them, whether or not that is its forward."""
+    return inputs if isinstance(inputs, Called) else Called(inputs)
 
 
 def spread(inputs: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
@@ -46,7 +51,7 @@ def as_taken(model: nn.Module, inputs: Any, call: Call | None = None) -> Any:
     return _fitting(forward, _forms(forward, inputs))
 
 
-def called(loss: Any) -> Any:
+def function_of(loss: Any) -> Any:
     """The function that a loss is called by: its forward, if it is a module."""
     return loss.forward if isinstance(loss, nn.Module) else loss
 
@@ -61,7 +66,7 @@ def loss_arguments(loss: Callable[..., Any], outputs: Any, targets: Any) -> tupl
         forms.insert(0, (outputs,))
     elif isinstance(targets, (tuple, list)):
         forms.append((outputs, *targets))
-    arguments: tuple[Any, ...] = _fitting(called(loss), forms)
+    arguments: tuple[Any, ...] = _fitting(function_of(loss), forms)
     return arguments
 
 
@@ -100,21 +105,20 @@ def _signature(function: Any) -> inspect.Signature | None:
         return None
 
 
-def _fitting(function: Any, forms: Sequence[Any], *first: Any) -> Any:
+def _fitting(function: Any, forms: Iterable[Any], *first: Any) -> Any:
     """The first form of some inputs that a function can be called with, the first of all if none.
 
     The function gets what comes `first` before them.
     """
+    forms = [*forms]
     if len(forms) > 1:
         return next((form for form in forms if fits(function, form, *first)), forms[0])
     return forms[0]
 
 
-def _forms(function: Any, inputs: Any) -> list[Any]:
-    return [inputs, *_others(function, inputs)]
-
-
-def _others(function: Any, inputs: Any) -> Iterator[Any]:
+def _forms(function: Any, inputs: Any) -> Iterator[Any]:
+    """Inputs as they are, and what else may be meant by them."""
+    yield inputs
     if isinstance(inputs, Mapping):
         if not parameters_of(function).keys() & inputs.keys():  # else keywords are meant
             yield (inputs,)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import told
 from pytest_gradhealth.isolation.isolate import is_lent
-from pytest_gradhealth.subject.calling import Called, name_of, spread
+from pytest_gradhealth.subject.calling import as_called, name_of, spread
 from pytest_gradhealth.subject.lightning import training_step
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
-from pytest_gradhealth.tensors.unwrap import shape_of
+from pytest_gradhealth.tensors.unwrap import dtype_name, shape_of
 
 
 def fresh(value: Any, device: torch.device) -> Any:
@@ -55,8 +55,8 @@ def fresh(value: Any, device: torch.device) -> Any:
 
 def call_model(model: nn.Module, inputs: Any) -> Any:
     """Call the model, or what is to call it, with inputs spread over its arguments."""
-    call = inputs.call if isinstance(inputs, Called) else None
-    args, named = spread(inputs if call is None else inputs.inputs)
+    called = as_called(inputs)
+    call, (args, named) = called.call, spread(called.inputs)
     try:
         return model(*args, **named) if call is None else call(model, *args, **named)
     except ProbeError:
@@ -82,5 +82,5 @@ def describe(value: Any) -> str:
         return "nothing"
     if not found:
         return type(value).__name__ if value is not None else "None"
-    shown = ", ".join(f"{shape_of(t)} {str(t.dtype).removeprefix('torch.')}" for t in found[:4])
+    shown = ", ".join(f"{shape_of(t)} {dtype_name(t.dtype)}" for t in found[:4])
     return shown + (f" and {len(found) - 4} more" if len(found) > 4 else "")

@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from pytest_gradhealth.formatting import listing, meant_by
-from pytest_gradhealth.subject.calling import Called, fits, parameters_of, spread
-from pytest_gradhealth.subject.handed import Handed, is_about, made_of, no_tensors, type_name
+from pytest_gradhealth.subject.calling import fits, parameters_of, spread
+from pytest_gradhealth.subject.handed import Handed, is_about, made_of, no_tensors
 from pytest_gradhealth.subject.lightning import is_lightning
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.tensors.trees import tensors
+from pytest_gradhealth.tensors.unwrap import dtype_name
 
 
-def _without_forward(handed: Handed, _: BaseException, said: str) -> str:
+def _without_forward(handed: Handed) -> str:
     model = handed.model
-    if f'Module [{class_name(model)}] is missing the required "forward"' not in said:
+    if f'Module [{class_name(model)}] is missing the required "forward"' not in handed.said:
         return ""
     own = [name for name, value in vars(type(model)).items() if callable(value) and name[0] != "_"]
     how = f"model.{own[0] if own else 'encode'}(x)"
@@ -27,9 +28,9 @@ def _without_forward(handed: Handed, _: BaseException, said: str) -> str:
     return f"pass what calls it in place of a forward, for example call=lambda model, x: {how}"
 
 
-def _without_trainer(handed: Handed, _: BaseException, said: str) -> str:
-    logs = re.search(r"'NoneType' object has no attribute '(experiment|log_)", said)
-    if not is_lightning(handed.model) or not (logs or "not attached to a `Trainer`" in said):
+def _without_trainer(handed: Handed) -> str:
+    logs = re.search(r"'NoneType' object has no attribute '(experiment|log_)", handed.said)
+    if not is_lightning(handed.model) or not (logs or "not attached to a `Trainer`" in handed.said):
         return ""
     what = "self.logger" if logs else "self.trainer"
     return (
@@ -38,31 +39,31 @@ def _without_trainer(handed: Handed, _: BaseException, said: str) -> str:
     )
 
 
-def _without_inputs(handed: Handed, _: BaseException, __: str) -> str:
-    empty = handed.given is None and not _is_called(handed)
+def _without_inputs(handed: Handed) -> str:
+    empty = handed.inputs is None and handed.call is None
     return "no inputs were given; pass a batch behind the model" if empty else ""
 
 
-def _together(handed: Handed, _: BaseException, __: str) -> str:
+def _together(handed: Handed) -> str:
     """Targets beside the inputs of a model that takes them itself."""
     takes = parameters_of(handed.model.forward).keys() & {"targets", "target", "labels", "y"}
-    if handed.loss is not None or handed.targets is None or not takes or _is_called(handed):
+    if handed.loss is not None or handed.targets is None or not takes or handed.call is not None:
         return ""
     return f"forward takes {listing(sorted(takes))} itself; pass (inputs, targets) as the inputs"
 
 
-def _whole(handed: Handed, _: BaseException, said: str) -> str:
+def _whole(handed: Handed) -> str:
     """Several things that went as one argument, inputs and targets most often."""
-    given, named = spread(handed.given)
+    given, named = spread(handed.inputs)
     one = given[0] if len(given) == 1 else given
     kind = type(one).__name__
-    if isinstance(one, list) and not _is_called(handed) and fits(handed.model.forward, tuple(one)):
+    if isinstance(one, list) and handed.call is None and fits(handed.model.forward, tuple(one)):
         return "the inputs are a list, which is one argument; pass a tuple to have it spread"
     if named or not isinstance(one, (tuple, list, Mapping)):
         return ""
-    if _is_called(handed) and is_lightning(handed.model):
+    if handed.call is not None and is_lightning(handed.model):
         return ""  # a batch, as its loader makes it
-    if not (kind in said or "positional argument" in said or _misfits(handed)):
+    if not (kind in handed.said or "positional argument" in handed.said or _misfits(handed)):
         return ""
     if len(one) == 2 and handed.targets is None and not isinstance(one, Mapping):
         return f"the inputs are a {kind} of two; pass inputs and targets apart, behind the model"
@@ -74,40 +75,34 @@ def _whole(handed: Handed, _: BaseException, said: str) -> str:
 
 def _misfits(handed: Handed) -> bool:
     """Whether Python cannot call the forward with the inputs."""
-    return not _is_called(handed) and not fits(handed.model.forward, handed.inputs)
+    return handed.call is None and not fits(handed.model.forward, handed.inputs)
 
 
-def _is_called(handed: Handed) -> bool:
-    return isinstance(handed.inputs, Called)
-
-
-def _unknown(handed: Handed, _: BaseException, __: str) -> str:
+def _unknown(handed: Handed) -> str:
     """Other arguments than a forward takes, or what is to call the model."""
-    if isinstance(handed.inputs, Called) and not fits(
-        handed.inputs.call, handed.given, handed.model
-    ):
+    if handed.call is not None and not fits(handed.call, handed.inputs, handed.model):
         return "call gets the model before the inputs: call=lambda model, x: ..."
     if not _misfits(handed):
         return ""
     taken = [*parameters_of(handed.model.forward)]
     says = f"forward takes {listing(taken, 6) or 'nothing'}"
-    others = [str(name) for name in spread(handed.given)[1] if name not in taken]
+    others = [str(name) for name in spread(handed.inputs)[1] if name not in taken]
     if not others:
         return f"{says}; a tuple is spread over that, a mapping over the names"
     meant = meant_by(others[0], taken)
     return f"{says}, not {listing(others)}; {meant or 'pass what only the loss needs as targets'}"
 
 
-def _kind_of_number(handed: Handed, _: BaseException, said: str) -> str:
+def _kind_of_number(handed: Handed) -> str:
     """Numbers of another type than the parameters'."""
     own = next((p.dtype for p in handed.model.parameters() if p.is_floating_point()), None)
-    given = [t.dtype for t in tensors(handed.given) if is_about(said, t.dtype)]
-    if "indices" in said and any(dtype.is_floating_point for dtype in given):
+    given = [t.dtype for t in tensors(handed.inputs) if is_about(handed.said, t.dtype)]
+    if "indices" in handed.said and any(dtype.is_floating_point for dtype in given):
         return "an embedding takes whole numbers; pass x.long()"
     others = [dtype for dtype in given if dtype != own and not dtype.is_complex]
     if own is None or not others:
         return ""
-    types = f"the inputs are {type_name(others[0])}, the parameters {type_name(own)}"
+    types = f"the inputs are {dtype_name(others[0])}, the parameters {dtype_name(own)}"
     return f"{types}; pass {made_of('x', own)}"
 
 

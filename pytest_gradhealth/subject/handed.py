@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pytest_gradhealth.subject.calling import Called
+from pytest_gradhealth.subject.calling import Call
 from pytest_gradhealth.tensors.trees import attribute, tensors
+from pytest_gradhealth.tensors.unwrap import dtype_name
 
 #: What torch says where numbers are of a type that it does not take, or not together.
 _OF_TYPES = re.compile(
@@ -31,29 +32,31 @@ _CALLED = {
 
 @dataclass(frozen=True)
 class Handed:
-    """What a forward was called with, or a loss, and what they were to make of it."""
+    """What a forward was called with, or a loss, what they were to make of it, and have raised.
+
+    `call` is what calls the model with its inputs, None where that is its forward; `said` is the
+    text of the `cause`.
+    """
 
     to: Literal["forward", "loss"]
     model: nn.Module
     inputs: Any
     targets: Any
+    call: Call | None
     loss: Any
     outputs: Any
-
-    @property
-    def given(self) -> Any:
-        """The inputs as they are spread."""
-        return self.inputs.inputs if isinstance(self.inputs, Called) else self.inputs
+    cause: BaseException | None = None
+    said: str = ""
 
 
-def no_tensors(handed: Handed, cause: BaseException, said: str) -> str:
+def no_tensors(handed: Handed) -> str:
     """Arrays, loaders, numbers and text."""
     of_loss = handed.to == "loss"
-    name, value = ("targets", handed.targets) if of_loss else ("inputs", handed.given)
+    name, value = ("targets", handed.targets) if of_loss else ("inputs", handed.inputs)
     some = any(True for _ in tensors(value))
-    if not isinstance(cause, (TypeError, AttributeError, *[ValueError] * (not some))):
+    if not isinstance(handed.cause, (TypeError, AttributeError, *[ValueError] * (not some))):
         return ""
-    found = (words for kind, words in _foreign(value) if not some or kind in said)
+    found = (words for kind, words in _foreign(value) if not some or kind in handed.said)
     return next((f"the {name} are {words}" for words in found), "")
 
 
@@ -93,13 +96,8 @@ def _instead_of(value: Any) -> str:
 
 def is_about(said: str, dtype: torch.dtype) -> bool:
     """Whether an error is about numbers of a type."""
-    name = _CALLED.get(dtype, type_name(dtype))
+    name = _CALLED.get(dtype, dtype_name(dtype))
     return bool(_OF_TYPES.search(said) and re.search(name, said, re.IGNORECASE))
-
-
-def type_name(dtype: torch.dtype) -> str:
-    """The name of a type of numbers: "float32"."""
-    return str(dtype).removeprefix("torch.")
 
 
 def made_of(name: str, dtype: torch.dtype) -> str:

@@ -14,7 +14,7 @@ from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import told
 from pytest_gradhealth.tensors.storage import has_memory
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
-from pytest_gradhealth.tensors.unwrap import packed, parts, shape_of
+from pytest_gradhealth.tensors.unwrap import computable, packed, parts, shape_of
 
 
 def check_batch(inputs: object, targets: object = None) -> None:
@@ -85,8 +85,8 @@ def faults(inputs: object) -> Iterator[str]:
 
 def _fault_of(tensor: Tensor) -> str:
     """What a tensor holds that is no number, and how much of it; "" for nothing."""
-    values = [v.detach() for v in parts(packed(tensor)) if v.is_floating_point() or v.is_complex()]
-    values = [v.float() if v.element_size() == 1 else v for v in values]
+    floating = (v for v in parts(packed(tensor)) if v.is_floating_point() or v.is_complex())
+    values = [computable(v.detach()) for v in floating]
     elements = sum(v.numel() for v in values)
     for name, found in (("NaN", torch.isnan), ("inf", torch.isposinf)):
         count = sum(int(found(part).sum()) for v in values for part in _real_parts(v))

@@ -15,7 +15,7 @@ from pytest_gradhealth.formatting import listing, told
 from pytest_gradhealth.subject.calling import loss_arguments, name_of
 from pytest_gradhealth.subject.forward import describe
 from pytest_gradhealth.tensors.trees import attribute, tensors
-from pytest_gradhealth.tensors.unwrap import is_one_number, odd_kind, packed, shape_of
+from pytest_gradhealth.tensors.unwrap import computable, is_one_number, odd_kind, packed, shape_of
 
 Loss = Callable[..., Any]
 
@@ -146,7 +146,7 @@ def _cotangent_product(outputs: Any) -> Tensor:
             f"the model returns nothing a gradient can flow back from ({kinds}) and no loss was"
             " given; pass loss=... that computes one from what the model returns"
         )
-    usable = [_wide(packed(t)) for t in usable if t.requires_grad]
+    usable = [computable(packed(t)) for t in usable if t.requires_grad]
     if not usable:
         raise ProbeError(
             "the model's outputs do not depend on its trainable parameters; is something detached,"
@@ -166,11 +166,6 @@ def _cotangent_product(outputs: Any) -> Tensor:
         term = torch.sum(tensor * (direction / size).to(tensor.device, tensor.dtype))
         total = total + (term.real if term.is_complex() else term).to(total.device)
     return total
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """A tensor in a format that can be computed with, which those of one byte cannot."""
-    return tensor.float() if tensor.element_size() == 1 else tensor
 
 
 def _checked(value: Any, origin: str) -> Tensor:

@@ -8,28 +8,28 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from pytest_gradhealth.formatting import listing
-from pytest_gradhealth.subject.calling import called, fits, name_of, parameters_of
-from pytest_gradhealth.subject.handed import Handed, is_about, made_of, no_tensors, type_name
+from pytest_gradhealth.subject.calling import fits, function_of, name_of, parameters_of
+from pytest_gradhealth.subject.handed import Handed, is_about, made_of, no_tensors
 from pytest_gradhealth.tensors.trees import attribute, tensors
-from pytest_gradhealth.tensors.unwrap import shape_of
+from pytest_gradhealth.tensors.unwrap import dtype_name, shape_of
 
 
-def _no_targets(handed: Handed, _: BaseException, said: str) -> str:
+def _no_targets(handed: Handed) -> str:
     """No targets, or several that the loss takes for one."""
     targets = handed.targets
     if targets is None:
-        needed = "NoneType" in said and not fits(called(handed.loss), (handed.outputs,))
+        needed = "NoneType" in handed.said and not fits(function_of(handed.loss), (handed.outputs,))
         return "no targets were given; pass them behind the inputs" if needed else ""
     kind = type(targets).__name__
-    if not isinstance(targets, (tuple, list, Mapping)) or kind not in said:
+    if not isinstance(targets, (tuple, list, Mapping)) or kind not in handed.said:
         return ""
     return f"the targets are a {kind}; pass one tensor, or loss=lambda outputs, targets: ..."
 
 
-def _no_tensor_out(handed: Handed, cause: BaseException, _: str) -> str:
+def _no_tensor_out(handed: Handed) -> str:
     """Outputs that a loss takes a part of."""
     outputs, part = handed.outputs, ""
-    if isinstance(outputs, Tensor) or not isinstance(cause, (TypeError, AttributeError)):
+    if isinstance(outputs, Tensor) or not isinstance(handed.cause, (TypeError, AttributeError)):
         return ""
     if outputs is None:
         return "the model returns None; have its forward return the outputs"
@@ -45,10 +45,10 @@ def _no_tensor_out(handed: Handed, cause: BaseException, _: str) -> str:
     )
 
 
-def _arguments(handed: Handed, cause: BaseException, _: str) -> str:
+def _arguments(handed: Handed) -> str:
     """A loss that takes something else than outputs and targets."""
-    loss, alone = called(handed.loss), handed.targets is None
-    if not isinstance(cause, TypeError) or any(
+    loss, alone = function_of(handed.loss), handed.targets is None
+    if not isinstance(handed.cause, TypeError) or any(
         fits(loss, form) for form in [(handed.outputs,) * 2, *[(handed.outputs,)] * alone]
     ):
         return ""
@@ -57,14 +57,14 @@ def _arguments(handed: Handed, cause: BaseException, _: str) -> str:
     return f"it takes {taken}, and gets {what}; pass loss=lambda outputs, targets: ..."
 
 
-def _swapped(_: Handed, __: BaseException, said: str) -> str:
-    if "softmax" not in said or "not implemented for 'Long'" not in said:
+def _swapped(handed: Handed) -> str:
+    if "softmax" not in handed.said or "not implemented for 'Long'" not in handed.said:
         return ""
     return "a loss gets the outputs first, then the targets; pass loss=lambda outputs, targets: ..."
 
 
-def _differentiates(_: Handed, __: BaseException, said: str) -> str:
-    if "differentiated Tensor" not in said:
+def _differentiates(handed: Handed) -> str:
+    if "differentiated Tensor" not in handed.said:
         return ""
     return (
         "the model got a copy of the batch: where the loss differentiates by it, pass a leaf that"
@@ -72,27 +72,27 @@ def _differentiates(_: Handed, __: BaseException, said: str) -> str:
     )
 
 
-def _target_types(handed: Handed, _: BaseException, said: str) -> str:
+def _target_types(handed: Handed) -> str:
     """Targets of another type than the loss takes with the outputs."""
     if not isinstance(handed.outputs, Tensor):
         return ""
     out = handed.outputs.dtype
     for target in tensors(handed.targets):
         kind = target.dtype
-        if kind.is_floating_point and re.search(r"be (\w+ or )*Long|type Long but", said):
-            return f"the targets are {type_name(kind)}; pass y.long()"
-        if kind != out and is_about(said, kind):
-            types = f"the targets are {type_name(kind)}, the outputs {type_name(out)}"
+        if kind.is_floating_point and re.search(r"be (\w+ or )*Long|type Long but", handed.said):
+            return f"the targets are {dtype_name(kind)}; pass y.long()"
+        if kind != out and is_about(handed.said, kind):
+            types = f"the targets are {dtype_name(kind)}, the outputs {dtype_name(out)}"
             return f"{types}; pass {made_of('y', out)}"
     return ""
 
 
-def _target_shapes(handed: Handed, _: BaseException, said: str) -> str:
+def _target_shapes(handed: Handed) -> str:
     """Targets of one column, or without the one that the outputs have."""
     outputs, targets = handed.outputs, handed.targets
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
         return ""
-    if not re.search(r"\bsize|shape|target", said, re.IGNORECASE):
+    if not re.search(r"\bsize|shape|target", handed.said, re.IGNORECASE):
         return ""
     out, wanted = shape_of(outputs), shape_of(targets)
     shapes = f"the targets have shape {wanted}, the outputs {out}"

@@ -13,6 +13,7 @@ from pytest_gradhealth.formatting import text_of, told
 from pytest_gradhealth.isolation.gradients import gradients_set_aside
 from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.subject.advice import advised
+from pytest_gradhealth.subject.calling import as_called
 from pytest_gradhealth.subject.forward import call_model, fresh
 from pytest_gradhealth.subject.handed import Handed
 from pytest_gradhealth.subject.inputs import check_outputs
@@ -88,7 +89,9 @@ class Pass:
 
     def _handed(self, to: Literal["forward", "loss"]) -> Handed:
         subject = self.subject
-        return Handed(to, subject.model, self.inputs, self.targets, subject.loss, self.outputs)
+        given = as_called(self.inputs)
+        batch = given.inputs, self.targets
+        return Handed(to, subject.model, *batch, given.call, subject.loss, self.outputs)
 
     def _parameters(self) -> dict[int, Tensor]:
         return {id(t): t for module in self.subject.modules for t in module.parameters()}

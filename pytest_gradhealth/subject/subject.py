@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from pytest_gradhealth.isolation.isolate import isolated
 from pytest_gradhealth.results.magnitudes import LossScale
-from pytest_gradhealth.subject.calling import Called
+from pytest_gradhealth.subject.calling import as_called
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Step
 
@@ -53,7 +53,7 @@ class Subject:
         So is what a function holds that makes the `optimizer`; one itself is never stepped.
         """
         step = self.step.clip, self.step.regularizer
-        called = self.inputs if isinstance(self.inputs, Called) else Called(self.inputs)
+        called = as_called(self.inputs)
         batch = called.inputs, self.targets
         maker = None if isinstance(optimizer, Optimizer) else optimizer
         values = self.model, self.loss, called.call, *step, maker

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.modules import is_dtensor
+from pytest_gradhealth.tensors.trees import tensors
 from pytest_gradhealth.tensors.unwrap import outside_transforms, packed, unwrapped, whole
 
 #: Between these, the squares of float32 numbers add up without loss.
@@ -93,6 +94,16 @@ def kind_of(tensor: Tensor) -> str:
         if bool(tensor.isnan().any()):
             return "nan"
         return "inf" if tensor.is_complex() or bool((tensor == math.inf).any()) else "-inf"
+
+
+def worst_kind(kinds: Iterable[str]) -> str:
+    """Return the worst of what `kind_of` says of some tensors, "" for none."""
+    return max(kinds, key=("", "-inf", "inf", "nan").index, default="")
+
+
+def worst_in(value: object) -> str:
+    """Return what `kind_of` says of the worst tensor in a nested value."""
+    return worst_kind(map(kind_of, tensors(value)))
 
 
 @torch.no_grad()

@@ -63,7 +63,17 @@ def odd_kind(tensor: Tensor) -> str:
     if tensor.layout != torch.strided:
         return "sparse"
     tiny = tensor.is_floating_point() and tensor.element_size() == 1
-    return str(tensor.dtype).removeprefix("torch.") if tiny or tensor.is_complex() else ""
+    return dtype_name(tensor.dtype) if tiny or tensor.is_complex() else ""
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the name of a type of numbers: "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
+def computable(tensor: Tensor) -> Tensor:
+    """Return a tensor in a format that can be computed with, which those of one byte cannot."""
+    return tensor.float() if tensor.element_size() == 1 else tensor
 
 
 def shape_of(tensor: Tensor) -> tuple[int, ...]:

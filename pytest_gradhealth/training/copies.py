@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.formatting import told
 from pytest_gradhealth.isolation.snapshot import held_tensors
 from pytest_gradhealth.isolation.write_guard import unguarded
 from pytest_gradhealth.subject.calling import Called
@@ -59,9 +60,9 @@ def copied(
             loss.to(device)
     except Exception as error:
         raise ProbeError(
-            f"{type(subject.model).__name__} cannot {step} ({type(error).__name__}:"
-            f" {error}), which confirming a verdict or moving to {device} takes; pass a factory"
-            " that builds the model on its device, or confirm_steps=0 to judge the first look alone"
+            f"{type(subject.model).__name__} cannot {step} ({told(error)}), which confirming a"
+            f" verdict or moving to {device} takes; pass a factory that builds the model on its"
+            " device, or confirm_steps=0 to judge the first look alone"
         ) from error
     _hook_alike(held, twins)
     if instance is not None:

@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from pytest_gradhealth import Diagnosis, GradientPath, probe
 from tests.helpers.attacks import Attack
+from tests.helpers.switches import in_double, other_threads
 
 Signature = tuple[str, tuple[str, ...], tuple[float, ...]]
 
@@ -170,25 +171,6 @@ CHANGES: Mapping[str, Callable[[Case], Case]] = {
 
 
 @contextmanager
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3 if before == 1 else 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _dtype() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-@contextmanager
 def _random_numbers() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(999)
@@ -204,8 +186,8 @@ def _others_before() -> Iterator[None]:
 
 #: What is around a probe.
 SURROUNDINGS: Mapping[str, Callable[[], Any]] = {
-    "threads": _threads,
-    "default dtype": _dtype,
+    "threads": other_threads,
+    "default dtype": in_double,
     "random numbers": _random_numbers,
     "other probes before": _others_before,
 }

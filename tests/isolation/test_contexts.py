@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pytest_gradhealth import Diagnosis, ProbeError, probe
 from tests.helpers.nets import batch, mlp
 from tests.helpers.state import unchanged
+from tests.helpers.switches import deterministic, in_double
 
 
 class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -33,24 +34,6 @@ class Listening(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
-@contextmanager
-def in_double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {

@@ -64,6 +64,24 @@ def test_a_shut_output_opens_and_trains_under_five_seeds(
         assert sum(isinstance(m, nn.ReLU) for m in model.modules()) == 3, "those inside stay"
 
 
+class Metric(nn.Module):
+    """Makes another metric of a comparison, as those of torchmetrics do."""
+
+    __hash__ = nn.Module.__hash__
+
+    def __eq__(self, other: object) -> Any:
+        return Metric()
+
+
+def test_what_is_equal_to_everything_stays() -> None:
+    model = nn.Sequential(shut())
+    model.metric = Metric()
+    model.forward = lambda x: model[0](x)  # type: ignore[method-assign]
+    BY_NAME["Softplus at the output"].change(Patient(model, FLAT))
+    assert isinstance(model.metric, Metric)
+    assert type(model[0][-1]) is nn.Softplus  # type: ignore[index]
+
+
 def test_what_is_never_shut_has_its_reason() -> None:
     with pytest.raises(CannotApplyError) as caught:
         BY_NAME["Softplus at the output"].apply(mlp(), FLAT)

@@ -71,6 +71,8 @@ def all_equal(outputs: Tensor) -> Tensor:
     return (outputs[:, 0] * (returns - returns.mean()) / returns.std()).mean()
 
 
+LOG_OF_0 = INSIDE.format("infinite", "log"), "log of 0", "torch.log(x.clamp_min(1e-8))"
+BELOW_THE_BAR = "y.clamp_min(1e-8), or add 1e-8 to what is below the bar"
 FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
     "softmax": (
         lambda x: hide(x).softmax(-1),
@@ -84,18 +86,9 @@ FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         "exp of 1e+02 is more than float32 holds (3.4e+38)",
         "x.clamp(max=20).exp(), or stay with logarithms (torch.logsumexp, F.log_softmax)",
     ),
-    "log": (
-        lambda x: torch.log(F.relu(-x.abs())),
-        INSIDE.format("infinite", "log"),
-        "log of 0",
-        "torch.log(x.clamp_min(1e-8))",
-    ),
-    "log of 0, which is no mask": (
-        lambda x: torch.log(F.relu(-x.abs())).softmax(-1),
-        INSIDE.format("infinite", "log"),
-        "log of 0",
-        "torch.log(x.clamp_min(1e-8))",
-    ),
+    "log": (lambda x: torch.log(F.relu(-x.abs())), *LOG_OF_0),
+    "log of 0, which is no mask": (lambda x: torch.log(F.relu(-x.abs())).softmax(-1), *LOG_OF_0),
+    "log in place": (lambda x: (x - x).log_(), *LOG_OF_0),
     "log of a negative number": (
         lambda x: torch.log(0 * x - 3),
         INSIDE.format("NaN", "log"),
@@ -125,19 +118,25 @@ FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         lambda x: x * 0 / (x - x),
         INSIDE.format("NaN", "div"),
         "0 / 0",
-        "x / y.clamp_min(1e-8), or add 1e-8 to what is below the bar",
+        f"x / {BELOW_THE_BAR}",
     ),
     "reciprocal": (
         lambda x: 1 / (x - x),
         INSIDE.format("infinite", "reciprocal"),
         "1 / 0",
-        "1 / y.clamp_min(1e-8), or add 1e-8 to what is below the bar",
+        f"1 / {BELOW_THE_BAR}",
+    ),
+    "reciprocal of next to nothing": (
+        lambda x: 1 / (0 * x + TINY / 10),
+        INSIDE.format("infinite", "reciprocal"),
+        "1 / 1.2e-39 is more than float32 holds (3.4e+38)",
+        f"1 / {BELOW_THE_BAR}",
     ),
     "division by next to nothing": (
         lambda x: (1e10 + 0 * x) / (0 * x + TINY),
         INSIDE.format("infinite", "div"),
         "1e+10 / 1.2e-38 is more than float32 holds (3.4e+38)",
-        "x / y.clamp_min(1e-8), or add 1e-8 to what is below the bar",
+        f"x / {BELOW_THE_BAR}",
     ),
     "norm": (
         lambda x: (0 * x) / (0 * x).norm(dim=-1, keepdim=True),
@@ -193,6 +192,18 @@ FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         "lgamma of 0, where it has a pole",
         "x.clamp_min(1e-8) before it",
     ),
+    "polygamma": (
+        lambda x: torch.polygamma(1, 0 * x),
+        INSIDE.format("infinite", "polygamma"),
+        "polygamma of 0, where it has a pole",
+        "x.clamp_min(1e-8) before it",
+    ),
+    "x * log1p(y)": (
+        lambda x: torch.special.xlog1py(x.abs() + 1, 0 * x - 1),
+        INSIDE.format("infinite", "special_xlog1py"),
+        "special_xlog1py of -1: it is defined above -1",
+        "torch.log1p(x.clamp_min(-1 + 1e-6))",
+    ),
     "product": (
         lambda x: (x.abs() + 1).mul(1e20).cumprod(-1),
         INSIDE.format("infinite", "cumprod"),
@@ -210,12 +221,6 @@ FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         INSIDE.format("infinite", "masked_fill"),
         "the infinity that masked_fill fills in is not taken out again before the loss",
         "keep the filled positions out of the loss: loss[~mask].mean()",
-    ),
-    "in place": (
-        lambda x: (x - x).log_(),
-        INSIDE.format("infinite", "log"),
-        "log of 0",
-        "torch.log(x.clamp_min(1e-8))",
     ),
 }
 

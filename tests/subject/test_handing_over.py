@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import numpy as np
@@ -23,6 +23,7 @@ from tests.helpers.nets import mlp
 from tests.helpers.notes import Notes
 from tests.helpers.remedies import BY_NAME
 from tests.helpers.state import unchanged
+from tests.helpers.switches import deterministic, in_double
 
 X = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(16) % 3
@@ -124,25 +125,6 @@ def holed() -> Tensor:
     x = X.clone()
     x[0, 0] = math.nan
     return x
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 BATCH = {"x": X, "y": Y}
@@ -321,7 +303,7 @@ def test_it_works_and_says_what_was_differentiated(
         torch.no_grad,
         torch.autograd.detect_anomaly,
         deterministic,
-        lambda: default_dtype(torch.float64),
+        in_double,
     ],
     ids=["no_grad", "detect_anomaly", "deterministic", "float64"],
 )
