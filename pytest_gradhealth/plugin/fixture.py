@@ -51,10 +51,8 @@ class _Assertion:
             del self
             return assertion(*args, **kwargs)
 
-        (own, *_), taken = (
-            inspect.signature(method).parameters.values(),
-            inspect.signature(assertion),
-        )
+        own, *_ = inspect.signature(method).parameters.values()
+        taken = inspect.signature(assertion)
         signature = taken.replace(parameters=[own, *taken.parameters.values()])
         method.__signature__ = signature  # type: ignore[attr-defined]
         method.__name__, method.__qualname__ = self._name, f"GradHealth.{self._name}"
