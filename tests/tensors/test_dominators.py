@@ -40,13 +40,19 @@ def random_users(rng: random.Random, size: int) -> list[list[int]]:
     ]
 
 
+def graph_of(users: Sequence[Sequence[int]]) -> DominatorTree:
+    """A tree whose vertices are all marks, by their users."""
+    tree = DominatorTree()
+    for vertex, above in enumerate(users):
+        tree.add(dict.fromkeys(above, True), "", mark=vertex)
+    return tree
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(2, 40), st.integers(0, 10_000))
 def test_dominators_agree_with_removing_vertices_one_by_one(size: int, seed: int) -> None:
     users = random_users(random.Random(seed), size)
-    tree = DominatorTree()
-    for vertex, above in enumerate(users):
-        tree.add(dict.fromkeys(above, True), "", mark=vertex)
+    tree = graph_of(users)
     for vertex in range(size):
         chain = tree.chain(vertex, range(size))
         assert list(chain.marks) == brute_force_dominators(users, vertex)
@@ -58,9 +64,7 @@ def test_the_outermost_marks_have_a_way_to_the_loss_without_another(size: int, s
     rng = random.Random(seed)
     users = random_users(rng, size)
     wanted = {vertex for vertex in range(1, size) if rng.random() < 0.4}
-    tree = DominatorTree()
-    for vertex, above in enumerate(users):
-        tree.add(dict.fromkeys(above, True), "", mark=vertex)
+    tree = graph_of(users)
 
     def arrives(vertex: int) -> bool:
         return vertex == 0 or any(user not in wanted and arrives(user) for user in users[vertex])
@@ -75,9 +79,7 @@ def test_the_nearest_marks_are_gone_to_without_another(size: int, seed: int) -> 
     users = random_users(rng, size)
     wanted = {vertex for vertex in range(1, size) if rng.random() < 0.4}
     starts = [size - 1, size // 2]
-    tree = DominatorTree()
-    for vertex, above in enumerate(users):
-        tree.add(dict.fromkeys(above, True), "", mark=vertex)
+    tree = graph_of(users)
 
     def onwards(vertex: int) -> set[int]:
         return {
@@ -94,23 +96,13 @@ def test_the_nearest_marks_are_gone_to_without_another(size: int, seed: int) -> 
 def test_sources_depend_on_no_other_wanted_mark(size: int, seed: int) -> None:
     rng = random.Random(seed)
     users = random_users(rng, size)
-    tree = DominatorTree()
-    for vertex, above in enumerate(users):
-        tree.add(dict.fromkeys(above, True), "", mark=vertex)
+    tree = graph_of(users)
     wanted = set(rng.sample(range(size), rng.randint(1, size)))
     behind: list[set[int]] = [set() for _ in range(size)]
     for vertex in range(size - 1, -1, -1):
         for user in users[vertex]:
             behind[user] |= behind[vertex] | {vertex}
     assert tree.sources(wanted) == sorted(v for v in wanted if not behind[v] & wanted)
-
-
-def graph_of(users: Sequence[Sequence[int]]) -> DominatorTree:
-    """A tree whose vertices are all marks, by their users."""
-    tree = DominatorTree()
-    for vertex, above in enumerate(users):
-        tree.add(dict.fromkeys(above, True), "", mark=vertex)
-    return tree
 
 
 def reached_by(users: Sequence[Sequence[int]]) -> list[set[int]]:
