@@ -169,6 +169,28 @@ def test_the_assertions_load_no_pytest() -> None:
     assert not added & {"pytest", "_pytest", "torchvision", "tabulate", "jinja2"}
 
 
+def test_a_failure_and_its_remedies_do_without_the_compiler_of_torch() -> None:
+    """Its import, and that of the algebra for its shapes, takes longer than all the rest."""
+    added = loaded_by(
+        "from torch import nn\n"
+        "from pytest_gradhealth import GradientHealthError, assert_healthy\n"
+        "deep = [layer for _ in range(12) for layer in (nn.Linear(4, 4), nn.Sigmoid())]\n"
+        "x, y = torch.randn(8, 4), torch.randn(8, 1)\n"
+        "for made in (None, torch.optim.SGD):\n"
+        "    try:\n"
+        "        assert_healthy(nn.Sequential(*deep, nn.Linear(4, 1)), x, y, optimizer=made,\n"
+        "                       loss=nn.functional.mse_loss, remedy_budget=1)\n"
+        "    except GradientHealthError as error:\n"
+        "        assert error.diagnosis.treatments\n"
+        "    else:\n"
+        "        raise AssertionError('it passes')\n",
+        before="import torch",
+    )
+    assert "pytest_gradhealth.remedies.trial" in added
+    assert not {name.partition(".")[0] for name in added} & {"sympy", "mpmath"}
+    assert not {name for name in added if name.startswith(("torch._dynamo", "torch._inductor"))}
+
+
 class Import(NamedTuple):
     """An import statement: what it names, and whether it runs when its module is imported."""
 

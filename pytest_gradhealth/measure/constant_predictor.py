@@ -16,6 +16,7 @@ from pytest_gradhealth.subject.forward import call_model, fresh
 from pytest_gradhealth.subject.loss import scalar_loss
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
+from pytest_gradhealth.training.uncompiled import uncompiled
 
 #: Outputs beyond this are no start for the search of the best answer.
 LARGEST_START = 1e2
@@ -90,7 +91,7 @@ def _search(outputs: Any, targets: Any, subject: Subject) -> list[_Tried]:
         return []
     answers = {id(t): _start(t, targets).requires_grad_() for t in varied}
     variables = list(answers.values())
-    optimizer = torch.optim.LBFGS(variables, max_iter=50, line_search_fn="strong_wolfe")
+    optimizer = uncompiled(torch.optim.LBFGS)(variables, max_iter=50, line_search_fn="strong_wolfe")
     found: list[_Tried] = []
 
     def answered(output: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from pytest_gradhealth.measure.recorder import Key
 from pytest_gradhealth.measure.uses import Uses
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
 
 
@@ -129,11 +130,8 @@ class Held:
     def attached(self) -> Iterator[None]:
         """Hooks on the modules for the length of the context."""
         handles = [m.register_forward_hook(self._hook(n)) for n, m in self.modules.items()]
-        try:
+        with hooked(handles):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def begin(self) -> dict[Key, float]:
         """End a forward and begin the next; return fingerprints of what the modules computed."""

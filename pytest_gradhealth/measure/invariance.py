@@ -124,10 +124,10 @@ class Answer:
         if not self.gradient.requires_grad:
             return None
         try:
+            # A number: for anything else, torch loads its symbolic shapes to compare two sizes.
             found = torch.autograd.grad(
-                self.gradient,
+                (self.gradient * direction.to(self.gradient)).sum(),
                 self.parts,
-                direction.to(self.gradient),
                 retain_graph=True,
                 create_graph=create_graph,
                 allow_unused=True,

@@ -230,9 +230,9 @@ def gradients(
     run: SequenceRun, taps: list[Tensor], *, reverse: bool = False
 ) -> list[Tensor | None]:
     """What gets from a layer's last state to some tensors, None where no graph leads there."""
-    start = run.cotangent(reverse=reverse)
+    along = (run.end * run.cotangent(reverse=reverse)).sum()
     try:
-        found = torch.autograd.grad(run.end, taps, start, retain_graph=True, allow_unused=True)
+        found = torch.autograd.grad(along, taps, retain_graph=True, allow_unused=True)
     except Exception as error:
         raise ProbeError(
             f"the gradient through the steps of {run.name} cannot be computed: {told(error)}"

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import told
+from pytest_gradhealth.training.uncompiled import uncompiled
 
 #: A class or factory called with the parameters to optimise, or an instance to work like.
 OptimizerLike = Optimizer | Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -52,7 +53,7 @@ def build(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> Op
     if optimizer is None:
         for parameter in parameters:
             parameter.register_post_accumulate_grad_hook(_densify)  # type: ignore[no-untyped-call]
-        return torch.optim.Adam(parameters, lr=1e-3)
+        return uncompiled(torch.optim.Adam)(parameters, lr=1e-3)
     if isinstance(optimizer, Optimizer):
         return optimizer
     if not callable(optimizer):
@@ -60,8 +61,11 @@ def build(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> Op
             f"optimizer is a {type(optimizer).__name__}; pass a class (torch.optim.SGD), a factory"
             " (lambda params: torch.optim.SGD(params, lr=0.1)) or an optimizer"
         )
+    make: Any = optimizer
+    if isinstance(make, type) and issubclass(make, Optimizer):
+        make = uncompiled(make)
     try:
-        built = optimizer(parameters)
+        built = make(parameters)
     except Exception as error:
         raise ProbeError(
             f"optimizer raised {told(error)}; pass a factory that takes the"
