@@ -38,7 +38,9 @@ class Uses(TorchDispatchMode):
         """End a forward and begin the next; return fingerprints of what the uses returned."""
         returned, self._returned = self._returned, {}
         self._counts.clear()
-        self._made_of = {address_of(weight): {leaf} for leaf, weight in self._weights.items()}
+        self._made_of = {}
+        for leaf, weight in self._weights.items():  # several may share their memory
+            self._made_of.setdefault(address_of(weight), set()).add(leaf)
         return returned
 
     def __torch_dispatch__(
@@ -53,15 +55,20 @@ class Uses(TorchDispatchMode):
             return out
         for address in new:  # memory that was given back
             self._made_of.pop(address, None)
-        return self._used(leaves, out) if leaves and new else out
+        writes = func._schema.is_mutable
+        return self._used(leaves, out, writes) if leaves and (new or writes) else out
 
-    def _used(self, leaves: Collection[int], out: Any) -> Any:
+    def _used(self, leaves: Collection[int], out: Any, writes: bool) -> Any:
         value = sum(float(weighted_sum(tensor)) for tensor in tensors(out))
         self._returned |= {(leaf, self._counts[leaf]): value for leaf in leaves}
         first = [leaf for leaf in leaves if leaf in self._held and not self._counts[leaf]]
         self._counts.update(leaves)
         for leaf in first:
-            if leaf in self._kept:
+            if leaf not in self._kept:
+                self._kept[leaf] = map_tensors(Tensor.clone, out)
+            elif writes:
+                for tensor, kept in zip(tensors(out), tensors(self._kept[leaf]), strict=True):
+                    tensor.copy_(kept)
+            else:
                 return map_tensors(Tensor.clone, self._kept[leaf])
-            self._kept[leaf] = map_tensors(Tensor.clone, out)
         return out

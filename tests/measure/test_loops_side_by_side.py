@@ -180,27 +180,43 @@ def test_uses_side_by_side_do_not_end_each_others_rows() -> None:
     assert not in_a_row(tree, 0, {id(one): 1, id(other): 1})[1], "it gets around them"
 
 
-def products(weight: Tensor, uses: Uses) -> list[tuple[Tensor, list[tuple[int, int]]]]:
+def products(
+    weight: Tensor, uses: Uses, multiply: Callable[[Tensor, Tensor], Tensor]
+) -> list[tuple[Tensor, list[tuple[int, int]]]]:
     found = []
     with uses:
         for state in STATES:
             turned = (weight.t() * 1.0).t()
-            out = state @ turned
-            out = out @ weight
+            out = multiply(state, turned)
+            out = multiply(out, weight)
             found.append((out, [*uses.begin()]))
     return found
 
 
-STATES = torch.randn(2, 2, 3)
+STATES = torch.randn(2, 3, 3)
 
 
-def test_uses_are_counted_and_the_first_ones_held() -> None:
+def in_place(state: Tensor, weight: Tensor) -> Tensor:
+    return (state * 1.0).mul_(weight)
+
+
+@pytest.mark.parametrize("multiply", [torch.matmul, in_place], ids=["product", "in place"])
+def test_uses_are_counted_and_the_first_ones_held(
+    multiply: Callable[[Tensor, Tensor], Tensor],
+) -> None:
     weight = torch.randn(3, 3, requires_grad=True)
-    (first, seen), (second, again) = products(weight, Uses({1: weight}, held={1}))
+    (first, seen), (second, again) = products(weight, Uses({1: weight}, held={1}), multiply)
     assert seen == again == [(1, 0), (1, 1)]
     assert torch.equal(first, second), "all of it came through the first use"
-    assert torch.equal(first, STATES[0] @ weight @ weight)
-    (first, _), (second, _) = products(weight, Uses({1: weight}))
-    assert torch.equal(second, STATES[1] @ weight @ weight)
+    assert torch.equal(first, multiply(multiply(STATES[0], weight), weight))
+    (first, _), (second, _) = products(weight, Uses({1: weight}), multiply)
+    assert torch.equal(second, multiply(multiply(STATES[1], weight), weight))
     second.sum().backward()  # type: ignore[no-untyped-call]
     assert weight.grad is not None
+
+
+def test_weights_that_share_their_memory_are_used_together() -> None:
+    flat = torch.randn(6)
+    with Uses({1: flat[:3], 2: flat[3:]}) as uses:
+        torch.ones(3) * flat[3:]
+        assert [*uses.begin()] == [(1, 0), (2, 0)]
