@@ -183,7 +183,11 @@ def test_a_failure_and_its_remedies_do_without_the_compiler_of_torch() -> None:
         "    except GradientHealthError as error:\n"
         "        assert error.diagnosis.treatments\n"
         "    else:\n"
-        "        raise AssertionError('it passes')\n",
+        "        raise AssertionError('it passes')\n"
+        "try:\n"
+        "    assert_healthy(nn.Linear(4, 1), x, y, loss=lambda o, t: (o - t).mul(0).log().mean())\n"
+        "except GradientHealthError as error:\n"
+        "    assert 'log of 0' in str(error), error\n",
         before="import torch",
     )
     assert "pytest_gradhealth.remedies.trial" in added

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch.utils._python_dispatch import TorchDispatchMode
+from pytest_gradhealth.tensors.dispatch import DispatchMode
 
 _NAMESPACES = ("c10d", "_c10d_functional", "c10d_functional")
 
 
-class Collectives(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Collectives(DispatchMode):
     """Sees the collectives that run inside the context."""
 
     any = False

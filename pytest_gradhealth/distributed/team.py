@@ -81,7 +81,7 @@ def agreed(model: Any, make: Callable[[], Diagnosis]) -> Diagnosis:
         return make()
     from pytest_gradhealth.distributed.collectives import Collectives
 
-    seen = Collectives()  # type: ignore[no-untyped-call]
+    seen = Collectives()
     try:
         with _in_step(team), seen:
             mine = make()

@@ -13,12 +13,12 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.autograd.graph import Node
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.results.names import ancestry
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.tensors.dispatch import DispatchMode
 from pytest_gradhealth.tensors.graph import Graph, op_name
 from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.modules import waits_for_others
@@ -52,14 +52,14 @@ def _trainable(subject: Subject) -> Iterator[Tensor]:
     return (p for module in subject.modules for p in module.parameters() if p.requires_grad)
 
 
-class _Moving(TorchDispatchMode):
+class _Moving(DispatchMode):
     """Knows the memory that depends on the batch or on what is trained; all else is fixed.
 
     It holds on to all that moves, so that no address is given away again.
     """
 
     def __init__(self, given: Iterable[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._held = [*given]
         self._addresses = set(map(address_of, self._held))
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_gradhealth.results.names import LOSS
 from pytest_gradhealth.results.profile import NonFinite
+from pytest_gradhealth.tensors.dispatch import DispatchMode
 from pytest_gradhealth.tensors.norms import kind_of, worst_kind
 from pytest_gradhealth.tensors.storage import address_of
 from pytest_gradhealth.tensors.trees import tensors
@@ -46,11 +46,11 @@ class Made:
     sources: tuple[Made, ...]
 
 
-class Operations(TorchDispatchMode):
+class Operations(DispatchMode):
     """Notes every operation that returns NaN or infinity, and what `owner()` was running."""
 
     def __init__(self, owner: Callable[[], tuple[str, str]]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._owner = owner
         self._number = 0
         # By address. Whoever gets memory that was given back writes an entry of its own.

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_gradhealth.measure.perturbation import weighted_sum
+from pytest_gradhealth.tensors.dispatch import DispatchMode
 from pytest_gradhealth.tensors.storage import address_of
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
 
@@ -17,7 +17,7 @@ from pytest_gradhealth.tensors.trees import map_tensors, tensors
 Use = tuple[int, int]
 
 
-class Uses(TorchDispatchMode):
+class Uses(DispatchMode):
     """Watches operations with weights, by their ids, in one forward after the other.
 
     From the second one on, the first uses of the `held` ones return what they did in the first. A
@@ -25,7 +25,7 @@ class Uses(TorchDispatchMode):
     """
 
     def __init__(self, weights: Mapping[int, Tensor], held: Collection[int] = ()) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._weights = weights
         self._held = held
         self._kept: dict[int, Any] = {}
