@@ -77,7 +77,6 @@ def _model(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     pytester.makepyfile(net=MODEL)
     pytester.syspathinsert()
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
 
 
 def write_ini(pytester: pytest.Pytester, *lines: str) -> None:
