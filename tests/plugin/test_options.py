@@ -327,7 +327,7 @@ def test_the_failure_says_where_the_limit_came_from(
     argument: str,
     source: str,
 ) -> None:
-    write_ini(pytester, ini)
+    write_ini(pytester, ini, "gradhealth_remedy_budget = 0")
     pytester.makepyfile(
         f"""
         import pytest
