@@ -71,7 +71,7 @@ def _tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
         diagnosis: Diagnosis, failures: Sequence[Finding], remedies: Iterable[Remedy]
     ) -> tuple[Treatment, ...]:
         remedies = [*remedies]
-        budget = diagnosis.origin.settings.remedy_budget  # type: ignore[union-attr]
+        budget = diagnosis.origin.settings.remedy_budget
         key = (budget, diagnosis.model, *failures, *(remedy.name for remedy in remedies))
         if key not in TRIED:
             TRIED[key] = treat(diagnosis, failures, remedies)
