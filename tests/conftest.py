@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis  # noqa: F401  # its plugin imports it in every inner run, which takes seconds
 import pytest
 import torch
 import torch._dynamo  # optimizers import it; a second import by an inner run would crash too
@@ -72,6 +71,13 @@ def _same_output_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where CI is set, pytest repeats whole messages in its summary."""
     for name in ("CI", "BUILD_NUMBER", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Inner runs without hypothesis: each of their processes would load it, in a second."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+    return pytester
 
 
 @pytest.fixture(autouse=True)

@@ -42,9 +42,9 @@ def _plot(probe: Probe, path: GradientPath) -> dict[str, Any]:
     found: dict[str, list[str]] = defaultdict(list)
     for finding in findings:
         found[finding.layer].append(text(finding.code, 24))
-    points = []
+    points, steps = [], path.steps
     for index, point in enumerate(path.points):
-        step = factor(path.steps[index]) if index < path.links else ""
+        step = factor(steps[index]) if index < path.links else ""
         points.append(
             {
                 "layer": text(point.label),

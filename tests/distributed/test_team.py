@@ -150,7 +150,7 @@ def test_with_workers_the_first_process_alone_reports_and_once(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, variable: str, reports: int
 ) -> None:
     pytest.importorskip("xdist")
-    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS"):
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RANK", variable)
     pytester.makepyfile(

@@ -103,9 +103,8 @@ COLUMNS = [
 
 
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    """Run the inner tests, without hypothesis, which is slow to end a run."""
-    without = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
-    return pytester.runpytest_inprocess(*without, *arguments)
+    """Run the inner tests."""
+    return pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
 
 
 def rows(result: pytest.RunResult) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ def _networks(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Non
     pytester.makeini("[pytest]\ngradhealth_remedy_budget = 0")
     pytester.syspathinsert()
     monkeypatch.setenv("COLUMNS", "120")
-    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS"):
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
         monkeypatch.delenv(name, raising=False)
 
 

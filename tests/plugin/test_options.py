@@ -77,7 +77,6 @@ def _model(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     pytester.makepyfile(net=MODEL)
     pytester.syspathinsert()
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
 
 
 def write_ini(pytester: pytest.Pytester, *lines: str) -> None:
@@ -328,7 +327,7 @@ def test_the_failure_says_where_the_limit_came_from(
     argument: str,
     source: str,
 ) -> None:
-    write_ini(pytester, ini)
+    write_ini(pytester, ini, "gradhealth_remedy_budget = 0")
     pytester.makepyfile(
         f"""
         import pytest

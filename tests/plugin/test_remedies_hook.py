@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 import pytest
 
 import pytest_gradhealth
-from pytest_gradhealth import remedies
+from pytest_gradhealth import Diagnosis, Finding, Remedy, Treatment, built_in_remedies
+from pytest_gradhealth.assertions import verdict
+from pytest_gradhealth.remedies.trial import treat
 from tests.helpers.projects import run
 
 #: What inner runs load on first use has to outlive them: torch cannot be loaded twice.
 LOADED = [
     *(getattr(pytest_gradhealth, name) for name in pytest_gradhealth.__all__),
-    remedies.built_in_remedies(),
+    built_in_remedies(),
 ]
 
 SUITE = """
@@ -56,6 +59,25 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
         monkeypatch.delenv(name, raising=False)
+
+
+#: What came of the same remedies for the one network of these tests.
+TRIED: dict[tuple[object, ...], tuple[Treatment, ...]] = {}
+
+
+@pytest.fixture(autouse=True)
+def _tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tried(
+        diagnosis: Diagnosis, failures: Sequence[Finding], remedies: Iterable[Remedy]
+    ) -> tuple[Treatment, ...]:
+        remedies = [*remedies]
+        budget = diagnosis.origin.settings.remedy_budget
+        key = (budget, diagnosis.model, *failures, *(remedy.name for remedy in remedies))
+        if key not in TRIED:
+            TRIED[key] = treat(diagnosis, failures, remedies)
+        return TRIED[key]
+
+    monkeypatch.setattr(verdict, "treat", tried)
 
 
 def errors(result: pytest.RunResult) -> str:

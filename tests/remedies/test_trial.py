@@ -28,6 +28,7 @@ from pytest_gradhealth import (
     probe,
     suggest,
 )
+from pytest_gradhealth.assertions import verdict
 from pytest_gradhealth.remedies import trial as treating
 from pytest_gradhealth.remedies import ward
 from pytest_gradhealth.remedies.clock import Clock
@@ -59,13 +60,14 @@ def diagnosed(model: Any = None, **options: Any) -> Diagnosis:
 
 
 @pytest.fixture
-def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def only(_outside_pytest: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Have no built-in remedies tried but those that a test looks at."""
 
     def keep(*names: str) -> None:
         assert set(names) <= set(NAMES)
         kept = tuple(remedy for remedy in built_in_remedies() if remedy.name in names)
-        monkeypatch.setattr(treating, "built_in_remedies", lambda: kept)
+        for module in (treating, verdict):
+            monkeypatch.setattr(module, "built_in_remedies", lambda: kept)
 
     return keep
 
@@ -340,7 +342,10 @@ def test_an_instance_becomes_a_factory_with_its_settings() -> None:
     assert as_factory(torch.optim.SGD) is torch.optim.SGD
 
 
-def test_a_diagnosis_is_treated_by_the_settings_of_the_assertion() -> None:
+def test_a_diagnosis_is_treated_by_the_settings_of_the_assertion(
+    only: Callable[..., None],
+) -> None:
+    only("ReLU")
     diagnosis = diagnosed()
     for budget, tried in ((0, False), (60, True)):
         with pytest.raises(VanishingGradientError) as caught:

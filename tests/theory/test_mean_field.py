@@ -75,7 +75,7 @@ NETS = [
 def drawn() -> list[Tensor]:
     """Standard normal weights, which every case scales: to draw them takes longer than a probe."""
     numbers = torch.Generator().manual_seed(1)
-    return [torch.randn(WIDTH, WIDTH, generator=numbers) for _ in range(80)]
+    return [torch.randn(WIDTH, WIDTH, generator=numbers) for _ in range(60)]
 
 
 @pytest.mark.parametrize(("activation", "sw2", "sb2"), NETS)
@@ -84,7 +84,7 @@ def test_mean_field_rates(
     drawn: list[Tensor], activation: Activation, sw2: float, sb2: float, depth: int
 ) -> None:
     """Averaged over nets: in the ordered phase the log of one scatters by sqrt(5 depth / width)."""
-    theory, nets = Plain(activation, sw2, sb2), 80 // depth
+    theory, nets = Plain(activation, sw2, sb2), 60 // depth
     total, weights = 0.0, iter(drawn)
     for _ in range(nets):
         layers: list[nn.Module] = []
