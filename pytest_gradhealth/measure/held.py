@@ -23,7 +23,7 @@ from pytest_gradhealth.measure.perturbation import (
     weighted_sum,
 )
 from pytest_gradhealth.measure.recorder import Key
-from pytest_gradhealth.measure.uses import Uses
+from pytest_gradhealth.measure.uses import HELD, Uses
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.hooks import hooked
@@ -50,47 +50,49 @@ def fed(
 def _forgets(subject: Subject, loop: Loop, path: Collection[Call], silent: bool, seed: int) -> bool:
     """Whether a loop goes on with data of its own, and has begun with what the path brings it.
 
-    What its weights are used on first shows how it begins, and that is held too.
+    Of several loops side by side, each has to.
     """
     every, before = {*path, *loop.calls}, {*path} - loop.calls
     modules = {n: m for n, m in subject.model.named_modules() if n in {name for name, _ in every}}
     weights = {id(w): w for w in subject.model.parameters() if id(w) in loop.weights}
-    begun: Collection[int] = ()
+    begun = loop.calls.union((weight, 0) for weight in weights)
     try:
-        if silent or weights:
+        if silent:
             shaken, uses = Held(modules, before, nudged), Uses(weights)
-            felt = _changed(shaken, uses, (subject, subject), seed, operator.eq)
-            begun = {weight for weight in weights if (weight, 0) in felt}
-            if not begun and felt.isdisjoint(loop.calls):
+            felt = _compared(shaken, uses, (subject, subject), seed, operator.eq)
+            if all(felt.get(step, True) for step in begun):
                 return False
-        kept, uses = Held(modules, every), Uses(weights, begun)
-        changed = _changed(kept, uses, (subject, on_another_batch(subject)), seed, is_same)
+        kept, uses = Held(modules, every), Uses(weights, held=True)
+        same = _compared(kept, uses, (subject, on_another_batch(subject)), seed, is_same)
     except (ProbeError, RuntimeError):  # the model refuses it, or it cannot be taken to pieces
         return True
-    return any(step in loop.later or (step[0] in begun and step[1]) for step in changed)
+    later = ([s for s in same if s[0] == weight and s[1] >= HELD] for weight in weights)
+    return all(
+        any(not same.get(step, True) for step in steps)
+        for steps in (*loop.steps, *filter(None, later))
+    )
 
 
-def _changed(
+def _compared(
     held: Held,
     uses: Uses,
     subjects: Iterable[Subject],
     seed: int,
     same: Callable[[float, float], bool],
-) -> set[tuple[str | int, int]]:
-    """The calls and uses that return something else in a second forward, some held in it."""
+) -> dict[tuple[str | int, int], bool]:
+    """Whether calls and uses return the same in a second forward, some of them held in it."""
     found: list[dict[tuple[str | int, int], list[float]]] = []
-    with held.attached(), uses:
+    with held.attached(uses.begins), uses:
         for subject in subjects:
             Pass(subject, seed).forward()
             found.append({})
             for (name, call, _), value in held.begin().items():
                 found[-1].setdefault((name, call), []).append(value)
-            found[-1] |= {use: [value] for use, value in uses.begin().items()}
+            found[-1] |= {use: [value] for use, value in uses.end().items()}
     ours, theirs = found
     return {
-        step
+        step: all(starmap(same, zip_longest(values, theirs.get(step, ()), fillvalue=math.nan)))
         for step, values in ours.items()
-        if not all(starmap(same, zip_longest(values, theirs.get(step, ()), fillvalue=math.nan)))
     }
 
 
@@ -127,9 +129,11 @@ class Held:
     _calls: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
-    def attached(self) -> Iterator[None]:
-        """Hooks on the modules for the length of the context."""
-        handles = [m.register_forward_hook(self._hook(n)) for n, m in self.modules.items()]
+    def attached(self, returned: Callable[[Any], object] = id) -> Iterator[None]:
+        """Hooks on the modules for the length of the context; tell what those in `calls` return."""
+        handles = [
+            m.register_forward_hook(self._hook(n, returned)) for n, m in self.modules.items()
+        ]
         with hooked(handles):
             yield
 
@@ -147,13 +151,16 @@ class Held:
             for number, tensor in enumerate(tensors(value))
         }
 
-    def _hook(self, name: str) -> Any:
+    def _hook(self, name: str, returned: Callable[[Any], object]) -> Any:
         def hook(module: nn.Module, inputs: Any, outputs: Any) -> Any:
             del module, inputs
             key = name, self._calls[name]
             self._calls[name] += 1
             self._returned[key] = _copy(outputs)
-            kept = self._kept or {}
-            return _behind(outputs, kept[key]) if key in kept else outputs
+            if self._kept and key in self._kept:
+                outputs = _behind(outputs, self._kept[key])
+            if self.calls is None or key in self.calls:
+                returned(outputs)
+            return outputs
 
         return hook

@@ -24,15 +24,21 @@ class Loop:
 
     As a fused one has, or a layer behind a loop that is written out with weights and no layers. A
     path ends at the mark `door`, with the first step or right before such a layer, and another
-    begins at `start`. `calls` are all that the loop consists of, `later` those behind the first
-    step, and what lies between them. What no layers tell of it, its `weights` do, by their ids.
+    begins at `start`. `calls` are all that the loop consists of, `steps` those behind the first
+    step, and what lies between them; of several loops side by side, those of each. What no layers
+    tell of it, its `weights` do, by their ids.
     """
 
     door: int
     start: int
     calls: frozenset[Call]
-    later: frozenset[Call]
+    steps: tuple[frozenset[Call], ...]
     weights: frozenset[int] = frozenset()
+
+    @property
+    def later(self) -> frozenset[Call]:
+        """All that is behind the first steps."""
+        return frozenset().union(*self.steps)
 
     @property
     def names(self) -> frozenset[str]:
@@ -47,11 +53,17 @@ def loops_behind(network: Network, mark: int) -> list[Loop]:
     repeated in depth. What leads into all steps is their data, and sees no loop. Loops side by side
     that all begin with the same are one.
     """
-    rows = _rows(network, mark)
+    rows, begun = _rows(network, mark), _under_way(network, mark)
     turns = [*_in_turns(_repeated(network, mark, rows))]
-    found = [(turn, _loop(network, mark, turn, turns)) for turn in turns]
-    loops = [loop for _, loop in found if loop is not None]
-    names = {name for loop in loops for name in loop.names} | _under_way(network, mark)
+    loops = []
+    for turn in turns:
+        names = {network.points[each].name for each in turn}
+        if begun.isdisjoint(names):
+            loop = _loop(network, mark, turn, turns)
+            loops += [loop] if loop is not None else []
+        else:
+            begun |= names
+    names = begun.union(*(loop.names for loop in loops))
     for far, near in pairwise(network.tree.chain(mark, network.marks).marks):
         loop = _inside(network, mark, near)
         if loop is None:
@@ -90,23 +102,23 @@ def _used(rows: Mapping[int, Counter[int]], far: int, near: int, times: int) -> 
 
 
 def _repeated(network: Network, mark: int, rows: Mapping[int, Counter[int]]) -> Iterator[list[int]]:
-    """The marks of each layer all calls of which depend on a mark, and the last on the first.
+    """The marks of each layer's calls that depend on a mark, where the last depends on the first.
 
     Of the layers with weights, or with the same ones in between that no layer has.
     """
     tree, points = network.tree, network.points
+    behind = tree.behind([[mark]])
     modules: dict[str, list[int]] = {}
     for other in sorted(network.marks):
-        modules.setdefault(points[other].name, []).append(other)
+        if tree.depends(other, behind):
+            modules.setdefault(points[other].name, []).append(other)
     weighty = {owner for name, size in network.elements.items() if size for owner in ancestry(name)}
     bare = {w for w, owner in network.owners.items() if len(modules.get(owner, ())) < 2}
-    behind = tree.behind([[mark]])
     found = [
         marks
         for name, marks in modules.items()
         if (name in weighty or bare & _used(rows, marks[0], marks[-1], STEPS - 1))
         and points[marks[-1]].call > points[marks[0]].call
-        and tree.depends(marks[0], behind)
     ]
     again = tree.behind([marks[:1] for marks in found])
     for place, marks in enumerate(found):
@@ -129,9 +141,7 @@ def _in_turns(modules: Iterable[list[int]]) -> Iterator[list[int]]:
 def _loop(
     network: Network, mark: int, turn: Sequence[int], turns: Iterable[Sequence[int]]
 ) -> Loop | None:
-    """What some marks make of a loop, None if the mark is one or leads into further steps of it."""
-    if mark in turn:
-        return None
+    """What some marks make of a loop, None if the mark leads into further steps of it."""
     tree = network.tree
     first = _first_step(network, turn)
     later = {*turn}.difference(first)
@@ -147,7 +157,7 @@ def _loop(
         door,
         start,
         frozenset(_call(network, each) for each in turn),
-        frozenset(_call(network, each) for each in (*later, *between)),
+        (frozenset(_call(network, each) for each in (*later, *between)),),
     )
 
 
@@ -167,7 +177,7 @@ def _inside(network: Network, mark: int, start: int) -> Loop | None:
     behind = tree.behind([[mark]])
     doors = [m for m in tree.inputs(start, network.marks) if tree.depends(m, behind)]
     call = frozenset([_call(network, start)])
-    return Loop(max(doors, key=lambda door: points[door].norm), start, call, call)
+    return Loop(max(doors, key=lambda door: points[door].norm), start, call, (call,))
 
 
 def _side_by_side(
@@ -183,8 +193,9 @@ def _side_by_side(
     fused = [m for m in begun if points[m].name in network.sequences]
     own = {w for w in weights if network.owners[w] not in network.sequences}
     start = max(begun, key=lambda m: points[m].norm)
-    later = frozenset(_call(network, m) for m in fused)
-    return Loop(far, start, later | {_call(network, start)}, later, frozenset(own))
+    steps = tuple(frozenset([_call(network, m)]) for m in fused)
+    calls = frozenset([_call(network, start)]).union(*steps)
+    return Loop(far, start, calls, steps, frozenset(own))
 
 
 def _call(network: Network, mark: int) -> Call:

@@ -46,6 +46,11 @@ class Network:
         return frozenset(mark for mark in self.tree.marks if mark in self.points)
 
     @cached_property
+    def loops(self) -> dict[int, list[Loop]]:
+        """The loops that marks lead into, where they have been asked for."""
+        return {}
+
+    @cached_property
     def calls(self) -> Mapping[tuple[str, int], list[int]]:
         """The marks of each module and output, in the order of the calls."""
         found: dict[tuple[str, int], list[int]] = {}
@@ -121,7 +126,11 @@ def _judged(network: Network, carrying: Collection[int]) -> Iterator[_Way]:
 
 def _loops(network: Network, way: _Way) -> list[Loop]:
     """The loops that begin on a way which loses some of its gradient."""
-    return loops_behind(network, way.most) if way.path.vanishing < 0 else []
+    if not way.path.vanishing < 0:
+        return []
+    if way.most not in network.loops:
+        network.loops[way.most] = loops_behind(network, way.most)
+    return network.loops[way.most]
 
 
 def _along_one_step(network: Network, way: _Way, fed: frozenset[str]) -> Iterator[_Way]:

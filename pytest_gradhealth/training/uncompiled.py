@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +17,13 @@ def uncompiled(kind: type[Kind]) -> type[Kind]:
     """The same optimizer under the same name, to the last bit; others than torch's as they are."""
     if not kind.__module__.startswith("torch.optim."):
         return kind
-    methods: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in _WRAPPED}
+    methods = {name: _inside(getattr(kind, name)) for name in _WRAPPED}
     methods["step"] = torch.no_grad()(methods["step"])
     return type(kind.__name__, (kind,), {**methods, "__module__": kind.__module__})
+
+
+def _inside(method: Any) -> Any:
+    """What the wrappers of torch call, up to one of somebody else's."""
+    while hasattr(method, "__wrapped__") and method.__globals__["__name__"].startswith("torch."):
+        method = method.__wrapped__
+    return method

@@ -407,6 +407,23 @@ class Particular(nn.Module):
         return torch.as_tensor(self.head(state))
 
 
+def test_a_cell_that_has_run_before_begins_again_with_a_state() -> None:
+    def forward(model: Any, context: Tensor, x: Tensor) -> Tensor:
+        state = torch.zeros(len(x), WIDTH)
+        for step in x.unbind(1):
+            state = model.cell(step, state)
+        before, state = state, model.begin(context)
+        for step in x.flip(1).unbind(1):
+            state = model.cell(step, state)
+        out: Tensor = model.head(state + before)
+        return out
+
+    ends = {"begin": nn.Linear(5, WIDTH), "head": nn.Linear(WIDTH, CLASSES)}
+    model = Wired(forward, cell=nn.RNNCell(3, WIDTH), **ends)
+    found = probe(model, (CONTEXT, A), Y, loss=cross_entropy, select=["GH101"], confirm_steps=0)
+    assert codes(found) == codes(found, "warning") == []
+
+
 def test_where_no_other_batch_is_taken_what_a_loop_loses_is_memory() -> None:
     assert judged(Particular(CONTEXT), CONTEXT, A).verdict == "healthy"
 

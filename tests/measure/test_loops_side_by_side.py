@@ -119,6 +119,21 @@ def test_without_data_of_their_own_they_are_depth(loop: str, shared: bool) -> No
 
 
 @pytest.mark.parametrize("loop", ["cells", "weights", "fused"])
+def test_each_of_them_has_to_get_data(loop: str) -> None:
+    class Half(BothWays):
+        def ends(self, x: Tensor, state: Tensor) -> Tensor:
+            deep = state
+            for _ in range(STEPS):
+                deep = torch.tanh(0.5 * deep @ self.weight)
+            out: Tensor = self.there(x, state) + deep
+            return out
+
+    model = Half(LOOPS[loop])
+    model.weight = nn.Parameter(torch.empty(WIDTH, WIDTH).uniform_(-0.3, 0.3))
+    assert codes(judged(model)) == ["GH101"]
+
+
+@pytest.mark.parametrize("loop", ["cells", "weights", "fused"])
 def test_what_gets_around_them_is_judged(loop: str) -> None:
     class Around(BothWays):
         def __init__(self) -> None:
@@ -180,16 +195,18 @@ def test_uses_side_by_side_do_not_end_each_others_rows() -> None:
     assert not in_a_row(tree, 0, {id(one): 1, id(other): 1})[1], "it gets around them"
 
 
-def products(
+def uses_of(
     weight: Tensor, uses: Uses, multiply: Callable[[Tensor, Tensor], Tensor]
 ) -> list[tuple[Tensor, list[tuple[int, int]]]]:
+    """Three products of a state with a weight, masked at first, and the uses that were seen."""
     found = []
     with uses:
-        for state in STATES:
-            turned = (weight.t() * 1.0).t()
-            out = multiply(state, turned)
-            out = multiply(out, weight)
-            found.append((out, [*uses.begin()]))
+        for given in STATES:
+            state = given * 1.0
+            uses.begins(state)
+            for used in ((weight.t() * torch.ones(3, 3)).t(), weight, weight):
+                state = multiply(state, used)
+            found.append((state, [*uses.end()]))
     return found
 
 
@@ -197,7 +214,7 @@ STATES = torch.randn(2, 3, 3)
 
 
 def in_place(state: Tensor, weight: Tensor) -> Tensor:
-    return (state * 1.0).mul_(weight)
+    return state.mul_(weight)
 
 
 @pytest.mark.parametrize("multiply", [torch.matmul, in_place], ids=["product", "in place"])
@@ -205,18 +222,32 @@ def test_uses_are_counted_and_the_first_ones_held(
     multiply: Callable[[Tensor, Tensor], Tensor],
 ) -> None:
     weight = torch.randn(3, 3, requires_grad=True)
-    (first, seen), (second, again) = products(weight, Uses({1: weight}, held={1}), multiply)
-    assert seen == again == [(1, 0), (1, 1)]
-    assert torch.equal(first, second), "all of it came through the first use"
-    assert torch.equal(first, multiply(multiply(STATES[0], weight), weight))
-    (first, _), (second, _) = products(weight, Uses({1: weight}), multiply)
-    assert torch.equal(second, multiply(multiply(STATES[1], weight), weight))
+    (first, seen), (second, again) = uses_of(weight, Uses({1: weight}, held=True), multiply)
+    assert seen == again == [(1, 0), (1, 1), (1, 2)]
+    assert torch.equal(first, second), "all of it came through the first two"
+    (first, _), (second, _) = uses_of(weight, Uses({1: weight}), multiply)
+    assert not torch.equal(first, second)
     second.sum().backward()  # type: ignore[no-untyped-call]
     assert weight.grad is not None
 
 
+def test_what_meets_a_weight_before_a_state_does_is_no_use() -> None:
+    weight, state, data = torch.randn(3, 3), torch.randn(2, 3) * 1.0, torch.randn(2, 3)
+    with Uses({1: weight}) as uses:
+        uses.begins(state)
+        chosen = weight[torch.tensor([0, 2])] + torch.randn(2, 3)
+        given = data @ weight
+        assert not uses.end()
+        uses.begins(state)
+        chosen, given = weight[torch.tensor([0, 2])] * 2.0, data @ weight
+        (state * chosen).sum()
+        (state * 1.0 + given).sum()
+        assert [*uses.end()] == [(1, 0), (1, 1)]
+
+
 def test_weights_that_share_their_memory_are_used_together() -> None:
-    flat = torch.randn(6)
+    flat, state = torch.randn(6), torch.ones(3) * 1.0
     with Uses({1: flat[:3], 2: flat[3:]}) as uses:
-        torch.ones(3) * flat[3:]
-        assert [*uses.begin()] == [(1, 0), (2, 0)]
+        uses.begins(state)
+        assert (state * flat[3:]).numel() == 3
+        assert sorted(uses.end()) == [(1, 0), (2, 0)]

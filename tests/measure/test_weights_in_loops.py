@@ -38,7 +38,7 @@ class WrittenOut(nn.Module):
     def forward(self, context: Tensor, tokens: Tensor) -> Tensor:
         state = torch.tanh(self.begin(context))
         data = self.embed(tokens) if self.kind == "embed" else one_hot(tokens, CLASSES).float()
-        self.turned = self.kept.t()
+        self.turned, self.begun = self.kept.t(), False
         for now in data.unbind(1):
             state = self.step(self, now, state)
         out: Tensor = self.head(state)
@@ -87,6 +87,9 @@ def added(m: Any, now: Tensor, state: Tensor) -> Tensor:
     return torch.tanh(now @ m.given + state @ m.kept)
 
 
+EYE: Tensor = 0.3 * torch.eye(WIDTH)
+#: Whose data come from no layer, or through the weight of the loop.
+BARE = ("one-hot", "rows")
 FED: dict[str, Callable[[], nn.Module]] = {
     "added": lambda: WrittenOut(added),
     "one-hot": lambda: WrittenOut(added, "one-hot"),
@@ -94,8 +97,31 @@ FED: dict[str, Callable[[], nn.Module]] = {
     "joined": lambda: WrittenOut(joined),
     "gated": lambda: WrittenOut(gated),
     "module": lambda: WrittenOut(lambda m, x, h: m.act(x @ m.given + h @ m.kept)),
+    "masked": lambda: WrittenOut(lambda m, x, h: torch.tanh(x @ m.given + h @ m.kept.triu())),
+    "skew": lambda: WrittenOut(
+        lambda m, x, h: torch.tanh(x @ m.given + h @ (m.kept - 0.5 * m.turned))
+    ),
+    "noisy": lambda: WrittenOut(
+        lambda m, x, h: torch.tanh(x @ m.given + h @ (m.kept + 0.01 * torch.randn(WIDTH, WIDTH)))
+    ),
+    "low rank": lambda: WrittenOut(
+        lambda m, x, h: torch.tanh(x @ m.given + h @ (EYE + m.kept[:, :2] @ m.gate[:2]))
+    ),
+    "rows": lambda: WrittenOut(
+        lambda m, x, h: torch.tanh(x[:, :3] @ m.kept[:3] + h @ m.kept * 0.5)
+    ),
+    "chosen": lambda: WrittenOut(lambda m, x, h: torch.tanh(h * m.kept[x.argmax(1)] + x @ m.given)),
     "layer": InALayer,
 }
+
+
+def joined_at_first(m: Any, now: Tensor, state: Tensor) -> Tensor:
+    """Data come to the first step alone."""
+    given = 0.0 if m.begun else now @ m.given
+    m.begun = True
+    return torch.tanh(given + 0.5 * state @ m.kept)
+
+
 DEEP: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
     "alone": lambda m, _, h: torch.sigmoid(h @ m.kept),
     "module": lambda m, _, h: m.act(0.5 * h @ m.kept),
@@ -114,7 +140,7 @@ def test_what_it_forgets_is_no_depth(way: str) -> None:
     assert codes(diagnosis) == codes(diagnosis, "warning") == []
     judged_paths = [(p.first.name, p.last.name) for p in diagnosis.profile.judged_paths]
     assert ("begin", "head") not in judged_paths
-    assert ("embed", "head") in judged_paths or way == "one-hot", "data see no loop"
+    assert ("embed", "head") in judged_paths or way in BARE, "data see no loop"
 
 
 BESIDE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -160,6 +186,10 @@ def test_what_several_weights_share_makes_no_loop() -> None:
 def test_nor_does_it_matter_that_nothing_of_a_gradient_is_left() -> None:
     diagnosis = probe(InALayer(), (CONTEXT, TOKENS.repeat(1, 8)), Y, loss=cross_entropy)
     assert diagnosis.verdict == "healthy", diagnosis
+
+
+def test_data_of_the_first_step_alone_make_it_no_less_deep() -> None:
+    assert {*codes(judged(WrittenOut(joined_at_first)))} == {"GH101"}
 
 
 @pytest.mark.parametrize("way", DEEP)

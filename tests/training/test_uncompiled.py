@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -71,4 +73,18 @@ def test_hooks_on_steps_are_called() -> None:
     optimizer = uncompiled(torch.optim.SGD)(layer.parameters(), lr=0.1)
     optimizer.register_step_post_hook(lambda *_: called.append(1))
     optimizer.step()
+    assert called == [1]
+
+
+def test_what_somebody_has_put_around_a_step_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[int] = []
+    own = torch.optim.SGD.step
+
+    @functools.wraps(own)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        called.append(1)
+        return own(*args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    uncompiled(torch.optim.SGD)(nn.Linear(2, 2).parameters(), lr=0.1).step()
     assert called == [1]
