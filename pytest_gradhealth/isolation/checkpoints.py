@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from traceback import walk_tb
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,27 +21,33 @@ REENTRANT = checkpoint.CheckpointFunction
 def seen_through() -> Iterator[None]:
     """Run re-entrant checkpoints as others, whose graph shows what is inside.
 
-    The gradients are the same, but where no input of theirs needs one: then they pass none on.
+    Where both work, the gradients are mostly the same; whoever looks through has to compare them.
     """
     own = checkpoint.CheckpointFunction
-    setattr(checkpoint, own.__name__, SimpleNamespace(apply=_apply, __name__=own.__name__))
+    setattr(checkpoint, REENTRANT.__name__, _Open)
     try:
         yield
     finally:
-        setattr(checkpoint, own.__name__, own)
+        setattr(checkpoint, REENTRANT.__name__, own)
 
 
-def _apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
-    needed = any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
-    if not needed or not torch.is_grad_enabled():
-        return REENTRANT.apply(function, preserve, *args)
-    return checkpoint.checkpoint(
-        function,
-        *args,
-        use_reentrant=False,
-        preserve_rng_state=preserve,
-        determinism_check="none",
-    )
+class _Open(REENTRANT):
+    """Takes the place of the function: only one of which an input needs a gradient passes some."""
+
+    @classmethod
+    def apply(cls, function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        if cls is not _Open:  # somebody's own
+            return super().apply(function, preserve, *args)
+        needed = any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
+        if not needed or not torch.is_grad_enabled():
+            return REENTRANT.apply(function, preserve, *args)
+        return checkpoint.checkpoint(
+            function,
+            *args,
+            use_reentrant=False,
+            preserve_rng_state=preserve,
+            determinism_check="none",
+        )
 
 
 @contextmanager

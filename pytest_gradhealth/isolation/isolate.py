@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pytest_gradhealth.isolation.checkpoints import left_on_errors, seen_through
+from pytest_gradhealth.isolation.checkpoints import left_on_errors
 from pytest_gradhealth.isolation.modes import restore_modes
 from pytest_gradhealth.isolation.random_state import restore_random_state
 from pytest_gradhealth.isolation.snapshot import restore
@@ -39,9 +39,9 @@ def isolated(
     (the same ones, bit for bit), `.grad` (the same tensors, untouched); of a `batch` all but the
     tensors of which a run gets copies; the random numbers of Python, NumPy (if loaded), torch and
     the accelerator (if in use); modes and switches of torch. Warnings are kept inside, other
-    threads wait. Compiled modules run as they were written, re-entrant checkpoints as others are.
-    Large parameters are copied (`copy`), or watched over, by default as there is memory. Raises
-    ProbeError for those that were written to unseen, and stay changed.
+    threads wait. Compiled modules run as they were written. Large parameters are copied (`copy`),
+    or watched over, by default as there is memory. Raises ProbeError for those that were written to
+    unseen, and stay changed.
     """
     values = list(values)
     with _ONE_AT_A_TIME, ExitStack() as stack, left_on_errors():
@@ -51,7 +51,6 @@ def isolated(
         stack.enter_context(torch.enable_grad())
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(seen_through())
         stack.callback(restore_modes())
         stack.callback(restore_random_state(device))
         modules = [value for value in values if isinstance(value, nn.Module)]

@@ -70,6 +70,7 @@ def look(
             if not holding and not is_sharded(subject.model):
                 reader = ParameterReader(subject.model, aligned, penalties)
                 stack.enter_context(reader.dropping(graph))
+            hides_layers = graph.hides_layers
             del graph
             recorder.forget_graph()
             run.backward(loss * subject.loss_scale.value)
@@ -82,7 +83,8 @@ def look(
     taken = Taken(loss, recorder, marks, tree, parameters, activations, outputs, unregistered)
     with unguarded(), _uncollected():
         read = taken.read(1 / subject.loss_scale.value, seed=seed, steps=steps)
-    return replace(read, profile=replace(read.profile, objective=run.objective))
+    profile = replace(read.profile, objective=run.objective)
+    return replace(read, profile=profile, hides_layers=hides_layers)
 
 
 @contextmanager

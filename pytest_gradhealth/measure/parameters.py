@@ -108,12 +108,13 @@ class ParameterReader:
     def dropping(self, graph: Graph) -> Iterator[None]:
         """Measure each gradient when a backward through the graph completes it, and drop it.
 
-        Code that hands gradients over in parts shows in `incomplete`.
+        A re-entrant checkpoint hands gradients over in parts: with one among the nodes, all are
+        held. Other code that does so shows in `incomplete`.
         """
         handles = [
             node.register_hook(partial(self._complete, leaf))
             for node, leaf in graph.leaf_of.items()
-            if id(leaf) in self._measured
+            if id(leaf) in self._measured and not graph.hides_layers
         ]
         del graph
         with hooked(handles):

@@ -42,11 +42,15 @@ class DataFlow:
 
 @dataclass(frozen=True)
 class Look:
-    """A profile, and what it takes to read its paths again from other first layers."""
+    """A profile, and what it takes to read its paths again from other first layers.
+
+    `hides_layers` says that re-entrant checkpoints show nothing of the layers in them.
+    """
 
     profile: GradientProfile
     network: Network
     keys: dict[int, Key]
+    hides_layers: bool = False
 
     def along(self, flow: DataFlow) -> Look:
         """The same look, with paths from where data comes in, along one step of each loop."""

@@ -63,11 +63,13 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
     def felt(record: MagnitudeRecord) -> tuple[bool, bool, float]:
         share, lost = record.flushed(kind, shift), record.lost(kind, shift)
-        return share > limit.value and lost > NOTICEABLE, lost > FITS, share
+        tells = share > least and lost > FITS
+        return share > limit.value and lost > NOTICEABLE, tells, share
 
+    least = min(MENTION, limit.value)
     worst = max(records, key=felt)
     fails, tells, share = felt(worst)
-    if share > min(MENTION, limit.value):
+    if share > least:
         text = f"{kind} flushes {share:.0%} of the gradient of {worst.title} to zero {at}"
         yield RULE.finding(
             "failure" if fails else "warning" if tells else "info",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -46,6 +46,11 @@ class Graph:
     def leaves(self) -> Collection[Tensor]:
         """The leaf tensors."""
         return self.leaf_of.values()
+
+    @cached_property
+    def hides_layers(self) -> bool:
+        """Whether a re-entrant checkpoint is in it, which shows nothing of what it runs."""
+        return any(op_name(node) == "CheckpointFunction" for node in self.nodes)
 
     def reaches_behind(self, number: int) -> bool:
         """Whether part of it was there before the node with this sequence number."""

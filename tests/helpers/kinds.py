@@ -689,9 +689,9 @@ KINDS = [
     Kind("frozen middle", lambda sick: frozen(sick, 2, 4), PLAIN, "0"),
     Kind("LoRA by hand", adapted, PLAIN, "0"),
     checkpointed("checkpoint", Checkpointed, False, (("stem", "head", 9),)),
-    checkpointed("re-entrant checkpoint", Checkpointed, True, (("stem", "head", 9),)),
+    checkpointed("re-entrant checkpoint", Checkpointed, True, (("stem", "head", 2),)),
     checkpointed("checkpointed pieces", InPieces, False, (("stem", "net.6", 8),)),
-    checkpointed("re-entrant pieces", InPieces, True, (("stem", "net.6", 8),)),
+    checkpointed("re-entrant pieces", InPieces, True, (("stem", "net.6", 4),)),
     Kind(
         "compiled module",
         lambda sick: torch.compile(body(sick), backend=refuse),  # type: ignore[arg-type,return-value]
