@@ -84,11 +84,12 @@ class ParameterRecord:
 class ActivationRecord:
     """An activation function and what it let through, over the whole batch.
 
-    `name` and `type` are those of its module or, for a function, of the layer before it. `dead` is
-    the share of its `units` (features or channels) that are zero for the whole batch, None for
-    functions that cannot be; `flat` the share of elements where its slope is below a hundredth of
-    the largest, None for functions that do not saturate. `after` names the layer before it where
-    one module serves several.
+    `name` and `type` are those of its module or, for a function, of the layer it is `at`: "behind".
+    `dead` is the share of its `units` (features or channels) that are zero for the whole batch,
+    None for functions that cannot be; `flat` the share of elements where its slope is below a
+    hundredth of the largest, None for functions that do not saturate. `after` names the layer
+    before it where one module serves several. `point` is the module output that gets its gradient
+    through it alone, by its key; None where the output behind a function also goes elsewhere.
     """
 
     name: str
@@ -98,10 +99,14 @@ class ActivationRecord:
     dead: float | None = None
     flat: float | None = None
     after: str = ""
+    at: Literal["", "behind"] = ""
+    point: tuple[str, int, int] | None = None
 
     @property
     def title(self) -> str:
         """The name, and the layer before it where that is needed to tell which is meant."""
+        if self.at:
+            return f"{self.function.lower()} {self.at} {self.name}"
         return f"{self.name} after {self.after}" if self.after else self.name
 
 
