@@ -19,6 +19,7 @@ from torch.autograd.graph import Node
 from pytest_gradhealth.measure.places import Place, before, layer_before, node_before
 from pytest_gradhealth.measure.recorder import Key
 from pytest_gradhealth.measure.ways import Ways
+from pytest_gradhealth.results.path import label_of
 from pytest_gradhealth.results.profile import ActivationRecord
 from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.graph import op_name
@@ -67,7 +68,7 @@ class SeenActivation:
             flat=numbers.get(self.flat),
             after=self.after,
             at=self.at,
-            point=self.point,
+            point=None if self.point is None else label_of(*self.point),
         )
 
 

@@ -45,7 +45,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     >>> from pytest_gradhealth.results.path import GradientPath, PathPoint
     >>> from pytest_gradhealth.results.profile import ActivationRecord
     >>> point = PathPoint("act", "ReLU", (8, 64), norm=1.0, numel=512)
-    >>> dead = ActivationRecord("act", "ReLU", "ReLU", 64, dead=0.98, point=point.key)
+    >>> dead = ActivationRecord("act", "ReLU", "ReLU", 64, dead=0.98, point="act")
     >>> path = GradientPath((point,), entry=point)
     >>> look = GradientProfile(0, 0, 2.3, paths=(path,), activations=(dead,))
     >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {"max_dead": Limit(0.95, "")}))]
@@ -76,9 +76,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def on_paths(profile: GradientProfile) -> set[tuple[str, int, int]]:
-    """The keys of all points on judged paths."""
-    return {point.key for path in profile.judged_paths for point in path.points}
+def on_paths(profile: GradientProfile) -> set[str]:
+    """The labels of all points on judged paths."""
+    return {point.label for path in profile.judged_paths for point in path.points}
 
 
 def _by_chance(profile: GradientProfile) -> list[ActivationRecord]:
