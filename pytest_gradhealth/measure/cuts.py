@@ -30,7 +30,8 @@ from pytest_gradhealth.tensors.storage import address_of
 from pytest_gradhealth.tensors.trees import tensors
 
 #: Functions that make plain numbers of tensors. What else returns none only looks at a tensor.
-_NUMBERS = frozenset({"numpy", "item", "tolist", "array", "float"})
+_NUMBERS = frozenset({"numpy", "array", "item", "tolist", "float"})
+_ARRAYS = frozenset({"numpy", "array"})
 #: Functions that have to come before some of these.
 _DETACHING = frozenset({"detach", "detach_", "data"})
 
@@ -87,6 +88,7 @@ class _Watch(TorchFunctionMode):
         self._parameters = parameters
         self._calls = calls
         self._known: dict[int, _Known] = {}
+        self._memory: dict[int, _Lost] = {}
         #: What runs where no module does.
         self.outside = OUTPUT
         self._enabled = True  # as the forward itself says, and not a function of its own
@@ -134,6 +136,8 @@ class _Watch(TorchFunctionMode):
             lost = frozenset(((stop or s) if s.op in _DETACHING else s, n) for s, n in lost)
             for thing in _things(result):
                 self._keep(_Known(thing, lost=lost))
+            for tensor in tensors([thing for thing, _ in given] * (name in _ARRAYS)):
+                self._remember(tensor, lost)
 
     def _lost(self, name: str, given: _Given) -> _Lost:
         """What something without gradient has lost that a function has made of these."""
@@ -143,7 +147,10 @@ class _Watch(TorchFunctionMode):
         return lost if stop is None else lost | {(stop, n) for n in felt}
 
     def _of(self, thing: Any) -> _Known:
-        known = self._known.get(id(thing), _Known())
+        known = self._known.get(id(thing))
+        if known is None:  # or in memory that is known: an array's, or that of another tensor
+            address = address_of(thing) if isinstance(thing, Tensor) else 0
+            known = _Known(lost=self._memory.get(address, frozenset()))
         if isinstance(thing, Tensor) and thing.requires_grad and not known.grad:
             # A leaf, or what a function has returned that torch does not tell of.
             leaves = [thing] if thing.is_leaf else walk(thing).leaves
@@ -154,7 +161,13 @@ class _Watch(TorchFunctionMode):
 
     def _keep(self, known: _Known) -> _Known:
         self._known[id(known.thing)] = known
+        if isinstance(known.thing, Tensor) and not known.grad:
+            self._remember(known.thing, known.lost)
         return known
+
+    def _remember(self, tensor: Tensor, lost: _Lost) -> None:
+        if address := address_of(tensor):
+            self._memory[address] = lost
 
     def _stop(self, name: str) -> Stop | None:
         """What it is that lets no gradient through a function, None if that is uncertain."""

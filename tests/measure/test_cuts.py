@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, distributions, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from torch.utils.dlpack import from_dlpack
 
 from pytest_gradhealth.measure.cuts import cuts
 from pytest_gradhealth.results.profile import Stop
@@ -114,6 +115,9 @@ def of(call: Callable[[nn.Module, Tensor], Tensor]) -> tuple[Stop, ...]:
         (lambda a, x: torch.tensor(a(x).tolist()), "tolist", "(output)", "in"),
         (lambda a, x: torch.full((8, 6), float(a(x).sum())), "float", "(output)", "in"),
         (lambda a, x: torch.tensor(a(x).detach().numpy()), "numpy", "(output)", "in"),
+        (lambda a, x: torch.from_numpy(a(x).detach().numpy()), "numpy", "(output)", "in"),
+        (lambda a, x: from_dlpack(a(x).detach()), "detach", "(output)", "in"),
+        (lambda a, x: nn.Parameter(a(x).detach()), "detach", "(output)", "in"),
         (lambda a, x: a(x).new_tensor(a(x)), "new_tensor", "(output)", "in"),
         (lambda a, x: (a(x) == 0).float(), "eq", "(output)", "in"),
         (lambda a, x: a(x).topk(6)[1].float(), "topk", "(output)", "in"),
