@@ -31,8 +31,8 @@ class ProbeError(_ToldError):
 class CutOffError(ProbeError):
     """There is nothing to differentiate: what was `made` does not depend on any parameter."""
 
-    def __init__(self, what: str, question: str, made: Sequence[object]) -> None:
-        super().__init__(f"{what}; {question}")
+    def __init__(self, what: str, question: str = "", made: Sequence[object] = ()) -> None:
+        super().__init__("; ".join(filter(None, (what, question))))
         self.what, self.made = what, made
 
 
