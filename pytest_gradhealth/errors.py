@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 
@@ -26,6 +26,14 @@ class GradientHealthWarning(_ToldError, UserWarning):  # noqa: N818 - no error b
 
 class ProbeError(_ToldError):
     """The probe could not be run on what it was given; the message says what to pass instead."""
+
+
+class CutOffError(ProbeError):
+    """There is nothing to differentiate: what was `made` does not depend on any parameter."""
+
+    def __init__(self, what: str, question: str = "", made: Sequence[object] = ()) -> None:
+        super().__init__("; ".join(filter(None, (what, question))))
+        self.what, self.made = what, made
 
 
 class SettingError(ProbeError):

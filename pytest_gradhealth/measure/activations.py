@@ -10,12 +10,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from pytest_gradhealth.measure.places import Place, before, layer_before
+from pytest_gradhealth.measure.places import Place, before, layer_before, node_before
+from pytest_gradhealth.measure.recorder import Key
+from pytest_gradhealth.measure.ways import Ways
+from pytest_gradhealth.results.path import label_of
 from pytest_gradhealth.results.profile import ActivationRecord
 from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.graph import op_name
@@ -41,7 +45,7 @@ class SeenActivation:
 
     `dead` is a share of `units` (channels, or features), `flat` one of all elements; a rectifier
     has the one, a saturating function the other. `after` is the layer before, where one module
-    serves several.
+    serves several; `at` and `point` are those of the record.
     """
 
     place: Place
@@ -50,6 +54,8 @@ class SeenActivation:
     after: str = ""
     dead: Tensor | None = None
     flat: Tensor | None = None
+    at: Literal["", "behind"] = ""
+    point: Key | None = None
 
     def record(self, numbers: Readout) -> ActivationRecord:
         """The record of an activation."""
@@ -61,11 +67,15 @@ class SeenActivation:
             dead=numbers.get(self.dead),
             flat=numbers.get(self.flat),
             after=self.after,
+            at=self.at,
+            point=None if self.point is None else label_of(*self.point),
         )
 
 
 @torch.no_grad()
-def activations_of(nodes: Iterable[Node], places: Mapping[Node, Place]) -> list[SeenActivation]:
+def activations_of(
+    nodes: Iterable[Node], places: Mapping[Node, Place], ways: Ways
+) -> list[SeenActivation]:
     """Return the activations behind a loss, nearest to the loss first.
 
     Reads what the nodes have saved; activations inside a checkpoint, which has saved nothing, are
@@ -87,6 +97,8 @@ def activations_of(nodes: Iterable[Node], places: Mapping[Node, Place]) -> list[
             seen = _READERS[op](node, op, place, _has_channels_second(before(node), places))
         except RuntimeError:
             continue  # the backward itself will say what is wrong with what was saved
+        if seen is not None and node not in places:
+            seen = _function(seen, node, places, ways)
         if seen is not None:
             found.append((key[1], seen))
     _places_of_sample.cache_clear()
@@ -94,6 +106,22 @@ def activations_of(nodes: Iterable[Node], places: Mapping[Node, Place]) -> list[
     return [
         replace(seen, after=layer) if served[seen.place.name] > 1 else seen for layer, seen in found
     ]
+
+
+def _function(
+    seen: SeenActivation, node: Node, places: Mapping[Node, Place], ways: Ways
+) -> SeenActivation | None:
+    """What is seen of a function, which has no module: it may lead anywhere.
+
+    To the loss alone it may let nothing through (a hinge, a penalty), and counts only where it
+    saturates and nothing goes past it.
+    """
+    layer = node_before(node, places)
+    alone = layer is not None and ways.all_through(layer, node)
+    leads_on = ways.lead_on(node)
+    if not leads_on and (seen.dead is not None or not alone):
+        return None
+    return replace(seen, at="behind", point=seen.place.key if alone and leads_on else None)
 
 
 def _is_packed(node: Node, op: str) -> bool:
@@ -121,7 +149,7 @@ def _rectifier(
         channels_second = values.dim() == 4
     dim = 1 if values.dim() == 2 or channels_second else values.dim() - 1
     dead = _share_below(values, dim, floor)
-    return SeenActivation(place, name, values.shape[dim], dead=dead)
+    return SeenActivation(place, name, values.shape[dim], dead=dead, point=place.key)
 
 
 def _share_below(values: Tensor, dim: int, floor: float) -> Tensor:
@@ -152,7 +180,7 @@ def _saturating(node: Node, op: str, place: Place, _: bool | None) -> SeenActiva
         low, high = node._saved_min_val, node._saved_max_val  # type: ignore[attr-defined]
         slope = ((sample > low) & (sample < high)).to(torch.float32)
     flat = (slope < FLAT).double().mean()
-    return SeenActivation(place, op, values.shape[-1], flat=flat)
+    return SeenActivation(place, op, values.shape[-1], flat=flat, point=place.key)
 
 
 def _saved(node: Node, op: str) -> Tensor:

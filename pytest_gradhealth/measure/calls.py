@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
@@ -20,12 +21,16 @@ from pytest_gradhealth.tensors.modules import class_name
 
 @dataclass
 class Call:
-    """One call of a module, with the autograd sequence numbers at which it began and ended."""
+    """One call of a module, with the autograd sequence numbers at which it began and ended.
+
+    `grad` says whether it began with gradients enabled.
+    """
 
     name: str
     type: str
     begin: int
     end: float = math.inf
+    grad: bool = True
 
 
 @dataclass
@@ -66,7 +71,8 @@ class Calls:
     def _before(self, name: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             self.begun((args, kwargs))
-            call = Call(name, class_name(module), sequence_number())
+            enabled = torch.is_grad_enabled()
+            call = Call(name, class_name(module), sequence_number(), grad=enabled)
             self.running.append(call)
             self.all.append(call)
 

@@ -20,6 +20,7 @@ from pytest_gradhealth.measure.parameters import ParameterReader
 from pytest_gradhealth.measure.places import parameter_places, places_of
 from pytest_gradhealth.measure.reading import Look, Taken
 from pytest_gradhealth.measure.recorder import Mark, Recorder
+from pytest_gradhealth.measure.ways import Ways
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.dominators import dominators
@@ -58,6 +59,7 @@ def look(
             activations = activations_of(
                 [node for node in graph.nodes if not cut.get(node)],
                 places_of(recorder.marks) | parameter_places(subject.model, graph),
+                Ways(graph, {m.edge[0] for m in marks.values() if m.edge is not None}),
             )
             tree = dominators(graph, {m.edge: i for i, m in marks.items() if m.edge is not None})
         recorder.gradients = "ignored"

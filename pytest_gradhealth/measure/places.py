@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.autograd.graph import Node
 
-from pytest_gradhealth.measure.recorder import Mark
+from pytest_gradhealth.measure.recorder import Key, Mark
 from pytest_gradhealth.results.names import OUTPUT
 from pytest_gradhealth.tensors.graph import Graph
 
@@ -18,16 +18,20 @@ _REACH = 16
 
 @dataclass(frozen=True)
 class Place:
-    """A recorded module output: the module's label, type and innermost type; or a parameter."""
+    """A recorded module output: the module's label, type and innermost type; or a parameter.
+
+    `key` is that of the output, None of a parameter.
+    """
 
     name: str
     type: str
     leaf: str
+    key: Key | None = None
 
 
 def places_of(marks: Iterable[Mark]) -> dict[Node, Place]:
     """The nodes that computed module outputs."""
-    return {m.edge[0]: Place(m.name, m.type, m.leaf) for m in marks if m.edge is not None}
+    return {m.edge[0]: Place(m.name, m.type, m.leaf, m.key) for m in marks if m.edge is not None}
 
 
 def parameter_places(model: nn.Module, graph: Graph) -> dict[Node, Place]:
@@ -49,15 +53,21 @@ def before(node: Node) -> Iterator[Node]:
 
 def layer_before(node: Node, places: Mapping[Node, Place]) -> Place:
     """The layer before an operation: a module, or a parameter where a function takes it."""
+    near = node_before(node, places)
+    return Place(OUTPUT, "", "") if near is None else places[near]
+
+
+def node_before(node: Node, places: Mapping[Node, Place]) -> Node | None:
+    """The node of the layer before an operation, None if none is near."""
     for near in before(node):
         if near in places:
-            return places[near]
+            return near
         children = _children(near)
         within = [first for c in children if c not in places for first in _children(c)[:1]]
         for child in (*children, *within):
             if child in places and hasattr(child, "variable"):  # a parameter
-                return places[child]
-    return Place(OUTPUT, "", "")
+                return child
+    return None
 
 
 def _children(node: Node) -> list[Node]:

@@ -16,7 +16,7 @@ from pytest_gradhealth.measure.calls import Calls
 from pytest_gradhealth.measure.places import Place, layer_before, places_of
 from pytest_gradhealth.measure.recorder import Recorder
 from pytest_gradhealth.results.names import OUTPUT
-from pytest_gradhealth.results.profile import Stop
+from pytest_gradhealth.results.profile import Stop, StopKind
 from pytest_gradhealth.subject.passes import Pass, run_backward
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import Graph, op_name
@@ -77,11 +77,10 @@ def _cuts(
             if not any(bool(g.any()) for g in given):
                 return
             inputs = zip(node.next_functions, grad_inputs, strict=False)
-            silent = [
-                child for (child, _), g in inputs if isinstance(g, Tensor) and not bool(g.any())
-            ]
+            silent = {child: g for (child, _), g in inputs if _is_silent(g, node)}
             if silent or op_name(node) in _LEVELLED:
-                stop = _described(node, calls, places, given[0])
+                kind = _kind(node, grad_outputs, silent)
+                stop = _described(node, calls, places, given[0], kind)
                 children = [*silent, None] if stop.levels else silent
                 found.setdefault(node, []).extend(_Cut(child, stop) for child in children)
 
@@ -93,15 +92,49 @@ def _cuts(
     return found
 
 
-def _described(node: Node, calls: Calls, places: Mapping[Node, Place], gradient: Tensor) -> Stop:
+def _described(
+    node: Node, calls: Calls, places: Mapping[Node, Place], gradient: Tensor, kind: StopKind
+) -> Stop:
     op, place = op_name(node), places.get(node)
     at: Literal["", "behind", "in"] = ""
-    if place is None or not _is_its(op, place):
+    if place is None or not (kind == "rounding" or _is_its(op, place)):
         at, place = "behind", layer_before(node, places)
         if place.name == OUTPUT and (call := calls.owner(node)):
             at, place = "in", Place(call.name, call.type, "")
-    own, elements = hasattr(node, "_forward_cls"), _elements(node, op, gradient)
-    return Stop(op, place.name, place.type, at, own, elements)
+    elements = _elements(node, op, gradient)
+    return Stop(op, place.name, place.type, at, kind, elements)
+
+
+def _is_silent(gradient: Any, node: Node) -> bool:
+    """Whether an operation passes nothing on to an input: zeros or, of the model's own, None."""
+    if isinstance(gradient, Tensor):
+        return not bool(gradient.any())
+    return gradient is None and _is_own(node)
+
+
+def _is_own(node: Node) -> bool:
+    return hasattr(node, "_forward_cls")
+
+
+def _kind(node: Node, gradients: Sequence[Any], silent: Mapping[Node | None, Any]) -> StopKind:
+    """What is special about a stop: a function of the model's own, or too small a gradient."""
+    if _is_own(node):
+        return "none" if all(gradient is None for gradient in silent.values()) else "zeros"
+    return "rounding" if silent and _passes_more(node, gradients, silent) else ""
+
+
+def _passes_more(node: Any, gradients: Sequence[Any], silent: Collection[Node | None]) -> bool:
+    """Whether an operation would pass on what it gets, were that not so small for its format."""
+    size = max(float(g.abs().max()) for g in gradients if isinstance(g, Tensor) and g.numel())
+    if size >= 1:
+        return False
+    try:
+        larger = node(*(g / size if isinstance(g, Tensor) else g for g in gradients))
+    except RuntimeError:  # what it has saved may be had only once
+        return False
+    passed = larger if isinstance(larger, tuple) else (larger,)
+    pairs = zip(node.next_functions, passed, strict=False)
+    return any(child in silent and g is not None and bool(g.any()) for (child, _), g in pairs)
 
 
 def _is_its(op: str, place: Place) -> bool:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from pytest_gradhealth.distributed.team import anywhere
-from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.errors import CutOffError, ProbeError
 from pytest_gradhealth.isolation.checkpoints import seen_through
 from pytest_gradhealth.measure.felt import with_felt_outputs
 from pytest_gradhealth.measure.held import fed
@@ -22,6 +22,7 @@ from pytest_gradhealth.measure.rounding import rounding
 from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial
 from pytest_gradhealth.probing.reasons import (
+    reason_of,
     with_reasons,
     with_reasons_of,
     with_stops,
@@ -53,9 +54,14 @@ UPDATE_STEPS = 10
 
 def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
     """Look under one seed, again where a rule wants to be sure, judge, and ask why it fails."""
-    looks, findings = _examined(trial, criteria)
-    first, *later = looks
-    return [with_stops(trial.subject, first, findings, seed=trial.seed), *later], findings
+    try:
+        looks, findings = _examined(trial, criteria)
+    except CutOffError as error:
+        cut = ProbeError(reason_of(error, trial.subject, seed=trial.seed))
+    else:
+        first, *later = looks
+        return [with_stops(trial.subject, first, findings, seed=trial.seed), *later], findings
+    raise cut  # which does not hold on to what the model has made
 
 
 def _examined(

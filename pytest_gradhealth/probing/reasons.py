@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from pytest_gradhealth.distributed.team import everywhere
+from pytest_gradhealth.errors import CutOffError
 from pytest_gradhealth.measure.apart import trained_apart
 from pytest_gradhealth.measure.cuts import cuts
 from pytest_gradhealth.measure.left_out import left_out
@@ -14,6 +15,7 @@ from pytest_gradhealth.measure.stops import stops
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.profile import GradientProfile, Stop
 from pytest_gradhealth.rules.silence import is_left_out
+from pytest_gradhealth.rules.stops import cause_of_silence
 from pytest_gradhealth.rules.unreached import cut_off, side_branches
 from pytest_gradhealth.rules.unused import owners_of, unused_parameters
 from pytest_gradhealth.subject.subject import Subject
@@ -41,13 +43,21 @@ def with_stops(
     zero = [p.name for p in profile.parameters if p.state == "zero"]
     cut = [p.name for p in (*cut_off(profile), *unused_parameters(profile))]
     found: tuple[Stop, ...] = ()
-    if "GH404" in said or (zero and said & _OF_NOTHING):
+    if "GH404" in said or ((zero or cut) and said & _OF_NOTHING):
         with subject.isolated():
-            found += stops(subject, zero, seed=seed)
+            found += stops(subject, [*zero, *cut], seed=seed)
     if cut and said & _OF_NOTHING:
         with subject.isolated():
             found += cuts(subject, cut, seed=seed)
     return replace(profile, stops=found)
+
+
+def reason_of(error: CutOffError, subject: Subject, *, seed: int) -> str:
+    """Why nothing can be differentiated, in words; what the error says where that is unknown."""
+    names = [name for name, p in subject.model.named_parameters() if p.requires_grad]
+    with subject.isolated():
+        cause = cause_of_silence(names, cuts(subject, names, seed=seed))
+    return str(error) if cause is None else f"{error.what}: {cause.because}\n  try: {cause.advice}"
 
 
 def with_reasons_of(first: GradientProfile, later: GradientProfile) -> GradientProfile:

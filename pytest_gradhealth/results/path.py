@@ -42,6 +42,11 @@ def power(exponent: float) -> float:
     return 0.0 if exponent < -323.3 else float(10.0**exponent)
 
 
+def label_of(name: str, call: int, output: int) -> str:
+    """What one calls a module's output: its name, with numbers from the second ones on."""
+    return name + (f":{output}" if output else "") + (f"#{call}" if call else "")
+
+
 @dataclass(frozen=True)
 class PathPoint:
     """One module output on a gradient path, with the gradient of the loss with respect to it.
@@ -73,8 +78,7 @@ class PathPoint:
     @property
     def label(self) -> str:
         """The name, with the numbers of output and call from the second ones on: "lstm:1#2"."""
-        output = f":{self.output}" if self.output else ""
-        return self.name + output + (f"#{self.call}" if self.call else "")
+        return label_of(*self.key)
 
     @property
     def title(self) -> str:

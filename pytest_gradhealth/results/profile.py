@@ -23,6 +23,9 @@ OutputState = Literal["measured", "unreached", "no-grad", "not-called", "no-tens
 #: exactly zero), nothing used it, or it is frozen or has no elements.
 ParameterState = Literal["gradient", "zero", "none", "frozen"]
 
+#: What a function of the model's own passes on, or that a gradient is too small for its format.
+StopKind = Literal["", "zeros", "none", "rounding"]
+
 
 @dataclass(frozen=True)
 class OutputRecord:
@@ -84,11 +87,12 @@ class ParameterRecord:
 class ActivationRecord:
     """An activation function and what it let through, over the whole batch.
 
-    `name` and `type` are those of its module or, for a function, of the layer before it. `dead` is
-    the share of its `units` (features or channels) that are zero for the whole batch, None for
-    functions that cannot be; `flat` the share of elements where its slope is below a hundredth of
-    the largest, None for functions that do not saturate. `after` names the layer before it where
-    one module serves several.
+    `name` and `type` are those of its module or, for a function, of the layer it is `at`: "behind".
+    `dead` is the share of its `units` (features or channels) that are zero for the whole batch,
+    None for functions that cannot be; `flat` the share of elements where its slope is below a
+    hundredth of the largest, None for functions that do not saturate. `after` names the layer
+    before it where one module serves several. `point` is the module output that gets its gradient
+    through it alone, by its label; None where the output behind a function also goes elsewhere.
     """
 
     name: str
@@ -98,10 +102,14 @@ class ActivationRecord:
     dead: float | None = None
     flat: float | None = None
     after: str = ""
+    at: Literal["", "behind"] = ""
+    point: str | None = None
 
     @property
     def title(self) -> str:
         """The name, and the layer before it where that is needed to tell which is meant."""
+        if self.at:
+            return f"{self.function.lower()} {self.at} {self.name}"
         return f"{self.name} after {self.after}" if self.after else self.name
 
 
@@ -133,17 +141,15 @@ class NonFinite:
 class Stop:
     """An operation that lets no gradient through to some parameters: zeros alone, or none at all.
 
-    `op` is the operation, `layer` and `type` the module that does it or, of a function in a
-    forward, the one that it is `at`: "behind" a layer, or "in" a module. `own` says that it is an
-    autograd function of the model's. `elements` is how many it levels together (a softmax, a
-    normalisation) or, of a rectifier, how many it passes on.
+    `layer` and `type` are the module that does it or, of a function, the one it is `at`. `elements`
+    is how many it levels together (a softmax, say) or, of a rectifier, how many it passes on.
     """
 
     op: str
     layer: str
     type: str = ""
     at: Literal["", "behind", "in"] = ""
-    own: bool = False
+    kind: StopKind = ""
     elements: Annotated[int, AtLeast(0)] | None = None
     parameters: tuple[str, ...] = ()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 
 from pytest_gradhealth.formatting import count, factor, listing
 from pytest_gradhealth.results.path import GradientPath, decades
@@ -27,15 +29,43 @@ def beside_the_path(path: GradientPath, profile: GradientProfile, *, down: bool)
     if gained * total <= 0 or 2 * abs(gained) < abs(total):
         return None
     names = listing([*dict.fromkeys(call.name for call in calls)], 4)
-    each = factor(gained / (len(calls) - 1))
+    each = f"{factor(gained / (len(calls) - 1))} in each of {count(len(calls), 'call')} of {names}"
+    where = f"between {near.label} and {far.label}"
+    row = _in_a_row(calls, profile)
+    if not down and 2 * _by_weights(calls, profile, row=row) > gained:
+        return Cause(
+            f"most of it is gained beside the path, {where}: {each}",
+            f"smaller initial weights in {names} (a tenth, say), or a normalisation layer before"
+            " each call",
+        )
+    verb = "lost" if down else "gained"
+    if row:
+        return Cause(
+            f"most of it is {verb} {where}, on all ways: {each}, one behind the other",
+            f"{'a larger share of what goes past them, or ' if down else ''}other activations,"
+            " initial weights or a normalisation layer in them",
+        )
     return Cause(
-        f"most of it is {'lost' if down else 'gained'} beside the path, between {near.label} and"
-        f" {far.label}: {each} in each of {count(len(calls), 'call')} of {names}",
-        f"look at what multiplies the sum that {names} add to, and at their weights"
-        if down
-        else f"smaller initial weights in {names} (a tenth, say), or a normalisation layer before"
-        " each call",
+        f"most of it is {verb} {where}: {each}",
+        f"look at what multiplies the output of {far.label} on its way past them (a factor, a"
+        " gate), and at their weights",
     )
+
+
+def _in_a_row(calls: Sequence[OutputRecord], profile: GradientProfile) -> bool:
+    """Whether calls use one another alone, and nothing goes past any of them on its way."""
+    users = {record.layer: record.users for record in profile.flow}
+    return all(users.get(one.name) == (next_.name,) for one, next_ in pairwise(calls))
+
+
+def _by_weights(calls: Sequence[OutputRecord], profile: GradientProfile, *, row: bool) -> float:
+    """Decades that layers with such weights gain: in a row, or each added to what goes past it."""
+    sizes: dict[str, float] = {}
+    for p in profile.parameters:
+        if len(p.shape) > 1:
+            sizes[p.module] = max(sizes.get(p.module, 0.0), p.norm / math.sqrt(p.shape[0]))
+    passed = [sizes[call.name] for call in calls[1:]]
+    return sum(math.log10(size if row else math.hypot(1, size)) for size in passed if size)
 
 
 def _between(path: GradientPath, index: int, profile: GradientProfile) -> Sequence[OutputRecord]:

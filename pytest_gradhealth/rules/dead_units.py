@@ -3,8 +3,9 @@
 ## What it does
 
 Counts the units (channels or features) of each rectifier that are zero for the whole batch, and
-compares their share with `max_dead`. Layers on a gradient path fail, those in side branches warn. A
-gate of fewer than eight units may have all of them dead by chance, which is information.
+compares their share with `max_dead`. Those that all of a gradient path goes through fail, others
+warn, and functions that lead to the loss alone (a hinge, a penalty) may let nothing through. A gate
+of fewer than eight units may have all of them dead by chance, which is information.
 
 ## Why
 
@@ -30,6 +31,8 @@ MENTION = 0.9
 #: Units from which on it is no chance that all are dead: of inputs that hardly differ, each is for
 #: all of them on one side or on the other.
 FEW = 8
+#: Where an activation is: its name, function, the layer before, and whether others get past it.
+Place = tuple[str, str, str, bool]
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -41,15 +44,15 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     >>> from pytest_gradhealth.results.diagnosis import Limit
     >>> from pytest_gradhealth.results.path import GradientPath, PathPoint
     >>> from pytest_gradhealth.results.profile import ActivationRecord
-    >>> dead = ActivationRecord("act", "ReLU", "ReLU", 64, dead=0.98)
     >>> point = PathPoint("act", "ReLU", (8, 64), norm=1.0, numel=512)
+    >>> dead = ActivationRecord("act", "ReLU", "ReLU", 64, dead=0.98, point="act")
     >>> path = GradientPath((point,), entry=point)
     >>> look = GradientProfile(0, 0, 2.3, paths=(path,), activations=(dead,))
     >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {"max_dead": Limit(0.95, "")}))]
     [('failure', 'act')]
     """
     limit, first, second = evidence.limits["max_dead"], evidence.first, evidence.second
-    trunk = _on_paths(first)
+    trunk = on_paths(first)
     later = None if second is None else shares_of(second, "dead")
     by_chance = _by_chance(first)
     for seen in worst_of(first, "dead"):
@@ -59,7 +62,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         again = None if later is None else later.get(place_of(seen))
         if again is not None and again < min(MENTION, limit.value):
             continue
-        fails = share > limit.value and seen.name in trunk
+        fails = share > limit.value and seen.point in trunk
         fails = fails and not (again is not None and again <= limit.value)
         dead = "all" if share == 1 else f"{round(share * seen.units)} of"
         text = f"{dead} {seen.units} units of {seen.title} are dead: zero for the whole batch"
@@ -73,14 +76,15 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _on_paths(profile: GradientProfile) -> set[str]:
-    return {point.name for path in profile.judged_paths for point in path.points}
+def on_paths(profile: GradientProfile) -> set[str]:
+    """The labels of all points on judged paths."""
+    return {point.label for path in profile.judged_paths for point in path.points}
 
 
 def _by_chance(profile: GradientProfile) -> list[ActivationRecord]:
     """Rectifiers of few units in side branches, where not nearly all units of all such are dead."""
-    trunk = _on_paths(profile)
-    narrow = [a for a in worst_of(profile, "dead") if a.units < FEW and a.name not in trunk]
+    trunk = on_paths(profile)
+    narrow = [a for a in worst_of(profile, "dead") if a.units < FEW and a.point not in trunk]
     units = sum(seen.units for seen in narrow)
     dead = sum(seen.units * (seen.dead or 0.0) for seen in narrow)
     return narrow if units < FEW or dead < MENTION * units else []
@@ -101,7 +105,7 @@ def asleep_by_chance(profile: GradientProfile) -> frozenset[str]:
 
 def worst_of(profile: GradientProfile, kind: str) -> list[ActivationRecord]:
     """The activation with the largest share ("dead" or "flat") of each place, in model order."""
-    worst: dict[tuple[str, str, str], ActivationRecord] = {}
+    worst: dict[Place, ActivationRecord] = {}
     for seen in profile.activations:
         key, share = place_of(seen), getattr(seen, kind)
         if share is None:
@@ -113,14 +117,14 @@ def worst_of(profile: GradientProfile, kind: str) -> list[ActivationRecord]:
     return list(worst.values())
 
 
-def shares_of(profile: GradientProfile, kind: str) -> dict[tuple[str, str, str], float]:
+def shares_of(profile: GradientProfile, kind: str) -> dict[Place, float]:
     """The largest share ("dead" or "flat") of each place."""
     return {place_of(seen): getattr(seen, kind) for seen in worst_of(profile, kind)}
 
 
-def place_of(seen: ActivationRecord) -> tuple[str, str, str]:
+def place_of(seen: ActivationRecord) -> Place:
     """What is the same of an activation in another look."""
-    return seen.name, seen.function, seen.after
+    return seen.name, seen.function, seen.after, seen.point is None
 
 
 def largest_share(kind: str, profile: GradientProfile) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import geometric_mean, median
 
 from pytest_gradhealth.formatting import count, factor, number
 from pytest_gradhealth.results.activation_functions import FUNCTIONAL, RECTIFIERS, SATURATING
@@ -16,6 +16,8 @@ from pytest_gradhealth.rules.beside import beside_the_path
 from pytest_gradhealth.rules.rule import Cause
 from pytest_gradhealth.rules.stops import cause_of_silence
 
+#: Layers that multiply by weights.
+_WEIGHTED = frozenset({"Linear", "Conv1d", "Conv2d", "Conv3d"})
 #: Operations that multiply what layers return.
 _PRODUCTS = frozenset({"Mul", "Bmm", "Mm", "Dot", "Prod"})
 
@@ -36,15 +38,23 @@ def path_cause(finding: Finding, profile: GradientProfile, *, down: bool) -> Cau
 
 @dataclass(frozen=True)
 class _Share:
-    """Decades that layers of one kind gain together (negative: lose), over how many steps."""
+    """Decades that layers of one kind gain (negative: lose), step by step."""
 
     kind: str
-    decades: float
-    steps: int
+    steps: tuple[float, ...]
+
+    @property
+    def decades(self) -> float:
+        return sum(self.steps)
 
     @property
     def each(self) -> str:
-        return factor(self.decades / self.steps)
+        return factor(self.decades / len(self.steps))
+
+    @property
+    def alike(self) -> bool:
+        """Whether it is not a few steps that most of it comes from."""
+        return 2 * abs(median(self.steps)) * len(self.steps) >= abs(self.decades)
 
 
 def _one_place(path: GradientPath, profile: GradientProfile, down: bool) -> Cause | None:
@@ -54,53 +64,58 @@ def _one_place(path: GradientPath, profile: GradientProfile, down: bool) -> Caus
     if index is None or abs(path.steps[index]) < 0.5 * abs(total):
         return None
     near, far = path.points[index + 1], path.points[index]
-    step, way = factor(path.steps[index]), f"from {near.label} to {far.label}"
-    if path.links >= 4:
-        verb = "lost" if down else "gained"
-        return Cause(
-            f"most of it is {verb} in one place: {step} {way}", _place_advice(near, profile)
+    if path.links < 4 and down and not _PRODUCTS.isdisjoint(far.ops):
+        way = f"from {near.label} to {far.label}"
+        return Cause(  # each factor's gradient is made of the others
+            f"small factors are multiplied: {factor(path.steps[index])} of it comes back {way}",
+            "larger initial values, or an optimizer whose steps do not shrink with the gradient"
+            " (Adam, Adagrad)",
         )
-    if not down or _PRODUCTS.isdisjoint(far.ops):
+    if path.links < 4 and (path.links < 2 or abs(path.steps[index]) < 0.8 * abs(total)):
         return None
-    return Cause(  # each factor's gradient is made of the others
-        f"small factors are multiplied: {step} of it comes back {way}",
-        "larger initial values, or an optimizer whose steps do not shrink with the gradient (Adam,"
-        " Adagrad)",
+    return _in_one_place(path, profile, down, "most of it")
+
+
+def _in_one_place(path: GradientPath, profile: GradientProfile, down: bool, much: str) -> Cause:
+    index = path.largest_step(down=down) or 0
+    far, near = path.points[index], path.points[index + 1]
+    verb, step = "lost" if down else "gained", factor(path.steps[index])
+    return Cause(
+        f"{much} is {verb} in one place: {step} from {near.label} to {far.label}",
+        _place_advice(far, near, profile),
     )
 
 
-def _place_advice(point: PathPoint, profile: GradientProfile) -> str:
+def _place_advice(far: PathPoint, near: PathPoint, profile: GradientProfile) -> str:
     """What to look at where most of the gradient is lost; only some layers have weights."""
-    inside = f"{point.name}."
-    if any(p.module == point.name or p.name.startswith(inside) for p in profile.parameters):
-        what = f"{_passed(point)} in {point.label}"
-        return f"look at {what}: its weights, and what multiplies its output"
-    return f"look at what {point.label} ({_passed(point)}) is multiplied by on the way on"
+    inside = f"{near.name}."
+    layer = f"{_passed(near)} in {near.label}"
+    if any(p.module == near.name or p.name.startswith(inside) for p in profile.parameters):
+        layer += ": its weights"
+    functions = [op.lower() for op in far.ops if op in FUNCTIONAL]
+    between = f"{functions[0]} behind {far.label}, or at " if functions else ""
+    return f"look at {between}{layer}, and what multiplies its input (the output of {far.label})"
 
 
 def _by_kind(path: GradientPath, profile: GradientProfile, down: bool) -> Cause:
     shares = sorted(_shares(path), key=lambda share: share.decades if down else -share.decades)
     total = sum(s.decades for s in shares if (s.decades < 0) == down)
     flat = [share for share in shares if share.kind in SATURATING]
-    if down and flat and sum(share.decades for share in flat) <= 0.4 * total:
+    if down and flat and flat[0].alike and sum(share.decades for share in flat) <= 0.4 * total:
         worst = flat[0]
         return Cause(
-            f"{count(worst.steps, worst.kind)} let {worst.each} through each (slope at most"
+            f"{count(len(worst.steps), worst.kind)} let {worst.each} through each (slope at most"
             f" {SATURATING[worst.kind]})",
             'nn.ReLU() with nn.init.kaiming_normal_(layer.weight, nonlinearity="relu"),'
             " or a normalisation layer before each activation",
         )
-    variance = _mean_variance(path, profile)
+    variances = _variances(path, profile)
     needed = 2.0 if _activations(path) & RECTIFIERS else 1.0
-    if variance is not None and ((variance < 0.9 * needed) if down else (variance > 1.2 * needed)):
+    if _tells(sum(math.log10(v / needed) for v in variances) / 2, path, down):
         size = "small" if down else "large"
-        layers = next(
-            (s for s in shares if s.kind in ("Linear", "Conv1d", "Conv2d", "Conv3d")), None
-        )
-        each = f"{count(layers.steps, layers.kind)} pass on {layers.each} each: " if layers else ""
         return Cause(
-            f"{each}the initial weights are {size} (variance x fan-in is {number(variance)},"
-            f" level is {number(needed)})",
+            f"{_by_layer(shares, total)}the initial weights are {size} (variance x fan-in is"
+            f" {number(geometric_mean(variances))}, level is {number(needed)})",
             _initialisation(path),
         )
     if not down and any("BatchNorm" in point.leaf for point in path.points):
@@ -109,6 +124,8 @@ def _by_kind(path: GradientPath, profile: GradientProfile, down: bool) -> Cause:
             " amplifies gradients in deep nets without skip connections",
             "residual connections: x + block(x)",
         )
+    if path.links < 2 or not _Share("", path.steps).alike:
+        return _in_one_place(path, profile, down, "the most" if path.links > 1 else "all of it")
     verb = "shrinks" if down else "grows"
     return Cause(
         f"it {verb} {factor(math.log10(path.rate))} per step over {count(path.links, 'step')}",
@@ -117,13 +134,25 @@ def _by_kind(path: GradientPath, profile: GradientProfile, down: bool) -> Cause:
 
 
 def _shares(path: GradientPath) -> Iterator[_Share]:
-    decades: Counter[str] = Counter()
-    steps: Counter[str] = Counter()
+    steps: dict[str, list[float]] = {}
     for step, far, near in zip(path.steps, path.points, path.points[1:], strict=False):
-        kind = _kind(far, near)
-        decades[kind] += step  # type: ignore[assignment]
-        steps[kind] += 1
-    return (_Share(kind, decades[kind], steps[kind]) for kind in steps)
+        steps.setdefault(_kind(far, near), []).append(step)
+    return (_Share(kind, tuple(steps[kind])) for kind in steps)
+
+
+def _by_layer(shares: Sequence[_Share], total: float) -> str:
+    """What layers with weights pass on each, where that is most of it, to begin a sentence with."""
+    for share in shares:
+        most = share.kind in _WEIGHTED and share.alike and 2 * abs(share.decades) > abs(total)
+        if most:
+            return f"{count(len(share.steps), share.kind)} pass on {share.each} each: "
+    return ""
+
+
+def _tells(explained: float, path: GradientPath, down: bool) -> bool:
+    """Whether decades that initial weights gain are most of what a path gains or loses."""
+    total = path.vanishing if down else path.exploding
+    return explained * total > 0 and 2 * abs(explained) >= abs(total)
 
 
 def is_squashed(far: PathPoint, near: PathPoint) -> bool:
@@ -144,15 +173,14 @@ def _passed(point: PathPoint) -> str:
     return point.leaf or point.type
 
 
-def _mean_variance(path: GradientPath, profile: GradientProfile) -> float | None:
-    """Geometric mean over the path's weights of variance times fan-in (He et al. 2015)."""
+def _variances(path: GradientPath, profile: GradientProfile) -> list[float]:
+    """Variance times fan-in of the path's weights (He et al. 2015)."""
     names = {point.name for point in path.points[1:]}
-    logs = [
-        2 * math.log10(p.norm) - math.log10(p.shape[0])
+    return [
+        p.norm**2 / p.shape[0]
         for p in profile.parameters
         if p.module in names and p.name.endswith("weight") and len(p.shape) > 1 and p.norm > 0
     ]
-    return float(10 ** (sum(logs) / len(logs))) if logs else None
 
 
 def _activations(path: GradientPath) -> set[str]:
@@ -171,15 +199,17 @@ def _initialisation(path: GradientPath) -> str:
 def _zero(path: GradientPath, gate: int, profile: GradientProfile) -> Cause | None:
     """Why nothing comes through to a point, None where that is unknown."""
     near = path.points[min(gate + 1, path.links)]
-    if 0 < near.norm < FAINT:
-        return Cause(
-            f"it has become too small for the number format at {near.label} ({number(near.norm)})",
-            "fewer layers, residual connections, or an initialisation that keeps the scale",
-        )
     if any(p.module == near.name and p.norm == 0 and len(p.shape) > 1 for p in profile.parameters):
         return Cause(
             f"the weights of {near.label} are all zero and stay so",
             "a random initialisation of that layer",
         )
     names = {point.name for point in path.points[: gate + 1]}
-    return cause_of_silence([p.name for p in profile.parameters if p.module in names], profile)
+    silent = [p.name for p in profile.parameters if p.module in names]
+    known = cause_of_silence(silent, profile.stops)
+    if known is None and 0 < near.norm < FAINT:
+        return Cause(
+            f"it has become too small for the number format at {near.label} ({number(near.norm)})",
+            "fewer layers, residual connections, or an initialisation that keeps the scale",
+        )
+    return known

@@ -24,7 +24,13 @@ from functools import partial
 from pytest_gradhealth.errors import SaturatedUnitsError
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.profile import ActivationRecord, GradientProfile
-from pytest_gradhealth.rules.dead_units import largest_share, place_of, shares_of, worst_of
+from pytest_gradhealth.rules.dead_units import (
+    largest_share,
+    on_paths,
+    place_of,
+    shares_of,
+    worst_of,
+)
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
 #: Share of flat elements from which a layer is mentioned.
@@ -45,17 +51,20 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     [('warning', 'act')]
     """
     limit, first, second = evidence.limits["max_saturated"], evidence.first, evidence.second
-    trunk = {point.name for path in first.judged_paths for point in path.points}
+    trunk = on_paths(first)
     later = None if second is None else shares_of(second, "flat")
     for seen in worst_of(first, "flat"):
         share = seen.flat or 0.0
         again = share if later is None else later.get(place_of(seen))
         share_of_both = share if again is None else min(share, again)
-        fails = share_of_both > limit.value and seen.name in trunk
+        on_path = seen.point in trunk
+        fails = share_of_both > limit.value and on_path
         if not fails and share_of_both < MENTION:
             continue
-        text = f"{share:.0%} of {seen.title} ({seen.function}) is saturated"
-        text += f"; {'limit' if fails else 'fails above'} {limit.value:.1%} ({limit.source})"
+        title = seen.title if seen.at else f"{seen.title} ({seen.function})"
+        text = f"{share:.0%} of {title} is saturated"
+        if on_path:
+            text += f"; {'limit' if fails else 'fails above'} {limit.value:.1%} ({limit.source})"
         gate = not fails and _is_a_gate(seen, first)
         if gate:
             text += "; by its bias alone, as a gate that starts open or shut"

@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
+from pytest_gradhealth.formatting import listing
 from pytest_gradhealth.results.activation_functions import FUNCTIONAL, RECTIFIERS, SATURATING
-from pytest_gradhealth.results.profile import GradientProfile, Stop
+from pytest_gradhealth.results.profile import Stop
 from pytest_gradhealth.rules.rule import Cause
 
 _SCALE = "standardised inputs, smaller weights and biases, or a normalisation layer before it"
+#: Reasons that are told at most where parameters have several.
+_TOLD = 2
 _ROUNDING = "a straight-through estimator: x + (x.round() - x).detach()"
 _SOFT_BOUND = "a wider range, or a soft bound (torch.tanh, F.softplus)"
 
 
-def cause_of_silence(names: Collection[str], profile: GradientProfile) -> Cause | None:
-    """Why most of some parameters get no gradient, None if that is unknown."""
-    shares = [(len({*names} & {*stop.parameters}), stop) for stop in profile.stops]
-    most = max((share for share, _ in shares), default=0)
-    causes = [cause_of_stop(stop) for share, stop in shares if share and share == most]
-    return next((cause for cause in causes if cause is not None), None)
+def cause_of_silence(names: Collection[str], stops: Iterable[Stop]) -> Cause | None:
+    """Why some parameters get no gradient, None if that is unknown; each by its own reason."""
+    found: dict[Cause, list[str]] = {}
+    for stop in stops:
+        cut = [name for name in names if name in stop.parameters]
+        if cut and (cause := cause_of_stop(stop)):
+            found.setdefault(cause, []).extend(cut)
+    if len(found) < 2:
+        return next(iter(found), None)
+    most = sorted(found, key=lambda cause: -len(found[cause]))[:_TOLD]
+    return Cause(
+        "; ".join(f"{cause.because} ({listing(found[cause])})" for cause in most),
+        "; ".join(dict.fromkeys(cause.advice for cause in most)),
+    )
 
 
 def cause_of_stop(stop: Stop) -> Cause | None:
     """Why an operation lets nothing through, None if that is unknown."""
-    if stop.own:
+    if stop.kind == "rounding":
+        return Cause(
+            f"the gradient has become too small for its number format at {stop.where}",
+            "a loss scale in float16 (torch.amp.GradScaler), fewer layers, residual connections, or"
+            " an initialisation that keeps the scale",
+        )
+    if stop.kind == "none":
+        return Cause(
+            f"{stop.op}, a function of the model's own, passes no gradient on ({stop.where})",
+            "a backward that returns the gradient of what came in, and no"
+            " mark_non_differentiable()",
+        )
+    if stop.kind == "zeros":
         return Cause(
             f"the backward of {stop.op}, a function of the model's own, is zero for all that comes"
             f" in ({stop.where})",
@@ -47,14 +70,18 @@ def cause_of_stop(stop: Stop) -> Cause | None:
             " be positive)",
         )
     known = _MEANS.get(stop.op)
+    if known is None and not stop.op[:1].isupper():  # as typed, and no node of the graph
+        known = "what {} returns has no gradient", "something in its place that has, or freeze it"
     return None if known is None else Cause(known[0].format(stop.where), known[1])
 
 
-#: Functions that choose or compare, and conversions to whole numbers.
-_HARD = (
-    "gt lt ge le eq ne argmax argmin argsort long int bool multinomial bernoulli searchsorted"
-    " bucketize one_hot"
+_SOFT = (
+    "a soft version (torch.sigmoid, torch.softmax, F.gumbel_softmax), or a straight-through"
+    " estimator: soft + (hard - soft).detach()"
 )
+_PICKING = "argmax argmin argsort topk sort msort max min aminmax median mode kthvalue"
+#: Functions that compare, draw or sort in, and conversions to whole numbers.
+_HARD = "gt lt ge le eq ne long int bool multinomial bernoulli searchsorted bucketize one_hot"
 
 
 def _nodes_of(activations: Collection[str]) -> Iterator[str]:
@@ -95,9 +122,24 @@ _MEANS = {
             "look at what makes them: a mask, a gate, or a weight of 0",
         ),
     ),
-    "no_grad": (
-        "{} runs under no_grad()",
-        "run it with gradients, or freeze it with requires_grad_(False)",
+    **{
+        op: (
+            f"{{}} runs under {op}()",
+            "run it with gradients, or freeze it with requires_grad_(False)",
+        )
+        for op in ("no_grad", "inference_mode")
+    },
+    **dict.fromkeys(
+        ("no_grad()", "inference_mode()"),
+        ("{} cuts off what runs in it", "take it out, or freeze what is before it"),
+    ),
+    "sample": (
+        "{} has no gradient",
+        ".rsample() where there is one, F.gumbel_softmax, or a loss on .log_prob() of the sample",
+    ),
+    **dict.fromkeys(
+        _PICKING.split(),
+        ("{} picks positions, which have no slope", _SOFT),
     ),
     "checkpoint": (
         "{} runs in a re-entrant checkpoint of which no input needs a gradient",
@@ -108,15 +150,11 @@ _MEANS = {
         ("{} cuts the gradient off", "take it out, or freeze what is before it"),
     ),
     **dict.fromkeys(
-        ("numpy", "item", "tolist", "tensor", "__float__", "__int__", "__array__"),
+        ("numpy", "item", "tolist", "tensor", "float", "array"),
         ("{} makes plain numbers, which have no gradient", "the same in torch, without it"),
     ),
     **dict.fromkeys(
         _HARD.split(),
-        (
-            "{} has no slope",
-            "a soft version (torch.sigmoid, torch.softmax, F.gumbel_softmax), or a straight-through"
-            " estimator: soft + (hard - soft).detach()",
-        ),
+        ("{} has no slope", _SOFT),
     ),
 }

@@ -295,7 +295,7 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause:
     kinds = _sorted(profile)
     told = next((more for more in kinds if more and finding.message.endswith(more)), "")
     parameters = kinds.get(told, [])
-    if known := cause_of_silence([p.name for p in parameters], profile):
+    if known := cause_of_silence([p.name for p in parameters], profile.stops):
         return known
     if any(p.shape in profile.unregistered for p in parameters):
         return Cause(

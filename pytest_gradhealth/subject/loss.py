@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.errors import CutOffError, ProbeError
 from pytest_gradhealth.formatting import listing, told
 from pytest_gradhealth.subject.calling import loss_arguments, name_of
 from pytest_gradhealth.subject.forward import describe
@@ -148,9 +148,10 @@ def _cotangent_product(outputs: Any) -> Tensor:
         )
     usable = [computable(packed(t)) for t in usable if t.requires_grad]
     if not usable:
-        raise ProbeError(
-            "the model's outputs do not depend on its trainable parameters; is something detached,"
-            " or the forward wrapped in torch.no_grad()?"
+        raise CutOffError(
+            "the model's outputs do not depend on its trainable parameters",
+            "is something detached, or the forward wrapped in torch.no_grad()?",
+            found,
         )
     if not any(t.numel() for t in usable):
         shapes = ", ".join(str(tuple(t.shape)) for t in usable)
@@ -177,9 +178,10 @@ def _checked(value: Any, origin: str) -> Tensor:
             " for example with .mean()"
         )
     if not value.requires_grad:
-        raise ProbeError(
-            f"{origin} does not depend on the model's trainable parameters; is something detached,"
-            " or computed under torch.no_grad()?"
+        raise CutOffError(
+            f"{origin} does not depend on the model's trainable parameters",
+            "is something detached, or computed under torch.no_grad()?",
+            [value],
         )
     if odd_kind(value):
         raise ProbeError(f"{origin} is a {odd_kind(value)} tensor; return a dense one in float32")

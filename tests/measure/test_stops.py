@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,8 @@ class Two(nn.Module):
 
 
 def of(model: nn.Module) -> tuple[Stop, ...]:
-    subject = Subject(model, torch.ones(8, 4), None, torch.sum, torch.device("cpu"))
+    x = torch.ones(8, 4, dtype=next(model.parameters()).dtype)
+    subject = Subject(model, x, None, torch.sum, torch.device("cpu"))
     return stops(subject, [name for name, _ in model.named_parameters()], seed=0)
 
 
@@ -82,6 +84,57 @@ def test_what_levels_one_element_is_told_whether_or_not_parameters_are_behind() 
 
     level = next(stop for stop in of(First()) if stop.levels)
     assert (level.op, level.layer, level.elements) == ("NativeLayerNorm", "norm", 1)
+
+
+class Mute(torch.autograd.Function):
+    """Passes no gradient on."""
+
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> None:
+        del gradients
+
+
+def test_a_function_of_the_models_own_that_passes_none_on_is_told_from_one_of_zeros() -> None:
+    stop = Stop("Mute", "a", "Linear", "behind", kind="none")
+    assert before(Two(Mute.apply), "a.weight") == [stop]
+
+
+@pytest.mark.parametrize(
+    ("between", "at", "layer"),
+    [
+        (lambda x: torch.sigmoid(x), "behind", "a"),
+        (nn.Sigmoid(), "", "between"),
+        (lambda x: 1e-3 * x, "behind", "a"),
+        (nn.Linear(6, 6), "", "between"),
+    ],
+    ids=["function", "module", "product", "layer"],
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_what_rounds_a_gradient_to_zero_is_no_stop_by_itself(
+    between: Callable[[Tensor], Tensor], at: str, layer: str, dtype: torch.dtype
+) -> None:
+    """One that is as small as its format allows is not halved, but lost."""
+    torch.manual_seed(0)
+    model = Two(between)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.1)
+        model.a.bias.fill_(6)
+        model.b.weight.fill_(torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps)
+    (stop,) = before(model.to(dtype), "a.weight")
+    assert (stop.kind, stop.at, stop.layer) == ("rounding", at, layer)
+
+
+def test_what_is_flat_is_a_stop_however_small_the_gradient() -> None:
+    model = Two(lambda x: F.relu(x - 99))
+    with torch.no_grad():
+        model.b.weight.fill_(1e-45)
+    (stop,) = before(model, "a.weight")
+    assert (stop.op, stop.kind) == ("Relu", "")
 
 
 def test_a_forward_that_does_not_run_tells_nothing() -> None:

@@ -185,7 +185,10 @@ def test_one_bad_place_is_named_as_the_cause() -> None:
 
     because, advice = cause(probe(Damped(), torch.randn(4, 8), loss=total))
     assert because == "most of it is lost in one place: x1e-07 from layers.4 to layers.3"
-    assert advice == "look at Linear in layers.4: its weights, and what multiplies its output"
+    assert advice == (
+        "look at Linear in layers.4: its weights, and what multiplies its input (the output of"
+        " layers.3)"
+    )
 
 
 def test_a_softmax_over_one_unit_is_named_as_the_cause() -> None:

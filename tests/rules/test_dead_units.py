@@ -193,6 +193,108 @@ def test_a_narrow_layer_that_all_data_goes_through_still_fails() -> None:
     assert [f.severity for f in diagnosis.findings] == ["failure"]
 
 
+def mean(outputs: Tensor) -> Tensor:
+    return outputs.square().mean()
+
+
+class Bound(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.ReLU()
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        out: Tensor = mean(outputs) + self.act(outputs - 100).mean()
+        return out
+
+
+HINGES: dict[str, Any] = {
+    "penalty": lambda out: mean(out) + F.relu(out - 100).mean(),
+    "both sides": lambda out: mean(out) + F.relu(out - 9).sum() + F.relu(-9 - out).sum(),
+    "monotone": lambda out: mean(out) + F.relu(out[:, 1:] - out[:, :-1] - 100).sum(),
+    "satisfied": lambda out: F.relu(out - 100).mean() + 0 * mean(out),
+    "threshold": lambda out: mean(out) + F.threshold(out, 100.0, 0.0).mean(),
+    "six": lambda out: mean(out) + F.relu6(out - 100).mean(),
+    "module": Bound(),
+}
+
+
+@pytest.mark.parametrize("name", HINGES)
+def test_a_hinge_in_the_loss_that_is_satisfied_is_none(name: str) -> None:
+    model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 8))
+    diagnosis = probe(model, batch()[0], loss=HINGES[name], select=["GH402"])
+    assert diagnosis.findings == ()
+
+
+def test_a_penalty_on_activations_that_the_forward_returns_is_none() -> None:
+    model = Wired(
+        lambda m, x: (m.head((h := m.fc(x)).tanh()), F.relu(h.abs() - 100).mean()),
+        fc=nn.Linear(20, 16),
+        head=nn.Linear(16, 5),
+    )
+    diagnosis = probe(model, batch()[0], loss=lambda out: mean(out[0]) + out[1])
+    assert of(diagnosis, "GH402") == []
+
+
+BESIDE: dict[str, Any] = {
+    "dead zone": lambda h: h + F.relu(h.abs() - 100),
+    "part": lambda h: torch.cat([h[:, :8], F.relu(h[:, 8:] - 100)], 1),
+    "twice": lambda h: F.relu(h - 100) + F.relu(h),
+    "norm": lambda h: h / (1 + F.relu(h - 100).sum(-1, keepdim=True)),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+@pytest.mark.parametrize("act", [F.relu, nn.ReLU()], ids=["function", "module"])
+def test_a_rectifier_that_others_get_past_is_at_most_a_warning(name: str, act: Any) -> None:
+    use = BESIDE[name]
+    with_module = {"act": act} if isinstance(act, nn.Module) else {}
+    model = Wired(
+        lambda m, x: m.head(use(m.fc(act(m.stem(x))))),
+        stem=nn.Linear(20, 16),
+        fc=nn.Linear(16, 16),
+        head=nn.Linear(16, 5),
+        **with_module,
+    )
+    diagnosis = probe(model, *batch(), loss=cross_entropy)
+    found = [(f.severity, f.message) for f in of(diagnosis, "GH402")]
+    units = 8 if name == "part" else 16
+    dead = ("warning", f"all {units} units of relu behind fc are dead: zero for the whole batch")
+    assert found == ([] if name == "twice" else [dead])
+
+
+@pytest.mark.parametrize("act", [F.relu, nn.ReLU()], ids=["function", "module"])
+def test_a_rectifier_that_all_goes_through_fails(act: Any) -> None:
+    with_module = {"act": act} if isinstance(act, nn.Module) else {}
+    model = Wired(
+        lambda m, x: m.head(act(m.fc(x))),
+        fc=nn.Linear(20, 16),
+        head=nn.Linear(16, 5),
+        **with_module,
+    )
+    with_biases(model.fc, range(16))
+    (finding,) = probe(model, *batch(), loss=cross_entropy, select=["GH402"]).findings
+    name = "act" if with_module else "relu behind fc"
+    assert (finding.severity, finding.message) == (
+        "failure",
+        f"all 16 units of {name} are dead: zero for the whole batch; limit 95% (default)",
+    )
+
+
+def test_a_branch_of_a_shared_module_is_no_path_for_what_it_does_on_one() -> None:
+    fc = with_biases(nn.Linear(20, 20), range(20))
+    model = Wired(
+        lambda m, x: m.head((h := m.act(m.stem(x))) + m.act(m.fc(h))),
+        stem=nn.Linear(20, 20),
+        fc=fc,
+        act=nn.ReLU(),
+        head=nn.Linear(20, 5),
+    )
+    diagnosis = probe(model, *batch(), loss=cross_entropy, select=["GH402"])
+    assert [(f.severity, f.message) for f in diagnosis.findings] == [
+        ("warning", "all 20 units of act after fc are dead: zero for the whole batch")
+    ]
+
+
 def test_an_activation_without_a_layer_before_it_has_a_name() -> None:
     model = Wired(
         lambda m, x: m.head(F.relu(x @ m.weight - 1e3)),

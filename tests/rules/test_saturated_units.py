@@ -79,7 +79,35 @@ def test_a_saturated_side_branch_is_only_a_warning() -> None:
     x, y = torch.randn(8, 3, 8, 8), torch.randint(0, 5, (8,))
     findings = probe(model, x, y, loss=cross_entropy, select=["GH403"]).findings
     assert [(f.severity, f.message) for f in findings] == [
-        ("warning", "100% of excite (Sigmoid) is saturated; fails above 99.5% (default)")
+        ("warning", "100% of sigmoid behind excite is saturated")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda out, y: F.mse_loss(out.sigmoid(), y), ["100% of sigmoid behind 2 is saturated"]),
+        (lambda out, y: F.mse_loss(out, y) + (50 * out - 1e4).sigmoid().mean(), []),
+    ],
+    ids=["of all", "of a term"],
+)
+def test_what_saturates_in_the_loss_fails_nothing(loss: Any, message: list[str]) -> None:
+    model = nn.Sequential(nn.Linear(20, 8), nn.Tanh(), with_biases(nn.Linear(8, 5), range(5)))
+    diagnosis = probe(model, batch()[0], torch.rand(16, 5), loss=loss, select=["GH403"])
+    assert [(f.severity, f.message) for f in diagnosis.findings] == [
+        ("warning", text) for text in message
+    ]
+
+
+def test_a_steep_gate_beside_what_the_layer_returns_is_a_warning() -> None:
+    model = Wired(
+        lambda m, x: m.head((h := m.fc(x)).tanh() * (1e6 * h).sigmoid()),
+        fc=nn.Linear(20, 20),
+        head=nn.Linear(20, 5),
+    )
+    findings = probe(model, *batch(), loss=cross_entropy, select=["GH403"]).findings
+    assert [(f.severity, f.message) for f in findings] == [
+        ("warning", "100% of sigmoid behind fc is saturated")
     ]
 
 

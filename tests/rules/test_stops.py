@@ -8,7 +8,8 @@ from pytest_gradhealth.measure.cuts import _NUMBERS
 from pytest_gradhealth.measure.stops import _LEVELLED
 from pytest_gradhealth.results.activation_functions import FUNCTIONAL
 from pytest_gradhealth.results.profile import Stop
-from pytest_gradhealth.rules.stops import cause_of_stop
+from pytest_gradhealth.rules.rule import Cause
+from pytest_gradhealth.rules.stops import cause_of_silence, cause_of_stop
 
 
 @pytest.mark.parametrize("op", [*FUNCTIONAL, *sorted(_NUMBERS)])
@@ -24,3 +25,48 @@ def test_what_levels_one_element_has_a_cause(op: str) -> None:
     cause = cause_of_stop(Stop(op, "fc", "Linear", "behind", elements=1))
     assert cause is not None
     assert " over one " in cause.because
+
+
+@pytest.mark.parametrize(
+    ("stop", "because"),
+    [
+        (Stop("no_grad", "fc", "Linear"), "fc (Linear) runs under no_grad()"),
+        (Stop("no_grad()", "fc", "Net", "in"), "no_grad() in fc (Net) cuts off what runs in it"),
+        (Stop("topk", "(loss)", "", "in"), "topk in (loss) picks positions, which have no slope"),
+        (Stop("sample", "vae", "VAE", "in"), "sample in vae (VAE) has no gradient"),
+        (Stop("histc", "net", "Net", "in"), "what histc in net (Net) returns has no gradient"),
+        (
+            Stop("Hard", "q", "Quantiser", "in", kind="none"),
+            "Hard, a function of the model's own, passes no gradient on (hard in q (Quantiser))",
+        ),
+        (
+            Stop("Sigmoid", "3", "Sigmoid", kind="rounding"),
+            "the gradient has become too small for its number format at 3 (Sigmoid)",
+        ),
+    ],
+)
+def test_what_cuts_off_is_told_as_it_is(stop: Stop, because: str) -> None:
+    cause = cause_of_stop(stop)
+    assert cause is not None
+    assert cause.because == because
+
+
+def test_of_an_operation_of_the_graph_that_is_not_known_nothing_is_said() -> None:
+    assert cause_of_stop(Stop("Minimum", "fc", "Linear", "behind")) is None
+
+
+def test_each_parameter_has_its_own_reason() -> None:
+    stops = (
+        Stop("detach", "net", "Net", "in", parameters=("a",)),
+        Stop("argmax", "net", "Net", "in", parameters=("b", "c")),
+    )
+    argmax, detach = cause_of_stop(stops[1]), cause_of_stop(stops[0])
+    assert argmax
+    assert detach
+    assert cause_of_silence("a", stops) == detach
+    assert cause_of_silence("bc", stops) == argmax
+    assert cause_of_silence("d", stops) is None
+    assert cause_of_silence("abcd", stops) == Cause(
+        f"{argmax.because} (b and c); {detach.because} (a)",
+        f"{argmax.advice}; {detach.advice}",
+    )

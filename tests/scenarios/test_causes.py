@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from pytest_gradhealth import probe
+from pytest_gradhealth import ProbeError, probe
 from tests.helpers.findings import explained
 
 X, Y = torch.randn(16, 4, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 3
@@ -211,7 +211,9 @@ FAULTS = {
         "clamp behind head (Linear) cuts off all that comes in, which is out of its range",
         clipped,
     ),
-    "hard attention": Fault(hard_choice, "GH401", "argmax in (output) (Net) has no slope"),
+    "hard attention": Fault(
+        hard_choice, "GH401", "argmax in (output) (Net) picks positions, which have no slope"
+    ),
     "checkpoint": Fault(recomputed, "GH401", RUNS),
     "frozen by mistake": Fault(watched, "GH401", "body (Linear) runs under no_grad()"),
 }
@@ -238,6 +240,40 @@ def test_growth_in_branches_beside_the_path_is_theirs() -> None:
     )
     assert advice == (
         "smaller initial weights in head (a tenth, say), or a normalisation layer before each call"
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "because"),
+    [
+        (
+            lambda out, y: (out.argmax(-1) == y).float().mean(),
+            "argmax in (loss) picks positions, which have no slope\n  try: a soft version",
+        ),
+        (
+            lambda out, y: torch.tensor(F.cross_entropy(out, y).item()),
+            "item in (loss) makes plain numbers, which have no gradient\n  try: the same in torch",
+        ),
+        (
+            lambda out, y: F.cross_entropy(out.detach(), y),
+            "detach in (loss) cuts the gradient off\n  try: take it out",
+        ),
+    ],
+    ids=["accuracy", "number", "detached"],
+)
+def test_a_loss_that_is_cut_off_altogether_names_what_cuts_it_off(loss: Any, because: str) -> None:
+    with pytest.raises(ProbeError) as caught:
+        probe(Net(plain), X, Y, loss=loss)
+    said = "the loss does not depend on the model's trainable parameters: "
+    assert str(caught.value).startswith(said + because)
+
+
+def test_outputs_that_are_cut_off_altogether_name_what_cuts_them_off() -> None:
+    with pytest.raises(ProbeError) as caught:
+        probe(Net(lambda net, x: plain(net, x).detach()), X)
+    assert str(caught.value) == (
+        "the model's outputs do not depend on its trainable parameters: detach in (output) (Net)"
+        " cuts the gradient off\n  try: take it out, or freeze what is before it"
     )
 
 

@@ -266,11 +266,16 @@ def test_outputs_without_a_loss_of_their_own_get_the_cotangent(
         (lambda o: o[:0], "the loss has shape (0, 5); reduce it to one number, for example with"),
         (
             lambda o: o.detach().sum(),
-            "the loss does not depend on the model's trainable parameters; is something detached,"
-            " or computed under torch.no_grad()?",
+            "the loss does not depend on the model's trainable parameters: detach in (loss) cuts"
+            " the gradient off\n  try: take it out, or freeze what is before it",
         ),
         (
             torch.no_grad()(torch.sum),
+            "the loss does not depend on the model's trainable parameters: no_grad() in (loss) cuts"
+            " off what runs in it\n  try: take it out, or freeze what is before it",
+        ),
+        (
+            lambda _: torch.ones(()),
             "the loss does not depend on the model's trainable parameters; is something detached,"
             " or computed under torch.no_grad()?",
         ),
@@ -280,7 +285,7 @@ def test_outputs_without_a_loss_of_their_own_get_the_cotangent(
             " torch.nn.functional.cross_entropy",
         ),
     ],
-    ids=["float", "None", "not reduced", "empty", "detached", "no_grad", "not callable"],
+    ids=["float", "None", "not reduced", "empty", "detached", "no_grad", "fixed", "not callable"],
 )
 def test_losses_that_cannot_be_differentiated(loss: Any, message: str) -> None:
     check(refusal(mlp(), loss=loss), message + (" .mean()" if message.endswith("with") else ""))
@@ -355,14 +360,15 @@ def test_a_loss_module_is_named_by_its_class() -> None:
         (
             torch.Tensor.detach,
             None,
-            "the model's outputs do not depend on its trainable parameters; is something detached,"
-            " or the forward wrapped in torch.no_grad()?",
+            "the model's outputs do not depend on its trainable parameters: detach in (output)"
+            " (Returning) cuts the gradient off\n  try: take it out, or freeze what is before it",
         ),
         (
             lambda y: {"loss": y.sum().detach()},
             None,
-            "the model's own loss does not depend on the model's trainable parameters; is something"
-            " detached, or computed under torch.no_grad()?",
+            "the model's own loss does not depend on the model's trainable parameters: detach in"
+            " (output) (Returning) cuts the gradient off\n  try: take it out, or freeze what is"
+            " before it",
         ),
         (
             lambda y: {"loss": y},

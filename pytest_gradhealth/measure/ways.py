@@ -1,0 +1,58 @@
+"""Which ways lead from an operation to the loss: through layers, or through another operation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch.autograd.graph import Node
+
+from pytest_gradhealth.tensors.graph import Graph
+
+
+@dataclass(frozen=True)
+class Ways:
+    """The ways from the nodes of a graph to its loss; `points` are what layers have returned."""
+
+    graph: Graph
+    points: Collection[Node]
+
+    def all_through(self, start: Node, gate: Node) -> bool:
+        """Whether all ways from a node to the loss go through another that depends on it."""
+        last, seen, stack = self._places[gate], {gate}, [start]
+        while stack:
+            for reader in self._readers[stack.pop()]:
+                if self._places[reader] < last:
+                    return False
+                if reader not in seen:
+                    seen.add(reader)
+                    stack.append(reader)
+        return True
+
+    def lead_on(self, node: Node) -> bool:
+        """Whether any layer has returned what is made of a node, or of what it makes."""
+        return node in self._read
+
+    @cached_property
+    def _places(self) -> Mapping[Node, int]:
+        """Where nodes are, from the loss on: whatever reads a node comes before it."""
+        return {node: place for place, node in enumerate(self.graph.nodes)}
+
+    @cached_property
+    def _readers(self) -> Mapping[Node, Collection[Node]]:
+        readers: dict[Node, list[Node]] = {node: [] for node in self.graph.nodes}
+        for node in self.graph.nodes:
+            for child, _ in node.next_functions:
+                if child is not None:
+                    readers[child].append(node)
+        return readers
+
+    @cached_property
+    def _read(self) -> Collection[Node]:
+        """The points, and all that they are made of."""
+        found: set[Node] = {*self.points}
+        for node in self.graph.nodes:
+            if node in found:
+                found.update(child for child, _ in node.next_functions if child is not None)
+        return found
