@@ -6,18 +6,20 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from pytest_gradhealth.results.names import LOSS
-from pytest_gradhealth.results.profile import NonFinite
+from pytest_gradhealth.measure.zeros import OF_ZEROS, UNNAMED, makes_zeros, spread_out
+from pytest_gradhealth.results.non_finite import NonFinite
 from pytest_gradhealth.tensors.dispatch import DispatchMode
 from pytest_gradhealth.tensors.norms import kind_of, worst_kind
 from pytest_gradhealth.tensors.storage import address_of
 from pytest_gradhealth.tensors.trees import tensors
 from pytest_gradhealth.tensors.unwrap import dtype_name
+
+During = Literal["forward", "loss", "backward"]
 
 #: The same operation under other names.
 _SAME = {
@@ -29,6 +31,7 @@ _SAME = {
     "nll_loss_forward": "nll_loss",
     "nll_loss2d_forward": "nll_loss",
     "linalg_slogdet": "slogdet",
+    "to_copy": "to",
 }
 #: Operations that are remembered before another.
 _TRAIL = 6
@@ -49,13 +52,18 @@ class Made:
 class Operations(DispatchMode):
     """Notes every operation that returns NaN or infinity, and what `owner()` was running."""
 
-    def __init__(self, owner: Callable[[], tuple[str, str]]) -> None:
+    def __init__(self, owner: Callable[[], tuple[During, str, str]]) -> None:
         super().__init__()
         self._owner = owner
         self._number = 0
         # By address. Whoever gets memory that was given back writes an entry of its own.
         self._made: dict[int, Made] = {}
         self._trails: dict[int, tuple[str, ...]] = {}
+        self._zeros: dict[int, tuple[str, ...]] = {}
+
+    def made(self, tensor: Tensor) -> bool:
+        """Whether an operation that was seen returned what is wrong with a tensor."""
+        return address_of(tensor) in self._made
 
     def origin(self, tensor: Tensor) -> NonFinite | None:
         """The first operation that what is wrong with a tensor came from, None if it was given."""
@@ -83,8 +91,22 @@ class Operations(DispatchMode):
         for out in tensors(made):
             address = address_of(out)
             if func._schema.is_mutable or address not in known:
+                self._remember(func, before, kwargs, given, out)
                 self._note(func, before, given, kinds, out, address)
         return made
+
+    def _remember(
+        self, func: Any, args: Sequence[Any], kwargs: Any, given: Sequence[Tensor], out: Tensor
+    ) -> None:
+        """What a tensor was made by, and its zeros."""
+        op, address, addresses = _name(func), address_of(out), [*map(address_of, given)]
+        trail = next(filter(None, (self._trails.get(a, ()) for a in addresses)), ())
+        zeros = next(filter(None, (self._zeros.get(a, ()) for a in addresses)), ())
+        made = makes_zeros(func, op, args, kwargs, out)
+        before = zeros if op in OF_ZEROS else trail
+        self._trails[address] = (op, *trail)[:_TRAIL]
+        named = () if op in UNNAMED else (op,)
+        self._zeros[address] = (*named, *before)[:_TRAIL] if made else ()
 
     def _note(
         self,
@@ -96,9 +118,6 @@ class Operations(DispatchMode):
         address: int,
     ) -> None:
         op, value = _name(func), kind_of(out)
-        trails = [self._trails.get(address_of(tensor), ()) for tensor in given]
-        trail = next(filter(None, trails), ())
-        self._trails[address] = (op, *trail)[:_TRAIL]
         if not value or op.startswith(("empty", "new_empty")):
             if not func._schema.is_mutable:
                 self._made.pop(address, None)
@@ -111,11 +130,15 @@ class Operations(DispatchMode):
         scalars = [_kind_of_number(a) for a in args if isinstance(a, (int, float))]
         taken = worst_kind((*kinds, *scalars))
         fed = _fed(func, args, out)
-        zero = [trail for trail, number in zip(trails, fed, strict=False) if number == 0 and trail]
-        name, kind = self._owner()
+        zeros = [
+            self._zeros.get(a, ())
+            for a, x in zip(map(address_of, given), fed, strict=False)
+            if x == 0
+        ]
+        during, name, kind = self._owner()
         found = NonFinite(
-            "forward" if name else "loss",
-            name or LOSS,
+            during,
+            name,
             kind,
             value,
             op=op,
@@ -123,7 +146,7 @@ class Operations(DispatchMode):
             fed=fed,
             elements=_elements(args, out),
             format=dtype_name(out.dtype),
-            behind=zero[-1] if zero else trail,
+            behind=zeros[-1] if zeros else self._trails[address][1:],
         )
         self._number += 1
         self._made[address] = Made(self._number, found, tuple(sources))
@@ -159,12 +182,8 @@ def _fed(func: Any, args: Sequence[Any], out: Tensor) -> tuple[float, ...]:
     if torch.Tag.pointwise not in func.tags or out.is_complex():
         return ()
     with suppress(RuntimeError, TypeError):  # of shapes or kinds of tensors that do not spread
-        parts = [
-            torch.as_tensor(arg, dtype=torch.float64, device=out.device).expand(out.shape)
-            for arg in args
-            if isinstance(arg, (Tensor, int, float)) and not isinstance(arg, bool)
-        ]
-        bad = ~out.isfinite()
+        parts = spread_out(args, out)
+        bad = out.isnan() if bool(out.isnan().any()) else out.isinf()
         fresh = bad & torch.stack([part.isfinite() for part in parts]).all(0)
         place = (fresh if bool(fresh.any()) else bad).flatten().nonzero()[0, 0]
         return tuple(float(part.flatten()[place]) for part in parts)

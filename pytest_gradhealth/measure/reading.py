@@ -18,13 +18,9 @@ from pytest_gradhealth.measure.parameters import Measured
 from pytest_gradhealth.measure.paths import Network, forgotten, gradient_paths
 from pytest_gradhealth.measure.recorder import Key, Mark, Recorder
 from pytest_gradhealth.results.names import OUTPUT, module_of
+from pytest_gradhealth.results.non_finite import NonFinite
 from pytest_gradhealth.results.path import PathPoint
-from pytest_gradhealth.results.profile import (
-    GradientProfile,
-    NonFinite,
-    OutputRecord,
-    ParameterRecord,
-)
+from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
 from pytest_gradhealth.tensors.dominators import DominatorTree
 from pytest_gradhealth.tensors.readout import Readout
 

@@ -81,7 +81,8 @@ def _cuts(
             if silent or op_name(node) in _LEVELLED:
                 kind = _kind(node, grad_outputs, silent)
                 stop = _described(node, calls, places, given[0], kind)
-                children = [*silent, None] if stop.levels else silent
+                # What a levelled input gets is zero but for rounding.
+                children = [node.next_functions[0][0], None] if stop.levels else silent
                 found.setdefault(node, []).extend(_Cut(child, stop) for child in children)
 
         return hook

@@ -10,7 +10,6 @@ from pytest_gradhealth.probing.ignored import matches, without
 from pytest_gradhealth.results.diagnosis import RANK, Diagnosis, Finding, Limit, verdict_of
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules import Evidence, Rule
-from pytest_gradhealth.rules.rule import without_echoes
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Criteria:
         """Apply the rules to what was measured."""
         evidence = Evidence(first, second, self.limits)
         found = [finding for rule in self.rules for finding in self._judged_by(rule, evidence)]
-        return without_echoes(self.rules, found)
+        return _in_order(self.rules, found)
 
     def _judged_by(self, rule: Rule, evidence: Evidence) -> Sequence[Finding]:
         """What a rule finds where it is not told to ignore it.
@@ -70,6 +69,22 @@ class Criteria:
         failures = {f.code for f in findings if f.severity == "failure"}
         warnings = {f.code for f in findings if f.severity == "warning" and f.path is not None}
         return failures <= patient and not patient.isdisjoint(failures | warnings)
+
+
+def _in_order(rules: Iterable[Rule], findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """What leads first, and without what another rule has said more plainly."""
+    echoes = {rule.code: rule.echoes for rule in rules}
+    leads = {rule.code for rule in rules if rule.leads}
+    told = (
+        finding
+        for finding in findings
+        if not any(
+            other.code in echoes.get(finding.code, ())
+            and RANK[other.severity] <= RANK[finding.severity]
+            for other in findings
+        )
+    )
+    return tuple(sorted(told, key=lambda finding: finding.code not in leads))
 
 
 def chosen_rules(settings: Settings, rules: Sequence[Rule]) -> tuple[Rule, ...]:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from pytest_gradhealth.distributed.team import everywhere
+from pytest_gradhealth.distributed.team import anywhere, everywhere
 from pytest_gradhealth.errors import CutOffError
+from pytest_gradhealth.measure.alike import alike_from
+from pytest_gradhealth.measure.anew import made_anew
 from pytest_gradhealth.measure.apart import trained_apart
 from pytest_gradhealth.measure.cuts import cuts
 from pytest_gradhealth.measure.left_out import left_out
 from pytest_gradhealth.measure.perturbation import without_influence
 from pytest_gradhealth.measure.stops import stops
 from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.names import INPUT
 from pytest_gradhealth.results.profile import GradientProfile, Stop
 from pytest_gradhealth.rules.silence import is_left_out
 from pytest_gradhealth.rules.stops import cause_of_silence
 from pytest_gradhealth.rules.unreached import cut_off, side_branches
 from pytest_gradhealth.rules.unused import owners_of, unused_parameters
 from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.tensors.trees import tensors
 
 #: Rules that tell of no gradient, or of one that is exactly zero.
 _OF_NOTHING = frozenset({"GH101", "GH401", "GH405"})
@@ -38,17 +43,30 @@ def with_reasons(subject: Subject, profile: GradientProfile, *, seed: int) -> Gr
 def with_stops(
     subject: Subject, profile: GradientProfile, findings: Sequence[Finding], *, seed: int
 ) -> GradientProfile:
-    """A look that names what keeps the gradient from parameters, where findings complain of it."""
+    """A look that names what keeps the gradient from parameters, where findings complain of it.
+
+    From a loss that is not finite, nothing comes that could be kept.
+    """
+    if anywhere(subject.model, not math.isfinite(profile.loss)):
+        return profile
     said = {finding.code for finding in findings if finding.complains}
     zero = [p.name for p in profile.parameters if p.state == "zero"]
     cut = [p.name for p in (*cut_off(profile), *unused_parameters(profile))]
     found: tuple[Stop, ...] = ()
+    if zero and _is_blank(subject.inputs):
+        return replace(profile, stops=(Stop("zeros", INPUT, parameters=tuple(zero)),))
+    if "GH404" in said:
+        with subject.isolated():
+            profile = replace(profile, alike=alike_from(subject, seed=seed))
     if "GH404" in said or ((zero or cut) and said & _OF_NOTHING):
         with subject.isolated():
             found += stops(subject, [*zero, *cut], seed=seed)
     if cut and said & _OF_NOTHING:
         with subject.isolated():
             found += cuts(subject, cut, seed=seed)
+    if {p.shape for p in profile.parameters if p.name in cut} & {*profile.unregistered}:
+        with subject.isolated():
+            profile = replace(profile, anew=made_anew(subject, seed=seed))
     return replace(profile, stops=found)
 
 
@@ -58,6 +76,12 @@ def reason_of(error: CutOffError, subject: Subject, *, seed: int) -> str:
     with subject.isolated():
         cause = cause_of_silence(names, cuts(subject, names, seed=seed))
     return str(error) if cause is None else f"{error.what}: {cause.because}\n  try: {cause.advice}"
+
+
+def _is_blank(inputs: object) -> bool:
+    """Whether all of a batch is zero: numbers, not what stands for words or classes."""
+    given = [*tensors(inputs)]
+    return bool(given) and all(t.is_floating_point() and not bool(t.any()) for t in given)
 
 
 def with_reasons_of(first: GradientProfile, later: GradientProfile) -> GradientProfile:

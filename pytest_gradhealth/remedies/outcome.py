@@ -167,6 +167,12 @@ def _lacking(after: Measure, yardstick: Yardstick) -> str:
     return f"still {how} than one answer for all, whose loss is {number(floor)}"
 
 
+def changes(treatment: Treatment) -> bool:
+    """Whether a remedy changes anything about a loss that is not finite, and any about another."""
+    starts = [m.start for m in (treatment.before, treatment.after or Measure(start=0.0))]
+    return any(start is None or math.isfinite(start) for start in starts)
+
+
 def merit(treatment: Treatment) -> tuple[float, ...]:
     """The order of the table: by outcome, then by how fast the loss falls."""
     after = treatment.after or Measure()

@@ -21,7 +21,7 @@ from pytest_gradhealth.probing.prepare import Trial, prepare
 from pytest_gradhealth.probing.probe import Origin
 from pytest_gradhealth.remedies import Remedy, built_in_remedies
 from pytest_gradhealth.remedies.clock import Clock
-from pytest_gradhealth.remedies.outcome import merit
+from pytest_gradhealth.remedies.outcome import changes, merit
 from pytest_gradhealth.remedies.treatment import first_line, treatment_of, treatments
 from pytest_gradhealth.remedies.ward import Ward, untreated
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Measure, Outcome, Treatment
@@ -43,7 +43,8 @@ def suggest(
     what there was no time for is named. The model, which is taken as it is now, stays as it is.
 
     Returns what came of each remedy, cured ones first and the best of them first; nothing if
-    nothing failed. Raises ProbeError for a diagnosis without its model: one that was read back.
+    nothing failed, and nothing of what leaves a loss that is not finite as it is. Raises ProbeError
+    for a diagnosis without its model: one that was read back.
     """
     require(
         "diagnosis",
@@ -108,7 +109,7 @@ def treat(
                 base = untreated(ward, ward.rule.value(diagnosis.profile))
             except Exception as error:  # whatever it is, it must not hide what failed
                 return none("cannot", f"no copy can be trained: {first_line(error)}")
-            return tuple(sorted(treatments(ward, base, chosen), key=merit))
+            return tuple(sorted(filter(changes, treatments(ward, base, chosen)), key=merit))
 
 
 def _impossible(trial: Trial, origin: Origin) -> str:

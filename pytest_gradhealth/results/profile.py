@@ -7,9 +7,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from pytest_gradhealth.results.alike import Alike
 from pytest_gradhealth.results.flow import FlowRecord
 from pytest_gradhealth.results.magnitudes import LossScale, MagnitudeRecord
 from pytest_gradhealth.results.names import OUTPUT, module_of
+from pytest_gradhealth.results.non_finite import NonFinite
 from pytest_gradhealth.results.path import GradientPath, PathPoint, decades
 from pytest_gradhealth.results.serialization import AtLeast
 
@@ -114,30 +116,6 @@ class ActivationRecord:
 
 
 @dataclass(frozen=True)
-class NonFinite:
-    """Where the first NaN or infinity came up.
-
-    `during` is "forward", "loss" or "backward"; `layer` the module that produced it; `op` the
-    operation, where known; `parameter` a parameter of that module that is itself not finite (of the
-    loss: "targets"). `taken` is the kind of what the operation got ("" for finite numbers), `fed`
-    the numbers that it made the first such value of, if it goes by elements, `elements` how many it
-    takes for one else, `format` that of its numbers and `behind` the operations before it.
-    """
-
-    during: Literal["forward", "loss", "backward"]
-    layer: str
-    type: str
-    value: str
-    op: str = ""
-    parameter: str = ""
-    taken: str = ""
-    fed: tuple[float, ...] = ()
-    elements: Annotated[int, AtLeast(0)] | None = None
-    format: str = ""
-    behind: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Stop:
     """An operation that lets no gradient through to some parameters: zeros alone, or none at all.
 
@@ -180,7 +158,9 @@ class Update:
     `gradient` is the L2 norm of all parameters' gradients before clipping, `clipped` that after.
     `change` is the largest relative change of a weight: the L2 norm of what the step adds to it
     over its own (or that of a level initialisation, if larger), per backward of the step, of which
-    LBFGS makes several; `layer` is where that was.
+    LBFGS makes several; `layer` is where that was. `carry` is what the steps of a constant gradient
+    come to over the first, which momentum makes longer, None for an optimizer whose steps do not
+    shrink with the gradient.
     """
 
     step: int
@@ -189,6 +169,7 @@ class Update:
     clipped: float
     layer: str
     change: float
+    carry: float | None = None
 
     @property
     def finite(self) -> bool:
@@ -265,7 +246,8 @@ class GradientProfile:
     nothing but zeros through, and gradient all the same. `objective` says what was differentiated:
     which loss, or what stood in for one. `stops` are the operations that keep the gradient from
     parameters which get none or only zeros, and those that return the same whatever comes in, where
-    something fails because of it.
+    something fails because of it. `alike` says from where on the examples are, where the outputs
+    should tell them apart and do not; `anew` are the shapes of parameters that each forward makes.
     """
 
     seed: int
@@ -296,6 +278,8 @@ class GradientProfile:
     asleep: tuple[PathPoint, ...] = ()
     objective: str = ""
     stops: tuple[Stop, ...] = ()
+    alike: Alike | None = None
+    anew: tuple[tuple[int, ...], ...] = ()
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

@@ -2,55 +2,89 @@
 
 from __future__ import annotations
 
-from pytest_gradhealth.rules.fault import UNMASKED, Fault, always, makes_nan
+from dataclasses import replace
 
-#: What has an infinite slope where its backward divides by zero, and how to keep away from there.
+from pytest_gradhealth.results.non_finite import NonFinite
+from pytest_gradhealth.rules.fault import (
+    UNMASKED,
+    Fault,
+    always,
+    both,
+    makes_nan,
+    negative_last,
+    took,
+    zero_first,
+    zero_last,
+)
+from pytest_gradhealth.rules.forward_faults import FORWARD
+from pytest_gradhealth.rules.rule import Cause
+
+_OFF_THE_EDGE = "x.clamp(-1 + {edge}, 1 - {edge}) before it"
+#: Operations with an infinite slope where something is zero, and how to keep away from there.
 _STEEP = {
-    "Sqrt": "sqrt has an infinite slope at 0: torch.sqrt(x + 1e-8)",
-    "Pow": "a power below 1 has an infinite slope at 0: (x + 1e-8) ** p",
-    "LinalgVectorNorm Norm": "a norm has no slope at 0: add 1e-8 before taking it",
-    "Log": "log has an infinite slope at 0: torch.log(x.clamp_min(1e-8))",
-    "Div Reciprocal Rsqrt": "a division by something near 0: add 1e-8 below the bar",
+    "Sqrt": ("at 0", "torch.sqrt(x + {small})"),
+    "Pow": ("at 0, as a power below 1 has", "(x + {small}) ** p"),
+    "LinalgVectorNorm Norm": ("at 0", "add {small} before taking it"),
+    "Log Log2 Log10": ("at 0", "torch.log(x.clamp_min({small}))"),
+    "Div Reciprocal Rsqrt": ("at 0", "keep what is below the bar away from 0"),
+    "Acos Asin Atanh": ("at -1 and 1", _OFF_THE_EDGE),
+    "Erfinv": ("at -1 and 1", _OFF_THE_EDGE),
+    "Logit": ("at 0 and 1", "torch.logit(x, eps={edge})"),
 }
+
+
+def _divides_by_0(bad: NonFinite) -> bool:
+    """Whether the operation within it does, in one way or another."""
+    if bad.within == "pow":
+        return zero_first(bad) and negative_last(bad)
+    if bad.within == "logit_backward":
+        return bad.fed[-1:] in ((0.0,), (1.0,))
+    return bad.within in ("div", "reciprocal", "rsqrt") and zero_last(bad)
+
 
 BACKWARD = (
     Fault(
-        "Exp",
-        makes_nan,
-        "exp overflows in the forward; a clamp, a where or a division by it then sends back 0,"
-        " and 0 * inf is NaN",
-        "clamp what goes into exp, not what comes out: x.clamp(max=20).exp()",
-    ),
-    Fault(
-        "Log Sqrt Rsqrt Reciprocal Div Pow Acos Asin Atanh",
-        makes_nan,
-        "the backward of {op} gets 0 where its slope is infinite, and 0 * inf is NaN: what drops"
-        " the value does not drop that",
-        "a harmless number where the value is dropped: torch.where(mask, x, 1) inside, and"
-        " torch.where(mask, result, 0) outside",
+        "Pow",
+        lambda bad: bad.within == "log" and negative_last(bad),
+        "the slope of a power in its exponent is the log of its base, here of {x}, a negative"
+        " number",
+        "a base that cannot be negative (x.clamp_min({small}) ** p), or an exponent that is not"
+        " learned",
     ),
     *(
-        Fault(ops, always, "the backward of {op} divides by zero or overflows", advice)
-        for ops, advice in _STEEP.items()
-    ),
-    Fault(
-        "Acos Asin Atanh Erfinv Logit",
-        always,
-        "the backward of {op} divides by zero: its slope is infinite at the edge",
-        "x.clamp(-1 + 1e-6, 1 - 1e-6) before it (torch.logit(x, eps=1e-6))",
+        Fault(
+            ops, both(_divides_by_0, kind), f"the slope of {{op}} is infinite {where}{so}", advice
+        )
+        for ops, (where, advice) in _STEEP.items()
+        for kind, so in ((makes_nan, ", and 0 times that is NaN"), (always, ""))
     ),
     Fault(
         "LinalgEigh LinalgSvd LinalgEig",
-        always,
+        _divides_by_0,
         "the backward of {op} divides by the distances between eigenvalues or singular values, and"
         " two of them are equal",
         "use the values alone (torch.linalg.eigvalsh, svdvals), or add a small random symmetric"
         " matrix",
     ),
     Fault(
-        "Softmax LogSoftmax Logsumexp",
-        always,
+        "LogSoftmax Logsumexp",
+        took("-inf"),
         "the backward of {op} is 0 / 0 over a row that is all -inf: every position is masked",
         UNMASKED,
     ),
 )
+
+
+def cause_in_backward(bad: NonFinite) -> Cause | None:
+    """Why it came up in the backward of an operation, None where that is unknown."""
+    if not bad.dropped:
+        return next((fault.cause(bad) for fault in BACKWARD if fault.fits(bad)), None)
+    made = replace(bad, op=bad.within, value=bad.made)
+    known = next((fault.cause(made) for fault in FORWARD if fault.fits(made)), None)
+    if known is None:
+        return None
+    return Cause(
+        f"{known.because}; a where, a clamp, a mask or a division that takes it out again sends"
+        " back 0, and 0 times that is NaN",
+        known.advice,
+    )

@@ -93,14 +93,39 @@ def spread(profile: GradientProfile) -> float | None:
 
 
 def cause_of(_finding: Finding, profile: GradientProfile) -> Cause | None:
-    """The operation that returns the same whatever comes in, else what makes outputs alike."""
+    """The operation that returns the same whatever comes in, else where examples become alike."""
     stop = next((stop for stop in profile.stops if stop.levels), None)
     if stop is not None:
         return cause_of_stop(stop)
-    return Cause(
-        "small weights forget what tells the examples apart, or large biases drown it",
-        "larger initial weights, inputs of standard deviation 1, or a residual connection",
-    )
+    if profile.alike is None:
+        return None
+    because, advice = _WHERE[profile.alike.at]
+    return Cause(because.format(f"{profile.alike.layer} ({profile.alike.type})"), advice)
+
+
+#: What makes the examples of a batch alike, and what to do about it, by where that is.
+_WHERE = {
+    "inputs": ("all examples of the batch are the same", "a batch of different examples"),
+    "before": (
+        "what {} gets is the same for all examples: something in the forward makes it so",
+        "look at what is done before it: a mean over the batch (dim 0), or one number for all of it"
+        " (.item(), float())",
+    ),
+    "behind": (
+        "{} gets different examples and returns the same for all",
+        "look at its weights, and at what it gets: inputs of standard deviation 1, larger initial"
+        " weights",
+    ),
+    "bias": (
+        "the bias of {} drowns what tells the examples apart",
+        "a smaller bias, larger initial weights, or inputs of standard deviation 1",
+    ),
+    "by and by": (
+        "the examples come closer together from layer to layer, and are alike from {} on",
+        "larger initial weights, smaller biases, inputs of standard deviation 1, or a residual"
+        " connection",
+    ),
+}
 
 
 RULE = Rule(

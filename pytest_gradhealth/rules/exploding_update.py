@@ -7,6 +7,9 @@ how far each moves a weight, over the weight's norm, with `max_update`. A loss o
 not finite any more fails too, and so does a gradient norm that grows a thousandfold with the loss.
 Judged where the training step is declared.
 
+Clipping is advised where steps shrink with the gradient (SGD) and a clipped one, with all that
+momentum adds to it, stays far below the limit; a smaller learning rate otherwise.
+
 ## Why
 
 A step as long as the weight itself forgets what the weight was: the learning rate is too large for
@@ -30,6 +33,10 @@ from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
 #: Growth of the gradient norm over the steps, while the loss rises, that is called running away.
 RUNAWAY = 1e3
+#: The norm that gradients are clipped to, as far as anything is said of that.
+CLIP = 1.0
+#: Share of the limit that a step is to have for training to go well.
+SAFE = 0.2
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -102,7 +109,8 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
     first = next((u for u in profile.updates if u.change > limit), profile.updates[-1])
     slower = "a smaller learning rate"
     if limit < first.change < math.inf:
-        times = 10 ** math.ceil(math.log10(1.1 * first.change / limit))  # with room to spare
+        needed = (first.carry or 1.0) * first.change / (SAFE * limit)
+        times = 10 ** math.ceil(math.log10(needed)) if needed < 1e6 else math.inf
         slower = f"a learning rate {times} times smaller" if times < 1e6 else slower
     norm = number(first.gradient)
     if first.clipped < first.gradient:
@@ -111,11 +119,23 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
             " and the step is still too long",
             slower,
         )
-    return Cause(
-        f"the gradient norm is {norm} in step {first.step}, unclipped",
-        "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0) between loss.backward() and"
-        f" optimizer.step(), or {slower}",
-    )
+    if _would_fit(profile.updates[0], limit):
+        return Cause(
+            f"the gradient norm is {norm} in step {first.step}, unclipped",
+            f"torch.nn.utils.clip_grad_norm_(model.parameters(), {CLIP}) between loss.backward()"
+            " and optimizer.step(), or a smaller learning rate",
+        )
+    if first.change > limit:
+        because = f"the learning rate is too large for a gradient norm of {norm}"
+        return Cause(f"{because}, in step {first.step}", slower)
+    return Cause(f"the gradient norm is {norm} in step {first.step}", slower)
+
+
+def _would_fit(step: Update, limit: float) -> bool:
+    """Whether steps like one stay far below the limit with their gradient clipped."""
+    if step.carry is None or not step.clipped > 0:
+        return False
+    return step.carry * CLIP * step.change / step.clipped <= SAFE * limit
 
 
 def exhibit(diagnosis: Diagnosis, _findings: Sequence[Finding], _view: View) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pytest_gradhealth.rules.fault import (
     UNMASKED,
     Fault,
+    both,
     first_is,
     last_is,
     makes_nan,
@@ -14,25 +15,38 @@ from pytest_gradhealth.rules.fault import (
     overflows_half,
     takes,
     took,
+    zero_first,
     zero_last,
 )
 
 _LOGS = "log log2 log10"
-_CLAMPED_LOG = "torch.log(x.clamp_min(1e-8))"
-#: What a logarithm of 0 is taken of, by the operations right before it.
-_ROUNDED_TO_0 = {
+_CLAMPED_LOG = "torch.log(x.clamp_min({small}))"
+#: What a logarithm of 0 is taken of, by the operations that made it.
+_ZERO_IN_LOG = {
     "sum exp": (
         "all that is summed up has rounded to 0",
         "torch.logsumexp(x, -1) in place of the log of a sum of exp(x)",
+    ),
+    "sum": ("a sum of nothing but zeros, as under an empty mask", _CLAMPED_LOG),
+    "mul": (
+        "a product with 0, as of a mask or of dropout",
+        f"the mask behind the logarithm, not before it, or {_CLAMPED_LOG}",
     ),
     "softmax": (
         "softmax has rounded to 0",
         f"F.log_softmax(x, -1) in place of the log of a softmax, or {_CLAMPED_LOG}",
     ),
+    "rsub softmax": (
+        "softmax gives 1",
+        "torch.log1p(-p.clamp(max=1 - {edge})) for the log of 1 - p",
+    ),
     "sigmoid": (
-        "a sigmoid has rounded to 0 or 1",
-        "F.logsigmoid(x) for the log of a sigmoid, F.logsigmoid(-x) for that of 1 - sigmoid, or a"
-        " loss on logits",
+        "a sigmoid has rounded to 0",
+        "F.logsigmoid(x) for the log of a sigmoid, or a loss on logits",
+    ),
+    "rsub sigmoid": (
+        "a sigmoid has rounded to 1",
+        "F.logsigmoid(-x) for the log of 1 - sigmoid, or a loss on logits",
     ),
     "rsub pow tanh": (
         "1 - tanh(x) ** 2 has rounded to 0",
@@ -45,33 +59,46 @@ _ROUNDED_TO_0 = {
 }
 
 _DIVISIONS = "div true_divide reciprocal"
-_CLAMPED = "y.clamp_min(1e-8), or add 1e-8 to what is below the bar"
-_OF_EQUALS = (
-    "a standard deviation of 0: all numbers are equal",
-    "(x - x.mean()) / (x.std() + 1e-8)",
+#: Divisors are of either sign, and what is not 0 itself gets huge over next to nothing.
+_NO_ZERO = (
+    "a divisor that cannot be 0: F.softplus(y) where it is positive, other values to start with"
+    " where it is learned"
 )
-#: What is divided by where it is 0, by the operation right before.
+_LEFT_OUT = "torch.where(y == 0, 0, x / torch.where(y == 0, 1, y))"
+#: What is divided by where it is 0, by the operation that made it, and what to do about 0 / 0.
 _DIVISORS = {
     "linalg_vector_norm": (
         "the norm of a zero vector",
-        "F.normalize(x, dim=-1), or add 1e-8 to the norm",
+        "F.normalize(x, dim=-1, eps={below}), or add {below} to the norm",
     ),
-    "std": _OF_EQUALS,
-    "var": _OF_EQUALS,
+    "std": (
+        "a standard deviation of 0: all numbers are equal",
+        "(x - x.mean()) / (x.std() + {below})",
+    ),
+    "var": (
+        "a variance of 0: all numbers are equal",
+        "(x - x.mean()) / (x.var() + {below}).sqrt()",
+    ),
+    "sum exp": (
+        "a sum of exponentials that have all rounded to 0",
+        "F.softmax(x, -1) in place of exp(x) over the sum of exp(x)",
+    ),
     "sum": (
-        "a sum that is 0, as of an empty mask or of a node without neighbours",
-        "x.sum() / mask.sum().clamp_min(1), or add 1e-8 to the sum",
+        "a sum of nothing but zeros, as of an empty mask or of a node without neighbours",
+        "x.sum() / mask.sum().clamp_min(1)",
     ),
 }
+#: The same where something else than 0 is divided by it.
+_ALSO_OVER_0 = {"sum", "sum exp"}
 
-_OFF_THE_EDGES = "x.clamp(-1 + 1e-6, 1 - 1e-6) before it"
+_OFF_THE_EDGES = "x.clamp(-1 + {edge}, 1 - {edge}) before it"
 #: Functions of a number that are not defined for all: for which not, and where they are.
 _DOMAINS = (
     (
         "log1p special_xlog1py",
         lambda x: x <= -1,
         "above -1",
-        "torch.log1p(x.clamp_min(-1 + 1e-6))",
+        "torch.log1p(x.clamp_min(-1 + {edge}))",
     ),
     ("acos asin arccos arcsin", lambda x: abs(x) > 1, "from -1 to 1", _OFF_THE_EDGES),
     (
@@ -80,10 +107,9 @@ _DOMAINS = (
         "between -1 and 1",
         _OFF_THE_EDGES,
     ),
-    ("acosh arccosh", lambda x: x < 1, "from 1 on", "x.clamp_min(1 + 1e-6) before it"),
+    ("acosh arccosh", lambda x: x < 1, "from 1 on", "x.clamp_min(1 + {edge}) before it"),
 )
 
-_EXPONENTIALS = "exp exp2 expm1 sinh cosh"
 _MEANS = "mean mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy"
 _DEVIATIONS = "std var std_mean var_mean"
 _TOO_MUCH = "is more than {format} holds ({most})"
@@ -97,7 +123,7 @@ FORWARD = (
     ),
     *(
         Fault(_LOGS, zero_last, f"log of 0: {why}", advice, behind)
-        for behind, (why, advice) in _ROUNDED_TO_0.items()
+        for behind, (why, advice) in _ZERO_IN_LOG.items()
     ),
     Fault(_LOGS, zero_last, "log of 0", _CLAMPED_LOG),
     Fault(
@@ -106,35 +132,46 @@ FORWARD = (
         "log of {x}, a negative number",
         f"{_CLAMPED_LOG}, or F.softplus where it has to be positive",
     ),
-    Fault("xlogy", zero_last, "log of 0, times {a}", "torch.xlogy(x, y.clamp_min(1e-8))"),
-    Fault("sqrt", negative_last, "sqrt of {x}, a negative number", "torch.sqrt(x.clamp_min(1e-8))"),
-    Fault("rsqrt", last_is(lambda x: x <= 0), "1 / sqrt of {x}", "torch.rsqrt(x.clamp_min(1e-8))"),
-    *(
-        Fault(_DIVISIONS, zero_last, f"a division by {what}", advice, behind)
-        for behind, (what, advice) in _DIVISORS.items()
+    Fault("xlogy", zero_last, "log of 0, times {a}", "torch.xlogy(x, y.clamp_min({small}))"),
+    Fault(
+        "sqrt", negative_last, "sqrt of {x}, a negative number", "torch.sqrt(x.clamp_min({small}))"
     ),
-    Fault("reciprocal", zero_last, "1 / 0", f"1 / {_CLAMPED}"),
-    Fault("reciprocal", overflows, f"1 / {{x}} {_TOO_MUCH}", f"1 / {_CLAMPED}"),
-    Fault(_DIVISIONS, zero_last, "{a} / {x}", f"x / {_CLAMPED}"),
-    Fault(_DIVISIONS, overflows, f"{{a}} / {{x}} {_TOO_MUCH}", f"x / {_CLAMPED}"),
+    Fault(
+        "rsqrt", last_is(lambda x: x <= 0), "1 / sqrt of {x}", "torch.rsqrt(x.clamp_min({small}))"
+    ),
+    *(
+        Fault(_DIVISIONS, both(zero_last, over), f"a division by {what}", advice, times + behind)
+        for behind, (what, cure) in _DIVISORS.items()
+        for times in ("", "mul ")
+        for over, advice in (
+            (makes_nan, cure),
+            (overflows, cure if behind in _ALSO_OVER_0 else _NO_ZERO),
+        )
+    ),
+    Fault("reciprocal", zero_last, "1 / 0", _NO_ZERO),
+    Fault("reciprocal", overflows, f"1 / {{x}} {_TOO_MUCH}", _NO_ZERO),
+    Fault(_DIVISIONS, both(zero_first, zero_last), "0 / 0", _LEFT_OUT),
+    Fault(_DIVISIONS, zero_last, "{a} / 0", _NO_ZERO),
+    Fault(_DIVISIONS, overflows, f"{{a}} / {{x}} {_TOO_MUCH}", _NO_ZERO),
     Fault("remainder fmod", zero_last, "the remainder of a division by 0", "y.clamp_min(1)"),
     Fault(
-        _EXPONENTIALS,
-        overflows_half,
-        f"{{op}} of {{x}} {_TOO_MUCH}",
-        "x.clamp(max=10).exp(), or float32 for it: x.float().exp()",
-    ),
-    Fault(
-        _EXPONENTIALS,
+        "cosh sinh",
         overflows,
         f"{{op}} of {{x}} {_TOO_MUCH}",
-        "x.clamp(max=20).exp(), or stay with logarithms (torch.logsumexp, F.log_softmax)",
+        "x.clamp(-{top}, {top}).{op}(), or x.abs() + F.softplus(-2 * x.abs()) - math.log(2) for the"
+        " log of a cosh",
+    ),
+    Fault(
+        "exp exp2 expm1",
+        overflows,
+        f"{{op}} of {{x}} {_TOO_MUCH}",
+        "x.clamp(max={top}).{op}(), or stay with logarithms (torch.logsumexp, F.log_softmax)",
     ),
     Fault(
         "pow",
-        lambda bad: first_is(lambda x: x == 0)(bad) and negative_last(bad),
+        both(zero_first, negative_last),
         "0 ** {x} is a division by 0",
-        "x.clamp_min(1e-8) ** p",
+        "torch.where(x == 0, 0, torch.where(x == 0, 1, x) ** p)",
     ),
     Fault(
         "pow",
@@ -150,13 +187,13 @@ FORWARD = (
         "logit special_logit",
         first_is(lambda x: not 0 < x < 1),
         "logit of {a}: it is defined between 0 and 1",
-        "torch.logit(x, eps=1e-6)",
+        "torch.logit(x, eps={edge})",
     ),
     Fault(
         "lgamma digamma polygamma",
         last_is(lambda x: x <= 0),
         "{op} of {x}, where it has a pole",
-        "x.clamp_min(1e-8) before it",
+        "x.clamp_min({small}) before it",
     ),
     Fault(
         _DEVIATIONS,
@@ -173,8 +210,9 @@ FORWARD = (
     Fault(
         "nll_loss",
         lambda bad: not bad.taken and makes_nan(bad),
-        "every target is ignored (ignore_index), and a mean of nothing is 0 / 0",
-        'reduction="sum", over (targets != ignore_index).sum().clamp_min(1)',
+        "no target counts, each is ignored (ignore_index) or of a class of weight 0, and a mean of"
+        " nothing is 0 / 0",
+        'reduction="sum", over the number of targets that count, .clamp_min(1)',
     ),
     Fault(
         "ctc_loss",

@@ -4,7 +4,9 @@
 
 Looks for NaN and infinity in the loss, in every module's output and in every gradient. Where there
 is any, the batch is run once more to name the module and the operation that turns finite numbers
-into it first, in the forward, the loss or the backward, with what is wrong with that operation.
+into it first, in the forward, the loss or the backward, with what is wrong with that operation, as
+far as the numbers that it got tell. It is told before all else, which mostly comes of it. A
+parameter that is not finite and gets a gradient of zero fails as well.
 
 ## Why
 
@@ -20,16 +22,20 @@ from collections.abc import Iterator
 from pytest_gradhealth.errors import NonFiniteGradientError
 from pytest_gradhealth.formatting import listing
 from pytest_gradhealth.results.diagnosis import Finding
-from pytest_gradhealth.results.profile import GradientProfile, NonFinite, OutputRecord
-from pytest_gradhealth.rules.backward_faults import BACKWARD
+from pytest_gradhealth.results.non_finite import NonFinite
+from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
+from pytest_gradhealth.rules.backward_faults import cause_in_backward
 from pytest_gradhealth.rules.forward_faults import FORWARD
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
+
+_LOADED = "check how it is initialised or loaded"
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
     """Fail on a non-finite loss or gradient; warn of NaN that stays inside the model.
 
-    >>> from pytest_gradhealth.results.profile import GradientProfile, NonFinite
+    >>> from pytest_gradhealth.results.non_finite import NonFinite
+    >>> from pytest_gradhealth.results.profile import GradientProfile
     >>> bad = NonFinite("forward", "layers.2", "Exp", "inf")
     >>> look = GradientProfile(0, 0, float("nan"), paths=(), non_finite=bad)
     >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {}))]
@@ -44,6 +50,10 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         else:
             yield RULE.finding("failure", bad.layer, text, profile=profile)
         return
+    stuck = _stuck(profile)
+    if stuck:
+        text = f"not finite, and without a gradient: {listing([p.name for p in stuck])}"
+        yield RULE.finding("failure", stuck[0].module or stuck[0].name, text, profile=profile)
     hidden = [output for output in profile.outputs if _holds_nan(output)]
     if hidden:
         names = listing([output.name for output in hidden])
@@ -78,6 +88,11 @@ def _is_masked(profile: GradientProfile) -> bool:
     return bool(gradients) and all(map(math.isfinite, [profile.loss, *gradients]))
 
 
+def _stuck(profile: GradientProfile) -> list[ParameterRecord]:
+    """Parameters that are NaN or infinite and stay so; a mask among them has a gradient as well."""
+    return [p for p in profile.parameters if p.state == "zero" and not math.isfinite(p.norm)]
+
+
 def _holds_nan(output: OutputRecord) -> bool:
     return output.activation is not None and math.isnan(output.activation)
 
@@ -86,17 +101,17 @@ def cause_of(_finding: Finding, profile: GradientProfile) -> Cause | None:
     """What makes such numbers in the operation that made the first, where that is known."""
     bad = profile.non_finite
     if bad is None:
-        return None
+        stuck = [p.name for p in _stuck(profile)]
+        return Cause(f"{listing(stuck)} was not finite to start with", _LOADED) if stuck else None
     if bad.parameter == "targets":
         return Cause(
             "the targets hold NaN or infinity", "leave out what has no target: keep = y.isfinite()"
         )
     if bad.parameter:
-        return Cause(
-            f"{bad.parameter} of {bad.layer} holds it", "check how it is initialised or loaded"
-        )
-    table = BACKWARD if bad.during == "backward" else FORWARD
-    return next((fault.cause(bad) for fault in table if fault.fits(bad)), None)
+        return Cause(f"{bad.parameter} of {bad.layer} holds it", _LOADED)
+    if bad.during == "backward":
+        return cause_in_backward(bad)
+    return next((fault.cause(bad) for fault in FORWARD if fault.fits(bad)), None)
 
 
 RULE = Rule(
@@ -106,6 +121,7 @@ RULE = Rule(
     reads="the loss, every module output and every gradient",
     check=check,
     confirm_from=None,
+    leads=True,
     error=NonFiniteGradientError,
     doc=__doc__,
     cause=cause_of,

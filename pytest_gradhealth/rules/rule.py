@@ -80,7 +80,8 @@ class Rule:
     the second; what it returns then stands. `confirm_from` is the mildest severity that calls for
     the second look; with None the first look decides. `error` is what an assertion raises for its
     failures; `summary` and `reads` are one-liners. `echoes` names rules whose findings say the same
-    more plainly: beside one that is as severe, this rule is silent.
+    more plainly: beside one that is as severe, this rule is silent. What a rule finds that `leads`
+    explains what the others find, and is told first.
 
     `doc` is the text of its page, in Markdown. `settings` are the thresholds it reads, the one that
     its `quantity` is compared with first: names of settings there are, or an Option for one of its
@@ -106,6 +107,7 @@ class Rule:
     confirm_from: Severity | None = "failure"
     error: type[GradientHealthError] = GradientHealthError
     echoes: tuple[str, ...] = ()
+    leads: bool = False
     doc: str = ""
     settings: tuple[str | Option, ...] = ()
     quantity: Quantity | None = None
@@ -314,17 +316,3 @@ def _check_own(rule: Rule, option: Option) -> None:
         raise SettingError(
             f"{said} with the default {shown(default)}; it has to be a limit, a number"
         )
-
-
-def without_echoes(rules: Iterable[Rule], findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Leave out what another rule has said more plainly."""
-    echoes = {rule.code: rule.echoes for rule in rules}
-    return tuple(
-        finding
-        for finding in findings
-        if not any(
-            other.code in echoes.get(finding.code, ())
-            and RANK[other.severity] <= RANK[finding.severity]
-            for other in findings
-        )
-    )

@@ -55,8 +55,9 @@ def cause_of_stop(stop: Stop) -> Cause | None:
         )
     if stop.levels and stop.op in ("Softmax", "LogSoftmax"):
         return Cause(
-            f"{stop.where} is a softmax over one unit, which is 1 whatever comes in",
-            "nn.Sigmoid(), two units, or the softmax before what selects one (topk)",
+            f"{stop.where} is a softmax over one element, which is 1 whatever comes in",
+            "the dimension of what is chosen from (dim=-1, say), before what selects one (topk);"
+            " for a single unit nn.Sigmoid(), or two units",
         )
     if stop.levels:
         return Cause(
@@ -122,6 +123,7 @@ _MEANS = {
             "look at what makes them: a mask, a gate, or a weight of 0",
         ),
     ),
+    "zeros": ("all inputs are zero", "a batch with data in it"),
     **{
         op: (
             f"{{}} runs under {op}()",

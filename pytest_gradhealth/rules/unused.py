@@ -297,7 +297,7 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause:
     parameters = kinds.get(told, [])
     if known := cause_of_silence([p.name for p in parameters], profile.stops):
         return known
-    if any(p.shape in profile.unregistered for p in parameters):
+    if any(p.shape in profile.anew for p in parameters):
         return Cause(
             "the forward makes an nn.Parameter of its own of that shape, which no optimizer has",
             "nn.Parameter(...) in __init__ alone, and the tensor itself in the forward",

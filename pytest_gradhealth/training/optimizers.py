@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -130,6 +131,14 @@ def kind_of(optimizer: OptimizerLike | None, parameters: Mapping[str, nn.Paramet
     sgd = isinstance(built, torch.optim.SGD)
     decay = _coupled_decay(built, parameters)
     return Kind(type(built).__name__, known, sgd, decay, _eps(built))
+
+
+def carry_of(optimizer: Optimizer) -> float | None:
+    """How much longer momentum makes the steps of a constant gradient, None for any but SGD."""
+    if not isinstance(optimizer, torch.optim.SGD):
+        return None
+    left = min(1.0 - float(group["momentum"]) for group in optimizer.param_groups)
+    return 1 / left if left > 0 else math.inf
 
 
 def _eps(optimizer: Optimizer) -> float | None:

@@ -15,6 +15,7 @@ from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import named_parameters
 from pytest_gradhealth.tensors.norms import l2_norm, to_numbers
 from pytest_gradhealth.training.loop import train
+from pytest_gradhealth.training.optimizers import carry_of
 
 
 def updates(
@@ -52,7 +53,8 @@ def updates(
         worst = max(by_name, key=lambda name: _order(by_name[name]), default="")
         layer = worst.rpartition(".")[0] or worst
         change = by_name.get(worst, 0.0)
-        found.append(Update(number, value, gradient, clipped, layer, change))
+        carry = carry_of(optimizer)
+        found.append(Update(number, value, gradient, clipped, layer, change, carry))
         if anywhere(subject.model, not found[-1].finite):
             break
     return tuple(found)

@@ -194,8 +194,9 @@ def test_one_bad_place_is_named_as_the_cause() -> None:
 def test_a_softmax_over_one_unit_is_named_as_the_cause() -> None:
     model = nn.Sequential(nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 1), nn.Softmax(dim=-1))
     assert cause(probe(model, batch()[0])) == (
-        "3 (Softmax) is a softmax over one unit, which is 1 whatever comes in",
-        "nn.Sigmoid(), two units, or the softmax before what selects one (topk)",
+        "3 (Softmax) is a softmax over one element, which is 1 whatever comes in",
+        "the dimension of what is chosen from (dim=-1, say), before what selects one (topk); for a"
+        " single unit nn.Sigmoid(), or two units",
     )
 
 

@@ -16,12 +16,8 @@ from torch import nn
 
 from pytest_gradhealth import Diagnosis, GradientPath, PathPoint, ProbeError, probe
 from pytest_gradhealth.results.diagnosis import Finding, Limit
-from pytest_gradhealth.results.profile import (
-    GradientProfile,
-    NonFinite,
-    OutputRecord,
-    ParameterRecord,
-)
+from pytest_gradhealth.results.non_finite import NonFinite
+from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
 from pytest_gradhealth.results.serialization import from_plain
 from tests.helpers.nets import batch, mlp
 

@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from pytest_gradhealth import CollapsedOutputError, assert_healthy, probe
 from pytest_gradhealth.config.options import DEFAULTS
 from pytest_gradhealth.formatting import number
+from pytest_gradhealth.measure.alike import alike_from
+from pytest_gradhealth.results.alike import Alike
+from pytest_gradhealth.subject.subject import Subject
 from tests.helpers.architectures import Wired
 from tests.helpers.findings import explained, of, severities
 from tests.helpers.nets import batch, mlp
@@ -180,6 +183,69 @@ def test_a_norm_over_one_feature_is_the_cause_and_no_small_weights() -> None:
         "0 (LayerNorm) normalises over one feature, which gives its bias whatever comes in",
         "leave it out, or normalise over the batch (nn.BatchNorm1d)",
     )
+
+
+def between(function: Callable[[Tensor], Tensor]) -> nn.Module:
+    parts = {"a": nn.Linear(20, 16), "b": nn.Linear(16, 5)}
+    return Wired(lambda m, x: m.b(function(m.a(x).relu())), **parts)
+
+
+def drowned() -> nn.Module:
+    first = nn.Linear(20, 16)
+    nn.init.constant_(first.bias, 1e6)
+    return nn.Sequential(first, nn.Tanh(), nn.Linear(16, 5))
+
+
+def dim(scale: float, layers: int) -> nn.Module:
+    """Layers whose weights forget, by one factor each."""
+    linears = [nn.Linear(20, 20) for _ in range(layers)]
+    for linear in linears:
+        nn.init.normal_(linear.weight, 0, scale)
+        nn.init.constant_(linear.bias, 0.5)
+    return nn.Sequential(*(nn.Sequential(linear, nn.Tanh()) for linear in linears))
+
+
+TOGETHER = "what b (Linear) gets is the same for all examples: something in the forward makes it so"
+ALIKE: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "a mean over the batch": (
+        lambda: between(lambda h: h.mean(0, keepdim=True).expand(len(h), -1)),
+        TOGETHER,
+    ),
+    "a number": (lambda: between(lambda h: h.mean().expand_as(h)), TOGETHER),
+    "whole numbers": (lambda: between(lambda h: h.clamp(0, 1e-6).long().float()), TOGETHER),
+    "a bias": (drowned, "the bias of 0 (Linear) drowns what tells the examples apart"),
+    "zeros": (
+        lambda: nn.Sequential(nn.Linear(20, 16), nn.Threshold(99.0, 0.0), nn.Linear(16, 5)),
+        "1 (Threshold) gets different examples and returns the same for all",
+    ),
+    "layer after layer": (
+        lambda: dim(0.02, 8),
+        "the examples come closer together from layer to layer, and are alike from 2.0 (Linear) on",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_where_examples_become_alike_is_the_cause(case: str) -> None:
+    build, because = ALIKE[case]
+    x, y = batch()
+    torch.manual_seed(0)
+    diagnosis = probe(build(), x, y, loss=cross_entropy, ignore=["GH101"])
+    assert explained(diagnosis, "GH404")[1] == because
+
+
+def test_examples_that_are_the_same_are_told_from_those_that_become_so() -> None:
+    def asked(model: nn.Module, x: Tensor) -> Alike | None:
+        subject = Subject(model, x, None, lambda y: y.sum(), torch.device("cpu"))
+        return alike_from(subject, seed=0)
+
+    x, _ = batch()
+    assert asked(mlp(), x[:1].expand_as(x)) == Alike("inputs")
+    assert asked(mlp(), x) is None
+    # What runs beside the outputs tells them apart: the order of calls tells nothing.
+    parts = {"a": nn.Linear(20, 16), "c": nn.Linear(20, 16), "b": nn.Linear(16, 5)}
+    beside = Wired(lambda m, x: m.b(m.a(x * 0) * m.c(x).sum()), **parts)
+    assert asked(beside, x) is None
 
 
 def test_equal_inputs_excuse_equal_outputs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import LBFGS, SGD, Adam, AdamW
 
 from pytest_gradhealth import (
@@ -371,10 +373,8 @@ Sequential on cpu, loss total, trained with SGD(lr=8), seed 0
      9    -1e+03                4                       x0.13  0
     10  -1.1e+03                4                       x0.11  0
 
-cause:  the gradient norm is 4 in step 1, unclipped
-try:    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0) between
-        loss.backward() and optimizer.step(), or a learning rate 10 times
-        smaller
+cause:  the learning rate is too large for a gradient norm of 4, in step 1
+try:    a learning rate 100 times smaller
 accept: max_update=1e+01, if this is meant to be"""
 
 
@@ -409,7 +409,7 @@ def test_the_message_shows_the_gradient_after_clipping() -> None:
     assert "\n".join(lines[16:]) == (
         "cause:  the gradient norm 4 of step 1 is clipped to 2, and the step is still\n"
         "        too long\n"
-        "try:    a learning rate 10 times smaller\n"
+        "try:    a learning rate 100 times smaller\n"
         "accept: max_update=1e+01, if this is meant to be"
     )
 
@@ -424,8 +424,9 @@ def test_the_cause_is_the_first_step_that_is_too_long_and_not_what_came_of_it() 
         clip=math.inf,
     )
     assert [update.gradient for update in made(diagnosis)] == [2.0**k for k in range(10)]
-    assert "cause:  the gradient norm is 1 in step 1, unclipped" in str(diagnosis)
-    assert "a learning rate 10 times" in str(diagnosis)
+    because, advice = explained(diagnosis, "GH202")[1:]
+    assert because == "the learning rate is too large for a gradient norm of 1, in step 1"
+    assert advice == "a learning rate 100 times smaller"
 
 
 def test_the_learning_rate_that_is_proposed_holds() -> None:
@@ -437,10 +438,52 @@ def test_the_learning_rate_that_is_proposed_holds() -> None:
     wild = probe(model, ONES[:, :1], loss=loss, optimizer=sgd(20.0), clip=math.inf)
     assert max(update.change for update in made(wild) if update.finite) > 1e4
     _, because, advice = explained(wild, "GH202")
-    assert because == "the gradient norm is 1 in step 1, unclipped"
-    assert advice.endswith("or a learning rate 100 times smaller")
+    assert because == "the learning rate is too large for a gradient norm of 1, in step 1"
+    assert advice == "a learning rate 100 times smaller"
     tame = constant(inputs=1, outputs=1)
     assert_no_exploding_update(tame, ONES[:, :1], loss=loss, optimizer=sgd(20.0 / 100))
+
+
+CLIPPED = (
+    "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0) between loss.backward() and"
+    " optimizer.step(), or a smaller learning rate"
+)
+#: An optimizer with a learning rate, how large targets are, and what is told: how many times
+#: smaller the rate has to be, or 0 for clipping.
+WILD: dict[str, tuple[Callable[..., Any], float, float, int]] = {
+    "SGD": (SGD, 10.0, 1, 100),
+    "SGD with momentum": (partial(SGD, momentum=0.9), 3.0, 1, 1000),
+    "Adam": (Adam, 1.0, 1, 100),
+    "SGD with long gradients": (SGD, 0.05, 15, 0),
+}
+
+
+@pytest.mark.parametrize("case", WILD)
+def test_what_is_told_trains(case: str) -> None:
+    make, rate, scale, times = WILD[case]
+    torch.manual_seed(7)
+    x = torch.randn(64, 10)
+    y = scale * (x[:, :1] * 2 + x[:, 1:2])
+
+    def build(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        widths = (nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 1))
+        return nn.Sequential(*widths)
+
+    wild = probe(build(0), x, y, loss=F.mse_loss, optimizer=partial(make, lr=rate), clip=math.inf)
+    advice = explained(wild, "GH202")[2]
+    assert advice == (f"a learning rate {times} times smaller" if times else CLIPPED)
+    for seed in range(1, 6):
+        model = build(seed)
+        optimizer = make(model.parameters(), lr=rate / (times or 1))
+        for _ in range(100):
+            optimizer.zero_grad()
+            loss = F.mse_loss(model(x), y)
+            torch.autograd.backward(loss)
+            if not times:
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        assert loss < y.var() / 2, "half of what one answer for all has"
 
 
 @pytest.mark.usefixtures("_outside_pytest")

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from pytest_gradhealth import probe
 from pytest_gradhealth.measure.nonfinite import first_non_finite
-from pytest_gradhealth.results.profile import GradientProfile, NonFinite
+from pytest_gradhealth.results.non_finite import NonFinite
+from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.backward_faults import BACKWARD
 from pytest_gradhealth.rules.forward_faults import FORWARD
 from pytest_gradhealth.rules.non_finite import RULE
@@ -72,7 +73,16 @@ def all_equal(outputs: Tensor) -> Tensor:
 
 
 LOG_OF_0 = INSIDE.format("infinite", "log"), "log of 0", "torch.log(x.clamp_min(1e-8))"
-BELOW_THE_BAR = "y.clamp_min(1e-8), or add 1e-8 to what is below the bar"
+NO_ZERO = (
+    "a divisor that cannot be 0: F.softplus(y) where it is positive, other values to start with"
+    " where it is learned"
+)
+LEFT_OUT = "torch.where(y == 0, 0, x / torch.where(y == 0, 1, y))"
+DROPPED = (
+    "; a where, a clamp, a mask or a division that takes it out again sends back 0, and 0 times"
+    " that is NaN"
+)
+FIRST = torch.tensor([0.0, 1.0, 1.0, 1.0])
 FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
     "softmax": (
         lambda x: hide(x).softmax(-1),
@@ -104,9 +114,68 @@ FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
     "log of 1 - sigmoid": (
         lambda x: torch.log(1 - torch.sigmoid(x + 99)),
         INSIDE.format("infinite", "log"),
-        "log of 0: a sigmoid has rounded to 0 or 1",
-        "F.logsigmoid(x) for the log of a sigmoid, F.logsigmoid(-x) for that of 1 - sigmoid, or a"
-        " loss on logits",
+        "log of 0: a sigmoid has rounded to 1",
+        "F.logsigmoid(-x) for the log of 1 - sigmoid, or a loss on logits",
+    ),
+    "log of a sigmoid": (
+        lambda x: torch.log(torch.sigmoid(x - 200)),
+        INSIDE.format("infinite", "log"),
+        "log of 0: a sigmoid has rounded to 0",
+        "F.logsigmoid(x) for the log of a sigmoid, or a loss on logits",
+    ),
+    "log of 1 - softmax": (
+        lambda x: torch.log(1 - (1e5 * x).softmax(-1)),
+        INSIDE.format("infinite", "log"),
+        "log of 0: softmax gives 1",
+        "torch.log1p(-p.clamp(max=1 - 1e-6)) for the log of 1 - p",
+    ),
+    **{
+        f"log of a {name} under a mask": (
+            function,
+            INSIDE.format("infinite", "log"),
+            "log of 0: a product with 0, as of a mask or of dropout",
+            "the mask behind the logarithm, not before it, or torch.log(x.clamp_min(1e-8))",
+        )
+        for name, function in (
+            ("softmax", lambda x: torch.log(x.softmax(-1) * FIRST)),
+            ("sigmoid", lambda x: torch.log(torch.sigmoid(x) * FIRST)),
+            ("sigmoid with dropout", lambda x: torch.log(F.dropout(torch.sigmoid(x)))),
+        )
+    },
+    "log of a softmax over a mask": (
+        lambda x: torch.log(x.masked_fill(FIRST == 0, -math.inf).softmax(-1)),
+        *LOG_OF_0,
+    ),
+    "log of a product of sigmoids": (
+        lambda x: torch.log(torch.sigmoid(x - 60).prod(-1)),
+        INSIDE.format("infinite", "log"),
+        "log of 0: a product of many factors has rounded to 0",
+        "the sum of the logs in place of the log of a product",
+    ),
+    "log of a sum of exp": (
+        lambda x: torch.log((x - 200).exp().sum(-1)),
+        INSIDE.format("infinite", "log"),
+        "log of 0: all that is summed up has rounded to 0",
+        "torch.logsumexp(x, -1) in place of the log of a sum of exp(x)",
+    ),
+    "log of a sum of exp under an empty mask": (
+        lambda x: torch.log((x.exp() * 0).sum(-1)),
+        INSIDE.format("infinite", "log"),
+        "log of 0: a sum of nothing but zeros, as under an empty mask",
+        "torch.log(x.clamp_min(1e-8))",
+    ),
+    "log in float16": (
+        lambda x: torch.log((x - x).half()),
+        INSIDE.format("infinite", "log"),
+        "log of 0",
+        "torch.log(x.clamp_min(1e-4))",
+    ),
+    "cosh": (
+        lambda x: (0 * x - 210).cosh(),
+        INSIDE.format("infinite", "cosh"),
+        "cosh of -2.1e+02 is more than float32 holds (3.4e+38)",
+        "x.clamp(-20, 20).cosh(), or x.abs() + F.softplus(-2 * x.abs()) - math.log(2) for the log"
+        " of a cosh",
     ),
     "log of 1 - tanh ** 2": (
         squashed,
@@ -118,31 +187,55 @@ FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         lambda x: x * 0 / (x - x),
         INSIDE.format("NaN", "div"),
         "0 / 0",
-        f"x / {BELOW_THE_BAR}",
+        LEFT_OUT,
     ),
     "reciprocal": (
         lambda x: 1 / (x - x),
         INSIDE.format("infinite", "reciprocal"),
         "1 / 0",
-        f"1 / {BELOW_THE_BAR}",
+        NO_ZERO,
     ),
     "reciprocal of next to nothing": (
         lambda x: 1 / (0 * x + TINY / 10),
         INSIDE.format("infinite", "reciprocal"),
         "1 / 1.2e-39 is more than float32 holds (3.4e+38)",
-        f"1 / {BELOW_THE_BAR}",
+        NO_ZERO,
     ),
     "division by next to nothing": (
         lambda x: (1e10 + 0 * x) / (0 * x + TINY),
         INSIDE.format("infinite", "div"),
         "1e+10 / 1.2e-38 is more than float32 holds (3.4e+38)",
-        f"x / {BELOW_THE_BAR}",
+        NO_ZERO,
+    ),
+    "division of a number by 0": (
+        lambda x: (x * 0 + 3) / (x - x),
+        INSIDE.format("infinite", "div"),
+        "3 / 0",
+        NO_ZERO,
+    ),
+    "softmax by hand": (
+        lambda x: (x - 200).exp() / (x - 200).exp().sum(-1, keepdim=True),
+        INSIDE.format("NaN", "div"),
+        "a division by a sum of exponentials that have all rounded to 0",
+        "F.softmax(x, -1) in place of exp(x) over the sum of exp(x)",
+    ),
+    "sum that cancels": (
+        lambda x: (0 * x + 2) / ((0 * x + 1) * torch.tensor([1, -1, 1, -1])).sum(-1, keepdim=True),
+        INSIDE.format("infinite", "div"),
+        "2 / 0",
+        NO_ZERO,
+    ),
+    "something over a norm": (
+        lambda x: (0 * x + 2) / (0 * x).norm(dim=-1, keepdim=True),
+        INSIDE.format("infinite", "div"),
+        "a division by the norm of a zero vector",
+        NO_ZERO,
     ),
     "norm": (
         lambda x: (0 * x) / (0 * x).norm(dim=-1, keepdim=True),
         INSIDE.format("NaN", "div"),
         "a division by the norm of a zero vector",
-        "F.normalize(x, dim=-1), or add 1e-8 to the norm",
+        "F.normalize(x, dim=-1, eps=1e-4), or add 1e-4 to the norm",
     ),
     "std of one": (
         lambda x: x / x[:, :1].std(1, keepdim=True),
@@ -166,12 +259,18 @@ FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         lambda x: (0 * x) ** -2,
         INSIDE.format("infinite", "pow"),
         "0 ** -2 is a division by 0",
-        "x.clamp_min(1e-8) ** p",
+        "torch.where(x == 0, 0, torch.where(x == 0, 1, x) ** p)",
     ),
     "acos": (
         lambda x: torch.acos(0 * x + 1.5),
         INSIDE.format("NaN", "acos"),
         "acos of 1.5: it is defined from -1 to 1",
+        "x.clamp(-1 + 1e-6, 1 - 1e-6) before it",
+    ),
+    "acos just beyond": (
+        lambda x: torch.acos(0 * x + 1.0000001),
+        INSIDE.format("NaN", "acos"),
+        "acos of 1.0000001: it is defined from -1 to 1",
         "x.clamp(-1 + 1e-6, 1 - 1e-6) before it",
     ),
     "atanh": (
@@ -216,6 +315,12 @@ FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         "what mul returns is more than float16 holds (6.6e+04)",
         "float32 for this part (x.float()) or bfloat16, smaller inputs, or smaller weights",
     ),
+    "conversion to half": (
+        lambda x: (1e5 * x).half(),
+        INSIDE.format("infinite", "to"),
+        "what to returns is more than float16 holds (6.6e+04)",
+        "float32 for this part (x.float()) or bfloat16, smaller inputs, or smaller weights",
+    ),
     "mask that stays": (
         lambda x: x.masked_fill(torch.tensor([True, False, False, False]), -math.inf),
         INSIDE.format("infinite", "masked_fill"),
@@ -238,7 +343,7 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], Any, str, str, str]] = {
         None,
         LOSS.format("NaN", "div"),
         "a division by a standard deviation of 0: all numbers are equal",
-        "(x - x.mean()) / (x.std() + 1e-8)",
+        "(x - x.mean()) / (x.std() + 1e-4)",
     ),
     "mean of nothing": (
         lambda outputs: outputs[NONE].pow(2).mean(),
@@ -251,8 +356,9 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], Any, str, str, str]] = {
         lambda outputs: (outputs[:, 0] * NONE).sum() / NONE.sum(),
         None,
         LOSS.format("NaN", "div"),
-        "a division by a sum that is 0, as of an empty mask or of a node without neighbours",
-        "x.sum() / mask.sum().clamp_min(1), or add 1e-8 to the sum",
+        "a division by a sum of nothing but zeros, as of an empty mask or of a node without"
+        " neighbours",
+        "x.sum() / mask.sum().clamp_min(1)",
     ),
     "0 * inf": (
         entropy,
@@ -262,13 +368,24 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], Any, str, str, str]] = {
         "torch.where(mask, x, 0) in place of x * mask, torch.special.entr(p) in place of"
         " p * log(p)",
     ),
-    "labels ignored": (
-        F.cross_entropy,
-        torch.full((8,), -100),
-        LOSS.format("NaN", "nll_loss"),
-        "every target is ignored (ignore_index), and a mean of nothing is 0 / 0",
-        'reduction="sum", over (targets != ignore_index).sum().clamp_min(1)',
-    ),
+    **{
+        name: (
+            loss,
+            targets,
+            LOSS.format("NaN", "nll_loss"),
+            "no target counts, each is ignored (ignore_index) or of a class of weight 0, and a mean"
+            " of nothing is 0 / 0",
+            'reduction="sum", over the number of targets that count, .clamp_min(1)',
+        )
+        for name, loss, targets in (
+            ("labels ignored", F.cross_entropy, torch.full((8,), -100)),
+            (
+                "classes of weight 0",
+                lambda outputs, y: F.cross_entropy(outputs, y, weight=FIRST),
+                torch.zeros(8, dtype=torch.long),
+            ),
+        )
+    },
     "targets": (
         F.mse_loss,
         torch.full((8, 4), math.nan),
@@ -282,29 +399,52 @@ SLOPES: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
     "exp, then clamp": (
         lambda x: (0 * x + 100).exp().clamp(max=1e3) + x,
         BACKWARDS.format("NaN", "Exp"),
-        "exp overflows in the forward; a clamp, a where or a division by it then sends back 0, and"
-        " 0 * inf is NaN",
-        "clamp what goes into exp, not what comes out: x.clamp(max=20).exp()",
+        f"exp of 1e+02 is more than float32 holds (3.4e+38){DROPPED}",
+        "x.clamp(max=20).exp(), or stay with logarithms (torch.logsumexp, F.log_softmax)",
     ),
     "where": (
         lambda x: torch.where(x > 99, torch.log(0 * x), x),
         BACKWARDS.format("NaN", "Log"),
-        "the backward of Log gets 0 where its slope is infinite, and 0 * inf is NaN: what drops the"
-        " value does not drop that",
-        "a harmless number where the value is dropped: torch.where(mask, x, 1) inside, and"
-        " torch.where(mask, result, 0) outside",
+        "the slope of Log is infinite at 0, and 0 times that is NaN",
+        "torch.log(x.clamp_min(1e-8))",
+    ),
+    "root of a negative number, then where": (
+        lambda x: torch.where(x > 99, torch.sqrt(0 * x - 3), x),
+        BACKWARDS.format("NaN", "Sqrt"),
+        f"sqrt of -3, a negative number{DROPPED}",
+        "torch.sqrt(x.clamp_min(1e-8))",
+    ),
+    "quotient, then where": (
+        lambda x: torch.where(x > 99, 2 / (0 * x), x),
+        BACKWARDS.format("NaN", "Reciprocal"),
+        f"1 / 0{DROPPED}",
+        NO_ZERO,
+    ),
+    "exponent that is learned": (
+        lambda x: (0 * x - 3) ** (0 * x.sum() + 2),
+        BACKWARDS.format("NaN", "Pow"),
+        "the slope of a power in its exponent is the log of its base, here of -3, a negative"
+        " number",
+        "a base that cannot be negative (x.clamp_min(1e-8) ** p), or an exponent that is not"
+        " learned",
+    ),
+    "root as a power": (
+        lambda x: (0 * x) ** 0.5,
+        BACKWARDS.format("infinite", "Pow"),
+        "the slope of Pow is infinite at 0, as a power below 1 has",
+        "(x + 1e-8) ** p",
     ),
     "acos": (
         lambda x: torch.acos(0 * x + 1),
         BACKWARDS.format("infinite", "Acos"),
-        "the backward of Acos divides by zero: its slope is infinite at the edge",
-        "x.clamp(-1 + 1e-6, 1 - 1e-6) before it (torch.logit(x, eps=1e-6))",
+        "the slope of Acos is infinite at -1 and 1",
+        "x.clamp(-1 + 1e-6, 1 - 1e-6) before it",
     ),
     "sqrt": (
         lambda x: (0 * x).sqrt(),
         BACKWARDS.format("infinite", "Sqrt"),
-        "the backward of Sqrt divides by zero or overflows",
-        "sqrt has an infinite slope at 0: torch.sqrt(x + 1e-8)",
+        "the slope of Sqrt is infinite at 0",
+        "torch.sqrt(x + 1e-8)",
     ),
     "eigenvectors": (
         lambda x: torch.linalg.eigh(0 * x[:4] + torch.eye(4))[1],

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_gradhealth import NonFiniteGradientError, assert_no_vanishing, probe
+from pytest_gradhealth import (
+    NonFiniteGradientError,
+    assert_healthy,
+    assert_no_vanishing,
+    probe,
+    suggest,
+)
 from tests.helpers.architectures import Apply, around, nan_weight
-from tests.helpers.nets import batch, mlp
+from tests.helpers.findings import explained
+from tests.helpers.nets import batch, mlp, total
 
 
 def test_masks_of_minus_infinity_are_no_finding() -> None:
@@ -75,3 +84,118 @@ def test_an_infinite_slope_that_a_relu_masks_is_a_warning() -> None:
 def test_no_assertion_passes_on_numbers_that_cannot_be_compared() -> None:
     with pytest.raises(NonFiniteGradientError, match="turns NaN in 2"):
         assert_no_vanishing(around(nan_weight()), batch()[0])
+
+
+def net() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(20, 16), nn.Tanh(), nn.Linear(16, 5))
+
+
+EMPTY: dict[str, Callable[[Tensor], Tensor]] = {
+    "log of dead units": lambda y: torch.log(nn.functional.relu(y - 100)).mean(),
+    "mean of nothing": lambda y: y[y > 1e9].mean(),
+    "log determinant": lambda y: torch.logdet(torch.eye(3) * -y.square().sum()) + y.sum(),
+    "rounding, then a division": lambda y: (1 / (y * 0).round()).mean(),
+}
+
+
+@pytest.mark.parametrize("case", EMPTY)
+def test_what_is_not_finite_is_told_before_what_comes_of_it(case: str) -> None:
+    """No gradient comes from such a loss, and nothing in the model keeps it back."""
+    with pytest.raises(NonFiniteGradientError) as caught:
+        assert_healthy(net(), batch()[0], loss=EMPTY[case], remedy_budget=0)
+    assert caught.value.findings[0].code == "GH301"
+    diagnosis = caught.value.diagnosis
+    assert diagnosis is not None
+    assert diagnosis.profile.stops == ()
+
+
+def test_no_remedy_is_listed_that_changes_nothing_of_an_infinite_loss() -> None:
+    diagnosis = probe(nn.Linear(20, 5), batch()[0], loss=EMPTY["log of dead units"])
+    tried = suggest(diagnosis, budget=5)
+    assert {treatment.outcome for treatment in tried} <= {"cannot"}
+
+
+def test_outputs_that_overflow_are_told_before_their_size() -> None:
+    x = 1e4 * torch.randn(8, 20).half()
+    model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 5)).half()
+    diagnosis = probe(model, x, torch.zeros(8, 5).half(), loss=nn.functional.mse_loss)
+    assert diagnosis.findings[0].code == "GH301"
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_buffer_that_is_not_finite_is_named(value: float) -> None:
+    class Standardised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = net()
+            self.register_buffer("mean", torch.full((20,), value))
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.body(x * self.get_buffer("mean"))
+            return out
+
+    message, because, _ = explained(probe(Standardised(), batch()[0]), "GH301")
+    assert message.endswith("in (output) (Standardised): its mean is not finite")
+    assert because == "mean of (output) holds it"
+
+
+def test_a_parameter_that_is_not_finite_is_named_where_what_comes_of_it_is() -> None:
+    model = net()
+    nn.init.constant_(model.get_submodule("0").get_parameter("bias"), math.inf)
+    diagnosis = probe(model, batch()[0], loss=total)
+    assert diagnosis.findings[0].message == "not finite, and without a gradient: 0.bias"
+    assert explained(diagnosis, "GH301")[1] == "0.bias was not finite to start with"
+
+
+def test_a_mask_among_the_parameters_is_no_finding() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = net()
+            self.mask = nn.Parameter(torch.tensor([0.0, 0.0, 0.0, 0.0, -math.inf]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = (self.body(x) + self.mask).softmax(-1)
+            return out
+
+    y = torch.rand(len(batch()[0]), 5)
+    diagnosis = probe(Masked(), batch()[0], y, loss=nn.functional.mse_loss)
+    assert diagnosis.of(["GH301"]) == ()
+
+
+def test_targets_that_are_missing_are_the_cause_in_the_backward() -> None:
+    x, y = batch()[0], torch.rand(len(batch()[0]), 5)
+    y[0] = math.nan
+    diagnosis = probe(net(), x, y, loss=lambda out, y: ((out - y) ** 2).nanmean())
+    assert explained(diagnosis, "GH301")[1] == "the targets hold NaN or infinity"
+
+
+def test_a_backward_that_no_mode_can_look_into_is_looked_at_from_outside() -> None:
+    class Root(torch.autograd.Function):
+        @staticmethod
+        def forward(_: Any, x: Tensor) -> Tensor:
+            return x * 1
+
+        @staticmethod
+        def backward(_: Any, gradient: Tensor) -> Tensor:
+            if torch.utils._python_dispatch.is_in_torch_dispatch_mode():
+                raise NotImplementedError
+            return gradient * math.inf
+
+    def loss(outputs: Tensor) -> Tensor:
+        root: Tensor = Root.apply(outputs)
+        return root.sum()
+
+    message, because, _ = explained(probe(net(), batch()[0], loss=loss), "GH301")
+    assert message == (
+        "the gradient turns infinite in (loss), in the backward of Root: what came from the loss"
+        " was finite"
+    )
+    assert because == ""
+
+
+def test_all_inputs_zero_are_the_cause_of_zero_gradients() -> None:
+    model = nn.Sequential(nn.Linear(20, 16, bias=False), nn.ReLU(), nn.Linear(16, 5))
+    diagnosis = probe(model, torch.zeros(8, 20), loss=total)
+    causes = {explained(diagnosis, finding.code)[1] for finding in diagnosis.findings[:1]}
+    assert causes == {"all inputs are zero"}

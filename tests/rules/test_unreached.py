@@ -179,7 +179,7 @@ def router(weigh: Callable[[Tensor], Tensor], outputs: int = 4) -> Wired:
     return Wired(routed(weigh), **parts, branch=nn.Linear(16, 16), head=nn.Linear(16, 5))
 
 
-ONE_UNIT = "is a softmax over one unit, which is 1 whatever comes in"
+ONE_UNIT = "is a softmax over one element, which is 1 whatever comes in"
 CUT_OFF = "cuts off all that comes in, which is out of its range"
 ROUTERS: dict[str, tuple[Callable[[Tensor], Tensor], int, str]] = {
     "softmax over the one logit": (

@@ -405,3 +405,21 @@ def test_a_parameter_that_the_forward_makes_another_tensor_of(
     model.scale = nn.Parameter(torch.ones(16))
     diagnosis = probe(model, torch.randn(8, 4), torch.arange(8) % 3, loss=F.cross_entropy)
     assert explained(diagnosis, "GH405")[1:] == (because, advice)
+
+
+def test_a_list_of_layers_makes_no_parameter_of_the_shape_of_one_of_theirs() -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers, self.head = [nn.Linear(8, 8)], nn.Linear(8, 1)
+            self.scale = nn.Parameter(torch.ones(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(self.layers[0](x).tanh())
+            return out
+
+    diagnosis = probe(Listed(), torch.randn(8, 8), torch.randn(8, 1), loss=F.mse_loss)
+    assert sorted(diagnosis.profile.unregistered) == [(8,), (8, 8)]
+    assert explained(diagnosis, "GH405")[1] == (
+        "their module is never called, does without them, or its output is not used"
+    )

@@ -172,7 +172,9 @@ class Fault:
 
 DEAD = "all units of {} are dead: its output is zero for the whole batch"
 SINGULAR = "the matrix is singular: its determinant is 0, whose log is -inf"
-BELOW = "a division by a sum that is 0, as of an empty mask or of a node without neighbours"
+BELOW = (
+    "a division by a sum of nothing but zeros, as of an empty mask or of a node without neighbours"
+)
 MASKED = "softmax over a row that is all -inf is 0 / 0: every position of it is masked"
 RUNS = "body (Linear) runs in a re-entrant checkpoint of which no input needs a gradient"
 FAULTS = {
@@ -184,7 +186,7 @@ FAULTS = {
     "flow": Fault(flow, "GH301", SINGULAR, outputs=2),
     "mixture density": Fault(mixture, "GH301", "log of 0: all that is summed up has rounded to 0"),
     "policy": Fault(plain, "GH301", "log of 0: softmax has rounded to 0", policy),
-    "detection": Fault(plain, "GH301", "log of 0: a sigmoid has rounded to 0 or 1", focal),
+    "detection": Fault(plain, "GH301", "log of 0: a sigmoid has rounded to 0", focal),
     "speech": Fault(
         plain,
         "GH301",
@@ -203,7 +205,7 @@ FAULTS = {
     "experts": Fault(
         mixed_experts,
         "GH401",
-        "softmax behind head (Linear) is a softmax over one unit, which is 1 whatever comes in",
+        "softmax behind head (Linear) is a softmax over one element, which is 1 whatever comes in",
     ),
     "surrogate objective": Fault(
         plain,
