@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_gradhealth.assertions.verdict import Message, asked_for, check, measured, with_message
-from pytest_gradhealth.config.arguments import require
+from pytest_gradhealth.config.arguments import called, require
 from pytest_gradhealth.context import current
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.probing.case import Case, ModelLike
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from pytest_gradhealth.config.options import SettingValues
 
 
+@called
 def assert_no_vanishing(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
     targets: Any = None,
-    *,
     loss: Loss | None = None,
+    *,
     call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     msg: Message | None = None,
@@ -51,13 +52,14 @@ def assert_no_vanishing(
     return check(("GH101", "GH301"), case, settings, msg)
 
 
+@called
 def assert_no_vanishing_in_time(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
     targets: Any = None,
+    loss: Loss | None = None,
     *,
     dependency: int,
-    loss: Loss | None = None,
     call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     msg: Message | None = None,
@@ -78,12 +80,13 @@ def assert_no_vanishing_in_time(
     return check(("GH102", "GH301"), case, settings, msg)
 
 
+@called
 def assert_no_exploding(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
     targets: Any = None,
-    *,
     loss: Loss | None = None,
+    *,
     call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     msg: Message | None = None,
@@ -102,12 +105,13 @@ def assert_no_exploding(
     return check(("GH201", "GH301"), case, settings, msg)
 
 
+@called
 def assert_no_exploding_update(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
     targets: Any = None,
-    *,
     loss: Loss | None = None,
+    *,
     call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     clip: Clip | None = None,
@@ -131,12 +135,13 @@ def assert_no_exploding_update(
     return check(("GH202", "GH301"), case, settings, msg)
 
 
+@called
 def assert_no_dominating_regularizer(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
     targets: Any = None,
-    *,
     loss: Loss | None = None,
+    *,
     call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     clip: Clip | None = None,
@@ -159,12 +164,13 @@ def assert_no_dominating_regularizer(
     return check(("GH601", "GH301"), case, settings, msg)
 
 
+@called
 def assert_finite_gradients(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
     targets: Any = None,
-    *,
     loss: Loss | None = None,
+    *,
     call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     msg: Message | None = None,
@@ -180,14 +186,15 @@ def assert_finite_gradients(
     return check(("GH301",), case, settings, msg)
 
 
+@called
 def assert_no_underflow(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
     targets: Any = None,
+    loss: Loss | None = None,
     *,
     precision: str | torch.dtype = "float16",
     loss_scale: Any = None,
-    loss: Loss | None = None,
     call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     msg: Message | None = None,
@@ -208,12 +215,13 @@ def assert_no_underflow(
     return check(("GH501",), case, settings, msg)
 
 
+@called
 def assert_all_reached(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
     targets: Any = None,
-    *,
     loss: Loss | None = None,
+    *,
     call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     msg: Message | None = None,
@@ -233,12 +241,13 @@ def assert_all_reached(
     return check(("GH401", "GH405"), case, settings, msg)
 
 
+@called
 def assert_healthy(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
     targets: Any = None,
-    *,
     loss: Loss | None = None,
+    *,
     call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     clip: Clip | None = None,
@@ -269,13 +278,14 @@ def assert_healthy(
     return check(None, case, settings, msg)
 
 
+@called
 def assert_matches_baseline(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
     targets: Any = None,
+    loss: Loss | None = None,
     *,
     name: str = "",
-    loss: Loss | None = None,
     call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     clip: Clip | None = None,

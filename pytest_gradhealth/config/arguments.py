@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from pytest_gradhealth.config.values import as_float, as_int, is_truth
 from pytest_gradhealth.errors import ProbeError, SettingError
 from pytest_gradhealth.formatting import shown
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Annotations in words: those that stand alone, and those that are one of a kind.
@@ -25,6 +28,31 @@ _READ: Mapping[Any, Callable[[Any], Any]] = {
     float: as_float,
     int: as_int,
 }
+
+
+def called(check: Callable[P, T]) -> Callable[P, T]:
+    """The check, which says what to pass instead where Python could not call it."""
+    signature, name = inspect.signature(check), check.__name__
+
+    @functools.wraps(check)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        __tracebackhide__ = True
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            said = str(error)
+        else:
+            return check(*args, **kwargs)
+        if said.startswith("missing"):
+            missing = said.rpartition(": ")[2].strip("'")
+            batch = "x, y, loss=..." if missing in ("model", "inputs") else f"..., {missing}=..."
+            raise ProbeError(f"{name} is {said}; pass {name}(model, {batch})")
+        raise ProbeError(
+            f"{name} got {said}; several inputs go as one tuple, and what comes behind the loss by"
+            f" name: {name}(model, (a, b), y, loss=..., optimizer=...)"
+        )
+
+    return call
 
 
 def require(name: str, value: object, accepts: Callable[[Any], object], advice: str) -> None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_gradhealth import HOMES
+from pytest_gradhealth.config.arguments import called
 
 if TYPE_CHECKING:
     from typing import Concatenate, ParamSpec
@@ -69,13 +70,14 @@ class GradHealth:
     The functions of the same names in `pytest_gradhealth` do the same inside a test.
     """
 
+    @called
     def probe(
         self,
         model: ModelLike,
         inputs: Any,
         targets: Any = None,
-        *,
         loss: Loss | None = None,
+        *,
         call: Call | None = None,
         optimizer: OptimizerLike | None = None,
         clip: Clip | None = None,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import isroutine
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pytest_gradhealth.config.arguments import require
@@ -15,7 +16,7 @@ from pytest_gradhealth.config.values import as_int
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.precision import declared_scale
 from pytest_gradhealth.results.diagnosis import Diagnosis
-from pytest_gradhealth.subject.calling import Call
+from pytest_gradhealth.subject.calling import Call, name_of
 from pytest_gradhealth.subject.inputs import check_batch
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Step, check_step
@@ -93,8 +94,12 @@ def check_case(case: Case) -> None:
         "loss",
         case.loss,
         _is_function,
-        "a function of outputs and targets, for example torch.nn.functional.cross_entropy",
+        "a function of outputs and targets, for example torch.nn.functional.cross_entropy"
+        + "; several inputs go as one tuple: (a, b), y" * isinstance(case.loss, Tensor),
     )
+    if case.loss is None and (isroutine(case.targets) or isinstance(case.targets, nn.Module)):
+        name = name_of(case.targets) + "()" * isinstance(case.targets, nn.Module)
+        raise ProbeError(f"targets is the function {name}; pass it as the loss: loss={name}")
     if isinstance(case.loss, type):
         raise ProbeError(
             f"loss is the class {case.loss.__name__}; pass an instance of it:"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pytest_gradhealth.config.arguments import called
 from pytest_gradhealth.config.options import OPTIONS
 from pytest_gradhealth.config.settings import Settings
 from pytest_gradhealth.distributed.team import agreed
@@ -63,12 +64,13 @@ def declared_step(clip: Clip | None, regularizer: Regularizer | None) -> Step | 
     return None if clip is None and regularizer is None else Step(clip, regularizer)
 
 
+@called
 def probe(
     model: ModelLike,
     inputs: Any,
     targets: Any = None,
-    *,
     loss: Loss | None = None,
+    *,
     call: Call | None = None,
     optimizer: OptimizerLike | None = None,
     clip: Clip | None = None,
