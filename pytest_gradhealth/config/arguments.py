@@ -43,16 +43,23 @@ def called(check: Callable[P, T]) -> Callable[P, T]:
             said = str(error)
         else:
             return check(*args, **kwargs)
-        if said.startswith("missing"):
-            missing = said.rpartition(": ")[2].strip("'")
-            batch = "x, y, loss=..." if missing in ("model", "inputs") else f"..., {missing}=..."
-            raise ProbeError(f"{name} is {said}; pass {name}(model, {batch})")
-        raise ProbeError(
-            f"{name} got {said}; several inputs go as one tuple, and what comes behind the loss by"
-            f" name: {name}(model, (a, b), y, loss=..., optimizer=...)"
-        )
+        raise ProbeError(f"{name} {_instead(name, said, args)}")
 
     return call
+
+
+def _instead(name: str, said: str, args: tuple[object, ...]) -> str:
+    """What Python says of a call, and how it is to be made."""
+    if said.startswith("missing"):
+        missing = said.rpartition(": ")[2].strip("'")
+        batch = "x, y, loss=..." if missing in ("model", "inputs") else f"..., {missing}=..."
+        return f"is {said}; pass {name}(model, {batch})"
+    function = next((one for one in args[3:] if callable(one)), None)
+    if function is not None:
+        loss = getattr(function, "__name__", "")
+        loss = loss if loss.isidentifier() else "..."
+        return f"takes the loss by its name: {name}(model, x, y, loss={loss})"
+    return f"got {said}; several inputs go as one tuple: {name}(model, (a, b), y, loss=...)"
 
 
 def require(name: str, value: object, accepts: Callable[[Any], object], advice: str) -> None:

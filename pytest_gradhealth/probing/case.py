@@ -8,7 +8,7 @@ from inspect import isroutine
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from pytest_gradhealth.config.arguments import require
@@ -94,8 +94,7 @@ def check_case(case: Case) -> None:
         "loss",
         case.loss,
         _is_function,
-        "a function of outputs and targets, for example torch.nn.functional.cross_entropy"
-        + "; several inputs go as one tuple: (a, b), y" * isinstance(case.loss, Tensor),
+        "a function of outputs and targets, for example torch.nn.functional.cross_entropy",
     )
     if case.loss is None and (isroutine(case.targets) or isinstance(case.targets, nn.Module)):
         name = name_of(case.targets) + "()" * isinstance(case.targets, nn.Module)
