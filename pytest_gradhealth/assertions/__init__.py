@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_gradhealth.assertions.verdict import Message, asked_for, check, measured, with_message
+from pytest_gradhealth.assertions.warned import warn_of
 from pytest_gradhealth.config.arguments import called, require
 from pytest_gradhealth.context import current
 from pytest_gradhealth.errors import ProbeError
@@ -322,6 +323,7 @@ def assert_matches_baseline(
     except ProbeError as error:
         raise refused(error) from error.__cause__
     if failed is None:
+        warn_of(diagnosis)
         return diagnosis
     error_class, text = failed
     raise error_class(with_message(text, msg), (), diagnosis)

@@ -67,7 +67,7 @@ def check(
     rules = {rule.code: rule for rule in _rules_for(case)}
     failures = tuple(f for f in diagnosis.findings if _fails(f, codes, rules.get(f.code)))
     if not failures:
-        warn_of(diagnosis, codes)
+        warn_of(diagnosis)
         return diagnosis
     diagnosis = _with_treatments(diagnosis, failures)
     context = current()
@@ -154,4 +154,5 @@ def _with_treatments(diagnosis: Diagnosis, failures: Sequence[Finding]) -> Diagn
     )
     if context is not None:
         context.record(treated)
+        context.heard.judged(diagnosis)
     return treated

@@ -54,10 +54,9 @@ def _instead(name: str, said: str, args: tuple[object, ...]) -> str:
         missing = said.rpartition(": ")[2].strip("'")
         batch = "x, y, loss=..." if missing in ("model", "inputs") else f"..., {missing}=..."
         return f"is {said}; pass {name}(model, {batch})"
-    function = next((one for one in args[3:] if callable(one)), None)
-    if function is not None:
-        loss = getattr(function, "__name__", "")
-        loss = loss if loss.isidentifier() else "..."
+    functions = [getattr(one, "__name__", "") for one in args[3:] if callable(one)]
+    if functions:
+        loss = functions[0] if functions[0].isidentifier() else "..."
         return f"takes the loss by its name: {name}(model, x, y, loss={loss})"
     return f"got {said}; several inputs go as one tuple: {name}(model, (a, b), y, loss=...)"
 

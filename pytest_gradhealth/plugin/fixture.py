@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_gradhealth import HOMES
 from pytest_gradhealth.config.arguments import called
+from pytest_gradhealth.context import called_from, current
 
 if TYPE_CHECKING:
     from typing import Concatenate, ParamSpec
@@ -97,7 +98,11 @@ class GradHealth:
         case = Case(
             model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale, call
         )
-        return measured(case, settings)
+        diagnosis = measured(case, settings)
+        context = current()
+        if context is not None:
+            context.heard.probed(diagnosis, called_from())
+        return diagnosis
 
     if TYPE_CHECKING:
         assert_no_vanishing = _method(assertions.assert_no_vanishing)
