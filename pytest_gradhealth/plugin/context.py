@@ -238,11 +238,11 @@ class TestContext:
 
     def note_failure(self, report: pytest.TestReport, error: BaseException) -> None:
         """Put on a report what a check of this package has failed the test with."""
-        from pytest_gradhealth.errors import GradientHealthError
+        from pytest_gradhealth.errors import GradientHealthError, ProbeError
         from pytest_gradhealth.formatting import harmless
 
         ours = isinstance(error, GradientHealthError)
-        if ours:
+        if ours or isinstance(error, ProbeError):
             _shorten(report)
         text = harmless(str(error) if ours else self.failed_for)
         if text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_gradhealth.config.options import SettingValues
     from pytest_gradhealth.probing.case import ModelLike
     from pytest_gradhealth.results.diagnosis import Diagnosis
+    from pytest_gradhealth.rules import Rule
     from pytest_gradhealth.subject.calling import Call
     from pytest_gradhealth.subject.loss import Loss
     from pytest_gradhealth.subject.step import Clip, Regularizer
@@ -86,6 +87,7 @@ class GradHealth:
         dependency: int | None = None,
         precision: str | torch.dtype | None = None,
         loss_scale: Any = None,
+        rules: Sequence[Rule] = (),
         **settings: Unpack[SettingValues],
     ) -> Diagnosis:
         """Measure and judge without raising; `settings` are those of `pytest_gradhealth.probe`."""
@@ -96,7 +98,8 @@ class GradHealth:
 
         step = declared_step(clip, regularizer)
         case = Case(
-            model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale, call
+            *(model, inputs, targets, loss, optimizer, step),
+            *(dependency, precision, loss_scale, call, rules),
         )
         diagnosis = measured(case, settings)
         context = current()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import isroutine
 from typing import Any
@@ -16,6 +16,7 @@ from pytest_gradhealth.config.values import as_int
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.precision import declared_scale
 from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.rules import Rule
 from pytest_gradhealth.subject.calling import Call, name_of
 from pytest_gradhealth.subject.inputs import check_batch
 from pytest_gradhealth.subject.loss import Loss
@@ -36,7 +37,7 @@ class Case:
     `step` declares the rest of the training step; with it, a few steps are made and judged.
     `dependency` is how many steps back in time the gradient has to reach; `precision` the format
     that the model is to be trained in, `loss_scale` a number or a GradScaler. `call` calls the
-    model with the inputs, in place of its forward.
+    model with the inputs, in place of its forward. `rules` come on top of those that apply anyhow.
     """
 
     model: ModelLike | Diagnosis
@@ -49,6 +50,7 @@ class Case:
     precision: Any = None
     loss_scale: Any = None
     call: Call | None = None
+    rules: Sequence[Rule] = ()
 
     def __post_init__(self) -> None:
         steps = as_int(self.dependency)
