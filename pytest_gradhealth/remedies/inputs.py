@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from pytest_gradhealth.errors import CannotApplyError
 from pytest_gradhealth.remedies.layers import Call
@@ -73,7 +75,7 @@ class _Input:
     @property
     def size(self) -> float:
         """The largest root mean square of a feature."""
-        rows = self.tensor.detach().movedim(self.dim, -1).double().flatten(0, -2)
+        rows = self.tensor.detach().cpu().movedim(self.dim, -1).double().flatten(0, -2)
         return float(rows.square().mean(0).max().sqrt())
 
 
@@ -122,15 +124,18 @@ def _inputs(patient: Patient) -> Iterator[_Input]:
         parts = value.items() if type(value) is dict else [(None, value)]
         for key, x in parts:
             floating = isinstance(x, Tensor) and x.is_floating_point() and x.numel() > 0
-            if floating and x.dim() >= 2 and len(x) >= 2:
+            named_in_code = str(argument).isidentifier() or isinstance(argument, int)
+            if floating and x.dim() >= 2 and len(x) >= 2 and named_in_code:
                 yield _Input(x, argument, key, _dimension(calls, x))
 
 
 def _dimension(calls: Sequence[Call], x: Tensor) -> int:
-    """Where the features are: last for layers that take them so, second in feature maps."""
-    takers = (call.module for call in calls if call.is_leaf and call.entered == tuple(x.shape))
-    last = (getattr(m, "in_features", getattr(m, "input_size", None)) for m in takers)
-    return -1 if x.dim() == 2 or x.shape[-1] in last else 1
+    """Where the features are: second in what convolutions take, and in pictures, else last."""
+    takers = [call.module for call in calls if call.entered == tuple(x.shape)]
+    if any(isinstance(module, (nn.Linear, nn.RNNBase)) for module in takers):
+        return -1
+    maps = any(isinstance(module, (_ConvNd, _BatchNorm)) for module in takers)
+    return 1 if maps or x.dim() > 3 else -1
 
 
 def _forward(patient: Patient, far: Sequence[_Input]) -> tuple[str, str]:
@@ -138,7 +143,7 @@ def _forward(patient: Patient, far: Sequence[_Input]) -> tuple[str, str]:
     kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
     known = [p.name for p in parameters_of(patient.model.forward).values() if p.kind in kinds]
     last = max((one.argument for one in far if isinstance(one.argument, int)), default=-1)
-    first = [known[i] if i < len(known) else f"x{i}" for i in range(last + 1)]
+    first = [known[i] if i < len(known) else f"arg{i}" for i in range(last + 1)]
     named = dict.fromkeys(one.argument for one in far if isinstance(one.argument, str))
 
     def handed(argument: int | str, name: str) -> str:

@@ -30,10 +30,29 @@ from tests.helpers.remedies import (
 STANDARDISED = BY_NAME["standardised inputs"]
 FAR_APART = torch.logspace(-3, 4, 20)
 
+
+class Summed(nn.Module):
+    """A forward that takes however many inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.out = nn.LayerNorm(6), nn.Linear(6, 2)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        out: Tensor = self.out(self.norm(sum(inputs)))
+        return out
+
+
 EXAMPLES: dict[str, tuple[nn.Module, Tensor, tuple[int, ...]]] = {
     "features": (sigmoids(), FLAT * FAR_APART + 3 * FAR_APART, (0,)),
     "images": (convolutional(), 30000 + 9000 * IMAGE, (0, 2, 3)),
     "sequences": (sequences(), SEQUENCE * FAR_APART[:6], (0, 1)),
+    "sequences of no layer": (Summed(), SEQUENCE * FAR_APART[:6], (0, 1)),
+    "series": (
+        nn.Sequential(nn.Conv1d(5, 4, 3), nn.Flatten(), nn.Linear(16, 3)),
+        SEQUENCE * FAR_APART[:5, None],
+        (0, 2),
+    ),
     "doubles": (sigmoids().double(), 1e5 + FLAT.double(), (0,)),
 }
 
