@@ -149,6 +149,7 @@ CHECKS = """
         gradhealth.assert_no_exploding(model, *ARGS, loss=cross_entropy)
         gradhealth.assert_healthy(model, *ARGS, loss=cross_entropy)
         gradhealth.assert_finite_gradients(gradhealth.probe(model, *ARGS, loss=cross_entropy))
+        pytest_gradhealth.probe(model, *ARGS, loss=cross_entropy)
 
     def test_probe(gradhealth):
         gradhealth.probe(Spare(), *ARGS, loss=cross_entropy)

@@ -298,6 +298,7 @@ def test_what_it_says_to_pass_works(
             MSE,
             "the inputs are int64, the parameters float32; pass x.float()",
         ),
+        (net(4), (X[:, :3], (X > 0).long()), BCE, "raised in 0 (Linear)"),
         (net(), (X.T, Y), CE, "raised in 0 (Linear)"),
         (conv(), (IMAGES[:, :2], MASKS), CE, "raised in 0 (Conv2d)"),
         (net(), (X, Y[:8]), CE, "it was called with outputs: (16, 3) float32; targets: (8,) int64"),
