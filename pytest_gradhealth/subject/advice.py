@@ -36,9 +36,8 @@ def advised(handed: Handed) -> Iterator[None]:
             raised = replace(handed, cause=cause, said=text_of(cause), at=_at(handed, cause))
             place = f"raised in {raised.at} ({class_name(raised.inside)})" if raised.at else ""
             lines = [place, *lines, _advice(raised)]
-        if not any(lines):
-            raise
-        raise ProbeError("\n  ".join([str(error), *filter(None, lines)])) from cause
+        error.args = ("\n  ".join([str(error), *filter(None, lines)]),)
+        raise
 
 
 def _advice(handed: Handed) -> str:
