@@ -17,18 +17,21 @@ from pytest_gradhealth.results.profile import GradientProfile
 
 @dataclass
 class Heard:
-    """What one test was warned of, and what it has probed without judging it so far."""
+    """What one test was warned of, and what it has probed without judging it so far.
+
+    It holds on to what was measured where there is something to warn of, never to a model.
+    """
 
     _told: list[tuple[tuple[GradientProfile, ...], str]] = field(default_factory=list)
-    _waiting: list[tuple[Diagnosis, Place]] = field(default_factory=list)
+    _waiting: list[tuple[tuple[GradientProfile, ...], Finding, Place]] = field(default_factory=list)
 
     def probed(self, diagnosis: Diagnosis, place: Place) -> None:
         """Take a diagnosis that nothing warns of unless the test does nothing with it."""
-        self._waiting.append((diagnosis, place))
+        self._waiting += ((diagnosis.profiles, found, place) for found in _warnings(diagnosis))
 
     def judged(self, diagnosis: Diagnosis) -> None:
         """Leave it to an assertion to warn of what was measured."""
-        self._waiting = [w for w in self._waiting if w[0].profiles is not diagnosis.profiles]
+        self._waiting = [w for w in self._waiting if w[0] is not diagnosis.profiles]
 
     def is_news(self, diagnosis: Diagnosis, text: str) -> bool:
         """Whether nobody has said so of what was measured; from then on somebody has."""
@@ -39,13 +42,12 @@ class Heard:
     def unjudged(self, settings: Settings) -> Iterator[tuple[str, Place]]:
         """What there is to warn of in what was not judged, but for what the settings ignore."""
         told = {text for _, text in self._told}
-        for diagnosis, place in self._waiting:
-            for finding in _warnings(diagnosis):
-                code, text = finding.code, _told(finding)
-                ignored = matches(finding.layer, ignored_names(code, settings))
-                if is_selected(code, settings) and not ignored and text not in told:
-                    told.add(text)
-                    yield text, place
+        for _, finding, place in self._waiting:
+            code, text = finding.code, _told(finding)
+            ignored = matches(finding.layer, ignored_names(code, settings))
+            if is_selected(code, settings) and not ignored and text not in told:
+                told.add(text)
+                yield text, place
         self._waiting.clear()
 
 
