@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
     from typing import Protocol
 
+    from pytest_gradhealth.assertions.warned import Heard
     from pytest_gradhealth.config.settings import Settings
     from pytest_gradhealth.errors import GradientHealthError
     from pytest_gradhealth.formatting import View
@@ -54,6 +56,10 @@ if TYPE_CHECKING:
             """The probes of the test so far."""
 
         @property
+        def heard(self) -> Heard:
+            """What the test was warned of."""
+
+        @property
         def view(self) -> View:
             """How messages are drawn, with the command that runs the test alone."""
 
@@ -76,6 +82,10 @@ if TYPE_CHECKING:
             """Let the run end with this test."""
 
 
+#: The file and the line of a call.
+Place = tuple[str, int]
+
+_HOME = __file__.removesuffix("context.py")
 _entered: list[Context] = []
 
 
@@ -92,3 +102,27 @@ def entered(context: Context) -> Generator[None, None, None]:
         yield
     finally:
         _entered.remove(context)
+
+
+def called_from() -> Place:
+    """Where the package was called."""
+    *_, outside = _frames()
+    return outside.f_code.co_filename, outside.f_lineno
+
+
+def frames_inside() -> int:
+    """How far up the code lies that has called the package, as the function counts that asks."""
+    return len(_frames()) - 2
+
+
+def _frames() -> list[FrameType]:
+    """The frames of the package that are at work, the innermost first, and the one outside."""
+    import inspect
+
+    found, frame = [], inspect.currentframe()
+    while frame is not None:
+        found.append(frame)
+        if not frame.f_code.co_filename.startswith(_HOME):
+            break
+        frame = frame.f_back
+    return found

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 #: Columns of a failure message: 80, less what pytest puts before each line.
@@ -88,6 +88,8 @@ def listing(names: Sequence[str], most: int = 3) -> str:
 def meant_by(name: str, names: Iterable[str]) -> str:
     """What somebody may have meant by a name that is not among some others, "" for nothing.
 
+    Of a mapping of names what they stand for is told.
+
     >>> meant_by("ratio", ["min_ratio", "max_ratio", "seeds"]), meant_by("x", ["y"])
     ('did you mean min_ratio or max_ratio?', '')
     """
@@ -96,6 +98,7 @@ def meant_by(name: str, names: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names)
     likeness = [difflib.SequenceMatcher(None, one, name).ratio() for one in close]
     found = [one for one, like in zip(close, likeness, strict=True) if like > likeness[0] - 0.1]
+    found = [names[one] for one in found] if isinstance(names, Mapping) else found
     return f"did you mean {' or '.join(found)}?" if found else ""
 
 

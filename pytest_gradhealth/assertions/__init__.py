@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_gradhealth.assertions.verdict import Message, asked_for, check, measured, with_message
-from pytest_gradhealth.config.arguments import require
+from pytest_gradhealth.assertions.warned import warn_of
+from pytest_gradhealth.config.arguments import called, require
 from pytest_gradhealth.context import current
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.probing.case import Case, ModelLike
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_gradhealth.config.options import SettingValues
 
 
+@called
 def assert_no_vanishing(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
@@ -51,6 +53,7 @@ def assert_no_vanishing(
     return check(("GH101", "GH301"), case, settings, msg)
 
 
+@called
 def assert_no_vanishing_in_time(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
@@ -78,6 +81,7 @@ def assert_no_vanishing_in_time(
     return check(("GH102", "GH301"), case, settings, msg)
 
 
+@called
 def assert_no_exploding(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
@@ -102,6 +106,7 @@ def assert_no_exploding(
     return check(("GH201", "GH301"), case, settings, msg)
 
 
+@called
 def assert_no_exploding_update(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
@@ -131,6 +136,7 @@ def assert_no_exploding_update(
     return check(("GH202", "GH301"), case, settings, msg)
 
 
+@called
 def assert_no_dominating_regularizer(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
@@ -159,6 +165,7 @@ def assert_no_dominating_regularizer(
     return check(("GH601", "GH301"), case, settings, msg)
 
 
+@called
 def assert_finite_gradients(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
@@ -180,6 +187,7 @@ def assert_finite_gradients(
     return check(("GH301",), case, settings, msg)
 
 
+@called
 def assert_no_underflow(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
@@ -208,6 +216,7 @@ def assert_no_underflow(
     return check(("GH501",), case, settings, msg)
 
 
+@called
 def assert_all_reached(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
@@ -233,6 +242,7 @@ def assert_all_reached(
     return check(("GH401", "GH405"), case, settings, msg)
 
 
+@called
 def assert_healthy(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
@@ -269,6 +279,7 @@ def assert_healthy(
     return check(None, case, settings, msg)
 
 
+@called
 def assert_matches_baseline(
     model: ModelLike | Diagnosis,
     inputs: Any = None,
@@ -312,6 +323,7 @@ def assert_matches_baseline(
     except ProbeError as error:
         raise refused(error) from error.__cause__
     if failed is None:
+        warn_of(diagnosis)
         return diagnosis
     error_class, text = failed
     raise error_class(with_message(text, msg), (), diagnosis)

@@ -23,7 +23,7 @@ from pytest_gradhealth.remedies.trial import treat
 from pytest_gradhealth.reporting.message import render
 from pytest_gradhealth.results.diagnosis import RANK, Diagnosis, Finding
 from pytest_gradhealth.rules import built_in_rules
-from pytest_gradhealth.rules.rule import Rule, own_settings
+from pytest_gradhealth.rules.rule import Rule, checked, own_rules, own_settings
 from pytest_gradhealth.subject.step import Step
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def asked_for(values: SettingValues, case: Case) -> Settings:
     """The settings of the current test with those of a call on top."""
     context = current()
     base = Settings() if context is None else context.settings
-    own = () if BY_NAME.keys() >= values.keys() else own_settings(_rules_for(case))
+    plain = BY_NAME.keys() >= values.keys() and not case.rules
+    own = () if plain else own_settings(_rules_for(case))
     return base.merged(values, "the call", (*OPTIONS, *own))
 
 
@@ -67,7 +68,7 @@ def check(
     rules = {rule.code: rule for rule in _rules_for(case)}
     failures = tuple(f for f in diagnosis.findings if _fails(f, codes, rules.get(f.code)))
     if not failures:
-        warn_of(diagnosis, codes)
+        warn_of(diagnosis)
         return diagnosis
     diagnosis = _with_treatments(diagnosis, failures)
     context = current()
@@ -92,6 +93,7 @@ def _rules_for(case: Case) -> Sequence[Rule]:
     context = current()
     rules = built_in_rules() if context is None else context.rules
     brought = getattr(case.model.origin, "rules", ()) if isinstance(case.model, Diagnosis) else ()
+    rules = checked((*rules, *own_rules(case.rules))) if case.rules else rules
     found = {rule.code: rule for rule in (*brought, *rules)}
     return tuple(found[code] for code in sorted(found))
 
@@ -154,4 +156,5 @@ def _with_treatments(diagnosis: Diagnosis, failures: Sequence[Finding]) -> Diagn
     )
     if context is not None:
         context.record(treated)
+        context.heard.judged(diagnosis)
     return treated

@@ -2,40 +2,79 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-import pytest_gradhealth
+from pytest_gradhealth.config.settings import Settings, ignored_names, is_selected
+from pytest_gradhealth.context import Place, current, frames_inside
 from pytest_gradhealth.errors import GradientHealthWarning
 from pytest_gradhealth.formatting import LONGEST_FINDING, harmless, shortened
+from pytest_gradhealth.probing.ignored import matches
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
+from pytest_gradhealth.results.profile import GradientProfile
 
-_HOME = Path(pytest_gradhealth.__file__).parent
+
+@dataclass
+class Heard:
+    """What one test was warned of, and what it has probed without judging it so far.
+
+    It holds on to what was measured where there is something to warn of, never to a model.
+    """
+
+    _told: list[tuple[tuple[GradientProfile, ...], str]] = field(default_factory=list)
+    _waiting: list[tuple[tuple[GradientProfile, ...], Finding, Place]] = field(default_factory=list)
+
+    def probed(self, diagnosis: Diagnosis, place: Place) -> None:
+        """Take a diagnosis that nothing warns of unless the test does nothing with it."""
+        self._waiting += ((diagnosis.profiles, found, place) for found in _warnings(diagnosis))
+
+    def judged(self, diagnosis: Diagnosis) -> None:
+        """Leave it to an assertion to warn of what was measured."""
+        self._waiting = [w for w in self._waiting if w[0] is not diagnosis.profiles]
+
+    def is_news(self, diagnosis: Diagnosis, text: str) -> bool:
+        """Whether nobody has said so of what was measured; from then on somebody has."""
+        known = any(one is diagnosis.profiles and said == text for one, said in self._told)
+        self._told.append((diagnosis.profiles, text))
+        return not known
+
+    def unjudged(self, settings: Settings) -> Iterator[tuple[str, Place]]:
+        """What there is to warn of in what was not judged, but for what the settings ignore."""
+        told = {text for _, text in self._told}
+        for _, finding, place in self._waiting:
+            code, text = finding.code, _told(finding)
+            ignored = matches(finding.layer, ignored_names(code, settings))
+            if is_selected(code, settings) and not ignored and text not in told:
+                told.add(text)
+                yield text, place
+        self._waiting.clear()
 
 
-def warn_of(diagnosis: Diagnosis, codes: Iterable[str] | None) -> None:
-    """Warn of what some rules (None: all) warn of in a model that passes.
+def warn_of(diagnosis: Diagnosis) -> None:
+    """Warn of what rules warn of in a model that passes, once for several checks of one probe.
 
     Raises GradientHealthWarning where a filter makes errors of them.
     """
     __tracebackhide__ = True
-    for finding in diagnosis.findings:
-        if finding.severity == "warning" and (codes is None or finding.code in codes):
-            warnings.warn(
-                harmless(_told(finding)), category=GradientHealthWarning, stacklevel=_frames()
-            )
+    heard = None if (context := current()) is None else context.heard
+    if heard is not None:
+        heard.judged(diagnosis)
+    for text in map(_told, _warnings(diagnosis)):
+        if heard is None or heard.is_news(diagnosis, text):
+            warnings.warn(text, category=GradientHealthWarning, stacklevel=frames_inside())
+
+
+def warn_of_unjudged(heard: Heard, settings: Settings) -> None:
+    """Warn, at the end of a test, of what it has probed and no assertion has judged."""
+    for text, (file, line) in heard.unjudged(settings):
+        warnings.warn_explicit(text, GradientHealthWarning, file, line)
+
+
+def _warnings(diagnosis: Diagnosis) -> Iterator[Finding]:
+    return (finding for finding in diagnosis.findings if finding.severity == "warning")
 
 
 def _told(finding: Finding) -> str:
     where = "" if finding.layer.startswith("(") else f" at {finding.layer}"
-    return shortened(f"{finding.code}{where}: {finding.message}", LONGEST_FINDING)
-
-
-def _frames() -> int:
-    """How far up the code lies that has called the package, as warn_of counts."""
-    frame, count = inspect.currentframe(), 0
-    while frame is not None and _HOME in Path(frame.f_code.co_filename).parents:
-        frame, count = frame.f_back, count + 1
-    return count
+    return harmless(shortened(f"{finding.code}{where}: {finding.message}", LONGEST_FINDING))

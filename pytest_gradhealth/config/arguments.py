@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from pytest_gradhealth.config.values import as_float, as_int, is_truth
 from pytest_gradhealth.errors import ProbeError, SettingError
 from pytest_gradhealth.formatting import shown
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Annotations in words: those that stand alone, and those that are one of a kind.
@@ -25,6 +28,37 @@ _READ: Mapping[Any, Callable[[Any], Any]] = {
     float: as_float,
     int: as_int,
 }
+
+
+def called(check: Callable[P, T]) -> Callable[P, T]:
+    """The check, which says what to pass instead where Python could not call it."""
+    signature, name = inspect.signature(check), check.__name__
+
+    @functools.wraps(check)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        __tracebackhide__ = True
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            said = str(error)
+        else:
+            return check(*args, **kwargs)
+        raise ProbeError(f"{name} {_instead(name, said, args)}")
+
+    return call
+
+
+def _instead(name: str, said: str, args: tuple[object, ...]) -> str:
+    """What Python says of a call, and how it is to be made."""
+    if said.startswith("missing"):
+        missing = said.rpartition(": ")[2].strip("'")
+        batch = "x, y, loss=..." if missing in ("model", "inputs") else f"..., {missing}=..."
+        return f"is {said}; pass {name}(model, {batch})"
+    functions = [getattr(one, "__name__", "") for one in args[3:] if callable(one)]
+    if functions:
+        loss = functions[0] if functions[0].isidentifier() else "..."
+        return f"takes the loss by its name: {name}(model, x, y, loss={loss})"
+    return f"got {said}; several inputs go as one tuple: {name}(model, (a, b), y, loss=...)"
 
 
 def require(name: str, value: object, accepts: Callable[[Any], object], advice: str) -> None:

@@ -5,7 +5,7 @@ A value given in the call wins over the marker, then the command line, the ini f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -94,19 +94,26 @@ _ARGUMENTS = {
     "loss_scale": "scaler, grad_scaler",
 }
 _MEANT = {other: name for name, others in _ARGUMENTS.items() for other in others.split(", ")}
+#: What settings are called elsewhere.
+_ALIASES = {
+    **dict.fromkeys(("disable", "disabled", "exclude", "skip", "omit", "ignores"), "ignore"),
+    **dict.fromkeys(("enable", "enabled", "include", "only", "codes"), "select"),
+}
 
 
 def _unknown(name: str, where: str, known: Iterable[str]) -> str:
     """What to say of a setting that there is not: of arguments only where a call could have one."""
     from pytest_gradhealth.formatting import meant_by  # a run without checks needs none
 
-    names, meant = [*known], ""
+    names, meant = [*known], _ALIASES.get(name, "")
+    if name in BY_NAME:
+        return f"{where}: {name} is no setting of probe; the assertions take it"
     if where == "the call":
         if name in _ARGUMENTS:
             return f"{where}: {name} is no argument of this check; probe and assert_healthy take it"
-        meant = f"did you mean {_MEANT[name]}?" if name in _MEANT else ""
+        meant = meant or _MEANT.get(name, "")
         names += _ARGUMENTS
-    meant = meant or meant_by(name, names)
+    meant = f"did you mean {meant}?" if meant else meant_by(name, names)
     said = f"{where}: unknown setting {name!r}"
     return f"{said}; {meant}" if meant else f"{said}; the settings are {', '.join(known)}"
 
@@ -124,19 +131,30 @@ def parse(option: Option, value: Any, where: str) -> Any:
         ) from error
 
 
-def check_codes(settings: Settings, known: Sequence[str]) -> None:
-    """Raise SettingError if `select` or `ignore` names a rule that does not exist, or no layers."""
+def check_codes(settings: Settings, known: Mapping[str, str]) -> None:
+    """Raise SettingError if `select` or `ignore` names a rule that does not exist, or no layers.
+
+    Those that there are are `known` by their codes, with their names.
+    """
     for name in ("select", "ignore"):
         for item in getattr(settings, name):
             code, pattern = parts_of(item) if name == "ignore" else (item, None)
             said = f"{settings.source(name)}: {name} = {item!r}"
             if not code or not any(rule.startswith(code) for rule in known):
-                raise SettingError(f"{said} matches no rule; the rules are {', '.join(known)}")
+                raise SettingError(f"{said} matches no rule; {_rules_meant(code, known)}")
             if pattern == "":
                 raise SettingError(
                     f"{said} has no pattern behind the colon; pass one for names of layers and"
                     f" parameters, such as {code}:encoder.*, or {code} alone for all of them"
                 )
+
+
+def _rules_meant(item: str, known: Mapping[str, str]) -> str:
+    from pytest_gradhealth.formatting import meant_by  # a run without checks needs none
+
+    labels = {name: f"{code} ({name})" for code, name in known.items()}
+    meant = meant_by(item.lower().replace("_", "-"), labels)
+    return meant or f"the rules are {', '.join(known)}"
 
 
 def is_selected(code: str, settings: Settings) -> bool:

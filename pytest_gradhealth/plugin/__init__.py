@@ -108,6 +108,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     finally:
         for record in () if context is None else context.recorded[before:]:
             record.of_fixture = False
+    if context is not None:
+        _warn(context)
     if context is not None and len(context.recorded) > before:
         from pytest_gradhealth.errors import ProbeError
         from pytest_gradhealth.plugin.baseline_gate import compare_all
@@ -121,6 +123,21 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
             context.failed_for = text
             fail(text)
     return result
+
+
+def _warn(context: TestContext) -> None:
+    """Warn of what was probed and not judged; fail the test where a filter makes errors of that."""
+    text = ""
+    try:
+        context.warn_of_unjudged()
+    except Exception as error:
+        from pytest_gradhealth.errors import GradientHealthWarning
+
+        if not isinstance(error, GradientHealthWarning):
+            raise
+        text = f"GradientHealthWarning: {error}"
+    if text:
+        fail(text)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -15,6 +15,7 @@ from pytest_gradhealth.config.options import BY_NAME, OPTIONS, Option
 from pytest_gradhealth.plugin.options import base_settings, from_command_line
 
 if TYPE_CHECKING:
+    from pytest_gradhealth.assertions.warned import Heard
     from pytest_gradhealth.baseline.check import Check
     from pytest_gradhealth.config.settings import Settings
     from pytest_gradhealth.errors import GradientHealthError
@@ -72,6 +73,7 @@ class TestContext:
 
     def move_on(self) -> None:
         """Come to the next part of the test: its teardown, or a body that is run again."""
+        vars(self).pop("heard", None)
         run, part = self.part
         self._come_to((run, part + 1))
 
@@ -149,6 +151,20 @@ class TestContext:
 
         return ProbeCache()
 
+    @cached_property
+    def heard(self) -> Heard:
+        """What this part of the test was warned of."""
+        from pytest_gradhealth.assertions.warned import Heard
+
+        return Heard()
+
+    def warn_of_unjudged(self) -> None:
+        """Warn of what the test has probed and did nothing with."""
+        if "heard" in vars(self):
+            from pytest_gradhealth.assertions.warned import warn_of_unjudged
+
+            warn_of_unjudged(self.heard, self.settings)
+
     @property
     def view(self) -> View:
         """How messages are drawn, with the command that runs this test alone."""
@@ -222,11 +238,11 @@ class TestContext:
 
     def note_failure(self, report: pytest.TestReport, error: BaseException) -> None:
         """Put on a report what a check of this package has failed the test with."""
-        from pytest_gradhealth.errors import GradientHealthError
+        from pytest_gradhealth.errors import GradientHealthError, ProbeError
         from pytest_gradhealth.formatting import harmless
 
         ours = isinstance(error, GradientHealthError)
-        if ours:
+        if ours or isinstance(error, ProbeError):
             _shorten(report)
         text = harmless(str(error) if ours else self.failed_for)
         if text:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_gradhealth import HOMES
+from pytest_gradhealth.config.arguments import called
+from pytest_gradhealth.context import called_from, current
 
 if TYPE_CHECKING:
     from typing import Concatenate, ParamSpec
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_gradhealth.config.options import SettingValues
     from pytest_gradhealth.probing.case import ModelLike
     from pytest_gradhealth.results.diagnosis import Diagnosis
+    from pytest_gradhealth.rules import Rule
     from pytest_gradhealth.subject.calling import Call
     from pytest_gradhealth.subject.loss import Loss
     from pytest_gradhealth.subject.step import Clip, Regularizer
@@ -67,6 +70,7 @@ class GradHealth:
     The functions of the same names in `pytest_gradhealth` do the same inside a test.
     """
 
+    @called
     def probe(
         self,
         model: ModelLike,
@@ -81,6 +85,7 @@ class GradHealth:
         dependency: int | None = None,
         precision: str | torch.dtype | None = None,
         loss_scale: Any = None,
+        rules: Sequence[Rule] = (),
         **settings: Unpack[SettingValues],
     ) -> Diagnosis:
         """Measure and judge without raising; `settings` are those of `pytest_gradhealth.probe`."""
@@ -91,9 +96,14 @@ class GradHealth:
 
         step = declared_step(clip, regularizer)
         case = Case(
-            model, inputs, targets, loss, optimizer, step, dependency, precision, loss_scale, call
+            *(model, inputs, targets, loss, optimizer, step),
+            *(dependency, precision, loss_scale, call, rules),
         )
-        return measured(case, settings)
+        diagnosis = measured(case, settings)
+        context = current()
+        if context is not None:
+            context.heard.probed(diagnosis, called_from())
+        return diagnosis
 
     if TYPE_CHECKING:
         assert_no_vanishing = _method(assertions.assert_no_vanishing)

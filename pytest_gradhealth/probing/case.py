@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import isroutine
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from pytest_gradhealth.config.values import as_int
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.precision import declared_scale
 from pytest_gradhealth.results.diagnosis import Diagnosis
-from pytest_gradhealth.subject.calling import Call
+from pytest_gradhealth.rules import Rule
+from pytest_gradhealth.subject.calling import Call, name_of
 from pytest_gradhealth.subject.inputs import check_batch
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Step, check_step
@@ -35,7 +37,7 @@ class Case:
     `step` declares the rest of the training step; with it, a few steps are made and judged.
     `dependency` is how many steps back in time the gradient has to reach; `precision` the format
     that the model is to be trained in, `loss_scale` a number or a GradScaler. `call` calls the
-    model with the inputs, in place of its forward.
+    model with the inputs, in place of its forward. `rules` come on top of those that apply anyhow.
     """
 
     model: ModelLike | Diagnosis
@@ -48,6 +50,7 @@ class Case:
     precision: Any = None
     loss_scale: Any = None
     call: Call | None = None
+    rules: Sequence[Rule] = ()
 
     def __post_init__(self) -> None:
         steps = as_int(self.dependency)
@@ -95,6 +98,9 @@ def check_case(case: Case) -> None:
         _is_function,
         "a function of outputs and targets, for example torch.nn.functional.cross_entropy",
     )
+    if case.loss is None and (isroutine(case.targets) or isinstance(case.targets, nn.Module)):
+        name = name_of(case.targets) + "()" * isinstance(case.targets, nn.Module)
+        raise ProbeError(f"targets is the function {name}; pass it as the loss: loss={name}")
     if isinstance(case.loss, type):
         raise ProbeError(
             f"loss is the class {case.loss.__name__}; pass an instance of it:"

@@ -89,7 +89,7 @@ def _in_order(rules: Iterable[Rule], findings: Sequence[Finding]) -> tuple[Findi
 
 def chosen_rules(settings: Settings, rules: Sequence[Rule]) -> tuple[Rule, ...]:
     """The rules that settings choose; raises SettingError where they name one that is not there."""
-    check_codes(settings, [rule.code for rule in rules])
+    check_codes(settings, {rule.code: rule.name for rule in rules})
     return tuple(rule for rule in rules if is_selected(rule.code, settings))
 
 

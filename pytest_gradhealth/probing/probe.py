@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pytest_gradhealth.config.arguments import called
 from pytest_gradhealth.config.options import OPTIONS
 from pytest_gradhealth.config.settings import Settings
+from pytest_gradhealth.context import called_from, current
 from pytest_gradhealth.distributed.team import agreed
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.probing.case import Case, ModelLike, check_case
@@ -63,6 +65,7 @@ def declared_step(clip: Clip | None, regularizer: Regularizer | None) -> Step | 
     return None if clip is None and regularizer is None else Step(clip, regularizer)
 
 
+@called
 def probe(
     model: ModelLike,
     inputs: Any,
@@ -112,9 +115,13 @@ def probe(
         every = checked((*built_in_rules(), *own_rules(rules)))
         options = [option for option in OPTIONS if option.use != "test"]
         chosen = Settings().merged(settings, "the call", (*options, *own_settings(every)))
-        return agreed(model, lambda: diagnose(case, chosen, every))
+        diagnosis = agreed(model, lambda: diagnose(case, chosen, every))
     except ProbeError as error:
         raise refused(error) from error.__cause__
+    context = current()
+    if context is not None:
+        context.heard.probed(diagnosis, called_from())
+    return diagnosis
 
 
 def diagnose(

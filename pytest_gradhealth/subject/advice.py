@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from traceback import walk_tb
 
+from torch import nn
+
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import text_of
 from pytest_gradhealth.subject.forward_advice import OF_FORWARDS
@@ -17,6 +19,9 @@ from pytest_gradhealth.subject.handed import Handed
 from pytest_gradhealth.subject.inputs import faults
 from pytest_gradhealth.subject.loss_advice import OF_LOSSES
 from pytest_gradhealth.tensors.modules import class_name
+
+#: What calls a module, whatever its forward calls itself.
+_CALL = nn.Module.__call__.__code__
 
 
 @contextmanager
@@ -28,11 +33,11 @@ def advised(handed: Handed) -> Iterator[None]:
         cause = error.__cause__
         lines = [*faults(handed.inputs)][:1]
         if cause is not None:
-            raised = replace(handed, cause=cause, said=text_of(cause))
-            lines = [_place(handed, cause), *lines, _advice(raised)]
-        if not any(lines):
-            raise
-        raise ProbeError("\n  ".join([str(error), *filter(None, lines)])) from cause
+            raised = replace(handed, cause=cause, said=text_of(cause), at=_at(handed, cause))
+            place = f"raised in {raised.at} ({class_name(raised.inside)})" if raised.at else ""
+            lines = [place, *lines, _advice(raised)]
+        error.args = ("\n  ".join([str(error), *filter(None, lines)]),)
+        raise
 
 
 def _advice(handed: Handed) -> str:
@@ -45,14 +50,12 @@ def _advice(handed: Handed) -> str:
     return ""
 
 
-def _place(handed: Handed, cause: BaseException) -> str:
-    """The innermost module of the model that was at work.
+def _at(handed: Handed, cause: BaseException) -> str:
+    """The name of the innermost module of the model that was called, "" for the model itself.
 
     Nothing is read of other frames, which would hold on to it from then on.
     """
-    names = {id(module): name for name, module in handed.model.named_modules() if name}
-    codes = ((frame, frame.f_code) for frame, _ in walk_tb(cause.__traceback__))
-    forwards = (f for f, c in codes if (c.co_name, *c.co_varnames[:1]) == ("forward", "self"))
-    found = (frame.f_locals.get("self") for frame in forwards)
-    inside = [module for module in found if id(module) in names]
-    return f"raised in {names[id(inside[-1])]} ({class_name(inside[-1])})" if inside else ""
+    names = {id(module): name for name, module in handed.model.named_modules()}
+    calls = (frame for frame, _ in walk_tb(cause.__traceback__) if frame.f_code is _CALL)
+    found = [id(frame.f_locals.get("self")) for frame in calls]
+    return next((names[one] for one in reversed(found) if one in names), "")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from pytest_gradhealth.formatting import listing, meant_by
 from pytest_gradhealth.subject.calling import fits, parameters_of, spread
@@ -69,8 +70,98 @@ def _whole(handed: Handed) -> str:
         return f"the inputs are a {kind} of two; pass inputs and targets apart, behind the model"
     if len(given) > 1:
         return ""
-    made = "; pass one tensor: torch.stack(x)" if all(isinstance(i, Tensor) for i in one) else ""
+    made = ""
+    if isinstance(one, Mapping):
+        parts = [f"batch[{key!r}]" for key, part in one.items() if isinstance(part, Tensor)]
+        alone = handed.loss is None or handed.targets is not None
+        some = ", ".join(parts[: 1 if alone else 2])
+        made = f"; pass {'a part of it' if alone else 'parts of it'}: {some}" * bool(parts)
+    elif all(isinstance(i, Tensor) for i in one):
+        made = "; pass one tensor: torch.stack(x)"
     return f"the inputs are a {kind}, which went as one argument{made}"
+
+
+def _named(handed: Handed) -> str:
+    """Arguments by position with a mapping of others behind them."""
+    given, _ = spread(handed.inputs)
+    taken = [*parameters_of(handed.model.forward)]
+    if handed.call is not None or len(given) < 2 or not isinstance(given[-1], Mapping):
+        return ""
+    names = [*taken[: len(given) - 1], *given[-1]]
+    if len({*names}) < len(names) or not {*names} <= {*taken}:
+        return ""
+    every = ", ".join(f"{name!r}: ..." for name in names)
+    return f"a mapping is one argument among others; pass all by name: {{{every}}}"
+
+
+def _in_sequence(handed: Handed) -> str:
+    """Layers in an nn.Sequential that return several things, or take them."""
+    above, _, own = handed.at.rpartition(".")
+    chain, layer = handed.model.get_submodule(above), handed.inside
+    if not isinstance(chain, nn.Sequential) or not own.isdigit():
+        return ""
+    if isinstance(layer, nn.MultiheadAttention) and "positional arguments" in handed.said:
+        return (
+            f"{handed.at} (MultiheadAttention) takes query, key and value, and nn.Sequential hands"
+            " on one thing; call it in a forward: attention(x, x, x)[0]"
+        )
+    before = chain[int(own) - 1] if int(own) else None
+    if not isinstance(before, (nn.RNNBase, nn.MultiheadAttention)) or "tuple" not in handed.said:
+        return ""
+    name = above and f"self.{above}"
+    says = f"{class_name(before)} returns a tuple, which nn.Sequential hands on as it is"
+    code = f"{name or 'model'}[{own}:]({name or 'model'}[:{own}](x)[0])"
+    return f"{says}; " + (
+        f"write {code} in the forward" if name else f"pass call=lambda model, x: {code}"
+    )
+
+
+def _too_few(handed: Handed) -> str:
+    """A normalisation over one number."""
+    if "Expected more than 1 value per channel" in handed.said:
+        return f"{class_name(handed.inside)} compares examples; pass a batch of at least two"
+    if "Expected more than 1 spatial element" in handed.said:
+        return f"{class_name(handed.inside)} compares places; pass larger inputs"
+    return ""
+
+
+def _channels_last(handed: Handed) -> str:
+    """Pictures as they are kept in files."""
+    x, layer = handed.inputs, handed.inside
+    if not isinstance(x, Tensor) or not isinstance(layer, _ConvNd) or _takes(layer, x):
+        return ""
+    fits = _takes(layer, x.movedim(-1, 1))
+    return "channels come before height and width; pass x.movedim(-1, 1)" if fits else ""
+
+
+def _swapped(handed: Handed) -> str:
+    """Targets that the first layer would take, in place of inputs that it does not."""
+    x, y = handed.inputs, handed.targets
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor) or y.numel() <= x.numel():
+        return ""
+    first = next(m for m in handed.model.modules() if isinstance(m, _FIRST))
+    if _takes(first, x) or not _takes(first, y) or _embeds(first) == y.is_floating_point():
+        return ""
+    return "the targets would do as inputs, and the inputs do not; pass x before y"
+
+
+#: Layers that say what they take.
+_FIRST = (nn.Linear, _ConvNd, nn.RNNBase, nn.Embedding)
+
+
+def _embeds(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Embedding)
+
+
+def _takes(layer: nn.Module, x: Tensor) -> bool:
+    """Whether a tensor is of the shape that a layer takes, or for embeddings of the type."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features in (x.shape[-1], x[0].numel())
+    if isinstance(layer, nn.RNNBase):
+        return bool(x.shape[-1] == layer.input_size)
+    if isinstance(layer, _ConvNd):
+        return x.dim() == len(layer.kernel_size) + 2 and x.shape[1] == layer.in_channels
+    return not x.is_floating_point()
 
 
 def _misfits(handed: Handed) -> bool:
@@ -108,6 +199,6 @@ def _kind_of_number(handed: Handed) -> str:
 
 #: The first that has something to say is heard.
 OF_FORWARDS = (
-    *(_without_forward, _without_trainer, _without_inputs, _together, no_tensors, _whole),
-    *(_unknown, _kind_of_number),
+    *(_without_forward, _without_trainer, _without_inputs, _together, no_tensors, _named, _whole),
+    *(_unknown, _in_sequence, _too_few, _channels_last, _swapped, _kind_of_number),
 )

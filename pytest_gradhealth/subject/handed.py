@@ -18,6 +18,7 @@ from pytest_gradhealth.tensors.unwrap import dtype_name
 #: What torch says where numbers are of a type that it does not take, or not together.
 _OF_TYPES = re.compile(
     r"dtype|scalar type|result type|Input type|not implemented for '|floating point type"
+    r"|bool tensor"
 )
 #: What it calls types that have other names in code.
 _CALLED = {
@@ -26,6 +27,8 @@ _CALLED = {
     torch.float16: "half",
     torch.int64: "long",
     torch.int32: "int",
+    torch.int16: "short",
+    torch.int8: "char",
     torch.uint8: "byte|unsigned char",
 }
 
@@ -35,7 +38,7 @@ class Handed:
     """What a forward was called with, or a loss, what they were to make of it, and have raised.
 
     `call` is what calls the model with its inputs, None where that is its forward; `said` is the
-    text of the `cause`.
+    text of the `cause`, and `at` the name of the module in which that was raised.
     """
 
     to: Literal["forward", "loss"]
@@ -47,6 +50,12 @@ class Handed:
     outputs: Any
     cause: BaseException | None = None
     said: str = ""
+    at: str = ""
+
+    @property
+    def inside(self) -> nn.Module:
+        """The module in which the cause was raised."""
+        return self.model.get_submodule(self.at)
 
 
 def no_tensors(handed: Handed) -> str:
@@ -56,22 +65,36 @@ def no_tensors(handed: Handed) -> str:
     some = any(True for _ in tensors(value))
     if not isinstance(handed.cause, (TypeError, AttributeError, *[ValueError] * (not some))):
         return ""
-    found = (words for kind, words in _foreign(value) if not some or kind in handed.said)
-    return next((f"the {name} are {words}" for words in found), "")
+    found = (one for one in _foreign(value) if not some or type(one).__name__ in handed.said)
+    words = (_instead_of(one, _wanted(handed, one)) for one in found)
+    return next((f"the {name} are {said}" for said in words if said), "")
 
 
-def _foreign(value: Any) -> Iterator[tuple[str, str]]:
-    """The classes of what in a nested value is no tensor, and how to make one of it."""
+def _foreign(value: Any) -> Iterator[Any]:
+    """What in a nested value is no tensor."""
     if isinstance(value, (Mapping, tuple, list)):
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _foreign(item)
     elif not isinstance(value, Tensor) and value is not None:
-        words = _instead_of(value)
-        if words:
-            yield type(value).__name__, words
+        yield value
 
 
-def _instead_of(value: Any) -> str:
+def _wanted(handed: Handed, value: Any) -> str:
+    """The type of number that a tensor has to have in place of a value, "" for that of its own."""
+    kind = str(attribute(value, "dtype") or type(value).__name__)
+    if not re.match(r"u?int|bool|float", kind):
+        return ""
+    if handed.to == "loss":
+        classes = attribute(value, "shape") != attribute(handed.outputs, "shape")
+    else:
+        classes = any(isinstance(module, nn.Embedding) for module in handed.model.modules())
+    floating = (p.dtype for p in handed.model.parameters() if p.is_floating_point())
+    whole = classes and not kind.startswith("float")
+    wanted = dtype_name(torch.int64 if whole else next(floating, torch.float32))
+    return "" if kind in (wanted, wanted[:-2]) else f", dtype=torch.{wanted}"
+
+
+def _instead_of(value: Any, dtype: str) -> str:
     """What something is that is no tensor, and what to pass instead; "" for what may hold some."""
     kind = type(value)
     package = kind.__module__.partition(".")[0]
@@ -84,11 +107,10 @@ def _instead_of(value: Any) -> str:
     if isinstance(value, str):
         return "text; pass the numbers that a tokenizer makes of it"
     if kind in (int, float, complex):
-        return "plain numbers; pass a tensor: torch.tensor(x)"
+        return f"plain numbers; pass a tensor: torch.tensor(x{dtype})"
     if package in ("numpy", "pandas"):
         array = "x" if package == "numpy" else "x.to_numpy()"
-        more = ", dtype=torch.float32" if str(attribute(value, "dtype")) == "float64" else ""
-        return f"of {package} ({kind.__name__}); pass a tensor: torch.as_tensor({array}{more})"
+        return f"of {package} ({kind.__name__}); pass a tensor: torch.as_tensor({array}{dtype})"
     if attribute(value, "to") is None:
         return f"of class {kind.__name__}; pass tensors, or tuples, lists and mappings of tensors"
     return ""
@@ -97,7 +119,8 @@ def _instead_of(value: Any) -> str:
 def is_about(said: str, dtype: torch.dtype) -> bool:
     """Whether an error is about numbers of a type."""
     name = _CALLED.get(dtype, dtype_name(dtype))
-    return bool(_OF_TYPES.search(said) and re.search(name, said, re.IGNORECASE))
+    named = re.search(rf"\b({name})(Tensor)?\b", said, re.IGNORECASE)
+    return bool(_OF_TYPES.search(said) and named)
 
 
 def made_of(name: str, dtype: torch.dtype) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from inspect import isroutine
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from pytest_gradhealth.formatting import listing
@@ -39,7 +42,7 @@ def _no_tensor_out(handed: Handed) -> str:
         part = f"outputs[{next(iter(outputs), 'name')!r}]"
     elif isinstance(outputs, (tuple, list)):
         part = "outputs[0]"
-    used = f"{name_of(handed.loss)}({part}, targets)" if part else "..."
+    used = f"{_in_code(handed.loss)}({part}, targets)" if part else "..."
     return (
         f"the model returns a {type(outputs).__name__}; pass loss=lambda outputs, targets: {used}"
     )
@@ -77,9 +80,10 @@ def _target_types(handed: Handed) -> str:
     if not isinstance(handed.outputs, Tensor):
         return ""
     out = handed.outputs.dtype
+    classes = re.search(r"be (\w+ or )*Long|type Long but", handed.said)
     for target in tensors(handed.targets):
         kind = target.dtype
-        if kind.is_floating_point and re.search(r"be (\w+ or )*Long|type Long but", handed.said):
+        if classes and kind != torch.int64:
             return f"the targets are {dtype_name(kind)}; pass y.long()"
         if kind != out and is_about(handed.said, kind):
             types = f"the targets are {dtype_name(kind)}, the outputs {dtype_name(out)}"
@@ -88,7 +92,10 @@ def _target_types(handed: Handed) -> str:
 
 
 def _target_shapes(handed: Handed) -> str:
-    """Targets of one column, or without the one that the outputs have."""
+    """Targets with a dimension of one that the outputs lack, or without one that they have.
+
+    Also outputs whose classes come last.
+    """
     outputs, targets = handed.outputs, handed.targets
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
         return ""
@@ -96,11 +103,33 @@ def _target_shapes(handed: Handed) -> str:
         return ""
     out, wanted = shape_of(outputs), shape_of(targets)
     shapes = f"the targets have shape {wanted}, the outputs {out}"
-    if (*wanted, 1) == out:
-        return f"{shapes}; pass y.unsqueeze({len(wanted)})"
-    if wanted[-1:] == (1,) and (out == wanted[:-1] or out[:-1] == wanted[:-1]):
-        return f"{shapes}; pass y.squeeze({len(wanted) - 1})"
+    for one in _places_of_one(out):
+        if _without(out, one) == wanted:
+            return f"{shapes}; pass y.unsqueeze({one})"
+    for one in _places_of_one(wanted):
+        if _without(wanted, one) in (out, out[:-1], out[:1] + out[2:]):
+            return f"{shapes}; pass y.squeeze({one})"
+    if len(out) > 2 and out[:-1] == wanted and not targets.is_floating_point():
+        used = f"{_in_code(handed.loss)}(outputs.flatten(0, -2), targets.flatten())"
+        return f"{shapes}; pass loss=lambda outputs, targets: {used}"
+    if len(out) > 2 and (out[0], *out[2:], out[1]) == wanted:
+        return f"{shapes}; pass y.movedim(-1, 1)"
     return ""
+
+
+def _places_of_one(shape: tuple[int, ...]) -> list[int]:
+    """The dimensions with one element, the last first."""
+    return [i for i in reversed(range(len(shape))) if shape[i] == 1]
+
+
+def _without(shape: tuple[int, ...], place: int) -> tuple[int, ...]:
+    return shape[:place] + shape[place + 1 :]
+
+
+def _in_code(loss: Any) -> str:
+    """How code may call a loss: by its name, where that is one of a function."""
+    name = name_of(loss)
+    return name if isroutine(loss) and name.isidentifier() else "criterion"
 
 
 #: The first that has something to say is heard.

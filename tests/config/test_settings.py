@@ -67,7 +67,6 @@ def test_seeds_that_no_generator_takes() -> None:
         ("select", ["GH999"], "GH999"),
         ("select", "GH101,GH9", "GH9"),
         ("ignore", ["GH101", "gh201"], "gh201"),
-        ("ignore", "vanishing", "vanishing"),
         ("select", "GH101:encoder.*", "GH101:encoder.*"),
         ("ignore", "GH999:encoder.*", "GH999:encoder.*"),
         ("ignore", ":encoder.*", ":encoder.*"),
@@ -80,6 +79,28 @@ def test_codes_of_no_rule(name: str, value: Any, code: str) -> None:
     assert codes.startswith("GH101, GH102, GH103, GH201")
     assert type(error) is SettingError
     assert error.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("vanishing", "GH101 (vanishing)"),
+        ("vanishng", "GH101 (vanishing)"),
+        ("Dead_Units", "GH402 (dead-units)"),
+        ("exploding_updates", "GH202 (exploding-update)"),
+        ("unregister:encoder.*", "GH408 (unregistered)"),
+    ],
+)
+def test_names_of_rules_lead_to_their_codes(name: str, meant: str) -> None:
+    error = refusal(mlp(), ignore=name)
+    assert str(error) == f"the call: ignore = {name!r} matches no rule; did you mean {meant}?"
+
+
+def test_what_only_assertions_do_is_told() -> None:
+    for name in ("remedy_budget", "baseline", "max_path_change"):
+        assert str(refusal(mlp(), **{name: 1})) == (
+            f"the call: {name} is no setting of probe; the assertions take it"
+        )
 
 
 def test_names_of_no_setting() -> None:
@@ -100,6 +121,8 @@ def test_names_of_no_setting() -> None:
         ("labels", "unknown setting 'labels'; did you mean targets?"),
         ("regularization", "unknown setting 'regularization'; did you mean regularizer?"),
         ("lr", "unknown setting 'lr'; did you mean optimizer?"),
+        ("disable", "unknown setting 'disable'; did you mean ignore?"),
+        ("only", "unknown setting 'only'; did you mean select?"),
         ("clip", "clip is no argument of this check; probe and assert_healthy take it"),
     ],
 )
@@ -198,14 +221,14 @@ def test_rules_are_chosen_by_the_beginnings_of_their_codes(
     settings = Settings({"select": select, "ignore": ignore})
     codes = ["GH101", "GH201", "GH202", "MY101"]
     assert [code for code in codes if is_selected(code, settings)] == selected
-    check_codes(settings, codes)
+    check_codes(settings, dict.fromkeys(codes, "name"))
 
 
 @pytest.mark.parametrize("name", ["select", "ignore"])
 def test_codes_that_match_no_rule_are_refused(name: str) -> None:
     settings = Settings().merged({name: ["GH1", "GH1011"]}, "here")
     with pytest.raises(SettingError) as caught:
-        check_codes(settings, ["GH101", "MY101"])
+        check_codes(settings, {"GH101": "one", "MY101": "other"})
     assert str(caught.value) == (
         f"here: {name} = 'GH1011' matches no rule; the rules are GH101, MY101"
     )

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 import pytest_gradhealth
 from pytest_gradhealth import GradientHealthWarning, assert_healthy, assert_no_vanishing, probe
+from pytest_gradhealth.context import entered
 
 pytestmark = pytest.mark.usefixtures("_networks")
 
@@ -120,10 +121,113 @@ def test_they_name_the_layer_and_come_from_the_line_of_the_call() -> None:
     assert [str(w.message) for w in again] == [str(w.message) for w in seen]
 
 
-def test_an_assertion_warns_of_what_it_is_about_alone() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert_no_vanishing(Spare(), X, Y, loss=cross_entropy)
-        probe(Spare(), X, Y, loss=cross_entropy)
+CHECKS = """
+    import pytest
+    import pytest_gradhealth
+    import torch
+    from torch import nn
+    from torch.nn.functional import cross_entropy
+
+    class Spare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.spare, self.head = nn.Linear(4, 2), nn.Linear(4, 4)
+            self.last = nn.Linear(4, 3)
+
+        def forward(self, x):
+            self.spare(x)
+            return self.last(torch.tanh(self.head(x)))
+
+    ARGS = torch.ones(8, 4), torch.arange(8) % 3
+
+    def test_one_rule(gradhealth):
+        gradhealth.assert_no_vanishing(Spare(), *ARGS, loss=cross_entropy)
+
+    def test_shared(gradhealth):
+        model = Spare()
+        gradhealth.probe(model, *ARGS, loss=cross_entropy)
+        gradhealth.assert_no_exploding(model, *ARGS, loss=cross_entropy)
+        gradhealth.assert_healthy(model, *ARGS, loss=cross_entropy)
+        gradhealth.assert_finite_gradients(gradhealth.probe(model, *ARGS, loss=cross_entropy))
+        pytest_gradhealth.probe(model, *ARGS, loss=cross_entropy)
+
+    def test_probe(gradhealth):
+        gradhealth.probe(Spare(), *ARGS, loss=cross_entropy)
+
+    def test_function():
+        found = pytest_gradhealth.probe(Spare(), *ARGS, loss=cross_entropy)
+        assert found.verdict == "warning"
+
+    def test_judged_otherwise():
+        found = pytest_gradhealth.probe(Spare(), *ARGS, loss=cross_entropy)
+        pytest_gradhealth.assert_healthy(found, ignore=["GH405"])
+
+    def test_failed():
+        found = pytest_gradhealth.probe(Spare(), *ARGS, loss=cross_entropy)
         with pytest.raises(pytest_gradhealth.UnreachedParameterError):
-            pytest_gradhealth.assert_all_reached(Spare(), X, Y, loss=cross_entropy)
+            pytest_gradhealth.assert_all_reached(found)
+
+    @pytest.mark.gradhealth(ignore=["GH405:spare"])
+    def test_ignored(gradhealth):
+        pytest_gradhealth.probe(Spare(), *ARGS, loss=cross_entropy)
+        gradhealth.probe(Spare(), *ARGS, loss=cross_entropy)
+
+    @pytest.fixture(scope="module")
+    def diagnosis():
+        return pytest_gradhealth.probe(Spare(), *ARGS, loss=cross_entropy)
+
+    def test_of_a_fixture(diagnosis):
+        pytest_gradhealth.assert_no_exploding(diagnosis)
+
+    @pytest.mark.xfail
+    def test_fails_otherwise():
+        pytest_gradhealth.probe(Spare(), *ARGS, loss=cross_entropy)
+        raise AssertionError
+"""
+SPARE = "GH405 at spare: the loss does not depend on spare (2 parameters)"
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_every_check_warns_of_all_rules_once(pytester: pytest.Pytester, repeated: bool) -> None:
+    pytester.makepyfile(test_net=CHECKS)
+    # With "always" nobody else would leave out a second one.
+    shown = SHOWN.replace("default", "always") if repeated else SHOWN
+    result = pytester.runpytest_inprocess(shown)
+    result.assert_outcomes(passed=8, xfailed=1, warnings=5)
+    lines = [line.strip() for line in result.outlines]
+    told = [
+        (before.partition("::")[2], after.partition("(")[0])
+        for before, line, after in zip(lines, lines[1:], lines[2:], strict=False)
+        if line.endswith(SPARE)
+    ]
+    assert told == [
+        ("test_one_rule", "gradhealth.assert_no_vanishing"),
+        ("test_shared", "gradhealth.assert_no_exploding"),
+        ("test_probe", "gradhealth.probe"),
+        ("test_function", "found = pytest_gradhealth.probe"),
+        ("test_of_a_fixture", "pytest_gradhealth.assert_no_exploding"),
+    ]
+    assert "gradients warn in 5 tests (GH405); --gradhealth-report shows where" in lines
+
+
+def test_what_was_only_probed_fails_at_its_end_where_warnings_are_errors(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(test_net=CHECKS)
+    strict = "-Werror::pytest_gradhealth.GradientHealthWarning"
+    result = pytester.runpytest_inprocess(strict, "-k", "probe or function or ignored")
+    result.assert_outcomes(passed=1, failed=2)
+    assert [line for line in result.outlines if line.startswith("GradientHealth")] == [
+        f"GradientHealthWarning: {SPARE}"
+    ] * 2
+
+
+def test_outside_of_a_test_only_assertions_warn() -> None:
+    with entered(None), warnings.catch_warnings():  # type: ignore[arg-type]
+        warnings.simplefilter("error")
+        diagnosis = probe(Spare(), X, Y, loss=cross_entropy)
+        for check in (assert_healthy, assert_no_vanishing):
+            with pytest.warns(GradientHealthWarning, match="GH405"):
+                check(diagnosis)
+        with pytest.raises(pytest_gradhealth.UnreachedParameterError):
+            pytest_gradhealth.assert_all_reached(diagnosis)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from torch import nn
 
 import pytest_gradhealth
-from pytest_gradhealth import GradHealth
+from pytest_gradhealth import Evidence, Finding, GradHealth, Rule, SettingError
 from tests.helpers.nets import batch, mlp
 from tests.helpers.projects import SICK, folders, rows, run, text_of
 
@@ -320,11 +322,32 @@ def test_a_method_takes_what_the_function_takes(name: str) -> None:
     assert (method.__name__, method.__doc__) == (name, function.__doc__)
 
 
-def test_its_probe_takes_what_the_function_takes_but_rules() -> None:
+def test_its_probe_takes_what_the_function_takes() -> None:
     ours, function = (
         inspect.signature(each).parameters for each in (GradHealth().probe, pytest_gradhealth.probe)
     )
-    assert [*ours] == [name for name in function if name != "rules"]
+    assert [*ours] == [*function]
+
+
+def test_its_probe_applies_rules_of_the_callers_own() -> None:
+    def check(evidence: Evidence) -> Iterator[Finding]:
+        yield rule.finding("info", "", "seen", profile=evidence.first, value=0.5)
+
+    rule = Rule("MY101", "mine", "summary", "rationale", check, None)
+    model, (inputs, targets) = mlp(), batch()
+    named: Any = {"loss": nn.CrossEntropyLoss()}
+    for ours in (GradHealth().probe, pytest_gradhealth.probe):
+        assert "MY101" in {
+            f.code for f in ours(model, inputs, targets, **named, rules=[rule]).findings
+        }
+        for rules, said in (
+            ([5], "rules has a int in it; pass pytest_gradhealth.Rule objects"),
+            ([replace(rule, code="GH101")], "two rules have the code GH101"),
+        ):
+            with pytest.raises(SettingError, match=said):
+                ours(model, inputs, targets, **named, rules=rules)  # type: ignore[arg-type]
+    found = GradHealth().probe(model, inputs, targets, **named)
+    assert "MY101" not in {f.code for f in found.findings}
 
 
 def test_the_assertions_of_the_fixture_are_methods(monkeypatch: pytest.MonkeyPatch) -> None:

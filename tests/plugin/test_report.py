@@ -74,6 +74,26 @@ def test_in_ci_a_message_is_written_once(
     assert len(others) == 1, others
 
 
+def test_in_ci_the_summary_has_the_first_line_of_what_cannot_be_probed(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", "1")
+    pytester.makepyfile(
+        test_suite="""
+        from networks import cross_entropy, healthy, x, y
+
+        def test_given(gradhealth):
+            gradhealth.assert_healthy(healthy(), [x, y], loss=cross_entropy)
+        """
+    )
+    told, _, summary = run(pytester).stdout.str().partition(" short test summary info ")
+    assert told.count("pass inputs and targets apart, behind the model") == 1
+    assert summary.splitlines()[1:-1] == [
+        "FAILED test_suite.py::test_given - pytest_gradhealth.ProbeError: Net.forward raised"
+        " TypeError: linear(): argument 'input' (position 1) must be Tensor, not list"
+    ]
+
+
 IN_TURN = """
 import pytest, torch
 from torch import nn

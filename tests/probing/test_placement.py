@@ -177,7 +177,8 @@ def test_an_error_is_that_of_the_models_own_device() -> None:
         probe(model, x, y, loss=cross_entropy)
     assert str(caught.value) == (
         "Net.forward raised ZeroDivisionError: division by zero\n"
-        "  it was called with (16, 20) float32"
+        "  it was called with (16, 20) float32\n"
+        "  raised in 2 (Linear)"
     )
     assert type(caught.value.__cause__) is ZeroDivisionError
     assert caught.value.__context__ is caught.value.__cause__

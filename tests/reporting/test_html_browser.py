@@ -231,6 +231,10 @@ def test_phones_and_dark_rooms(page: Any, width: int, scheme: str) -> None:
         widest = page.execute_script("return document.documentElement.scrollWidth")
         assert widest <= width
         assert width > 500 or not sideways(page)
+        assert page.execute_script(
+            "return [...document.querySelectorAll('pre')].every((e) =>"
+            " getComputedStyle(e).whiteSpace === 'pre' && e.clientWidth <= innerWidth)"
+        )
         ink, paper = page.execute_script(
             "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
         )
@@ -247,9 +251,9 @@ def test_phones_and_dark_rooms(page: Any, width: int, scheme: str) -> None:
 
 
 def sideways(page: Any) -> list[str]:
-    """What can be scrolled sideways, or is cut off."""
+    """What can be scrolled sideways, or is cut off, but for text that is laid out in columns."""
     found: list[str] = page.execute_script(
-        "return [...document.querySelectorAll('body *:not(.hidden)')]"
+        "return [...document.querySelectorAll('body *:not(.hidden, pre)')]"
         ".filter((e) => getComputedStyle(e).overflowX !== 'visible')"
         ".filter((e) => e.scrollWidth > e.clientWidth + 1)"
         ".map((e) => `${e.tagName} ${e.className} ${e.scrollWidth} > ${e.clientWidth}`)"
