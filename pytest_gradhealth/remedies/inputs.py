@@ -117,15 +117,17 @@ def _far(patient: Patient) -> list[_Input]:
 
 def _inputs(patient: Patient) -> Iterator[_Input]:
     """The batches of floating features among the arguments of a forward."""
-    args, named = spread(patient.inputs)
-    arguments: list[tuple[int | str, Any]] = [*enumerate(args), *named.items()]
+    args, keywords = spread(patient.inputs)
+    arguments: list[tuple[int | str, Any]] = [*enumerate(args), *keywords.items()]
     calls = patient.calls
     for argument, value in arguments:
         parts = value.items() if type(value) is dict else [(None, value)]
         for key, x in parts:
             floating = isinstance(x, Tensor) and x.is_floating_point() and x.numel() > 0
-            named_in_code = str(argument).isidentifier() or isinstance(argument, int)
-            if floating and x.dim() >= 2 and len(x) >= 2 and named_in_code:
+            # The code that is run and printed has their names in it.
+            plain = type(argument) in (str, int) and type(key) in (str, int, type(None))
+            named = isinstance(argument, int) or argument.isidentifier()
+            if floating and x.dim() >= 2 and len(x) >= 2 and plain and named:
                 yield _Input(x, argument, key, _dimension(calls, x))
 
 

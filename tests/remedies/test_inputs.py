@@ -245,6 +245,18 @@ def test_whichever_inputs_are_far_are_standardised(model: Any, inputs: Any, name
                 assert got[:, :-1].std(0).sub(1).abs().max() < 0.02
 
 
+def test_what_a_key_says_of_itself_is_no_code() -> None:
+    class Hostile(str):
+        __slots__ = ()
+
+        def __repr__(self) -> str:
+            return "exit()"
+
+    with pytest.raises(CannotApplyError) as caught:
+        STANDARDISED.change(Patient(Batched(), ({"kind": KIND, "z": FLAT, Hostile("x"): FAR}, 2.0)))
+    assert str(caught.value) == "the inputs are within a factor of 10 of mean 0 and deviation 1"
+
+
 def test_a_function_that_calls_the_model_has_nothing_put_in_front_of_it() -> None:
     with pytest.raises(CannotApplyError) as caught:
         STANDARDISED.change(Patient(mlp(), Called(FAR, lambda model, x: model(x))))
