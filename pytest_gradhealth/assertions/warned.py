@@ -62,13 +62,17 @@ def warn_of(diagnosis: Diagnosis) -> None:
         heard.judged(diagnosis)
     for text in map(_told, _warnings(diagnosis)):
         if heard is None or heard.is_news(diagnosis, text):
-            warnings.warn(text, category=GradientHealthWarning, stacklevel=frames_inside())
+            warnings.warn(
+                harmless(text), category=GradientHealthWarning, stacklevel=frames_inside()
+            )
 
 
 def warn_of_unjudged(heard: Heard, settings: Settings) -> None:
     """Warn, at the end of a test, of what it has probed and no assertion has judged."""
     for text, (file, line) in heard.unjudged(settings):
-        warnings.warn_explicit(text, GradientHealthWarning, file, line)
+        warnings.warn_explicit(
+            harmless(text), category=GradientHealthWarning, filename=file, lineno=line
+        )
 
 
 def _warnings(diagnosis: Diagnosis) -> Iterator[Finding]:
@@ -77,4 +81,4 @@ def _warnings(diagnosis: Diagnosis) -> Iterator[Finding]:
 
 def _told(finding: Finding) -> str:
     where = "" if finding.layer.startswith("(") else f" at {finding.layer}"
-    return harmless(shortened(f"{finding.code}{where}: {finding.message}", LONGEST_FINDING))
+    return shortened(f"{finding.code}{where}: {finding.message}", LONGEST_FINDING)

@@ -195,6 +195,7 @@ def _in_words(value: Any) -> str:
     kind = type(value).__name__
     if isinstance(value, (int, float)):
         return f"a {kind}, not a tensor; return the tensor itself, without .item() or float()"
-    if isinstance(value, (tuple, list, Mapping)) and any(True for _ in tensors(value)):
+    parts = value.values() if isinstance(value, Mapping) else value
+    if isinstance(value, (tuple, list, Mapping)) and any(isinstance(p, Tensor) for p in parts):
         return f"a {kind} of several; return the scalar tensor that is to be differentiated"
     return f"a {kind}, not a tensor; return a scalar tensor"

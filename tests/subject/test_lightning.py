@@ -317,8 +317,8 @@ RETURNS = (
         ),
         (
             lambda self, batch: self(batch[0]).mean().detach(),
-            "the model's own loss does not depend on the model's trainable parameters; is something"
-            " detached, or computed under torch.no_grad()?",
+            "the model's own loss does not depend on the model's trainable parameters: detach in"
+            " (output) cuts the gradient off\n  try: take it out, or freeze what is before it",
         ),
         (
             lambda _self, _batch: 1 / 0,
