@@ -43,13 +43,17 @@ def called(check: Callable[P, T]) -> Callable[P, T]:
             said = str(error)
         else:
             return check(*args, **kwargs)
-        raise ProbeError(f"{name} {_instead(name, said, args)}")
+        raise ProbeError(f"{name} {_instead(name, said, args, 'name' in signature.parameters)}")
 
     return call
 
 
-def _instead(name: str, said: str, args: tuple[object, ...]) -> str:
+def _instead(name: str, said: str, args: tuple[object, ...], named: bool) -> str:
     """What Python says of a call, and how it is to be made."""
+    if said.startswith("multiple values"):
+        return f"got {said}"
+    if named and args and isinstance(args[-1], str):
+        return f"takes the name by its name: {name}(model, x, y, name={args[-1]!r})"
     if said.startswith("missing"):
         missing = said.rpartition(": ")[2].strip("'")
         batch = "x, y, loss=..." if missing in ("model", "inputs") else f"..., {missing}=..."

@@ -19,15 +19,23 @@ class Ways:
     points: Collection[Node]
 
     def all_through(self, start: Node, gate: Node) -> bool:
-        """Whether all ways from a node to the loss go through another that depends on it."""
-        last, seen, stack = self._places[gate], {gate}, [start]
+        """Whether all ways from a node to the loss go through another that depends on it.
+
+        Where that leads on to layers, those that lead to the loss alone do not count.
+        """
+        last, onwards = self._places[gate], self.lead_on(gate)
+        seen, stack = {(gate, False), (gate, True)}, [(start, False)]
         while stack:
-            for reader in self._readers[stack.pop()]:
+            node, met = stack.pop()
+            for reader in self._readers[node]:
+                way = reader, met or reader in self.points
+                if onwards and not (way[1] or self.lead_on(reader)):
+                    continue
                 if self._places[reader] < last:
                     return False
-                if reader not in seen:
-                    seen.add(reader)
-                    stack.append(reader)
+                if way not in seen:
+                    seen.add(way)
+                    stack.append(way)
         return True
 
     def lead_on(self, node: Node) -> bool:

@@ -100,8 +100,12 @@ def _place_advice(far: PathPoint, near: PathPoint, profile: GradientProfile) -> 
 def _by_kind(path: GradientPath, profile: GradientProfile, down: bool) -> Cause:
     shares = sorted(_shares(path), key=lambda share: share.decades if down else -share.decades)
     total = sum(s.decades for s in shares if (s.decades < 0) == down)
+    variances = _variances(path, profile)
+    needed = 2.0 if _activations(path) & RECTIFIERS else 1.0
+    weights = _tells(sum(math.log10(v / needed) for v in variances) / 2, path, down)
     flat = [share for share in shares if share.kind in SATURATING]
-    if down and flat and flat[0].alike and sum(share.decades for share in flat) <= 0.4 * total:
+    squashed = flat and flat[0].alike and sum(share.decades for share in flat) <= 0.4 * total
+    if down and squashed and not weights:
         worst = flat[0]
         return Cause(
             f"{count(len(worst.steps), worst.kind)} let {worst.each} through each (slope at most"
@@ -109,9 +113,7 @@ def _by_kind(path: GradientPath, profile: GradientProfile, down: bool) -> Cause:
             'nn.ReLU() with nn.init.kaiming_normal_(layer.weight, nonlinearity="relu"),'
             " or a normalisation layer before each activation",
         )
-    variances = _variances(path, profile)
-    needed = 2.0 if _activations(path) & RECTIFIERS else 1.0
-    if _tells(sum(math.log10(v / needed) for v in variances) / 2, path, down):
+    if weights:
         size = "small" if down else "large"
         return Cause(
             f"{_by_layer(shares, total)}the initial weights are {size} (variance x fan-in is"
@@ -174,13 +176,12 @@ def _passed(point: PathPoint) -> str:
 
 
 def _variances(path: GradientPath, profile: GradientProfile) -> list[float]:
-    """Variance times fan-in of the path's weights (He et al. 2015)."""
-    names = {point.name for point in path.points[1:]}
-    return [
-        p.norm**2 / p.shape[0]
-        for p in profile.parameters
-        if p.module in names and p.name.endswith("weight") and len(p.shape) > 1 and p.norm > 0
-    ]
+    """Variance times fan-in of the path's weights (He et al. 2015), at each use of them."""
+    found: dict[str, list[float]] = {}
+    for p in profile.parameters:
+        if p.name.endswith("weight") and len(p.shape) > 1 and p.norm > 0:
+            found.setdefault(p.module, []).append(p.norm**2 / p.shape[0])
+    return [variance for point in path.points[1:] for variance in found.get(point.name, ())]
 
 
 def _activations(path: GradientPath) -> set[str]:
@@ -206,7 +207,7 @@ def _zero(path: GradientPath, gate: int, profile: GradientProfile) -> Cause | No
         )
     names = {point.name for point in path.points[: gate + 1]}
     silent = [p.name for p in profile.parameters if p.module in names]
-    known = cause_of_silence(silent, profile.stops)
+    known = cause_of_silence(silent, profile.stops, profile.loss)
     if known is None and 0 < near.norm < FAINT:
         return Cause(
             f"it has become too small for the number format at {near.label} ({number(near.norm)})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator
 
 from pytest_gradhealth.formatting import listing
@@ -16,19 +17,36 @@ _ROUNDING = "a straight-through estimator: x + (x.round() - x).detach()"
 _SOFT_BOUND = "a wider range, or a soft bound (torch.tanh, F.softplus)"
 
 
-def cause_of_silence(names: Collection[str], stops: Iterable[Stop]) -> Cause | None:
+#: What margins are made with.
+_MARGINS = frozenset({"Relu", "Clamp", "ClampMin", "ClampMax", "Maximum", "Threshold"})
+
+
+def cause_of_silence(
+    names: Collection[str], stops: Iterable[Stop], loss: float = math.nan
+) -> Cause | None:
     """Why some parameters get no gradient, None if that is unknown; each by its own reason."""
     found: dict[Cause, list[str]] = {}
+    margins = loss == 0
     for stop in stops:
         cut = [name for name in names if name in stop.parameters]
         if cut and (cause := cause_of_stop(stop)):
             found.setdefault(cause, []).extend(cut)
+            margins = margins and stop.op in _MARGINS
     if len(found) < 2:
-        return next(iter(found), None)
+        cause = next(iter(found), None)
+        return cause if cause is None or not margins else _at_no_loss(cause)
     most = sorted(found, key=lambda cause: -len(found[cause]))[:_TOLD]
     return Cause(
         "; ".join(f"{cause.because} ({listing(found[cause])})" for cause in most),
         "; ".join(dict.fromkeys(cause.advice for cause in most)),
+    )
+
+
+def _at_no_loss(cause: Cause) -> Cause:
+    """The same where the loss is 0, which a hinge is as it should be."""
+    return Cause(
+        f"{cause.because}; the loss is 0, as where all margins are met",
+        f"a batch for which it is not, or {cause.advice}",
     )
 
 

@@ -255,7 +255,7 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
     if finding.message.startswith("exactly zero"):
         silent = _silent(profile)
         own = [p.name for p in silent if p.module == finding.layer]
-        return cause_of_silence(own or [p.name for p in silent], profile.stops)
+        return cause_of_silence(own or [p.name for p in silent], profile.stops, profile.loss)
     if "cut off from the loss" in finding.message:
         return cause_of_silence([p.name for p in cut_off(profile)], profile.stops) or Cause(
             "a detach(), a no_grad() or an operation without a slope lies on the way to the loss",

@@ -46,13 +46,22 @@ def test_what_cannot_be_called_says_what_to_pass(name: str, found: Any) -> None:
         ((net(), X, X, Y, lambda out, y: ce(out, y)), {}, f"{by_name}...)"),
         ((net(), X, X, Y), {"loss": ce}, f"got too many positional arguments{tuples}"),
         ((net(), X, X, Y), {}, f"got too many positional arguments{tuples}"),
-        ((net(), X), {"inputs": X}, f"got multiple values for argument 'inputs'{tuples}"),
+        ((net(), X), {"inputs": X}, "got multiple values for argument 'inputs'"),
         ((), {"loss": ce}, f"is missing a required argument: 'model'{batch}"),
     ):
         with pytest.raises(ProbeError) as caught:
             check(*args, **options, **named)
         assert str(caught.value).removeprefix(f"{name} ") == words
         assert caught.value.__cause__ is None
+
+
+def test_a_name_by_position_is_told_by_its_name() -> None:
+    with pytest.raises(ProbeError) as caught:
+        pytest_gradhealth.assert_matches_baseline(net(), X, Y, "kept")  # type: ignore[call-arg]
+    assert str(caught.value) == (
+        "assert_matches_baseline takes the name by its name: assert_matches_baseline(model, x, y,"
+        " name='kept')"
+    )
 
 
 def test_what_is_needed_is_named() -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pytest_gradhealth import DeadUnitsError, assert_healthy, probe
 from tests.helpers.architectures import Squeezed, Wired, with_biases
-from tests.helpers.findings import of
+from tests.helpers.findings import explained, of
 from tests.helpers.nets import batch, mlp
 
 cross_entropy = F.cross_entropy
@@ -223,6 +223,34 @@ def test_a_hinge_in_the_loss_that_is_satisfied_is_none(name: str) -> None:
     model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 8))
     diagnosis = probe(model, batch()[0], loss=HINGES[name], select=["GH402"])
     assert diagnosis.findings == ()
+
+
+def test_a_penalty_on_what_comes_to_a_rectifier_does_not_make_it_a_side_branch() -> None:
+    model = Wired(
+        lambda m, x: (m.head(F.relu(h := m.fc(x) - 50)), h),
+        fc=nn.Linear(20, 16),
+        head=nn.Linear(16, 5),
+    )
+    loss = lambda out: mean(out[0]) + 1e-4 * mean(out[1].square())  # noqa: E731
+    diagnosis = probe(model, batch()[0], loss=loss, select=["GH402"])
+    assert [f.severity for f in diagnosis.findings] == ["failure"]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda out: F.relu(out - 100).mean(),
+        lambda out: (out - 100).clamp(min=0).mean(),
+        lambda out: F.triplet_margin_loss(out[:8], out[:8], out[:8] + 100),
+    ],
+    ids=["relu", "clamp", "triplet"],
+)
+def test_margins_that_are_met_are_the_cause_of_silence(loss: Any) -> None:
+    model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 8))
+    diagnosis = probe(model, batch()[0], loss=loss, confirm_steps=0)
+    _, because, advice = explained(diagnosis, "GH401")
+    assert because.endswith("; the loss is 0, as where all margins are met")
+    assert advice.startswith("a batch for which it is not, or ")
 
 
 def test_a_penalty_on_activations_that_the_forward_returns_is_none() -> None:

@@ -69,3 +69,30 @@ def test_weights_that_explain_it_are() -> None:
     because, advice = cause(lambda _, layer, x: layer(x).relu(), 16)
     assert because == "the initial weights are small (variance x fan-in is 0.33, level is 2)"
     assert advice == 'nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")'
+
+
+def test_weights_that_are_used_again_count_each_time() -> None:
+    def again(m: Any, x: Tensor) -> Tensor:
+        x = m.stem(x)
+        for _ in range(16):
+            x = m.shared(x)
+        out: Tensor = m.head(x)
+        return out
+
+    stem, shared = nn.Linear(32, 32), nn.Linear(32, 32, bias=False)
+    model = Wired(again, stem=stem, shared=shared, head=nn.Linear(32, 3))
+    nn.init.normal_(shared.weight, std=0.05)
+    diagnosis = probe(model, torch.randn(64, 32), loss=total, confirm_steps=0)
+    _, because, advice = explained(diagnosis, "GH101")
+    assert "each: the initial weights are small (variance x fan-in is 0." in because
+    assert advice == "nn.init.orthogonal_(layer.weight)"
+
+
+def test_a_function_that_hardly_bends_is_not_blamed_for_small_weights() -> None:
+    def small(_: int, layer: nn.Module, x: Tensor) -> Tensor:
+        nn.init.normal_(layer.weight, std=0.03)  # type: ignore[arg-type]
+        return torch.tanh(layer(x))
+
+    because, advice = cause(small, 10)
+    assert because.startswith("the initial weights are small (variance x fan-in is 0.0")
+    assert "calculate_gain" in advice

@@ -194,7 +194,11 @@ FAULTS = {
         " is repeated), so that no alignment fits",
         speech,
     ),
-    "radiance field": Fault(density, "GH101", DEAD.format("relu behind head (Linear)")),
+    "radiance field": Fault(
+        density,
+        "GH101",
+        f"{DEAD.format('relu behind head (Linear)')}; the loss is 0, as where all margins are met",
+    ),
     "quantisation": Fault(quantised, "GH101", "round behind body (Linear) has no slope anywhere"),
     "spikes": Fault(
         spiking,
