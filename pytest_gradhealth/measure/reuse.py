@@ -9,6 +9,8 @@ from pytest_gradhealth.tensors.dominators import DominatorTree
 
 #: Uses of one parameter from which on they are a loop: an encoder and a decoder may share one.
 STEPS = 3
+#: Uses that one step may make of a parameter, as one of Runge and Kutta does.
+ONE_STEP = 4
 
 Row = Counter[int]
 
@@ -36,7 +38,7 @@ def in_a_row(tree: DominatorTree, first: int, own: Mapping[int, int]) -> dict[in
         for child in before:
             row |= rows[child]
         row.update({leaf: own[leaf] for leaf in leaves & loops})
-        again = (leaf for leaf, n in row.items() if n > own[leaf])
+        again = (leaf for leaf, n in row.items() if n > ONE_STEP * own[leaf])
         missing = {leaf for leaf in again if not all(rows[child][leaf] for child in before)}
         come = missing.union(*(joined[child] for child in before))
         around = missing if not all(map(rows.get, before)) else set()
