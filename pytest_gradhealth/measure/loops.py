@@ -112,7 +112,7 @@ def _repeated(network: Network, mark: int, rows: Mapping[int, Counter[int]]) -> 
     for other in sorted(network.marks):
         if tree.depends(other, behind):
             modules.setdefault(points[other].name, []).append(other)
-    weighty = {owner for name, size in network.elements.items() if size for owner in ancestry(name)}
+    weighty = {owner for name in network.elements for owner in ancestry(name)}
     bare = {w for w, owner in network.owners.items() if len(modules.get(owner, ())) < 2}
     found = [
         marks
@@ -194,7 +194,7 @@ def _side_by_side(
     begun = [m for m in network.marks & rows.keys() if any((rows[m] - before)[w] for w in weights)]
     begun = network.tree.sources(begun)
     fused = [m for m in begun if points[m].name in network.sequences]
-    own = {w for w in weights if network.owners[w] not in network.sequences}
+    own = {w for w in weights if network.owners[w] not in {points[m].name for m in fused}}
     start = max(begun, key=lambda m: points[m].norm)
     steps = tuple(frozenset([_call(network, m)]) for m in fused)
     calls = frozenset([_call(network, start)]).union(*steps)

@@ -27,10 +27,10 @@ MOST_COMPARED = 64
 class Network:
     """What paths are read from: marked tensors in their tree, and their points by mark.
 
-    `elements` are the sizes of the trainable parameters by module, `sequences` the modules that run
-    over a sequence inside, `owners` the modules that hold the leaves of the tree. `round_about` are
-    marks that the forward has differentiated itself: their layers' weights may get a gradient past
-    them.
+    `elements` are the trainable ones of the modules with parameters, `sequences` the modules that
+    run over a sequence inside, `owners` the modules that hold the leaves of the tree. `round_about`
+    are marks that the forward has differentiated itself: their layers' weights may get a gradient
+    past them.
     """
 
     tree: DominatorTree
