@@ -85,6 +85,23 @@ def gradient_paths(
     return (*judged.values(), *aside)
 
 
+def on_paths(tree: DominatorTree, outputs: Mapping[int, tuple[str, int]]) -> set[int]:
+    """Return the marks that paths may be read at, by what is known before there are gradients.
+
+    All of one output of a module, by `outputs`, count together.
+    """
+    marks = tree.marks
+    chains = (tree.chain(first, marks).marks for first in tree.sources(marks))
+    found = {mark for chain in chains for mark in chain}
+    for entry in tree.entries(marks, marks):
+        found.update(tree.chain(entry, marks).marks)
+    outermost = tree.outermost(marks)
+    if len(outermost) > 1:
+        found.update(outermost, tree.nearest([*found], marks))
+    named = {outputs[mark] for mark in found}
+    return {mark for mark in marks if outputs[mark] in named}
+
+
 def loops_crossed(network: Network) -> Iterator[tuple[Loop, Collection[Call], bool]]:
     """Yield the loops that begin on paths, the calls that these run through, and if all is lost."""
     for way in _judged(network, network.marks):

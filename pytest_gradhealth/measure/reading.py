@@ -230,6 +230,7 @@ def _output_record(
         output=mark.output,
         leaf=mark.leaf,
         tokens=tokens,
+        sampled=mark.sampled,
     )
 
 

@@ -175,11 +175,12 @@ def _rows(plot: dict[str, Any]) -> dict[str, Any]:
 
 
 def _output(output: OutputRecord) -> dict[str, str]:
+    about = "~" if output.sampled == "both" else ""
     return {
         "layer": text(output.name),
         "type": text(output.type),
         "shape": "x".join(map(str, output.shape)),
-        "norm": output.state if output.norm is None else number(output.norm),
+        "norm": output.state if output.norm is None else f"{about}{number(output.norm)}",
     }
 
 
