@@ -91,13 +91,12 @@ def on_paths(tree: DominatorTree, outputs: Mapping[int, tuple[str, int]]) -> set
     All of one output of a module, by `outputs`, count together.
     """
     marks = tree.marks
-    chains = (tree.chain(first, marks).marks for first in tree.sources(marks))
+    firsts = {*tree.sources(marks), *tree.entries(marks, marks)}
+    chains = [tree.chain(first, marks).marks for first in firsts]
     found = {mark for chain in chains for mark in chain}
-    for entry in tree.entries(marks, marks):
-        found.update(tree.chain(entry, marks).marks)
     outermost = tree.outermost(marks)
     if len(outermost) > 1:
-        found.update(outermost, tree.nearest([*found], marks))
+        found.update(outermost, tree.nearest([*{chain[-1] for chain in chains}], marks))
     named = {outputs[mark] for mark in found}
     return {mark for mark in marks if outputs[mark] in named}
 

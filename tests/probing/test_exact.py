@@ -62,11 +62,31 @@ class Towers(nn.Module):
         return out
 
 
+class Parted(nn.Module):
+    """A trunk that parts into several outputs, each of which has a term of the loss to itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(conv(3), nn.ReLU(), Block())
+        self.parts = nn.ModuleList(nn.Sequential(Block(), nn.ReLU(), conv()) for _ in range(2))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        features = self.trunk(x)
+        return tuple(part(features) for part in self.parts)
+
+
 HEALTHY: dict[str, Callable[[], nn.Module]] = {
     "residual": lambda: Pooled(conv(3), Block(), nn.ReLU(), Block()),
     "heads": lambda: Pooled(conv(3), nn.ReLU(), Block(), heads=2),
     "towers": Towers,
+    "outputs": Parted,
 }
+
+
+def loss(outputs: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
+    if isinstance(outputs, Tensor):
+        return mse_loss(outputs, targets)
+    return sum((part.square().mean() for part in outputs), torch.zeros(()))
 
 
 def look(model: nn.Module, **settings: Any) -> GradientProfile:
@@ -75,7 +95,7 @@ def look(model: nn.Module, **settings: Any) -> GradientProfile:
 
 
 def judged(model: nn.Module, **settings: Any) -> Diagnosis:
-    return probe(model, X, Y, loss=mse_loss, device="cpu", **settings)
+    return probe(model, X, Y, loss=loss, device="cpu", **settings)
 
 
 def built(kind: str) -> nn.Module:
@@ -98,6 +118,12 @@ def test_paths_and_gradients_of_weights_are_exact(kind: str) -> None:
     on_paths = {point.key for path in ours.paths for point in path.points}
     assert not on_paths & {o.key for o in ours.outputs if o.sampled == "both"}
     assert [p.gradient for p in ours.parameters] == [p.gradient for p in exact.parameters]
+
+
+def test_so_is_what_comes_to_the_layers_that_a_path_parts_into() -> None:
+    ours = look(built("outputs"))
+    assert {"trunk.2.branch.0", "parts.0.0.branch.2"} <= estimated(ours)
+    assert not {"parts.0.0.branch.0", "parts.1.0.branch.0"} & estimated(ours)
 
 
 @pytest.mark.parametrize("kind", HEALTHY)
