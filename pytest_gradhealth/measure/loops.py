@@ -144,9 +144,9 @@ def _loop(
     """What some marks make of a loop, None if the mark leads into further steps of it."""
     tree = network.tree
     first = _first_step(network, turn)
-    at_once = tree.nearest([mark], {*turn}).keys()
+    at_once = {*first, *tree.joined(mark, turn)}
     if 2 * len(at_once) <= len(turn):  # as the calls of one Runge-Kutta step
-        first = sorted({*first, *at_once})
+        first = sorted(at_once)
     later = {*turn}.difference(first)
     chain = tree.chain(mark, network.marks).marks
     between = [m for m in chain if min(later) < m < max(later)]
