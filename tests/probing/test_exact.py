@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from pytest_gradhealth import Diagnosis, GradientProfile, probe
+from pytest_gradhealth.baseline.entry import entry_of
 from pytest_gradhealth.reporting.html import html_fragment
 from pytest_gradhealth.tensors.samples import SMALL
+from tests.helpers.libraries import library
 
 X, Y = torch.randn(8, 3, 48, 48), torch.randn(8, 4)
 
@@ -133,6 +135,17 @@ def test_estimates_are_told_and_near(kind: str) -> None:
         assert ours.norm == pytest.approx(exact.norm, rel=0.15 if ours.sampled == "both" else 1e-6)
         assert ours.activation == pytest.approx(exact.activation, rel=0.15 if ours.sampled else 0)
         assert bool(ours.sampled) == (ours.numel > SMALL)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
+def test_neither_verdicts_nor_baselines_depend_on_it(name: str) -> None:
+    torch.manual_seed(0)
+    model = library("torchvision").models.get_model(name, num_classes=4)
+    x = nn.functional.interpolate(X, scale_factor=2)
+    ours, exact = (probe(model, x, Y, loss=loss, device="cpu", exact=e) for e in (False, True))
+    assert estimated(ours.profile)
+    assert str(ours) == str(exact)
+    assert entry_of(ours, {}) == entry_of(exact, {})
 
 
 def sick() -> nn.Module:
