@@ -214,7 +214,8 @@ def _starting(network: Network, first: int, others: Sequence[int] = ()) -> _Way:
         behind = behind if len(calls) == 1 else tree.behind([calls])
         later = [call for call in again if tree.depends(call, behind)]
     on_path = (
-        replace(points[mark], ops=ops) for mark, ops in zip(chain.marks, chain.ops, strict=True)
+        replace(points[mark], ops=ops) if ops else points[mark]
+        for mark, ops in zip(chain.marks, chain.ops, strict=True)
     )
     every = {*calls, *later}
     entry = replace(
