@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis  # noqa: F401  # it asks the collector of garbage who holds the random numbers
 import pytest
 import torch
 import torch._dynamo  # optimizers import it; a second import by an inner run would crash too
+from execnet import gateway_io
 
 from pytest_gradhealth import context
 
@@ -66,6 +69,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.gradhealth(remedy_budget=0))
 
 
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: no collection of garbage has to go through it again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _same_output_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where CI is set, pytest repeats whole messages in its summary."""
@@ -75,8 +84,11 @@ def _same_output_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """Inner runs without hypothesis: each of their processes would load it, in a second."""
+    """Inner runs without what each of their processes would load: hypothesis, and torch anew."""
+    from tests.helpers.workers import Worker
+
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+    monkeypatch.setattr(gateway_io, "Popen2IOMaster", Worker)
     return pytester
 
 
