@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis  # noqa: F401  # it asks the collector of garbage who holds the random numbers
@@ -16,6 +16,8 @@ from execnet import gateway_io
 from pytest_gradhealth import context
 
 pytest.register_assert_rewrite("tests.helpers")
+
+gc.disable()  # until all is loaded
 
 #: For networks this small, sharing the work costs more than doing it, most of all under xdist.
 torch.set_num_threads(1)
@@ -69,10 +71,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.gradhealth(remedy_budget=0))
 
 
-def pytest_collection_finish() -> None:
-    """What is loaded by now stays: no collection of garbage has to go through it again."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is loaded by its end stays: no collection of garbage has to go through it again."""
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)
