@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
-import sys
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -200,14 +200,9 @@ def test_the_job_in_the_readme_works(
     )
     monkeypatch.setenv("CI", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "summary.md"))
-    ran = subprocess.run(
-        ["sh", "-c", f'"{sys.executable}" -m {command}'],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == pytest.ExitCode.TESTS_FAILED, ran.stderr
-    assert "MissingBaselineError" in ran.stdout
+    ran = run(pytester, *shlex.split(os.path.expandvars(command))[1:])
+    assert ran.ret == pytest.ExitCode.TESTS_FAILED, ran.stderr.str()
+    assert "MissingBaselineError" in ran.stdout.str()
     assert Path("gradients.html").exists()
     assert Path("summary.md").exists() == (place == "github")
     assert Path("junit.xml").exists() == (place == "gitlab")
