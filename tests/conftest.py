@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis  # noqa: F401  # it asks the collector of garbage who holds the random numbers
 import pytest
 import torch
 import torch._dynamo  # optimizers import it; a second import by an inner run would crash too
+from execnet import gateway_io
 
 from pytest_gradhealth import context
 
 pytest.register_assert_rewrite("tests.helpers")
+
+gc.disable()  # until all is loaded
 
 #: For networks this small, sharing the work costs more than doing it, most of all under xdist.
 torch.set_num_threads(1)
@@ -66,6 +71,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.gradhealth(remedy_budget=0))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is loaded by its end stays: no collection of garbage has to go through it again."""
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _same_output_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where CI is set, pytest repeats whole messages in its summary."""
@@ -75,8 +91,11 @@ def _same_output_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """Inner runs without hypothesis: each of their processes would load it, in a second."""
+    """Inner runs without what each of their processes would load: hypothesis, and torch anew."""
+    from tests.helpers.workers import Worker
+
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+    monkeypatch.setattr(gateway_io, "Popen2IOMaster", Worker)
     return pytester
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from examples.mnist.digits import load_digits
-from examples.study.corpus import SIZE, build, recipe
+from examples.study.corpus import SIZE, Recipe, build, recipe
 from examples.study.faults import known_faults
 from examples.study.journal import Record, complete
 from examples.study.measurement import measure, verdict_with_sgd
@@ -66,10 +66,15 @@ def train(key: str) -> Mapping[str, Any]:
     return {"runs": [asdict(run) for run in train_all(recipe(int(key)), digits()).runs]}
 
 
+def random_network(chosen: Recipe) -> Network:
+    """One random network, with the batch that it is probed with."""
+    return Network(chosen.name, chosen.kind, partial(build, chosen), first_digits, cross_entropy)
+
+
 def probe_random(key: str) -> Mapping[str, Any]:
     """Measure one random network."""
     chosen = recipe(int(key))
-    network = Network(chosen.name, chosen.kind, partial(build, chosen), first_digits, cross_entropy)
+    network = random_network(chosen)
     return {**measure(network, chosen.number), "with SGD": verdict_with_sgd(network, chosen.number)}
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-import subprocess
-import sys
+import runpy
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -61,8 +60,11 @@ def test_a_pair_holds_under_every_seed(pair: Pair, seed: int) -> None:
 
 
 def test_the_pairs_hold_after_the_training_under_another_seed() -> None:
-    # All seeds take minutes: the command that writes the table asserts them.
-    for pair in AFTER_TRAINING:
+    # All seeds, and L1 that trains longest, take minutes: the command that writes the table asserts
+    # them.
+    some = [pair for pair in AFTER_TRAINING if pair.sick.steps <= 600]
+    assert len(some) > 1
+    for pair in some:
         assert not passes(pair.sick, pair.symptom, SEEDS[1]), name_of(pair)
         assert passes(pair.cured, pair.symptom, SEEDS[1]), name_of(pair)
 
@@ -114,8 +116,9 @@ def test_every_remedy_has_an_example_on_the_page() -> None:
         assert name in remedies
 
 
-def test_an_example_run_by_hand_shows_its_training() -> None:
-    command = [sys.executable, "-m", "examples.remedies.test_gradient_clipping"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert re.search(r"no clipping +xinf fails +nan +\d+%", run.stdout)
-    assert re.search(r"clip_grad_norm_ at 1 +x0\.\d+ passes +0\.\d+ +\d+%", run.stdout)
+def test_an_example_run_by_hand_shows_its_training(capsys: pytest.CaptureFixture[str]) -> None:
+    script = ROOT / "examples" / "remedies" / "test_gradient_clipping.py"
+    runpy.run_path(str(script), run_name="__main__")
+    shown = capsys.readouterr().out
+    assert re.search(r"no clipping +xinf fails +nan +\d+%", shown)
+    assert re.search(r"clip_grad_norm_ at 1 +x0\.\d+ passes +0\.\d+ +\d+%", shown)

@@ -10,10 +10,11 @@ import pytest
 
 from examples.study.corpus import recipe
 from examples.study.journal import complete, read
+from examples.study.measurement import measure
 from examples.study.report import report
 from examples.study.report.explanations import EXPLANATIONS
 from examples.study.report.scoring import Judged, Share, area, fails, joined, limit_for
-from examples.study.stages import STAGES, faults, probe_fault, probe_random
+from examples.study.stages import STAGES, faults, probe_random, random_network
 from examples.study.trainability import Run, Truth
 from pytest_gradhealth.config.options import DEFAULTS, WITH_SGD
 
@@ -79,16 +80,24 @@ def test_networks_that_nothing_trains_fail() -> None:
 
 
 def _fails_now(judged: Judged) -> bool:
-    again = probe_random(str(judged.recipe.number))
+    again = measure(random_network(judged.recipe), judged.recipe.number, peers=False)
     return any(severity == "failure" for _, severity, *_ in again["findings"])
+
+
+@pytest.mark.parametrize("label", ["both", "neither"])
+def test_a_network_measured_again_is_judged_as_it_was_on_all_scales_and_by_all(label: str) -> None:
+    judged = next(n for n in NETWORKS if n.label == label and quick(n))
+    again = probe_random(str(judged.recipe.number))
+    for name in ("verdicts", "with SGD", "peers"):
+        assert again[name] == judged.record[name]
 
 
 @pytest.mark.parametrize("name", sorted(faults())[::EVERY])
 def test_faults_are_found_and_their_cured_twins_are_not(name: str) -> None:
-    for side in ("sick", "cured"):
-        key = f"{side}:{name}@0"
-        verdict = probe_fault(key)["verdicts"][0]
-        assert (verdict == "failure") == (FAULTS[key]["verdicts"][0] == "failure")
+    fault = faults()[name]
+    for side, network in (("sick", fault.sick), ("cured", fault.cured)):
+        (verdict,) = measure(network, 0, peers=False)["verdicts"]
+        assert (verdict == "failure") == (FAULTS[f"{side}:{name}@0"]["verdicts"][0] == "failure")
         assert side == "sick" or verdict != "failure"
 
 
