@@ -19,14 +19,20 @@ from pytest_gradhealth.tensors.norms import l2_norm, to_numbers
 TARGET, TINY_TARGET, TINY_MILLISECONDS = 1.05, 2.5, 1.5
 
 
-def probe_of(workload: Workload, *, exact: bool = False) -> Callable[[], None]:
+def probe_of(
+    workload: Workload, *, exact: bool | None = None, copy: bool | None = None
+) -> Callable[[], None]:
     """A probe that has to find the model healthy, in a single look."""
 
     load, device = workload, workload.inputs.device
 
     def run() -> None:
         diagnosis = probe(
-            load.model, load.inputs, load.targets, loss=load.loss, device=device, exact=exact
+            *(load.model, load.inputs, load.targets),
+            loss=load.loss,
+            device=device,
+            exact=exact,
+            copy=copy,
         )
         assert diagnosis.verdict == "healthy", diagnosis
         assert len(diagnosis.profiles) == 1
@@ -93,6 +99,7 @@ def time_rows(
         "step": workload.step,
         "probe": probe_of(workload),
         "exact": probe_of(workload, exact=True),
+        "watching": probe_of(workload, copy=False),
         "limit": limit_of(workload),
     }
     times = in_turns(calls, rounds, before=workload.clear, after=wait)
@@ -102,7 +109,8 @@ def time_rows(
     yield Row("probe / step", of, cost, target=target, model=model)
     yield Row("limit / step", of, ratio(times["limit"], times["step"]), model=model)
     yield Row("probe / limit", of, ratio(times["probe"], times["limit"]), model=model)
-    yield Row("exact probe / step", of, ratio(times["exact"], times["step"]), model=model)
+    yield Row("exact=True / step", of, ratio(times["exact"], times["step"]), model=model)
+    yield Row("copy=False / step", of, ratio(times["watching"], times["step"]), model=model)
     if tiny:
         beyond = difference(times["probe"], times["step"])
         yield Row("probe - step", of, beyond, "ms", TINY_MILLISECONDS, model)

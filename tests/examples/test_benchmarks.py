@@ -203,7 +203,7 @@ def test_the_network_that_is_timed_is_healthy_in_one_look() -> None:
 def test_a_probe_is_timed_against_a_step_and_against_what_a_verdict_takes(
     monkeypatch: pytest.MonkeyPatch, tiny: bool, target: float
 ) -> None:
-    took = {"step": 0.010, "probe": 0.012, "exact": 0.013, "limit": 0.011}
+    took = {"step": 0.010, "probe": 0.012, "exact": 0.013, "limit": 0.011, "watching": 0.01}
     times = {name: [seconds] * 2 for name, seconds in took.items()}
     monkeypatch.setattr(steps, "in_turns", lambda *_, **__: times)
     rows = list(time_rows(mlp(), 2, tiny=tiny))
@@ -211,7 +211,8 @@ def test_a_probe_is_timed_against_a_step_and_against_what_a_verdict_takes(
         ("probe / step", "1.200x", target),
         ("limit / step", "1.100x", None),
         ("probe / limit", "1.091x", None),
-        ("exact probe / step", "1.300x", None),
+        ("exact=True / step", "1.300x", None),
+        ("copy=False / step", "1.000x", None),
         *([("probe - step", "2.00 ms", 1.5)] if tiny else []),
     ]
 
