@@ -9,13 +9,12 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.measure.asked import asked
 from pytest_gradhealth.measure.calls import Call, Calls
 from pytest_gradhealth.measure.outputs import last_bias
 from pytest_gradhealth.results.alike import Alike
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
-from pytest_gradhealth.tensors.modules import waits_for_others
 from pytest_gradhealth.tensors.norms import spread
 from pytest_gradhealth.tensors.trees import tensors
 
@@ -25,26 +24,19 @@ NOTHING = 1e-3
 AT_ONCE = 1e-2
 
 
+@asked(None)
 def alike_from(subject: Subject, *, seed: int) -> Alike | None:
-    """Return where the spread of the examples gets lost, None where that is unknown.
-
-    To be called inside `isolated`.
-    """
-    if waits_for_others(subject.model):
+    """Return where the spread of the examples gets lost, None where that is unknown."""
+    run = Pass(subject, seed)
+    given = [t for t in tensors(run.inputs) if t.dim() and len(t) > 1 and not t.is_nested]
+    if not given:
         return None
-    try:
-        run = Pass(subject, seed)
-        given = [t for t in tensors(run.inputs) if t.dim() and len(t) > 1 and not t.is_nested]
-        if given and all(bool((t == t[:1]).all()) for t in given):
-            return Alike("inputs")
-        if not given:
-            return None
-        seen = _Spreads(subject.model, examples=len(given[0]))
-        seen.whole = min(seen.apart(given) or 1.0, 1.0)
-        with seen.attached():
-            run.forward()
-    except (ProbeError, RuntimeError):
-        return None
+    if all(bool((t == t[:1]).all()) for t in given):
+        return Alike("inputs")
+    seen = _Spreads(subject.model, examples=len(given[0]))
+    seen.whole = min(seen.apart(given) or 1.0, 1.0)
+    with seen.attached():
+        run.forward()
     return seen.lost()
 
 

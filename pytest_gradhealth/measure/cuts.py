@@ -17,15 +17,15 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from pytest_gradhealth.errors import CutOffError, ProbeError
+from pytest_gradhealth.errors import CutOffError
 from pytest_gradhealth.isolation.checkpoints import REENTRANT
+from pytest_gradhealth.measure.asked import asked
 from pytest_gradhealth.measure.calls import Calls
 from pytest_gradhealth.results.names import LOSS, OUTPUT
 from pytest_gradhealth.results.profile import Stop
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import walk
-from pytest_gradhealth.tensors.modules import waits_for_others
 from pytest_gradhealth.tensors.storage import address_of
 from pytest_gradhealth.tensors.trees import tensors
 
@@ -39,14 +39,12 @@ _DETACHING = frozenset({"detach", "detach_", "data"})
 _Lost = frozenset[tuple[Stop, str]]
 
 
+@asked(())
 def cuts(subject: Subject, names: Collection[str], *, seed: int) -> tuple[Stop, ...]:
     """Return what cuts some parameters off from the loss, in the order of the forward.
 
-    Nothing for those that several functions cut off, of which any may be meant, or where the model
-    waits for other processes. To be called inside `isolated`.
+    Nothing for those that several functions cut off, of which any may be meant.
     """
-    if waits_for_others(subject.model):
-        return ()
     parameters = {id(p): n for n, p in subject.model.named_parameters() if n in names}
     calls = Calls(subject.model)
     watch = _Watch(parameters, calls)
@@ -58,8 +56,6 @@ def cuts(subject: Subject, names: Collection[str], *, seed: int) -> tuple[Stop, 
             made: Sequence[object] = [run.loss()]
     except CutOffError as error:
         made = error.made
-    except (ProbeError, RuntimeError):
-        return ()
     return watch.cuts_before(made)
 
 

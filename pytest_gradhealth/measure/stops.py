@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.measure.asked import asked
 from pytest_gradhealth.measure.calls import Calls
 from pytest_gradhealth.measure.places import Place, layer_before, places_of
 from pytest_gradhealth.measure.recorder import Recorder
@@ -21,29 +21,23 @@ from pytest_gradhealth.subject.passes import Pass, run_backward
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import Graph, op_name
 from pytest_gradhealth.tensors.hooks import hooked
-from pytest_gradhealth.tensors.modules import waits_for_others
 
 #: Operations that are zero where another factor or a mask is, which something else may have made.
 _PASSIVE = frozenset({"Mul", "Where", "MaskedFill", "Bmm", "Mm", "Div", "Index", "Gather"})
 
 
+@asked(())
 def stops(subject: Subject, names: Collection[str], *, seed: int) -> tuple[Stop, ...]:
     """Return the operations that stop the gradient of some parameters, the nearest to the loss.
 
-    And those that return the same whatever comes in. None where the model waits for other
-    processes. To be called inside `isolated`.
+    And those that return the same whatever comes in.
     """
-    if waits_for_others(subject.model):
-        return ()
-    try:
-        run, recorder, calls = Pass(subject, seed), Recorder(subject.model), Calls(subject.model)
-        recorder.gradients = "ignored"
-        with recorder.attached(), calls.attached():
-            loss = run.run()
-            graph = run.graph(loss)
-            cuts = _cuts(run, loss, graph, calls, places_of(recorder.marks))
-    except (ProbeError, RuntimeError):
-        return ()
+    run, recorder, calls = Pass(subject, seed), Recorder(subject.model), Calls(subject.model)
+    recorder.gradients = "ignored"
+    with recorder.attached(), calls.attached():
+        loss = run.run()
+        graph = run.graph(loss)
+        cuts = _cuts(run, loss, graph, calls, places_of(recorder.marks))
     levels = dict.fromkeys(cut.stop for node in graph.nodes for cut in cuts.get(node, ()))
     found: dict[Stop, list[str]] = {stop: [] for stop in levels if stop.levels}
     parameters = {id(p): n for n, p in subject.model.named_parameters() if n in names}
