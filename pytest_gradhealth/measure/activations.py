@@ -19,6 +19,7 @@ from torch.autograd.graph import Node
 from pytest_gradhealth.measure.places import Place, before, layer_before, node_before
 from pytest_gradhealth.measure.recorder import Key
 from pytest_gradhealth.measure.ways import Ways
+from pytest_gradhealth.results.activation_functions import FUNCTIONAL
 from pytest_gradhealth.results.path import label_of
 from pytest_gradhealth.results.profile import ActivationRecord
 from pytest_gradhealth.tensors.devices import on_host
@@ -135,7 +136,7 @@ def _rectifier(
 ) -> SeenActivation | None:
     """ReLU, ReLU6 and thresholds: a unit is dead if nothing in the batch comes through."""
     values = _saved(node, op)
-    floor, name = 0.0, "ReLU" if op == "Relu" else op
+    floor, name = 0.0, FUNCTIONAL.get(op, op)
     if op == "Hardtanh":
         floor = float(node._saved_min_val)  # type: ignore[attr-defined]
         if floor < 0:
@@ -223,6 +224,7 @@ def _has_channels_second(nodes: Iterable[Node], places: Mapping[Node, Place]) ->
 _READERS = {
     "Relu": _rectifier,
     "Threshold": _rectifier,
+    "Relu6": _rectifier,
     "Hardtanh": _rectifier,
     "Sigmoid": _saturating,
     "Tanh": _saturating,
@@ -230,6 +232,7 @@ _READERS = {
 _SAVED = {
     "Relu": "result",
     "Threshold": "self",
+    "Relu6": "self",
     "Hardtanh": "self",
     "Sigmoid": "result",
     "Tanh": "result",

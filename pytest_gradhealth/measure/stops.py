@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
@@ -21,7 +22,10 @@ from pytest_gradhealth.subject.passes import Pass, run_backward
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import Graph, op_name
 from pytest_gradhealth.tensors.hooks import hooked
+from pytest_gradhealth.tensors.norms import l2_norm
 
+#: Up to so many times the last digit of a number is rounding.
+ROUNDING = 32
 #: Operations that are zero where another factor or a mask is, which something else may have made.
 _PASSIVE = frozenset({"Mul", "Where", "MaskedFill", "Bmm", "Mm", "Div", "Index", "Gather"})
 
@@ -64,14 +68,22 @@ def _cuts(
 ) -> Mapping[Node, Sequence[_Cut]]:
     """What each operation keeps all gradient from, in the backward."""
     found: dict[Node, list[_Cut]] = {}
+    came: dict[Node | None, list[float]] = {}  # sizes of what has come to a node, way by way
 
     def watch(node: Node) -> Any:
         def hook(grad_inputs: Sequence[Any], grad_outputs: Sequence[Any]) -> None:
             given = [g for g in grad_outputs if isinstance(g, Tensor)]
+            if len(came.get(node, ())) > 1 and all(_is_rounding(g, came[node]) for g in given):
+                stop = _described(node, calls, places, given[0], "cancels")
+                found[node] = [_Cut(node, replace(stop, elements=None))]
+                return
             if not any(bool(g.any()) for g in given):
                 return
-            inputs = zip(node.next_functions, grad_inputs, strict=False)
-            silent = {child: g for (child, _), g in inputs if _is_silent(g, node)}
+            inputs = [*zip((n for n, _ in node.next_functions), grad_inputs, strict=False)]
+            silent = {child: g for child, g in inputs if _is_silent(g, node)}
+            for child, g in inputs:
+                if g is not None and child not in silent:
+                    came.setdefault(child, []).append(float(l2_norm(g)))
             if silent or op_name(node) in _LEVELLED:
                 kind = _kind(node, grad_outputs, silent)
                 stop = _described(node, calls, places, given[0], kind)
@@ -92,12 +104,18 @@ def _described(
 ) -> Stop:
     op, place = op_name(node), places.get(node)
     at: Literal["", "behind", "in"] = ""
-    if place is None or not (kind == "rounding" or _is_its(op, place)):
+    if place is None or not (kind in ("rounding", "cancels") or _is_its(op, place)):
         at, place = "behind", layer_before(node, places)
         if place.name == OUTPUT and (call := calls.owner(node)):
             at, place = "in", Place(call.name, call.type, "")
     elements = _elements(node, op, gradient)
     return Stop(op, place.name, place.type, at, kind, elements)
+
+
+def _is_rounding(gradient: Tensor, parts: Sequence[float]) -> bool:
+    """Whether a sum is next to nothing beside its parts."""
+    eps = torch.finfo(gradient.dtype).eps
+    return float(l2_norm(gradient)) <= ROUNDING * eps * max(parts)
 
 
 def _is_silent(gradient: Any, node: Node) -> bool:
@@ -134,7 +152,7 @@ def _passes_more(node: Any, gradients: Sequence[Any], silent: Collection[Node | 
 
 def _is_its(op: str, place: Place) -> bool:
     """Whether an operation is all that a module does: the Relu of an nn.ReLU."""
-    kind = re.sub(r"\d+d?$", "", place.leaf.lower())
+    kind = re.sub(r"[1-3]d$", "", place.leaf.lower())
     return kind != "" and op.lower().endswith(kind)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -36,3 +37,13 @@ class NonFinite:
     within: str = ""
     made: str = ""
     dropped: bool = False
+
+    @property
+    def first(self) -> float:
+        """The first of the numbers that the operation got, NaN where they are not known."""
+        return self.fed[0] if self.fed else math.nan
+
+    @property
+    def last(self) -> float:
+        """The last of them: what is divided by, what a logarithm is taken of."""
+        return self.fed[-1] if self.fed else math.nan

@@ -25,8 +25,9 @@ OutputState = Literal["measured", "unreached", "no-grad", "not-called", "no-tens
 #: exactly zero), nothing used it, or it is frozen or has no elements.
 ParameterState = Literal["gradient", "zero", "none", "frozen"]
 
-#: What a function of the model's own passes on, or that a gradient is too small for its format.
-StopKind = Literal["", "zeros", "none", "rounding"]
+#: What a function of the model's own passes on, that a gradient is too small for its format, or
+#: that what comes back on several ways cancels.
+StopKind = Literal["", "zeros", "none", "rounding", "cancels"]
 
 
 @dataclass(frozen=True)

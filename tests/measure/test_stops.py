@@ -38,6 +38,9 @@ def before(model: nn.Module, name: str) -> list[Stop]:
     return [replace(stop, parameters=()) for stop in of(model) if name in stop.parameters]
 
 
+CANCELS = Stop("Addmm", "a", "Linear", kind="cancels")
+
+
 @pytest.mark.parametrize(
     ("between", "stop"),
     [
@@ -48,9 +51,19 @@ def before(model: nn.Module, name: str) -> list[Stop]:
         (lambda x: x.round(), Stop("Round", "a", "Linear", "behind")),
         (lambda x: x * 0, Stop("Mul", "a", "Linear", "behind")),
         (lambda x: F.relu(x - 99) * x, Stop("Relu", "a", "Linear", "behind", elements=0)),
-        (lambda x: x - x.detach() - (x - x.detach()), None),
+        (lambda x: F.relu6(x - 99), Stop("Relu6", "a", "Linear", "behind")),
+        (lambda x: torch.atan2(0 * x, 0 * x), Stop("Atan2", "a", "Linear", "behind")),
+        (lambda x: x - x.detach() - (x - x.detach()), CANCELS),
+        (lambda x: x / x.abs(), CANCELS),
+        (
+            lambda x: F.normalize(x[..., None], dim=-1)[..., 0],
+            replace(CANCELS, op="Unsqueeze", at="behind"),
+        ),
     ],
-    ids=["relu", "tanh", "alive", "clamp", "round", "zeros", "zeros of a relu", "cancelled"],
+    ids=[
+        *("relu", "tanh", "alive", "clamp", "round", "zeros", "zeros of a relu", "relu6", "atan2"),
+        *("cancelled", "over its own size", "normalised alone"),
+    ],
 )
 def test_a_function_behind_a_layer(between: Callable[[Tensor], Tensor], stop: Stop | None) -> None:
     assert before(Two(between), "a.weight") == ([] if stop is None else [stop])

@@ -43,6 +43,15 @@ def test_what_levels_one_element_has_a_cause(op: str) -> None:
             Stop("Sigmoid", "3", "Sigmoid", kind="rounding"),
             "the gradient has become too small for its number format at 3 (Sigmoid)",
         ),
+        (
+            Stop("Addmm", "fc", "Linear", kind="cancels"),
+            "what comes back to fc (Linear) on several ways cancels to zero, as where it is divided"
+            " by its own norm or sum, or taken from itself",
+        ),
+        (
+            Stop("Atan2", "fc", "Linear", "behind"),
+            "atan2 behind fc (Linear) gets zeros alone, where it has no slope",
+        ),
     ],
 )
 def test_what_cuts_off_is_told_as_it_is(stop: Stop, because: str) -> None:
