@@ -38,18 +38,7 @@ from pytest_gradhealth.rules.stops import cause_of_stop
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Compare the spread of the outputs over the batch with `min_spread` and `warn_min_spread`.
-
-    A network in the ordered phase maps every example to the same output (Poole et al. 2016); the
-    steps before the second look make a healthy one tell them apart.
-
-    >>> from pytest_gradhealth.results.diagnosis import Limit
-    >>> from pytest_gradhealth.results.profile import GradientProfile
-    >>> look = GradientProfile(0, 0, 2.3, paths=(), spread=2e-6)
-    >>> limits = {"min_spread": Limit(5e-6, "default"), "warn_min_spread": Limit(1e-4, "default")}
-    >>> [f.severity for f in check(Evidence(look, None, limits))]
-    ['failure']
-    """
+    """Compare the spread of the outputs over the batch with `min_spread` and `warn_min_spread`."""
     fail, warn = evidence.limits["min_spread"], evidence.limits["warn_min_spread"]
     spread, second = evidence.first.spread, evidence.second
     if spread is None or not spread < max(warn.value, fail.value):

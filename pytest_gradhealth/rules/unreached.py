@@ -49,15 +49,7 @@ _LEFT_OUT = "zero gradient for {}: kept out by zeros or a mask that nothing trai
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Sort the parameters without a gradient by what that means, one finding for each meaning.
-
-    >>> from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
-    >>> detached = ParameterRecord("stem.weight", (4, 4), "none", norm=1.0)
-    >>> called = OutputRecord("stem", "Linear", "unreached")
-    >>> look = GradientProfile(0, 0, 2.3, paths=(), outputs=(called,), parameters=(detached,))
-    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {}))]
-    [('failure', 'stem')]
-    """
+    """Sort the parameters without a gradient by what that means, one finding for each meaning."""
     first, second = evidence.first, evidence.second
     latest = second or first
     silenced = _silenced_at(latest)

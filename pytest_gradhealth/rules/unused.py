@@ -9,7 +9,8 @@ What is merely not called in this forward is information: a module whose class i
 (a head for another task), a parameter of a list whose others get a gradient, a template that runs
 with other tensors in the place of its own, a constant that is lost where the loss is made of
 gradients (forces), and idle members of a list whose siblings were called (experts of a mixture,
-which are GH401's). `assert_all_reached` fails for all but the experts.
+which are GH401's). `assert_all_reached` fails for all but the experts. What changes the loss and
+yet gets no gradient is cut off, which is GH401.
 
 ## Why
 
@@ -36,18 +37,7 @@ _READ_NO_MORE = ": the last of a stack, where nothing reads it"
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Warn of parameters whose module is ignored, does without them, or is the odd one out.
-
-    Library models keep poolers and mask tokens for other heads. What changes the loss and yet gets
-    no gradient is cut off, which is GH401.
-
-    >>> from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
-    >>> pooler = ParameterRecord("pooler.weight", (4, 4), "none", norm=1.0)
-    >>> idle = OutputRecord("pooler", "Linear", "not-called")
-    >>> look = GradientProfile(0, 0, 2.3, paths=(), outputs=(idle,), parameters=(pooler,))
-    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {}))]
-    [('warning', 'pooler')]
-    """
+    """Sort the parameters that the loss does without by what excuses that."""
     profile = evidence.second or evidence.first
     for more, unused in _sorted(profile).items():
         yield _finding("info" if more else "warning", unused, profile, more)
