@@ -98,7 +98,9 @@ def activations_of(
             seen = _READERS[op](node, op, place, _has_channels_second(before(node), places))
         except RuntimeError:
             continue  # the backward itself will say what is wrong with what was saved
-        if seen is not None and node not in places:
+        if seen is None or not (seen.dead is None or ways.lead_on(node)):
+            continue  # what leads to the loss alone (a hinge, a penalty) may let nothing through
+        if node not in places:
             seen = _function(seen, node, places, ways)
         if seen is not None:
             found.append((key[1], seen))
@@ -114,13 +116,12 @@ def _function(
 ) -> SeenActivation | None:
     """What is seen of a function, which has no module: it may lead anywhere.
 
-    To the loss alone it may let nothing through (a hinge, a penalty), and counts only where it
-    saturates and nothing goes past it.
+    To the loss alone, it counts where nothing goes past it.
     """
     layer = node_before(node, places)
     alone = layer is not None and ways.all_through(layer, node)
     leads_on = ways.lead_on(node)
-    if not leads_on and (seen.dead is not None or not alone):
+    if not leads_on and not alone:
         return None
     return replace(seen, at="behind", point=seen.place.key if alone and leads_on else None)
 
@@ -136,21 +137,18 @@ def _rectifier(
 ) -> SeenActivation | None:
     """ReLU, ReLU6 and thresholds: a unit is dead if nothing in the batch comes through."""
     values = _saved(node, op)
-    floor, name = 0.0, FUNCTIONAL.get(op, op)
-    if op == "Hardtanh":
-        floor = float(node._saved_min_val)  # type: ignore[attr-defined]
-        if floor < 0:
-            return _saturating(node, op, place, channels_second)
-        name = "ReLU6"
-    elif op == "Threshold":
-        floor = float(node._saved_threshold)  # type: ignore[attr-defined]
+    floor = float(getattr(node, _FLOORS.get(op, ""), 0.0))
+    if op == "Hardtanh" and floor < 0:
+        return _saturating(node, op, place, channels_second)
     if values.is_nested or values.dim() < 2 or not values.numel():
         return None
     if channels_second is None:
         channels_second = values.dim() == 4
     dim = 1 if values.dim() == 2 or channels_second else values.dim() - 1
     dead = _share_below(values, dim, floor)
-    return SeenActivation(place, name, values.shape[dim], dead=dead, point=place.key)
+    return SeenActivation(
+        place, FUNCTIONAL.get(op, op), values.shape[dim], dead=dead, point=place.key
+    )
 
 
 def _share_below(values: Tensor, dim: int, floor: float) -> Tensor:
@@ -229,6 +227,7 @@ _READERS = {
     "Sigmoid": _saturating,
     "Tanh": _saturating,
 }
+_FLOORS = {"Hardtanh": "_saved_min_val", "Threshold": "_saved_threshold"}
 _SAVED = {
     "Relu": "result",
     "Threshold": "self",

@@ -51,6 +51,7 @@ def look(
         loss = run.loss()
         with unguarded(), _uncollected():
             outputs = seen(run.outputs, run.inputs, run.targets)
+            returned = [tensor.grad_fn for tensor in tensors(run.outputs)]
             graph = run.graph(loss)
             unregistered = _unregistered(subject, graph.leaves, run)
             run.forget_batch()
@@ -59,7 +60,7 @@ def look(
             activations = activations_of(
                 [node for node in graph.nodes if not cut.get(node)],
                 places_of(recorder.marks) | parameter_places(subject.model, graph),
-                Ways(graph, {m.edge[0] for m in marks.values() if m.edge is not None}),
+                Ways(graph, {m.edge[0] for m in marks.values() if m.edge is not None}, returned),
             )
             tree = dominators(graph, {m.edge: i for i, m in marks.items() if m.edge is not None})
         recorder.gradients = "ignored"
@@ -73,7 +74,7 @@ def look(
                 reader = ParameterReader(subject.model, aligned, penalties)
                 stack.enter_context(reader.dropping(graph))
             hides_layers = graph.hides_layers
-            del graph
+            del graph, returned
             recorder.forget_graph()
             run.backward(loss * subject.loss_scale.value)
             _check_sync(subject.model, recorder.marks)
