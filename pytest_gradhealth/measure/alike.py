@@ -60,7 +60,7 @@ class _Spreads(Calls):
         if before is None or behind is None or any(module.children()):
             return
         self.found.append((Alike("before", call.name, call.type), before))
-        kind: Literal["bias", "behind"] = "bias" if self._drowned(outputs) else "behind"
+        kind: Literal["bias", "behind"] = "bias" if self._drowned(module, outputs) else "behind"
         self.found.append((Alike(kind, call.name, call.type), behind))
 
     def lost(self) -> Alike | None:
@@ -82,9 +82,16 @@ class _Spreads(Calls):
         ]
         return max((0.0 if math.isnan(share) else share for share in shares), default=None)
 
-    def _drowned(self, outputs: Any) -> bool:
-        """Whether an output tells the examples apart without the bias of the layer."""
-        if not isinstance(outputs, Tensor):
+    def _drowned(self, module: nn.Module, outputs: Any) -> bool:
+        """Whether an output tells the examples apart without the bias of the layer.
+
+        Or would, had that not rounded away all that the weights make.
+        """
+        bias = last_bias(outputs) if isinstance(outputs, Tensor) else None
+        if bias is None:
             return False
-        bias = last_bias(outputs)
-        return bias is not None and (self.apart(outputs.detach() - bias) or 0.0) > NOTHING
+        rest = outputs.detach() - bias
+        eaten = not bool(rest.any()) and any(
+            bool(p.any()) for p in module.parameters() if p.dim() > 1
+        )
+        return eaten or (self.apart(rest) or 0.0) > NOTHING
