@@ -173,7 +173,8 @@ class _Watch(TorchFunctionMode):
             return replace(here, op="sample")
         if torch.is_grad_enabled():
             return here
-        within = next(filter(None, map(_function, _frames())), None)
+        functions = _functions()
+        within = next((functions[f.f_code] for f in _frames() if f.f_code in functions), None)
         inference = torch.is_inference_mode_enabled()
         if within not in (None, REENTRANT):
             if inference or not self._enabled:  # which may be what it is for
@@ -238,17 +239,11 @@ def _draws(frame: FrameType) -> bool:
     return frame.f_code.co_name == "sample" and module.startswith("torch.distributions.")
 
 
-def _function(frame: FrameType) -> type[Function] | None:
-    """The autograd function whose forward a frame is, which runs without gradient."""
-    return next((f for f in _functions() if _code(f) is frame.f_code), None)
-
-
-def _functions(base: type[Function] = Function) -> Iterator[type[Function]]:
-    """All autograd functions that there are."""
-    for function in base.__subclasses__():
-        yield function
-        yield from _functions(function)
-
-
-def _code(function: type[Function]) -> CodeType | None:
-    return getattr(function.forward, "__code__", None)
+def _functions() -> Mapping[CodeType | None, type[Function]]:
+    """All autograd functions, by the code of their forward, which runs without gradient."""
+    found: dict[CodeType | None, type[Function]] = {}
+    every = [*Function.__subclasses__()]
+    for function in every:  # which grows
+        every += function.__subclasses__()
+        found.setdefault(getattr(function.forward, "__code__", None), function)
+    return found
