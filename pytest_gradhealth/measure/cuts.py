@@ -22,7 +22,7 @@ from pytest_gradhealth.isolation.checkpoints import REENTRANT
 from pytest_gradhealth.measure.asked import asked
 from pytest_gradhealth.measure.calls import Calls
 from pytest_gradhealth.results.names import LOSS, OUTPUT
-from pytest_gradhealth.results.profile import Stop
+from pytest_gradhealth.results.stop import Stop
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import walk

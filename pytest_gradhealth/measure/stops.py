@@ -17,7 +17,7 @@ from pytest_gradhealth.measure.calls import Calls
 from pytest_gradhealth.measure.places import Place, layer_before, places_of
 from pytest_gradhealth.measure.recorder import Recorder
 from pytest_gradhealth.results.names import OUTPUT
-from pytest_gradhealth.results.profile import Stop, StopKind
+from pytest_gradhealth.results.stop import Stop, StopKind
 from pytest_gradhealth.subject.passes import Pass, run_backward
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import Graph, op_name

@@ -17,7 +17,8 @@ from pytest_gradhealth.measure.perturbation import without_influence
 from pytest_gradhealth.measure.stops import stops
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.names import INPUT
-from pytest_gradhealth.results.profile import GradientProfile, Stop
+from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.results.stop import Stop
 from pytest_gradhealth.rules.silence import is_left_out
 from pytest_gradhealth.rules.stops import cause_of_silence
 from pytest_gradhealth.rules.unreached import cut_off, side_branches

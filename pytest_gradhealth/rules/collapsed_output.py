@@ -32,7 +32,8 @@ from pytest_gradhealth.formatting import number
 from pytest_gradhealth.results.alike import Alike
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.path import decades
-from pytest_gradhealth.results.profile import GradientProfile, Stop
+from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.results.stop import Stop
 from pytest_gradhealth.rules.levelling import levels_out
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 from pytest_gradhealth.rules.stops import cause_of_stop

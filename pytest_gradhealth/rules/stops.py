@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from pytest_gradhealth.formatting import listing
 from pytest_gradhealth.results.activation_functions import FUNCTIONAL, RECTIFIERS, SATURATING
-from pytest_gradhealth.results.profile import Stop, StopKind
+from pytest_gradhealth.results.stop import Stop, StopKind
 from pytest_gradhealth.rules.rule import Cause
 
 _SCALE = "standardised inputs, smaller weights and biases, or a normalisation layer before it"

@@ -39,7 +39,8 @@ from pytest_gradhealth.formatting import (
 )
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Severity
 from pytest_gradhealth.results.path import decades, power
-from pytest_gradhealth.results.profile import GradientProfile, TimeRecord
+from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.results.times import TimeRecord
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 from pytest_gradhealth.rules.vanishing import severity_of
 

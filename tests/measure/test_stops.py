@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_gradhealth.measure.stops import stops
-from pytest_gradhealth.results.profile import Stop
+from pytest_gradhealth.results.stop import Stop
 from pytest_gradhealth.subject.subject import Subject
 
 

@@ -17,9 +17,9 @@ from pytest_gradhealth.results.profile import (
     GradientProfile,
     OutputRecord,
     ParameterRecord,
-    TimeRecord,
     Update,
 )
+from pytest_gradhealth.results.times import TimeRecord
 from pytest_gradhealth.rules import built_in_rules
 from pytest_gradhealth.rules.rule import Evidence
 

@@ -7,7 +7,7 @@ import pytest
 from pytest_gradhealth.measure.cuts import _NUMBERS
 from pytest_gradhealth.measure.stops import _LEVELLED
 from pytest_gradhealth.results.activation_functions import FUNCTIONAL
-from pytest_gradhealth.results.profile import Stop
+from pytest_gradhealth.results.stop import Stop
 from pytest_gradhealth.rules.rule import Cause
 from pytest_gradhealth.rules.stops import cause_of_silence, cause_of_stop
 
