@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -28,6 +28,8 @@ from pytest_gradhealth.tensors.norms import l2_norm
 ROUNDING = 32
 #: Operations that are zero where another factor or a mask is, which something else may have made.
 _PASSIVE = frozenset({"Mul", "Where", "MaskedFill", "Bmm", "Mm", "Div", "Index", "Gather"})
+#: Inputs that get nothing but zeros of an operation, each with what is told of that.
+_Cuts = list[tuple[Node | None, Stop]]
 
 
 @asked(())
@@ -42,7 +44,7 @@ def stops(subject: Subject, names: Collection[str], *, seed: int) -> tuple[Stop,
         loss = run.run()
         graph = run.graph(loss)
         cuts = _cuts(run, loss, graph, calls, places_of(recorder.marks))
-    levels = dict.fromkeys(cut.stop for node in graph.nodes for cut in cuts.get(node, ()))
+    levels = dict.fromkeys(stop for node in graph.nodes for _, stop in cuts.get(node, ()))
     found: dict[Stop, list[str]] = {stop: [] for stop in levels if stop.levels}
     parameters = {id(p): n for n, p in subject.model.named_parameters() if n in names}
     for leaf, tensor in graph.leaf_of.items():
@@ -52,22 +54,11 @@ def stops(subject: Subject, names: Collection[str], *, seed: int) -> tuple[Stop,
     return tuple(replace(stop, parameters=tuple(sorted(cut))) for stop, cut in found.items())
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """An operation that gets gradient and gives one of its inputs nothing but zeros.
-
-    Without a `child` it is one whose only input it levels, whether or not that wants gradient.
-    """
-
-    child: Node | None
-    stop: Stop
-
-
 def _cuts(
     run: Pass, loss: Tensor, graph: Graph, calls: Calls, places: Mapping[Node, Place]
-) -> Mapping[Node, Sequence[_Cut]]:
-    """What each operation keeps all gradient from, in the backward."""
-    found: dict[Node, list[_Cut]] = {}
+) -> Mapping[Node, _Cuts]:
+    """What each operation that gets gradient keeps all of it from, in the backward."""
+    found: dict[Node, _Cuts] = {}
     came: dict[Node | None, list[float]] = {}  # sizes of what has come to a node, way by way
 
     def watch(node: Node) -> Any:
@@ -75,7 +66,7 @@ def _cuts(
             given = [g for g in grad_outputs if isinstance(g, Tensor)]
             if len(came.get(node, ())) > 1 and all(_is_rounding(g, came[node]) for g in given):
                 stop = _described(node, calls, places, given[0], "cancels")
-                found[node] = [_Cut(node, replace(stop, elements=None))]
+                found[node] = [(node, replace(stop, elements=None))]
                 return
             if not any(bool(g.any()) for g in given):
                 return
@@ -87,9 +78,9 @@ def _cuts(
             if silent or op_name(node) in _LEVELLED:
                 kind = _kind(node, grad_outputs, silent)
                 stop = _described(node, calls, places, given[0], kind)
-                # What a levelled input gets is zero but for rounding.
+                # What a levelled input gets is zero but for rounding, if it wants gradient at all.
                 children = [node.next_functions[0][0], None] if stop.levels else silent
-                found.setdefault(node, []).extend(_Cut(child, stop) for child in children)
+                found.setdefault(node, []).extend((child, stop) for child in children)
 
         return hook
 
@@ -179,22 +170,16 @@ _LEVELLED: dict[str, Callable[[Any, Tensor], int]] = {
 }
 
 
-def _nearest(leaf: Node, graph: Graph, cuts: Mapping[Node, Sequence[_Cut]]) -> Stop | None:
+def _nearest(leaf: Node, graph: Graph, cuts: Mapping[Node, _Cuts]) -> Stop | None:
     """The operation that stops what would come to a leaf, the first from the loss.
 
     A product with zeros only where nothing else does: what is zero may be so for the same reason.
     """
-    found = [*_all(leaf, graph, cuts)]
-    active = [stop for stop in found if stop.op not in _PASSIVE]
-    return (*active, *found, None)[0]
-
-
-def _all(leaf: Node, graph: Graph, cuts: Mapping[Node, Sequence[_Cut]]) -> Iterator[Stop]:
-    leads = {leaf}
+    leads: set[Node | None] = {leaf}
     for node in reversed(graph.nodes):  # whatever leads to a node comes before it
         if any(child in leads for child, _ in node.next_functions):
             leads.add(node)
-    for node in graph.nodes:
-        for cut in cuts.get(node, ()):
-            if cut.child is not None and cut.child in leads:
-                yield cut.stop
+    every = (cut for node in graph.nodes for cut in cuts.get(node, ()))
+    found = [stop for child, stop in every if child in leads]
+    active = [stop for stop in found if stop.op not in _PASSIVE]
+    return (*active, *found, None)[0]

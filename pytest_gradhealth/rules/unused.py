@@ -21,7 +21,7 @@ used.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from pytest_gradhealth.errors import UnusedParameterError
 from pytest_gradhealth.formatting import count, listing
@@ -95,41 +95,42 @@ def without_readers(profile: GradientProfile) -> list[ParameterRecord]:
     is another matter.
     """
     states: dict[tuple[str, str], dict[int, str]] = {}
-    places: dict[str, list[tuple[tuple[str, str], int]]] = {}
-    for parameter in profile.parameters:
-        parts = parameter.name.split(".")
-        for place, part in enumerate(parts[:-1]):
-            if part.isdigit():
-                stack = ".".join(parts[:place]), ".".join(parts[place + 1 :])
-                states.setdefault(stack, {})[int(part)] = parameter.state
-                places.setdefault(parameter.name, []).append((stack, int(part)))
-    beside = {p.name for p in unused_parameters(profile)}
+    for p in profile.parameters:
+        for name, number, part in _numbered(p.name):
+            states.setdefault((name, part), {})[number] = p.state
+    unused = {p.name for p in unused_parameters(profile)}
     busy = {m for p in profile.parameters if p.gradient for m in ancestry(p.module)}
     lengths = {name: max(members) for (name, _), members in states.items()}
 
-    def is_read(name: str, number: int, part: str, *, beside: bool) -> bool:
-        """Whether another part of a layer is: in the same member, or in one of a list beside."""
+    def is_last(name: str, number: int, part: str, *, beside: bool) -> bool:
+        """Whether all others are trained, and so is another part of the layer.
+
+        That is one of the same member, or one of a list `beside`.
+        """
+        *others, last = sorted(states[name, part])
         within = name.rpartition(".")[0]
-        lists = [
-            n
-            for n, last in lengths.items()
-            if n != name and last == number and n.rpartition(".")[0] == within and beside
-        ]
-        lists += [name] if "." in part else []
-        return any(f"{n}.{number}".lstrip(".") in busy for n in lists)
+        lists = [n for n in lengths if n != name and n.rpartition(".")[0] == within and beside]
+        lists = [n for n in lists if lengths[n] == number] + [name] * ("." in part)
+        return (
+            number == last
+            and {states[name, part][other] for other in others} == {"gradient"}
+            and any(f"{n}.{number}".lstrip(".") in busy for n in lists)
+        )
 
     return [
         p
         for p in profile.parameters
-        if (p.name in beside or p.state == "zero") and p.name not in profile.awake
-        for (name, part), number in places.get(p.name, ())
-        if number == max(states[name, part]) and _others(states[name, part], number) == {"gradient"}
-        if is_read(name, number, part, beside=p.name in beside)
+        if (p.name in unused or p.state == "zero") and p.name not in profile.awake
+        if any(is_last(*place, beside=p.name in unused) for place in _numbered(p.name))
     ]
 
 
-def _others(states: Mapping[int, str], number: int) -> set[str]:
-    return {state for other, state in states.items() if other != number}
+def _numbered(parameter: str) -> Iterator[tuple[str, int, str]]:
+    """The lists that a parameter is in, the number of the member, and the name in there."""
+    parts = parameter.split(".")
+    for place, part in enumerate(parts[:-1]):
+        if part.isdigit():
+            yield ".".join(parts[:place]), int(part), ".".join(parts[place + 1 :])
 
 
 def unused_parameters(profile: GradientProfile) -> list[ParameterRecord]:
