@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from pytest_gradhealth.measure.stops import stops
 from pytest_gradhealth.results.stop import Stop
 from pytest_gradhealth.subject.subject import Subject
+from tests.helpers.functions import function
 
 
 class Two(nn.Module):
@@ -99,21 +99,11 @@ def test_what_levels_one_element_is_told_whether_or_not_parameters_are_behind() 
     assert (level.op, level.layer, level.elements) == ("NativeLayerNorm", "norm", 1)
 
 
-class Mute(torch.autograd.Function):
-    """Passes no gradient on."""
-
-    @staticmethod
-    def forward(_: Any, x: Tensor) -> Tensor:
-        return x.round()
-
-    @staticmethod
-    def backward(_: Any, *gradients: Tensor) -> None:
-        del gradients
-
-
 def test_a_function_of_the_models_own_that_passes_none_on_is_told_from_one_of_zeros() -> None:
-    stop = Stop("Mute", "a", "Linear", "behind", kind="none")
-    assert before(Two(Mute.apply), "a.weight") == [stop]
+    none = Stop("Mute", "a", "Linear", "behind", kind="none")
+    assert before(Two(function("Mute", torch.round, lambda _: None)), "a.weight") == [none]
+    zeros = function("Mute", torch.round, torch.zeros_like)
+    assert before(Two(zeros), "a.weight") == [replace(none, kind="zeros")]
 
 
 @pytest.mark.parametrize(
