@@ -86,7 +86,7 @@ def activations_of(
     calls: Counter[tuple[str, str]] = Counter()
     for node in nodes:
         op = op_name(node)
-        if op not in _READERS or _is_packed(node, op):
+        if op not in _SAVED or _is_packed(node, op):
             continue
         layer = layer_before(node, places)
         place = places.get(node) or layer
@@ -95,7 +95,7 @@ def activations_of(
         if calls[key] > CALLS:
             continue
         try:
-            seen = _READERS[op](node, op, place, _has_channels_second(before(node), places))
+            seen = _read(node, op, place, _has_channels_second(before(node), places))
         except RuntimeError:
             continue  # the backward itself will say what is wrong with what was saved
         if seen is None or not (seen.dead is None or ways.lead_on(node)):
@@ -132,23 +132,24 @@ def _is_packed(node: Node, op: str) -> bool:
     return raw is None or getattr(raw, "unpack_hook", None) is not None
 
 
-def _rectifier(
-    node: Node, op: str, place: Place, channels_second: bool | None
-) -> SeenActivation | None:
-    """ReLU, ReLU6 and thresholds: a unit is dead if nothing in the batch comes through."""
+def _read(node: Node, op: str, place: Place, channels_second: bool | None) -> SeenActivation | None:
+    """What an activation lets through, None for what has no units.
+
+    Of ReLU and thresholds, a unit is dead if nothing in the batch comes through; of sigmoids and
+    tanh, an element is flat where hardly any gradient does.
+    """
     values = _saved(node, op)
-    floor = float(getattr(node, _FLOORS.get(op, ""), 0.0))
-    if op == "Hardtanh" and floor < 0:
-        return _saturating(node, op, place, channels_second)
     if values.is_nested or values.dim() < 2 or not values.numel():
         return None
+    seen = SeenActivation(place, FUNCTIONAL.get(op, op), values.shape[-1], point=place.key)
+    floor = float(getattr(node, _FLOORS.get(op, ""), 0.0))
+    if op in ("Sigmoid", "Tanh") or (op == "Hardtanh" and floor < 0):
+        flat = _slope(node, op, _sample(values)) < FLAT
+        return replace(seen, flat=flat.double().mean())
     if channels_second is None:
         channels_second = values.dim() == 4
     dim = 1 if values.dim() == 2 or channels_second else values.dim() - 1
-    dead = _share_below(values, dim, floor)
-    return SeenActivation(
-        place, FUNCTIONAL.get(op, op), values.shape[dim], dead=dead, point=place.key
-    )
+    return replace(seen, units=values.shape[dim], dead=_share_below(values, dim, floor))
 
 
 def _share_below(values: Tensor, dim: int, floor: float) -> Tensor:
@@ -165,21 +166,15 @@ def _share_below(values: Tensor, dim: int, floor: float) -> Tensor:
     return (values.amax(others) <= floor).double().mean()
 
 
-def _saturating(node: Node, op: str, place: Place, _: bool | None) -> SeenActivation | None:
-    """Sigmoids and tanh: an element is flat where hardly any gradient comes through."""
-    values = _saved(node, op)
-    if values.is_nested or values.dim() < 2 or not values.numel():
-        return None
-    sample = _sample(values)
+def _slope(node: Node, op: str, sample: Tensor) -> Tensor:
+    """The slope at some elements, over the largest that there is."""
     if op == "Sigmoid":
-        slope = 4 * sample * (1 - sample)
-    elif op == "Tanh":
-        slope = 1 - sample * sample
-    else:
-        low, high = node._saved_min_val, node._saved_max_val  # type: ignore[attr-defined]
-        slope = ((sample > low) & (sample < high)).to(torch.float32)
-    flat = (slope < FLAT).double().mean()
-    return SeenActivation(place, op, values.shape[-1], flat=flat, point=place.key)
+        return 4 * sample * (1 - sample)
+    if op == "Tanh":
+        return 1 - sample * sample
+    low, high = node._saved_min_val, node._saved_max_val  # type: ignore[attr-defined]
+    inside: Tensor = (sample > low) & (sample < high)
+    return inside.to(torch.float32)
 
 
 def _saved(node: Node, op: str) -> Tensor:
@@ -219,20 +214,9 @@ def _has_channels_second(nodes: Iterable[Node], places: Mapping[Node, Place]) ->
     return None
 
 
-_READERS = {
-    "Relu": _rectifier,
-    "Threshold": _rectifier,
-    "Relu6": _rectifier,
-    "Hardtanh": _rectifier,
-    "Sigmoid": _saturating,
-    "Tanh": _saturating,
-}
 _FLOORS = {"Hardtanh": "_saved_min_val", "Threshold": "_saved_threshold"}
+#: The activations that are looked at, and what their nodes have saved.
 _SAVED = {
-    "Relu": "result",
-    "Threshold": "self",
-    "Relu6": "self",
-    "Hardtanh": "self",
-    "Sigmoid": "result",
-    "Tanh": "result",
+    **dict.fromkeys(("Relu", "Sigmoid", "Tanh"), "result"),
+    **dict.fromkeys(("Relu6", "Hardtanh", "Threshold"), "self"),
 }
