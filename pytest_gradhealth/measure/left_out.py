@@ -33,7 +33,8 @@ def left_out(subject: Subject, names: Collection[str], *, seed: int) -> tuple[st
     """
     parameters = {n: p for n, p in subject.model.named_parameters() if n in names}
     run = Pass(subject, seed)
-    moving = _Moving([*tensors((run.inputs, run.targets)), *_trainable(subject)])
+    trained = (p for m in subject.modules for p in m.parameters() if p.requires_grad)
+    moving = _Moving([*tensors((run.inputs, run.targets)), *trained])
     with _stood_in_for(subject.model, parameters) as replaced, moving:
         loss = run.run()
     graph = run.graph(loss)
@@ -41,10 +42,6 @@ def left_out(subject: Subject, names: Collection[str], *, seed: int) -> tuple[st
     felt = {id(leaf) for leaf in _felt(graph, moving)}
     masked = {n for n, p in parameters.items() if id(p) in behind and id(p) not in felt}
     return tuple(name for name in parameters if name in masked or name in replaced)
-
-
-def _trainable(subject: Subject) -> Iterator[Tensor]:
-    return (p for module in subject.modules for p in module.parameters() if p.requires_grad)
 
 
 class _Moving(DispatchMode):
