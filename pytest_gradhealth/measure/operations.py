@@ -83,7 +83,7 @@ class Operations(DispatchMode):
         bad = (t for t, kind in zip(operation.given, operation.kinds, strict=True) if kind)
         sources = (self._made.get(address_of(tensor)) for tensor in bad)
         fed = operation.fed(out)
-        zeros = [arg for arg, number in fed if number == 0 and isinstance(arg, Tensor)]
+        last = fed[-1][0] if fed else None
         found = NonFinite(
             *self._owner(),
             value,
@@ -92,7 +92,7 @@ class Operations(DispatchMode):
             fed=tuple(number for _, number in fed),
             elements=operation.elements(out),
             format=dtype_name(out.dtype),
-            behind=self._zeros.of(zeros[-1]) if zeros else (),
+            behind=self._zeros.of(last) if isinstance(last, Tensor) else (),
         )
         self._number += 1
         self._made[address] = Made(self._number, found, tuple(filter(None, sources)))

@@ -18,9 +18,9 @@ class NonFinite:
     finite (of the loss: "targets"). `taken` is the kind of what the operation got ("" for finite
     numbers), `fed` the numbers that it made the first such value of, if it goes by elements,
     `elements` how many it takes for one else, `format` that of its numbers and `behind` the
-    operations before it, or, where it got a zero, those that made this. In the backward of an
-    operation all that is of the one `within`, which `made` such a value, or of one in the forward,
-    whose value was `dropped` before it got to the loss.
+    operations that made the zeros in the last thing that it got. In the backward of an operation
+    all that is of the one `within`, which `made` such a value, or of one in the forward, whose
+    value was `dropped` before it got to the loss.
     """
 
     during: Literal["forward", "loss", "backward"]

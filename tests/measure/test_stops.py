@@ -132,6 +132,15 @@ def test_what_rounds_a_gradient_to_zero_is_no_stop_by_itself(
     assert (stop.kind, stop.at, stop.layer) == ("rounding", at, layer)
 
 
+def test_a_hook_that_takes_the_gradient_away_is_no_gradient_that_cancels() -> None:
+    def muted(x: Tensor) -> Tensor:
+        h = 2 * x
+        h.register_hook(torch.zeros_like)  # type: ignore[no-untyped-call]
+        return h.tanh()
+
+    assert before(Two(muted), "a.weight") == []
+
+
 def test_what_is_flat_is_a_stop_however_small_the_gradient() -> None:
     model = Two(lambda x: F.relu(x - 99))
     with torch.no_grad():
