@@ -10,14 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
 from pytest_gradhealth.measure.places import Place, before, layer_before, node_before
-from pytest_gradhealth.measure.recorder import Key
 from pytest_gradhealth.measure.ways import Ways
 from pytest_gradhealth.results.activation_functions import FUNCTIONAL
 from pytest_gradhealth.results.path import label_of
@@ -42,35 +40,15 @@ _TURNS = ("Transpose", "Permute")
 
 @dataclass(frozen=True)
 class SeenActivation:
-    """An activation's place, and its shares of dead units and flat elements, still on the device.
+    """What is known of an activation, and its share of dead or flat ones, still on the device."""
 
-    `dead` is a share of `units` (channels, or features), `flat` one of all elements; a rectifier
-    has the one, a saturating function the other. `after` is the layer before, where one module
-    serves several; `at` and `point` are those of the record.
-    """
-
-    place: Place
-    function: str
-    units: int
-    after: str = ""
+    known: ActivationRecord
     dead: Tensor | None = None
     flat: Tensor | None = None
-    at: Literal["", "behind"] = ""
-    point: Key | None = None
 
     def record(self, numbers: Readout) -> ActivationRecord:
         """The record of an activation."""
-        return ActivationRecord(
-            name=self.place.name,
-            type=self.place.type,
-            function=self.function,
-            units=self.units,
-            dead=numbers.get(self.dead),
-            flat=numbers.get(self.flat),
-            after=self.after,
-            at=self.at,
-            point=None if self.point is None else label_of(*self.point),
-        )
+        return replace(self.known, dead=numbers.get(self.dead), flat=numbers.get(self.flat))
 
 
 @torch.no_grad()
@@ -90,12 +68,13 @@ def activations_of(
             continue
         layer = layer_before(node, places)
         place = places.get(node) or layer
-        key = place.name, layer.name
-        calls[key] += 1
-        if calls[key] > CALLS:
+        calls[place.name, layer.name] += 1
+        if calls[place.name, layer.name] > CALLS:
             continue
+        point = None if place.key is None else label_of(*place.key)
+        known = ActivationRecord(place.name, place.type, FUNCTIONAL.get(op, op), 0, point=point)
         try:
-            seen = _read(node, op, place, _has_channels_second(before(node), places))
+            seen = _read(node, op, known, _has_channels_second(before(node), places))
         except RuntimeError:
             continue  # the backward itself will say what is wrong with what was saved
         if seen is None or not (seen.dead is None or ways.lead_on(node)):
@@ -103,11 +82,12 @@ def activations_of(
         if node not in places:
             seen = _function(seen, node, places, ways)
         if seen is not None:
-            found.append((key[1], seen))
+            found.append((layer.name, seen))
     _places_of_sample.cache_clear()
-    served = Counter(name for name, _ in {(seen.place.name, layer) for layer, seen in found})
+    served = Counter(name for name, _ in {(seen.known.name, layer) for layer, seen in found})
     return [
-        replace(seen, after=layer) if served[seen.place.name] > 1 else seen for layer, seen in found
+        replace(seen, known=replace(seen.known, after=layer * (served[seen.known.name] > 1)))
+        for layer, seen in found
     ]
 
 
@@ -123,7 +103,8 @@ def _function(
     leads_on = ways.lead_on(node)
     if not leads_on and not alone:
         return None
-    return replace(seen, at="behind", point=seen.place.key if alone and leads_on else None)
+    point = seen.known.point if alone and leads_on else None
+    return replace(seen, known=replace(seen.known, at="behind", point=point))
 
 
 def _is_packed(node: Node, op: str) -> bool:
@@ -132,7 +113,9 @@ def _is_packed(node: Node, op: str) -> bool:
     return raw is None or getattr(raw, "unpack_hook", None) is not None
 
 
-def _read(node: Node, op: str, place: Place, channels_second: bool | None) -> SeenActivation | None:
+def _read(
+    node: Node, op: str, known: ActivationRecord, channels_second: bool | None
+) -> SeenActivation | None:
     """What an activation lets through, None for what has no units.
 
     Of ReLU and thresholds, a unit is dead if nothing in the batch comes through; of sigmoids and
@@ -141,15 +124,16 @@ def _read(node: Node, op: str, place: Place, channels_second: bool | None) -> Se
     values = _saved(node, op)
     if values.is_nested or values.dim() < 2 or not values.numel():
         return None
-    seen = SeenActivation(place, FUNCTIONAL.get(op, op), values.shape[-1], point=place.key)
     floor = float(getattr(node, _FLOORS.get(op, ""), 0.0))
     if op in ("Sigmoid", "Tanh") or (op == "Hardtanh" and floor < 0):
         flat = _slope(node, op, _sample(values)) < FLAT
-        return replace(seen, flat=flat.double().mean())
+        known = replace(known, units=values.shape[-1])
+        return SeenActivation(known, flat=flat.double().mean())
     if channels_second is None:
         channels_second = values.dim() == 4
     dim = 1 if values.dim() == 2 or channels_second else values.dim() - 1
-    return replace(seen, units=values.shape[dim], dead=_share_below(values, dim, floor))
+    known = replace(known, units=values.shape[dim])
+    return SeenActivation(known, dead=_share_below(values, dim, floor))
 
 
 def _share_below(values: Tensor, dim: int, floor: float) -> Tensor:
