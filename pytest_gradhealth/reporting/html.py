@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from functools import cache
 from typing import Any
@@ -38,13 +37,13 @@ def html_report(run: Run) -> str:
         probes=probes,
         no_cure=NO_CURE,
         most=MOST_ITEMS,
+        most_rows=MOST_ROWS,
         longest=LONGEST_FINDING,
         paragraph=LONGEST_PARAGRAPH,
         commit_length=LONGEST_COMMIT,
         style=Markup(_asset("report.css")),
         chart=Markup(_asset("chart.umd.min.js")),
         script=Markup(_asset("report.js")),
-        data=_json_for_script([section["plots"] for section in probes]),
     )
     return page
 
@@ -66,7 +65,7 @@ def html_fragment(diagnosis: Diagnosis) -> str:
 
 def _section(index: int, probe: Probe) -> dict[str, Any]:
     """What a card shows; the template cuts text to what there is room for."""
-    diagnosis, plots, verdict = probe.diagnosis, path_plots(probe), shown_verdict(probe)
+    diagnosis, verdict = probe.diagnosis, shown_verdict(probe)
     treatments = diagnosis.treatments
     return {
         "number": index,
@@ -78,8 +77,7 @@ def _section(index: int, probe: Probe) -> dict[str, Any]:
         "ratio": ratio(probe),
         "items": [*items(probe)][:MOST_ITEMS],
         "message": _message(probe),
-        "plots": {"paths": plots, "times": time_plots(diagnosis.profile.times)},
-        "tables": [_rows(plot) for plot in plots],
+        "plots": {"paths": path_plots(probe), "times": time_plots(diagnosis.profile.times)},
         "branches": branches(diagnosis),
         "cures": [t for t in treatments if t.outcome == "cured"],
         "tried": [t for t in treatments if t.after is not None],
@@ -116,34 +114,6 @@ def _message(probe: Probe) -> str:
     return shown[:50_000]
 
 
-def _rows(plot: dict[str, Any]) -> dict[str, Any]:
-    """The points of a path with the lines beside it, first and last where there are too many."""
-    points, lines = plot["points"], plot["lines"]
-    rows = [
-        {**point, "others": [line["shown"][index] for line in lines]}
-        for index, point in enumerate(points)
-    ]
-    half = MOST_ROWS // 2
-    hidden = max(0, len(rows) - MOST_ROWS)
-    return {
-        "title": plot["title"],
-        "names": [line["name"] for line in lines],
-        "head": rows[:half] if hidden else rows,
-        "tail": rows[-half:] if hidden else [],
-        "hidden": hidden,
-    }
-
-
-def _json_for_script(value: Any) -> Any:
-    """JSON that nothing in it can end the script element of."""
-    from markupsafe import Markup
-
-    plain = json.dumps(value, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        plain = plain.replace(character, f"\\u{ord(character):04x}")
-    return Markup(plain)
-
-
 @cache
 def _asset(name: str) -> str:
     from importlib.resources import files
@@ -157,5 +127,6 @@ def _template(name: str) -> Any:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.filters |= {"text": text, "number": number, "lines": _lines, "measured": _measured}
     return environment.from_string(_asset(name))
