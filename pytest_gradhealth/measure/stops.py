@@ -67,7 +67,6 @@ def _cuts(
             if len(came.get(node, ())) > 1 and all(_is_rounding(g, came[node]) for g in given):
                 stop = _described(node, calls, places, given[0], "cancels")
                 found[node] = [(node, replace(stop, elements=None))]
-                return
             if not any(bool(g.any()) for g in given):
                 return
             inputs = [*zip((n for n, _ in node.next_functions), grad_inputs, strict=False)]
@@ -173,7 +172,8 @@ _LEVELLED: dict[str, Callable[[Any, Tensor], int]] = {
 def _nearest(leaf: Node, graph: Graph, cuts: Mapping[Node, _Cuts]) -> Stop | None:
     """The operation that stops what would come to a leaf, the first from the loss.
 
-    A product with zeros only where nothing else does: what is zero may be so for the same reason.
+    Gradients that cancel only where nothing else does, and a product with zeros last: what is zero
+    may be so for the same reason.
     """
     leads: set[Node | None] = {leaf}
     for node in reversed(graph.nodes):  # whatever leads to a node comes before it
@@ -181,5 +181,6 @@ def _nearest(leaf: Node, graph: Graph, cuts: Mapping[Node, _Cuts]) -> Stop | Non
             leads.add(node)
     every = (cut for node in graph.nodes for cut in cuts.get(node, ()))
     found = [stop for child, stop in every if child in leads]
-    active = [stop for stop in found if stop.op not in _PASSIVE]
-    return (*active, *found, None)[0]
+    cancelled = [stop for stop in found if stop.kind == "cancels"]
+    active = [stop for stop in found if stop.op not in _PASSIVE and stop not in cancelled]
+    return (*active, *cancelled, *found, None)[0]

@@ -132,6 +132,13 @@ def test_what_rounds_a_gradient_to_zero_is_no_stop_by_itself(
     assert (stop.kind, stop.at, stop.layer) == ("rounding", at, layer)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_flat_is_told_before_what_cancels(dtype: torch.dtype) -> None:
+    model = Two(lambda x: (h := F.relu(x - 99).add(0)) - 0.9 * h)
+    (stop,) = before(model.to(dtype), "a.weight")
+    assert (stop.op, stop.kind) == ("Relu", "")
+
+
 def test_a_hook_that_takes_the_gradient_away_is_no_gradient_that_cancels() -> None:
     def muted(x: Tensor) -> Tensor:
         h = 2 * x
