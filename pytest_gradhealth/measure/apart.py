@@ -27,7 +27,7 @@ from pytest_gradhealth.measure.perturbation import (
     weighted_sum,
 )
 from pytest_gradhealth.measure.recorder import Key
-from pytest_gradhealth.results.names import ancestry
+from pytest_gradhealth.results.names import ancestry, outermost
 from pytest_gradhealth.results.path import SMALL_PART
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
 from pytest_gradhealth.subject.passes import Pass
@@ -117,14 +117,12 @@ def _copies(profile: GradientProfile, cut: Collection[str]) -> Iterator[str]:
 def _wholes(profile: GradientProfile, names: Collection[str]) -> list[str]:
     """The outermost modules of whose trainable parameters none gets a gradient."""
     trained = (p for p in profile.parameters if p.state not in ("none", "frozen"))
-    alive = {module for p in trained for module in _around(p.name)}
-    tops = (next((m for m in _around(name) if m not in alive), None) for name in names)
-    return [*dict.fromkeys(top for top in tops if top is not None)]
+    alive = {module for p in trained for module in ancestry(_owner(p.name))}
+    return [*dict.fromkeys(filter(None, (outermost(_owner(name), alive) for name in names)))]
 
 
-def _around(parameter: str) -> list[str]:
-    owner = parameter.rpartition(".")[0]
-    return ancestry(owner) if owner else []
+def _owner(parameter: str) -> str:
+    return parameter.rpartition(".")[0]
 
 
 @asked(())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import accumulate
 
 INPUT = "(input)"
@@ -27,6 +28,11 @@ def ancestry(module: str) -> list[str]:
     ['layer1', 'layer1.0', 'layer1.0.conv']
     """
     return [*accumulate(module.split("."), "{}.{}".format)]
+
+
+def outermost(module: str, others: Collection[str]) -> str:
+    """The outermost module around one, or itself, that is not among some others; "" for none."""
+    return next((name for name in ancestry(module) if name and name not in others), "")
 
 
 #: Name of a projection that makes all three, and the names that three go by.

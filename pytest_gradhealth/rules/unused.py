@@ -26,7 +26,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pytest_gradhealth.errors import UnusedParameterError
 from pytest_gradhealth.formatting import count, listing
 from pytest_gradhealth.results.diagnosis import Finding, Severity
-from pytest_gradhealth.results.names import OUTPUT, ancestry
+from pytest_gradhealth.results.names import OUTPUT, ancestry, outermost
 from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 from pytest_gradhealth.rules.stops import cause_of_silence
@@ -197,8 +197,7 @@ class Resting:
 
     def around(self, parameter: ParameterRecord) -> str:
         """The outermost module around a parameter that takes no part, "" if its own one does."""
-        prefixes = ancestry(parameter.module)
-        return next((prefix for prefix in prefixes if prefix not in self._active), "")
+        return outermost(parameter.module, self._active)
 
     def has_kin(self, parameter: ParameterRecord) -> bool:
         """Whether modules of one class with those around a parameter do what these do not.
@@ -270,8 +269,7 @@ def _folded(parameters: Sequence[ParameterRecord], profile: GradientProfile) -> 
     used = [p.module for p in profile.parameters if p.state != "frozen" and p.name not in names]
     used += [output.name for output in profile.outputs if output.norm]
     others = {prefix for name in used for prefix in ancestry(name)}
-    tops = [[m for m in ancestry(p.module) if m and m not in others] for p in parameters]
-    return [*dict.fromkeys([*m, p.name][0] for m, p in zip(tops, parameters, strict=True))]
+    return [*dict.fromkeys(outermost(p.module, others) or p.name for p in parameters)]
 
 
 def ignoring(code: str, names: Collection[str]) -> str:
