@@ -46,11 +46,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     """Compare the spread of the outputs over the batch with `min_spread` and `warn_min_spread`."""
     fail, warn = evidence.limits["min_spread"], evidence.limits["warn_min_spread"]
     spread, second = evidence.first.spread, evidence.second
-    if spread is None or not spread < max(warn.value, fail.value):
-        return
-    if second is not None and second.spread is not None:
+    if spread is not None and second is not None and second.spread is not None:
         spread = max(spread, second.spread)
-    if not spread < max(warn.value, fail.value):
+    if spread is None or not spread < max(warn.value, fail.value):
         return
     if evidence.first.asleep:
         asleep = evidence.first.asleep[0]

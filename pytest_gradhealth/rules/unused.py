@@ -25,7 +25,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from pytest_gradhealth.errors import UnusedParameterError
 from pytest_gradhealth.formatting import count, listing
-from pytest_gradhealth.results.diagnosis import Finding, Severity
+from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.names import OUTPUT, ancestry, outermost
 from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
@@ -40,17 +40,13 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     """Sort the parameters that the loss does without by what excuses that."""
     profile = evidence.second or evidence.first
     for more, unused in _sorted(profile).items():
-        yield _finding("info" if more else "warning", unused, profile, more)
-
-
-def _finding(
-    severity: Severity, unused: Sequence[ParameterRecord], profile: GradientProfile, more: str = ""
-) -> Finding:
-    names = f"{listing(_folded(unused, profile))} ({count(len(unused), 'parameter')})"
-    layer = unused[0].module or unused[0].name
-    return RULE.finding(
-        severity, layer, f"the loss does not depend on {names}{more}", profile=profile
-    )
+        names = f"{listing(_folded(unused, profile))} ({count(len(unused), 'parameter')})"
+        yield RULE.finding(
+            "info" if more else "warning",
+            unused[0].module or unused[0].name,
+            f"the loss does not depend on {names}{more}",
+            profile=profile,
+        )
 
 
 def _sorted(profile: GradientProfile) -> dict[str, list[ParameterRecord]]:
