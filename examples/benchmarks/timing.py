@@ -51,7 +51,12 @@ def in_turns(
 
 def ratio(times: Sequence[float], base: Sequence[float]) -> Spread:
     """Time over the base's, round by round."""
-    return Spread.of([one / other for one, other in zip(times, base, strict=True)])
+    return Spread.of(ratios(times, base))
+
+
+def ratios(times: Sequence[float], base: Sequence[float]) -> list[float]:
+    """Time over the base's of each round."""
+    return [one / other for one, other in zip(times, base, strict=True)]
 
 
 def difference(times: Sequence[float], base: Sequence[float]) -> Spread:

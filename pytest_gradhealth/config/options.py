@@ -127,6 +127,17 @@ OPTIONS: tuple[Option, ...] = (
         told="true where copies take less than a tenth of free memory",
     ),
     Option(
+        "exact",
+        "read large tensors as a whole, also where no verdict depends on it",
+        False,
+        use="measurement",
+        parse=values.switch,
+        expects="true or false",
+        ini="bool",
+        example="True",
+        told="false",
+    ),
+    Option(
         "min_ratio",
         "GH101 and GH102 fail below this ratio, first layer or step over last",
         1e-5,
@@ -242,6 +253,7 @@ if TYPE_CHECKING:
         seeds: int | Sequence[int] | None
         confirm_steps: int | None
         copy: bool | None
+        exact: bool | None
         min_ratio: float | None
         max_ratio: float | None
         warn_min_ratio: float | None

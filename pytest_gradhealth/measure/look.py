@@ -17,6 +17,7 @@ from pytest_gradhealth.isolation.write_guard import unguarded
 from pytest_gradhealth.measure.activations import activations_of
 from pytest_gradhealth.measure.outputs import seen
 from pytest_gradhealth.measure.parameters import ParameterReader
+from pytest_gradhealth.measure.paths import on_paths
 from pytest_gradhealth.measure.places import parameter_places, places_of
 from pytest_gradhealth.measure.reading import Look, Taken
 from pytest_gradhealth.measure.recorder import Mark, Recorder
@@ -41,7 +42,8 @@ def look(
     model, the loss or the backward fails.
     """
     run = Pass(subject, seed)
-    recorder = Recorder(subject.model, functional)
+    sampling = subject.may_sample and not is_sharded(subject.model)
+    recorder = Recorder(subject.model, functional, sampling=sampling)
     with recorder.attached():
         recorder.mark_inputs(run.inputs)
         run.forward()
@@ -63,6 +65,9 @@ def look(
                 Ways(graph, {m.edge[0] for m in marks.values() if m.edge is not None}, returned),
             )
             tree = dominators(graph, {m.edge: i for i, m in marks.items() if m.edge is not None})
+            if any(mark.sampled for mark in marks.values()):
+                judged = on_paths(tree, {i: (m.name, m.output) for i, m in marks.items()})
+                recorder.glance_at(mark for i, mark in marks.items() if i not in judged)
         recorder.gradients = "ignored"
         # Before the backward frees the graph, which a penalty on activations needs.
         penalties = penalty_gradients(subject.model, subject.step, subject.decay)
@@ -71,7 +76,7 @@ def look(
         with run.own_gradients(), ExitStack() as stack:
             reader = None
             if not holding and not is_sharded(subject.model):
-                reader = ParameterReader(subject.model, aligned, penalties)
+                reader = ParameterReader(subject.model, aligned, penalties, sampling=sampling)
                 stack.enter_context(reader.dropping(graph))
             hides_layers = graph.hides_layers
             del graph, returned

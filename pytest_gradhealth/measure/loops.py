@@ -112,7 +112,7 @@ def _repeated(network: Network, mark: int, rows: Mapping[int, Counter[int]]) -> 
     for other in sorted(network.marks):
         if tree.depends(other, behind):
             modules.setdefault(points[other].name, []).append(other)
-    weighty = {owner for name, size in network.elements.items() if size for owner in ancestry(name)}
+    weighty = {owner for name in network.elements for owner in ancestry(name)}
     bare = {w for w, owner in network.owners.items() if len(modules.get(owner, ())) < 2}
     found = [
         marks
@@ -144,9 +144,9 @@ def _loop(
     """What some marks make of a loop, None if the mark leads into further steps of it."""
     tree = network.tree
     first = _first_step(network, turn)
-    at_once = tree.nearest([mark], {*turn}).keys()
+    at_once = {*first, *tree.joined(mark, turn)}
     if 2 * len(at_once) <= len(turn):  # as the calls of one Runge-Kutta step
-        first = sorted({*first, *at_once})
+        first = sorted(at_once)
     later = {*turn}.difference(first)
     chain = tree.chain(mark, network.marks).marks
     between = [m for m in chain if min(later) < m < max(later)]
@@ -194,7 +194,7 @@ def _side_by_side(
     begun = [m for m in network.marks & rows.keys() if any((rows[m] - before)[w] for w in weights)]
     begun = network.tree.sources(begun)
     fused = [m for m in begun if points[m].name in network.sequences]
-    own = {w for w in weights if network.owners[w] not in network.sequences}
+    own = {w for w in weights if network.owners[w] not in {points[m].name for m in fused}}
     start = max(begun, key=lambda m: points[m].norm)
     steps = tuple(frozenset([_call(network, m)]) for m in fused)
     calls = frozenset([_call(network, start)]).union(*steps)

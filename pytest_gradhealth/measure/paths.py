@@ -27,10 +27,10 @@ MOST_COMPARED = 64
 class Network:
     """What paths are read from: marked tensors in their tree, and their points by mark.
 
-    `elements` are the sizes of the trainable parameters by module, `sequences` the modules that run
-    over a sequence inside, `owners` the modules that hold the leaves of the tree. `round_about` are
-    marks that the forward has differentiated itself: their layers' weights may get a gradient past
-    them.
+    `elements` are the trainable ones of the modules with parameters, `sequences` the modules that
+    run over a sequence inside, `owners` the modules that hold the leaves of the tree. `round_about`
+    are marks that the forward has differentiated itself: their layers' weights may get a gradient
+    past them.
     """
 
     tree: DominatorTree
@@ -83,6 +83,22 @@ def gradient_paths(
     sides = [mark for mark in network.tree.sources(marks) if mark not in carrying]
     aside = (replace(way.path, judged=False) for way in _starting_at(network, sides))
     return (*judged.values(), *aside)
+
+
+def on_paths(tree: DominatorTree, outputs: Mapping[int, tuple[str, int]]) -> set[int]:
+    """Return the marks that paths may be read at, by what is known before there are gradients.
+
+    All of one output of a module, by `outputs`, count together.
+    """
+    marks = tree.marks
+    firsts = {*tree.sources(marks), *tree.entries(marks, marks)}
+    chains = [tree.chain(first, marks).marks for first in firsts]
+    found = {mark for chain in chains for mark in chain}
+    outermost = tree.outermost(marks)
+    if len(outermost) > 1:
+        found.update(outermost, tree.nearest([*{chain[-1] for chain in chains}], marks))
+    named = {outputs[mark] for mark in found}
+    return {mark for mark in marks if outputs[mark] in named}
 
 
 def loops_crossed(network: Network) -> Iterator[tuple[Loop, Collection[Call], bool]]:
@@ -198,7 +214,8 @@ def _starting(network: Network, first: int, others: Sequence[int] = ()) -> _Way:
         behind = behind if len(calls) == 1 else tree.behind([calls])
         later = [call for call in again if tree.depends(call, behind)]
     on_path = (
-        replace(points[mark], ops=ops) for mark, ops in zip(chain.marks, chain.ops, strict=True)
+        replace(points[mark], ops=ops) if ops else points[mark]
+        for mark, ops in zip(chain.marks, chain.ops, strict=True)
     )
     every = {*calls, *later}
     entry = replace(

@@ -147,11 +147,11 @@ class Taken:
         )
 
     def _elements(self) -> Mapping[str, int]:
-        """Sizes of the trainable parameters, by the module that holds them."""
+        """How many trainable elements the modules with parameters hold."""
         sizes: Counter[str] = Counter()
         for measured in self.parameters:
-            if measured.parameter.requires_grad:
-                sizes[module_of(measured.name)] += measured.parameter.numel()
+            size = measured.parameter.numel() if measured.parameter.requires_grad else 0
+            sizes[module_of(measured.name)] += size
         return sizes
 
     def _origins(self) -> Mapping[int, Key]:
@@ -230,6 +230,7 @@ def _output_record(
         output=mark.output,
         leaf=mark.leaf,
         tokens=tokens,
+        sampled=mark.sampled,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,9 +17,11 @@ from pytest_gradhealth.distributed.shards import Owners
 from pytest_gradhealth.isolation.write_guard import unguarded
 from pytest_gradhealth.measure.functional import ParameterUses, is_functional
 from pytest_gradhealth.results.names import INPUT, OUTPUT, makes_values
+from pytest_gradhealth.results.profile import Sampled
 from pytest_gradhealth.tensors.graph import Edge, edge_of
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.tensors.norms import l2_norm, spread
+from pytest_gradhealth.tensors.samples import SMALL, sampled_norm
 from pytest_gradhealth.tensors.trees import tensors
 from pytest_gradhealth.tensors.unwrap import outside_transforms, shape_of, unwrapped
 
@@ -39,7 +41,8 @@ class Mark:
     `origin` is its key before a module around it spoke for it. `differentiated` says that the
     forward or the loss has asked for its gradient. `activation` and `gradient` are L2 norms,
     `tokens` the spread of what attention gets over its sequence; all are 0-dim and still on the
-    device. `owners` are the ranks that have a part each of the tensor, if it is cut.
+    device; `sampled` says which norms may be estimates. `owners` are the ranks that have a part
+    each of the tensor, if it is cut.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Mark:
     gradient: Tensor | None = None
     tokens: Tensor | None = None
     differentiated: bool = False
+    sampled: Sampled = ""
     origin: Key = ("", 0, 0)
 
     @property
@@ -85,8 +89,9 @@ class Recorder:
     """Marks in the order in which the modules returned.
 
     Tensor hooks work where module backward hooks do not: before in-place operations, and for
-    modules that return anything but plain tensors. `fingerprint` makes the number that is
-    kept of an output (its L2 norm), `reading` what is kept of its gradient. Once `active` is off,
+    modules that return anything but plain tensors. `fingerprint` makes the number that is kept of
+    an output (its L2 norm), `reading` what is kept of its gradient; when `sampling`, the norms of
+    large ones are estimated, and their gradients' where `glance_at` says so. Once `active` is off,
     forwards are ignored: those that activation checkpointing runs again during the backward.
     `gradients` says what becomes of those that come by: that a forward or a loss asks for one is
     only noted, since nothing can be computed with what a batched backward passes around.
@@ -96,6 +101,7 @@ class Recorder:
     functional: bool = False
     fingerprint: Callable[[Tensor], Tensor] = l2_norm
     reading: Callable[[Tensor], Tensor] = l2_norm
+    sampling: bool = False
     marks: list[Mark] = field(default_factory=list)
     opaque: list[Mark] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
@@ -125,6 +131,12 @@ class Recorder:
         """Mark the inputs that require grad: each is then the first point of a path."""
         for number, tensor in enumerate(t for t in tensors(inputs) if t.requires_grad):
             self._mark(INPUT, "Tensor", 0, number, tensor)
+
+    def glance_at(self, marks: Iterable[Mark]) -> None:
+        """Let a sample do for the gradients of some marks, where it did for what was returned."""
+        for mark in marks:
+            if mark.sampled:
+                mark.sampled = "both"
 
     def forget_graph(self) -> None:
         """Let go of the graph's nodes, so that the backward can free it."""
@@ -163,7 +175,8 @@ class Recorder:
             mark.differentiated = True
             return
         with unguarded():
-            mark.gradient = self.reading(gradient)
+            read = sampled_norm if mark.sampled == "both" else self.reading
+            mark.gradient = read(gradient)
 
     def _used(self, name: str, tensor: Tensor) -> None:
         if self.active:
@@ -215,8 +228,9 @@ class Recorder:
         mark = Mark(name, kind, call, number, shape, math.prod(shape), edge, kind)
         mark.width = None if layer is None else layer.width
         mark.origin = mark.key
+        mark.sampled = "activation" if self.sampling and mark.numel > SMALL else ""
         with outside_transforms():
-            mark.activation = self.fingerprint(tensor)
+            mark.activation = (sampled_norm if mark.sampled else self.fingerprint)(tensor)
         self._by_edge[edge] = mark
         hook = partial(self._pass, mark)
         self._hooks.enter_context(tensor.register_hook(hook))  # type: ignore[no-untyped-call]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 
 from pytest_gradhealth.tensors.dominators import DominatorTree
 
@@ -19,30 +19,37 @@ def in_a_row(tree: DominatorTree, first: int, own: Mapping[int, int]) -> dict[in
     """Return how often ways from a mark to others have used some parameters one after the other.
 
     By mark, what of `own` was used, by the numbers that the tree knows them by; each use counts so
-    many times. Left out are those that no way uses so often that it is a loop, and those of loops
-    that other ways from the mark get into the middle of, as data do, or around.
+    many times. What other layers have made of parameters, as weights of data or data for each step,
+    counts once, as long as no parameters that are used but once come in between. Left out are those
+    that no way uses so often that it is a loop, and those of loops that other ways from the mark
+    get into the middle of, as data do, or around.
     """
     inputs = [children for _, children in tree.uses()]
-    uses = _uses(tree, first, own)
+    uses = _uses(tree, first, frozenset(own))
+    direct = frozenset[int]().union(*(leaves for leaves, _ in uses.values()))
+    times = {leaf: count if leaf in direct else 1 for leaf, count in own.items()}
     often: Row = Counter()
-    for leaves in uses.values():
-        often.update({leaf: own[leaf] for leaf in leaves})
-    loops = {leaf for leaf, times in often.items() if times >= STEPS}
+    for leaves, made in uses.values():
+        often.update({leaf: times[leaf] for leaf in leaves | (made - direct)})
+    loops = {n for n, count in often.items() if count >= (STEPS if n in direct else ONE_STEP + 1)}
     if not loops:
         return {}
+    once = direct - loops
     rows: dict[int, Row] = {}
-    joined: dict[int, set[int]] = {}  # what ways have come to that had not used it
-    for vertex, leaves in uses.items():  # whatever leads to a vertex comes before it
+    joined: dict[int, set[int]] = {}  # what is no loop from there on
+    for vertex, (leaves, made) in uses.items():  # whatever leads to a vertex comes before it
         before = [child for child in inputs[vertex] if child in rows]
         row: Row = Counter()
         for child in before:
             row |= rows[child]
-        row.update({leaf: own[leaf] for leaf in leaves & loops})
-        again = (leaf for leaf, n in row.items() if n > ONE_STEP * own[leaf])
+        apart = row.keys() - direct if leaves & once else set()
+        taken = loops & (leaves | (made - direct))
+        row.update({leaf: times[leaf] for leaf in taken})
+        again = (leaf for leaf, n in row.items() if n > ONE_STEP * times[leaf])
         missing = {leaf for leaf in again if not all(rows[child][leaf] for child in before)}
-        come = missing.union(*(joined[child] for child in before))
+        come = missing.union(apart, *(joined[child] for child in before))
         around = missing if not all(map(rows.get, before)) else set()
-        loops -= around | (come & leaves)
+        loops -= around | (come & taken)
         rows[vertex], joined[vertex] = row, come
     return {
         mark: Counter({leaf: n for leaf, n in rows[vertex].items() if leaf in loops})
@@ -51,23 +58,25 @@ def in_a_row(tree: DominatorTree, first: int, own: Mapping[int, int]) -> dict[in
     }
 
 
-def _uses(tree: DominatorTree, first: int, own: Collection[int]) -> Mapping[int, frozenset[int]]:
+#: Parameters that a vertex takes, and those that what it takes was made of by other layers.
+_Taken = tuple[frozenset[int], frozenset[int]]
+
+
+def _uses(tree: DominatorTree, first: int, own: frozenset[int]) -> dict[int, _Taken]:
     """What each vertex behind a mark takes of `own`, from the mark on.
 
     Also through operations of its own, as where a weight is transposed, or multiplied by data that
     come from elsewhere.
     """
-    return dict(_taken(tree, tree.behind([[first]]), frozenset(own)))
-
-
-def _taken(
-    tree: DominatorTree, behind: list[int], own: frozenset[int]
-) -> Iterator[tuple[int, frozenset[int]]]:
-    aside: dict[int, frozenset[int]] = {}
+    behind = tree.behind([[first]])
+    aside: dict[int, _Taken] = {}
+    found: dict[int, _Taken] = {}
     for vertex, (mark, inputs) in reversed([*enumerate(tree.uses())]):
-        taken = own.intersection(tree.leaves.get(vertex, ()))
-        taken = taken.union(*(aside[child] for child in inputs if child in aside))
+        come = [aside[child] for child in inputs if child in aside]
+        leaves = own.intersection(tree.leaves.get(vertex, ())).union(*(each for each, _ in come))
+        made = frozenset[int]().union(*(each for _, each in come))
         if behind[vertex]:
-            yield vertex, taken
-        elif mark is None:
-            aside[vertex] = taken
+            found[vertex] = leaves, made
+        else:
+            aside[vertex] = (leaves, made) if mark is None else (frozenset(), leaves | made)
+    return found

@@ -71,14 +71,16 @@ def _examined(
     first = _first_look(trial)
     findings = criteria.judge(first.profile)
     complains = any(finding.complains for finding in findings)
+    doubtful = criteria.in_doubt(findings) or any(
+        f.path is not None and f.complains for f in findings
+    )
+    if trial.subject.may_sample and anywhere(model, _takes_all(first.profile, doubtful=doubtful)):
+        return _examined(replace(trial, subject=replace(trial.subject, exact=True)), criteria)
     if complains and first.hides_layers:
         with seen_through(), suppress(ProbeError):
             looks, opened = _examined(trial, criteria)
             if _have_the_same_gradients(first.profile, looks[0]):
                 return looks, opened
-    doubtful = criteria.in_doubt(findings) or any(
-        f.path is not None and f.complains for f in findings
-    )
     if not anywhere(model, doubtful or (complains and any(loops_crossed(first.network)))):
         return [first.profile], findings
 
@@ -95,6 +97,14 @@ def _examined(
             raise
         return [first.profile], findings  # what warns of a model that cannot be copied stands
     return [first.profile, second], criteria.judge(first.profile, second)
+
+
+def _takes_all(profile: GradientProfile, *, doubtful: bool) -> bool:
+    """Whether more than samples of large tensors is wanted: in doubt, and wherever paths run."""
+    seen = {output.key for output in profile.outputs if output.sampled}
+    loose = {output.key for output in profile.outputs if output.sampled == "both"}
+    points = (point for path in profile.paths for point in path.points)
+    return bool(seen) and (doubtful or any(point.key in loose for point in points))
 
 
 def _have_the_same_gradients(one: GradientProfile, other: GradientProfile) -> bool:

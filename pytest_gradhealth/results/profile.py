@@ -25,6 +25,9 @@ OutputState = Literal["measured", "unreached", "no-grad", "not-called", "no-tens
 #: exactly zero), nothing used it, or it is frozen or has no elements.
 ParameterState = Literal["gradient", "zero", "none", "frozen"]
 
+#: Which norms of an output may be estimated from a sample: neither, its own, or its gradient's too.
+Sampled = Literal["", "activation", "both"]
+
 
 @dataclass(frozen=True)
 class OutputRecord:
@@ -32,7 +35,8 @@ class OutputRecord:
 
     `norm` is None unless the state is "measured"; `output` numbers the tensors of one call; `leaf`
     is the type of the innermost module that returned this very tensor. `tokens` says how far the
-    tokens lie apart that attention gets: RMS distance from their mean over RMS.
+    tokens lie apart that attention gets: RMS distance from their mean over RMS. Norms that are
+    `sampled` are right to 5 % (one standard error).
     """
 
     name: str
@@ -46,6 +50,7 @@ class OutputRecord:
     output: int = 0
     leaf: str = ""
     tokens: float | None = None
+    sampled: Sampled = ""
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -61,8 +66,9 @@ class ParameterRecord:
     not matter, as before a normalisation layer. `penalty` is the L2 norm of the gradient of the
     regularisation term (weight decay included where it is part of the gradient), None without one.
     `other_names` are further names of a shared parameter. `same` says that all rows of a weight are
-    equal, and so are those of its gradient; `thirds` are the gradient's norms for query, key and
-    value where one weight makes all three.
+    equal, and so are those of its gradient. Where it is `sampled`, its norm (not its gradient's) is
+    right to 5 % (one standard error), and its alignment is not known. `thirds` are the gradient's
+    norms for query, key and value where one weight makes all three.
     """
 
     name: str
@@ -74,6 +80,7 @@ class ParameterRecord:
     penalty: float | None = None
     other_names: tuple[str, ...] = ()
     same: bool = False
+    sampled: bool = False
     thirds: tuple[float, float, float] | None = None
 
     @property

@@ -26,7 +26,7 @@ class Subject:
     optimizer adds to the gradient. `scale` multiplies the loss in training steps; `dependency` is
     how many steps back in time the gradient has to reach. A backward is made with the loss times
     `loss_scale`, which is taken out of what is measured. `copy` says whether large parameters are
-    copied before a run, None as there is memory.
+    copied before a run, None as there is memory; `exact` that no norm is to be estimated.
     """
 
     model: nn.Module
@@ -40,6 +40,12 @@ class Subject:
     dependency: int | None = None
     loss_scale: LossScale = field(default_factory=LossScale)
     copy: bool | None = None
+    exact: bool = False
+
+    @property
+    def may_sample(self) -> bool:
+        """Whether norms of large tensors may be estimated; an accelerator reads them at once."""
+        return not self.exact and self.device.type == "cpu"
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:

@@ -99,6 +99,16 @@ class MarkedGraph:
             for vertex, inputs in enumerate(self._children)
         )
 
+    def joined(self, mark: int, calls: Sequence[int]) -> list[int]:
+        """Return those of some calls that ways from a mark, past all of them, join on to others."""
+        behind, each = self.behind([[mark], calls]), self.behind([[call] for call in calls])
+        ahead = self._ahead([calls])
+        found = 0
+        for vertex, inputs in enumerate(self._children):
+            if behind[vertex] & 2 and ahead[vertex] and any(behind[c] & 3 == 1 for c in inputs):
+                found |= each[vertex]
+        return [call for place, call in enumerate(calls) if found >> place & 1]
+
     def _ahead(self, groups: Sequence[Collection[int]]) -> list[int]:
         """Which groups of marks depend on each vertex: bits, in the order of the groups."""
         found = [0] * len(self._children)

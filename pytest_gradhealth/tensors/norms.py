@@ -14,7 +14,7 @@ from pytest_gradhealth.tensors.trees import tensors
 from pytest_gradhealth.tensors.unwrap import outside_transforms, packed, unwrapped, whole
 
 #: Between these, the squares of float32 numbers add up without loss.
-_SAFE_FLOAT32 = (1e-15, 1e18)
+SAFE_FLOAT32 = (1e-15, 1e18)
 #: The same for float64.
 _SAFE_FLOAT64 = (1e-150, 1e150)
 #: A naive float32 sum of more squares than this loses digits: it is cut into rows of this length.
@@ -69,7 +69,7 @@ def cosine(weight: Tensor, gradient: Tensor, norms: tuple[Tensor, Tensor] | None
     `norms` are theirs, if they are known: on the CPU that saves another two passes over them.
     """
     with torch.no_grad():
-        low, high = _SAFE_FLOAT32
+        low, high = SAFE_FLOAT32
         plain = on_host(weight) and _is_plain(weight) and _is_plain(gradient)
         if plain and norms and all(low < norm.item() < high for norm in norms):
             return torch.dot(weight.reshape(-1), gradient.reshape(-1)) / (norms[0] * norms[1])
@@ -134,12 +134,12 @@ def has_equal_rows(values: Tensor) -> bool:
 
 def _is_plain(tensor: Tensor) -> bool:
     """Whether a tensor is dense float32 without anything special, as most are."""
-    return (
-        tensor.dtype is torch.float32
-        and tensor.layout is torch.strided
-        and type(tensor) in _PLAIN
-        and not tensor.is_nested
-    )
+    return tensor.dtype is torch.float32 and is_ordinary(tensor)
+
+
+def is_ordinary(tensor: Tensor) -> bool:
+    """Whether a tensor is dense, and nothing but a tensor."""
+    return tensor.layout is torch.strided and type(tensor) in _PLAIN and not tensor.is_nested
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -168,7 +168,7 @@ def _cpu_norm(values: Tensor) -> Tensor:
     if values.dtype == _widest(values):
         plain, safe = _norm(values), _SAFE_FLOAT64
     elif values.dtype == torch.float32:
-        plain, safe = _rowwise_norm(values), _SAFE_FLOAT32
+        plain, safe = _rowwise_norm(values), SAFE_FLOAT32
     else:
         return _widened_norm(values)
     if safe[0] < plain.item() < safe[1]:

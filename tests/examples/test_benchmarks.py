@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from examples.benchmarks import __main__ as command
-from examples.benchmarks import steps
+from examples.benchmarks import depth, steps
 from examples.benchmarks.depth import stack
 from examples.benchmarks.peers import PEERS, peer_rows
 from examples.benchmarks.steps import (
-    least_of,
+    limit_of,
     memory_row,
     peak_on_host,
     probe_of,
@@ -199,24 +199,53 @@ def test_the_network_that_is_timed_is_healthy_in_one_look() -> None:
     probe_of(stack(30))()
 
 
-@pytest.mark.parametrize(("tiny", "target"), [(True, 2.0), (False, 1.05)])
-def test_a_probe_is_timed_against_a_step_and_against_bare_hooks(
+@pytest.mark.parametrize(("tiny", "target"), [(True, 2.5), (False, 1.05)])
+def test_a_probe_is_timed_against_a_step_and_against_what_a_verdict_takes(
     monkeypatch: pytest.MonkeyPatch, tiny: bool, target: float
 ) -> None:
-    times = {"step": [0.010, 0.010], "probe": [0.012, 0.012], "least": [0.011, 0.011]}
+    took = {"step": 0.010, "probe": 0.012, "exact": 0.013, "limit": 0.011}
+    times = {name: [seconds] * 2 for name, seconds in took.items()}
     monkeypatch.setattr(steps, "in_turns", lambda *_, **__: times)
     rows = list(time_rows(mlp(), 2, tiny=tiny))
     assert [(row.figure, row.median, row.target) for row in rows] == [
         ("probe / step", "1.200x", target),
-        ("bare hooks / step", "1.100x", None),
-        ("probe / bare hooks", "1.091x", None),
-        *([("probe - step", "2.00 ms", 5.0)] if tiny else []),
+        ("limit / step", "1.100x", None),
+        ("probe / limit", "1.091x", None),
+        ("exact probe / step", "1.300x", None),
+        *([("probe - step", "2.00 ms", 1.5)] if tiny else []),
     ]
 
 
-def test_bare_hooks_leave_nothing_behind() -> None:
+def test_a_layer_of_a_deep_network_is_compared_with_what_it_costs_a_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    took = {"probe": 3.0, "shallow probes": 2.0, "step": 1.2, "shallow steps": 1.0}
+    times = {name: [seconds] * 2 for name, seconds in took.items()}
+    monkeypatch.setattr(depth, "in_turns", lambda *_, **__: times)
+    monkeypatch.setattr(depth, "DEEP", 20)
+    assert [(row.of, row.median, row.missed) for row in depth.depth_rows(2)] == [
+        ("20 layers / 100, probe", "1.500x", False),
+        ("20 layers / 100, step", "1.200x", False),
+        ("20 layers / 100, probe / step", "1.250x", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), [("mlp", {"pytest-torch": 2.0}), ("vit", dict.fromkeys(PEERS, 1.0))]
+)
+def test_on_a_tiny_model_one_tool_alone_is_to_be_kept_up_with(
+    monkeypatch: pytest.MonkeyPatch, name: str, target: dict[str, float]
+) -> None:
+    for peer in PEERS.values():
+        monkeypatch.setattr(type(peer), "is_installed", property(lambda _: True))
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    targets = {row.figure.removeprefix("probe / "): row.target for row in peer_rows(name, 3)}
+    assert {tool: found for tool, found in targets.items() if found is not None} == target
+
+
+def test_the_limit_leaves_nothing_behind() -> None:
     load = mlp()
-    least_of(load)()
+    limit_of(load)()
     for module in load.model.modules():
         assert not module._forward_hooks
     for parameter in load.model.parameters():
@@ -271,7 +300,7 @@ def test_tools_that_are_missing_have_no_row_and_tools_that_fail_one_without_numb
     assert row.measured is None
 
 
-def test_bare_hooks_read_every_output_gradient_and_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_reads_what_a_verdict_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
 
     def reading(tensor: Tensor) -> Tensor:
@@ -280,7 +309,7 @@ def test_bare_hooks_read_every_output_gradient_and_weight(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("examples.benchmarks.steps.l2_norm", reading)
     load = mlp(depth=3, width=7, batch=11)
-    least_of(load)()
-    outputs = [11 * 7] * 4 + [11 * 10] * 2  # the model returns what its last layer does
+    limit_of(load)()
+    on_the_path = [11 * 7] * 4 + [11 * 10]
     weights = [784 * 7, 7, 7 * 7, 7, 7 * 10, 10]
-    assert sorted(read) == sorted([*outputs, *outputs, *weights, *weights])
+    assert sorted(read) == sorted([*on_the_path, *weights])

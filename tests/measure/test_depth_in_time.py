@@ -240,6 +240,15 @@ def test_nor_is_it_in_a_loop_without_a_cell(way: str) -> None:
     assert diagnosis.verdict == "healthy", diagnosis
 
 
+def test_nor_where_the_layers_of_a_step_change_a_state_that_decays() -> None:
+    model = repeated(
+        lambda m, now, h: 0.5 * h + 0.2 * m.again(m.act(m.layer(torch.cat([now, h], 1)))), WIDTH + 3
+    )
+    model.again = nn.Linear(WIDTH, WIDTH)
+    diagnosis = judged(model, CONTEXT, torch.randn(8, 40, 3), confirm_steps=0)
+    assert diagnosis.verdict == "healthy", diagnosis
+
+
 def test_a_state_that_gets_past_the_layers_of_a_step_does_not_explode() -> None:
     model = repeated(lambda m, now, state: leaky(m, now, 0.7 * state, 0.998), WIDTH + 3)
     diagnosis = judged(model, CONTEXT)

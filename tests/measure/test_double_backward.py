@@ -260,8 +260,8 @@ def test_a_loss_and_a_penalty_may_differentiate_in_batches_too(
             return kept[1]
 
     class Kept(Recorder):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            super().__init__(*arguments, **settings)
             recorders.append(self)
 
     monkeypatch.setattr("pytest_gradhealth.measure.look.Recorder", Kept)

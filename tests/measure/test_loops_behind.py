@@ -44,7 +44,7 @@ def network(
         norm = (norms or {}).get(label, 1.0)
         points[marks[label]] = PathPoint(name, "Layer", (1,), norm, 1, call=int(call or 0))
     names = {point.name for point in points.values()}
-    elements = {name: int(name not in weightless) for name in names}
+    elements = {name: 1 for name in names if name not in weightless}
     return Network(tree, points, elements, sequences=frozenset(sequences)), marks
 
 

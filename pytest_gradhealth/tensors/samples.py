@@ -1,0 +1,59 @@
+"""Norms of large tensors on the host, estimated from blocks all over them."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from pytest_gradhealth.tensors.devices import on_host
+from pytest_gradhealth.tensors.norms import SAFE_FLOAT32, is_ordinary, l2_norm
+
+#: Elements up to which a norm is exact.
+SMALL = 2**17
+#: How many blocks stand for a larger tensor, of how many elements each that lie side by side.
+BLOCKS, BLOCK = 256, 256
+#: The standard error of an estimate, as a share of it, above which the norm is taken exactly.
+TOLERANCE = 0.05
+#: The golden ratio's fraction, times 2**32: its multiples lie as evenly as any.
+_GOLDEN = 2654435769
+
+
+def sampled_norm(tensor: Tensor) -> Tensor:
+    """Return the L2 norm of a tensor, right to `TOLERANCE` (0.02 decades, one standard error).
+
+    Of at most `SMALL` elements, on an accelerator, of zeros in the sample alone, of a few elements
+    that carry it (an embedding's gradient) and where anything is not finite, it is exact.
+    """
+    blocks = _blocks(tensor)
+    if blocks is None:
+        return l2_norm(tensor)
+    squares = torch.linalg.vector_norm(blocks, dim=1).double().square()
+    variance, mean = (float(found) for found in torch.var_mean(squares))
+    low, high = SAFE_FLOAT32
+    if not low * low < mean < high * high:
+        return l2_norm(tensor)
+    if math.sqrt(variance / BLOCKS) > 2 * TOLERANCE * mean:  # the error of the square
+        return l2_norm(tensor)
+    return torch.tensor(math.sqrt(mean * tensor.numel() / BLOCK), dtype=torch.float64)
+
+
+def _blocks(tensor: Tensor) -> Tensor | None:
+    """Blocks of a large tensor, one in each row, wherever they lie in it; None for any other."""
+    if tensor.numel() <= SMALL or not on_host(tensor) or not is_ordinary(tensor):
+        return None
+    reach = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    if reach + 1 != tensor.numel() or not tensor.is_floating_point():
+        return None  # with gaps, or expanded
+    rows = tensor.numel() // BLOCK
+    blocks = tensor.detach().as_strided((rows, BLOCK), (BLOCK, 1))[_chosen(rows)]
+    return blocks if blocks.element_size() > 2 else blocks.float()
+
+
+@lru_cache(maxsize=64)
+def _chosen(rows: int) -> Tensor:
+    """One row out of each of `BLOCKS` equal parts, the same ones every time."""
+    part = rows / BLOCKS
+    return torch.tensor([int(part * (i + i * _GOLDEN % 2**32 / 2**32)) for i in range(BLOCKS)])
