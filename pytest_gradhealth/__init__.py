@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from pytest_gradhealth.results.path import GradientPath as GradientPath
     from pytest_gradhealth.results.path import PathPoint as PathPoint
     from pytest_gradhealth.results.profile import GradientProfile as GradientProfile
-    from pytest_gradhealth.results.profile import TimeRecord as TimeRecord
     from pytest_gradhealth.results.profile import Update as Update
+    from pytest_gradhealth.results.times import TimeRecord as TimeRecord
     from pytest_gradhealth.rules import Evidence as Evidence
     from pytest_gradhealth.rules import Rule as Rule
     from pytest_gradhealth.rules import built_in_rules as built_in_rules
@@ -70,7 +70,8 @@ HOMES = {
     "reporting.run": "Probe Run",
     "results.diagnosis": "Diagnosis Finding Measure Treatment",
     "results.path": "GradientPath PathPoint",
-    "results.profile": "GradientProfile TimeRecord Update",
+    "results.profile": "GradientProfile Update",
+    "results.times": "TimeRecord",
     "rules": "Evidence Rule built_in_rules",
     "rules.rule": "Cause Quantity",
 }

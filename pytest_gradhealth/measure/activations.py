@@ -10,15 +10,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
 from pytest_gradhealth.measure.places import Place, before, layer_before, node_before
-from pytest_gradhealth.measure.recorder import Key
 from pytest_gradhealth.measure.ways import Ways
+from pytest_gradhealth.results.activation_functions import FUNCTIONAL
 from pytest_gradhealth.results.path import label_of
 from pytest_gradhealth.results.profile import ActivationRecord
 from pytest_gradhealth.tensors.devices import on_host
@@ -41,35 +40,15 @@ _TURNS = ("Transpose", "Permute")
 
 @dataclass(frozen=True)
 class SeenActivation:
-    """An activation's place, and its shares of dead units and flat elements, still on the device.
+    """What is known of an activation, and its share of dead or flat ones, still on the device."""
 
-    `dead` is a share of `units` (channels, or features), `flat` one of all elements; a rectifier
-    has the one, a saturating function the other. `after` is the layer before, where one module
-    serves several; `at` and `point` are those of the record.
-    """
-
-    place: Place
-    function: str
-    units: int
-    after: str = ""
+    known: ActivationRecord
     dead: Tensor | None = None
     flat: Tensor | None = None
-    at: Literal["", "behind"] = ""
-    point: Key | None = None
 
     def record(self, numbers: Readout) -> ActivationRecord:
         """The record of an activation."""
-        return ActivationRecord(
-            name=self.place.name,
-            type=self.place.type,
-            function=self.function,
-            units=self.units,
-            dead=numbers.get(self.dead),
-            flat=numbers.get(self.flat),
-            after=self.after,
-            at=self.at,
-            point=None if self.point is None else label_of(*self.point),
-        )
+        return replace(self.known, dead=numbers.get(self.dead), flat=numbers.get(self.flat))
 
 
 @torch.no_grad()
@@ -85,26 +64,30 @@ def activations_of(
     calls: Counter[tuple[str, str]] = Counter()
     for node in nodes:
         op = op_name(node)
-        if op not in _READERS or _is_packed(node, op):
+        if op not in _SAVED or _is_packed(node, op):
             continue
         layer = layer_before(node, places)
         place = places.get(node) or layer
-        key = place.name, layer.name
-        calls[key] += 1
-        if calls[key] > CALLS:
+        calls[place.name, layer.name] += 1
+        if calls[place.name, layer.name] > CALLS:
             continue
+        point = None if place.key is None else label_of(*place.key)
+        known = ActivationRecord(place.name, place.type, FUNCTIONAL.get(op, op), 0, point=point)
         try:
-            seen = _READERS[op](node, op, place, _has_channels_second(before(node), places))
+            seen = _read(node, op, known, _has_channels_second(before(node), places))
         except RuntimeError:
             continue  # the backward itself will say what is wrong with what was saved
-        if seen is not None and node not in places:
+        if seen is None or not (seen.dead is None or ways.lead_on(node)):
+            continue  # what leads to the loss alone (a hinge, a penalty) may let nothing through
+        if node not in places:
             seen = _function(seen, node, places, ways)
         if seen is not None:
-            found.append((key[1], seen))
+            found.append((layer.name, seen))
     _places_of_sample.cache_clear()
-    served = Counter(name for name, _ in {(seen.place.name, layer) for layer, seen in found})
+    served = Counter(name for name, _ in {(seen.known.name, layer) for layer, seen in found})
     return [
-        replace(seen, after=layer) if served[seen.place.name] > 1 else seen for layer, seen in found
+        replace(seen, known=replace(seen.known, after=layer * (served[seen.known.name] > 1)))
+        for layer, seen in found
     ]
 
 
@@ -113,15 +96,15 @@ def _function(
 ) -> SeenActivation | None:
     """What is seen of a function, which has no module: it may lead anywhere.
 
-    To the loss alone it may let nothing through (a hinge, a penalty), and counts only where it
-    saturates and nothing goes past it.
+    To the loss alone, it counts where nothing goes past it.
     """
     layer = node_before(node, places)
     alone = layer is not None and ways.all_through(layer, node)
     leads_on = ways.lead_on(node)
-    if not leads_on and (seen.dead is not None or not alone):
+    if not leads_on and not alone:
         return None
-    return replace(seen, at="behind", point=seen.place.key if alone and leads_on else None)
+    point = seen.known.point if alone and leads_on else None
+    return replace(seen, known=replace(seen.known, at="behind", point=point))
 
 
 def _is_packed(node: Node, op: str) -> bool:
@@ -130,26 +113,27 @@ def _is_packed(node: Node, op: str) -> bool:
     return raw is None or getattr(raw, "unpack_hook", None) is not None
 
 
-def _rectifier(
-    node: Node, op: str, place: Place, channels_second: bool | None
+def _read(
+    node: Node, op: str, known: ActivationRecord, channels_second: bool | None
 ) -> SeenActivation | None:
-    """ReLU, ReLU6 and thresholds: a unit is dead if nothing in the batch comes through."""
+    """What an activation lets through, None for what has no units.
+
+    Of ReLU and thresholds, a unit is dead if nothing in the batch comes through; of sigmoids and
+    tanh, an element is flat where hardly any gradient does.
+    """
     values = _saved(node, op)
-    floor, name = 0.0, "ReLU" if op == "Relu" else op
-    if op == "Hardtanh":
-        floor = float(node._saved_min_val)  # type: ignore[attr-defined]
-        if floor < 0:
-            return _saturating(node, op, place, channels_second)
-        name = "ReLU6"
-    elif op == "Threshold":
-        floor = float(node._saved_threshold)  # type: ignore[attr-defined]
     if values.is_nested or values.dim() < 2 or not values.numel():
         return None
+    floor = float(getattr(node, _FLOORS.get(op, ""), 0.0))
+    if op in ("Sigmoid", "Tanh") or (op == "Hardtanh" and floor < 0):
+        flat = _slope(node, op, _sample(values)) < FLAT
+        known = replace(known, units=values.shape[-1])
+        return SeenActivation(known, flat=flat.double().mean())
     if channels_second is None:
         channels_second = values.dim() == 4
     dim = 1 if values.dim() == 2 or channels_second else values.dim() - 1
-    dead = _share_below(values, dim, floor)
-    return SeenActivation(place, name, values.shape[dim], dead=dead, point=place.key)
+    known = replace(known, units=values.shape[dim])
+    return SeenActivation(known, dead=_share_below(values, dim, floor))
 
 
 def _share_below(values: Tensor, dim: int, floor: float) -> Tensor:
@@ -166,21 +150,15 @@ def _share_below(values: Tensor, dim: int, floor: float) -> Tensor:
     return (values.amax(others) <= floor).double().mean()
 
 
-def _saturating(node: Node, op: str, place: Place, _: bool | None) -> SeenActivation | None:
-    """Sigmoids and tanh: an element is flat where hardly any gradient comes through."""
-    values = _saved(node, op)
-    if values.is_nested or values.dim() < 2 or not values.numel():
-        return None
-    sample = _sample(values)
+def _slope(node: Node, op: str, sample: Tensor) -> Tensor:
+    """The slope at some elements, over the largest that there is."""
     if op == "Sigmoid":
-        slope = 4 * sample * (1 - sample)
-    elif op == "Tanh":
-        slope = 1 - sample * sample
-    else:
-        low, high = node._saved_min_val, node._saved_max_val  # type: ignore[attr-defined]
-        slope = ((sample > low) & (sample < high)).to(torch.float32)
-    flat = (slope < FLAT).double().mean()
-    return SeenActivation(place, op, values.shape[-1], flat=flat, point=place.key)
+        return 4 * sample * (1 - sample)
+    if op == "Tanh":
+        return 1 - sample * sample
+    low, high = node._saved_min_val, node._saved_max_val  # type: ignore[attr-defined]
+    inside: Tensor = (sample > low) & (sample < high)
+    return inside.to(torch.float32)
 
 
 def _saved(node: Node, op: str) -> Tensor:
@@ -220,17 +198,9 @@ def _has_channels_second(nodes: Iterable[Node], places: Mapping[Node, Place]) ->
     return None
 
 
-_READERS = {
-    "Relu": _rectifier,
-    "Threshold": _rectifier,
-    "Hardtanh": _rectifier,
-    "Sigmoid": _saturating,
-    "Tanh": _saturating,
-}
+_FLOORS = {"Hardtanh": "_saved_min_val", "Threshold": "_saved_threshold"}
+#: The activations that are looked at, and what their nodes have saved.
 _SAVED = {
-    "Relu": "result",
-    "Threshold": "self",
-    "Hardtanh": "self",
-    "Sigmoid": "result",
-    "Tanh": "result",
+    **dict.fromkeys(("Relu", "Sigmoid", "Tanh"), "result"),
+    **dict.fromkeys(("Relu6", "Hardtanh", "Threshold"), "self"),
 }

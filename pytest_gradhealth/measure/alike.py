@@ -9,13 +9,12 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.measure.asked import asked
 from pytest_gradhealth.measure.calls import Call, Calls
 from pytest_gradhealth.measure.outputs import last_bias
 from pytest_gradhealth.results.alike import Alike
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
-from pytest_gradhealth.tensors.modules import waits_for_others
 from pytest_gradhealth.tensors.norms import spread
 from pytest_gradhealth.tensors.trees import tensors
 
@@ -25,26 +24,19 @@ NOTHING = 1e-3
 AT_ONCE = 1e-2
 
 
+@asked(None)
 def alike_from(subject: Subject, *, seed: int) -> Alike | None:
-    """Return where the spread of the examples gets lost, None where that is unknown.
-
-    To be called inside `isolated`.
-    """
-    if waits_for_others(subject.model):
+    """Return where the spread of the examples gets lost, None where that is unknown."""
+    run = Pass(subject, seed)
+    given = [t for t in tensors(run.inputs) if t.dim() and len(t) > 1 and not t.is_nested]
+    if not given:
         return None
-    try:
-        run = Pass(subject, seed)
-        given = [t for t in tensors(run.inputs) if t.dim() and len(t) > 1 and not t.is_nested]
-        if given and all(bool((t == t[:1]).all()) for t in given):
-            return Alike("inputs")
-        if not given:
-            return None
-        seen = _Spreads(subject.model, examples=len(given[0]))
-        seen.whole = min(seen.apart(given) or 1.0, 1.0)
-        with seen.attached():
-            run.forward()
-    except (ProbeError, RuntimeError):
-        return None
+    if all(bool((t == t[:1]).all()) for t in given):
+        return Alike("inputs")
+    seen = _Spreads(subject.model, examples=len(given[0]))
+    seen.whole = min(seen.apart(given) or 1.0, 1.0)
+    with seen.attached():
+        run.forward()
     return seen.lost()
 
 
@@ -68,7 +60,7 @@ class _Spreads(Calls):
         if before is None or behind is None or any(module.children()):
             return
         self.found.append((Alike("before", call.name, call.type), before))
-        kind: Literal["bias", "behind"] = "bias" if self._drowned(outputs) else "behind"
+        kind: Literal["bias", "behind"] = "bias" if self._drowned(module, outputs) else "behind"
         self.found.append((Alike(kind, call.name, call.type), behind))
 
     def lost(self) -> Alike | None:
@@ -90,9 +82,16 @@ class _Spreads(Calls):
         ]
         return max((0.0 if math.isnan(share) else share for share in shares), default=None)
 
-    def _drowned(self, outputs: Any) -> bool:
-        """Whether an output tells the examples apart without the bias of the layer."""
-        if not isinstance(outputs, Tensor):
+    def _drowned(self, module: nn.Module, outputs: Any) -> bool:
+        """Whether an output tells the examples apart without the bias of the layer.
+
+        Or would, had that not rounded away all that the weights make.
+        """
+        bias = last_bias(outputs) if isinstance(outputs, Tensor) else None
+        if bias is None:
             return False
-        bias = last_bias(outputs)
-        return bias is not None and (self.apart(outputs.detach() - bias) or 0.0) > NOTHING
+        rest = outputs.detach() - bias
+        eaten = not bool(rest.any()) and any(
+            bool(p.any()) for p in module.parameters() if p.dim() > 1
+        )
+        return eaten or (self.apart(rest) or 0.0) > NOTHING

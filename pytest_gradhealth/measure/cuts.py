@@ -17,15 +17,15 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from pytest_gradhealth.errors import CutOffError, ProbeError
+from pytest_gradhealth.errors import CutOffError
 from pytest_gradhealth.isolation.checkpoints import REENTRANT
+from pytest_gradhealth.measure.asked import asked
 from pytest_gradhealth.measure.calls import Calls
 from pytest_gradhealth.results.names import LOSS, OUTPUT
-from pytest_gradhealth.results.profile import Stop
+from pytest_gradhealth.results.stop import Stop
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import walk
-from pytest_gradhealth.tensors.modules import waits_for_others
 from pytest_gradhealth.tensors.storage import address_of
 from pytest_gradhealth.tensors.trees import tensors
 
@@ -39,14 +39,12 @@ _DETACHING = frozenset({"detach", "detach_", "data"})
 _Lost = frozenset[tuple[Stop, str]]
 
 
+@asked(())
 def cuts(subject: Subject, names: Collection[str], *, seed: int) -> tuple[Stop, ...]:
     """Return what cuts some parameters off from the loss, in the order of the forward.
 
-    Nothing for those that several functions cut off, of which any may be meant, or where the model
-    waits for other processes. To be called inside `isolated`.
+    Nothing for those that several functions cut off, of which any may be meant.
     """
-    if waits_for_others(subject.model):
-        return ()
     parameters = {id(p): n for n, p in subject.model.named_parameters() if n in names}
     calls = Calls(subject.model)
     watch = _Watch(parameters, calls)
@@ -58,8 +56,6 @@ def cuts(subject: Subject, names: Collection[str], *, seed: int) -> tuple[Stop, 
             made: Sequence[object] = [run.loss()]
     except CutOffError as error:
         made = error.made
-    except (ProbeError, RuntimeError):
-        return ()
     return watch.cuts_before(made)
 
 
@@ -177,7 +173,8 @@ class _Watch(TorchFunctionMode):
             return replace(here, op="sample")
         if torch.is_grad_enabled():
             return here
-        within = next(filter(None, map(_function, _frames())), None)
+        functions = _functions()
+        within = next((functions[f.f_code] for f in _frames() if f.f_code in functions), None)
         inference = torch.is_inference_mode_enabled()
         if within not in (None, REENTRANT):
             if inference or not self._enabled:  # which may be what it is for
@@ -242,17 +239,11 @@ def _draws(frame: FrameType) -> bool:
     return frame.f_code.co_name == "sample" and module.startswith("torch.distributions.")
 
 
-def _function(frame: FrameType) -> type[Function] | None:
-    """The autograd function whose forward a frame is, which runs without gradient."""
-    return next((f for f in _functions() if _code(f) is frame.f_code), None)
-
-
-def _functions(base: type[Function] = Function) -> Iterator[type[Function]]:
-    """All autograd functions that there are."""
-    for function in base.__subclasses__():
-        yield function
-        yield from _functions(function)
-
-
-def _code(function: type[Function]) -> CodeType | None:
-    return getattr(function.forward, "__code__", None)
+def _functions() -> Mapping[CodeType | None, type[Function]]:
+    """All autograd functions, by the code of their forward, which runs without gradient."""
+    found: dict[CodeType | None, type[Function]] = {}
+    every = [*Function.__subclasses__()]
+    for function in every:  # which grows
+        every += function.__subclasses__()
+        found.setdefault(getattr(function.forward, "__code__", None), function)
+    return found

@@ -14,42 +14,34 @@ from typing import Any
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.measure.asked import asked
 from pytest_gradhealth.results.names import ancestry
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.dispatch import DispatchMode
 from pytest_gradhealth.tensors.graph import Graph, op_name
 from pytest_gradhealth.tensors.hooks import hooked
-from pytest_gradhealth.tensors.modules import waits_for_others
 from pytest_gradhealth.tensors.storage import address_of
 from pytest_gradhealth.tensors.trees import attribute, tensors
 
 
-def left_out(subject: Subject, names: Collection[str], *, seed: int) -> list[str]:
+@asked(())
+def left_out(subject: Subject, names: Collection[str], *, seed: int) -> tuple[str, ...]:
     """Return those of some parameters without a gradient that the forward leaves out.
 
-    None where the forward of a model waits for other processes. To be called inside `isolated`.
+    None where no mode can look into the forward.
     """
-    if waits_for_others(subject.model):
-        return []
     parameters = {n: p for n, p in subject.model.named_parameters() if n in names}
-    try:
-        run = Pass(subject, seed)
-        moving = _Moving([*tensors((run.inputs, run.targets)), *_trainable(subject)])
-        with _stood_in_for(subject.model, parameters) as replaced, moving:
-            loss = run.run()
-        graph = run.graph(loss)
-    except (ProbeError, RuntimeError):  # a forward that no mode can look into
-        return []
+    run = Pass(subject, seed)
+    trained = (p for m in subject.modules for p in m.parameters() if p.requires_grad)
+    moving = _Moving([*tensors((run.inputs, run.targets)), *trained])
+    with _stood_in_for(subject.model, parameters) as replaced, moving:
+        loss = run.run()
+    graph = run.graph(loss)
     behind = {id(leaf) for leaf in graph.leaves}
     felt = {id(leaf) for leaf in _felt(graph, moving)}
     masked = {n for n, p in parameters.items() if id(p) in behind and id(p) not in felt}
-    return [name for name in parameters if name in masked or name in replaced]
-
-
-def _trainable(subject: Subject) -> Iterator[Tensor]:
-    return (p for module in subject.modules for p in module.parameters() if p.requires_grad)
+    return tuple(name for name in parameters if name in masked or name in replaced)
 
 
 class _Moving(DispatchMode):

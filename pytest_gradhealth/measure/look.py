@@ -24,7 +24,7 @@ from pytest_gradhealth.measure.recorder import Mark, Recorder
 from pytest_gradhealth.measure.ways import Ways
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
-from pytest_gradhealth.tensors.dominators import dominators
+from pytest_gradhealth.tensors.dominators import DominatorTree, dominators
 from pytest_gradhealth.tensors.graph import Edge, Graph, walk
 from pytest_gradhealth.tensors.modules import is_sharded
 from pytest_gradhealth.tensors.trees import tensors
@@ -55,18 +55,16 @@ def look(
             outputs = seen(run.outputs, run.inputs, run.targets)
             graph = run.graph(loss)
             unregistered = _unregistered(subject, graph.leaves, run)
-            run.forget_batch()
             marks = _path_marks(recorder.marks, graph.root)
             cut = _find_owners(subject.model, graph, marks.values())
             activations = activations_of(
                 [node for node in graph.nodes if not cut.get(node)],
                 places_of(recorder.marks) | parameter_places(subject.model, graph),
-                Ways(graph, {m.edge[0] for m in marks.values() if m.edge is not None}),
+                _ways(graph, marks.values(), run.outputs),
             )
+            run.forget_batch()
             tree = dominators(graph, {m.edge: i for i, m in marks.items() if m.edge is not None})
-            if any(mark.sampled for mark in marks.values()):
-                judged = on_paths(tree, {i: (m.name, m.output) for i, m in marks.items()})
-                recorder.glance_at(mark for i, mark in marks.items() if i not in judged)
+            _glance_beside(tree, marks, recorder)
         recorder.gradients = "ignored"
         # Before the backward frees the graph, which a penalty on activations needs.
         penalties = penalty_gradients(subject.model, subject.step, subject.decay)
@@ -120,6 +118,18 @@ def _path_marks(marks: Iterable[Mark], root: Edge) -> dict[int, Mark]:
     usable = [mark for mark in marks if mark.numel and mark.edge not in (None, root)]
     layers = [mark for mark in usable if mark.shape] or usable
     return dict(enumerate(layers))
+
+
+def _glance_beside(tree: DominatorTree, marks: Mapping[int, Mark], recorder: Recorder) -> None:
+    """Have the norms of what is beside the paths estimated, where any are."""
+    if any(mark.sampled for mark in marks.values()):
+        judged = on_paths(tree, {i: (m.name, m.output) for i, m in marks.items()})
+        recorder.glance_at(mark for i, mark in marks.items() if i not in judged)
+
+
+def _ways(graph: Graph, marks: Iterable[Mark], outputs: object) -> Ways:
+    points = {mark.edge[0] for mark in marks if mark.edge is not None}
+    return Ways(graph, points, [tensor.grad_fn for tensor in tensors(outputs)])
 
 
 def _check_sync(model: nn.Module, marks: Iterable[Mark]) -> None:

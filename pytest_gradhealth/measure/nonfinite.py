@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from pytest_gradhealth.distributed.team import anywhere
-from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.calls import Call, Calls
 from pytest_gradhealth.measure.operations import During, Operations
 from pytest_gradhealth.measure.recorder import recorded_modules
@@ -34,18 +33,18 @@ def first_non_finite(subject: Subject, *, seed: int) -> NonFinite | None:
 
     In the forward and the loss where the loss is not finite, else in the backward.
     """
-    watched = _watched(subject, seed)
+    if not waits_for_others(subject.model):
+        with suppress(Exception):  # what no mode can look into
+            return _first(_run(subject, seed, closely=True))
+    return _first(_run(subject, seed, closely=False))
+
+
+def _first(watched: _Watched) -> NonFinite | None:
     value = kind_of(watched.loss)
     found = _in_forward(watched, value) if value else None
-    if anywhere(subject.model, found is not None):
+    if anywhere(watched.run.subject.model, found is not None):
         return found
-    try:
-        found = _first_in_backward(watched)
-    except Exception:
-        if watched.operations is None:
-            raise
-        found = _first_in_backward(_run(subject, seed, closely=False))
-    return found or watched.trace.culprit
+    return _first_in_backward(watched) or watched.trace.culprit
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,6 @@ class _Watched:
     trace: _Trace
     loss: Tensor
     operations: Operations | None
-
-
-def _watched(subject: Subject, seed: int) -> _Watched:
-    if not waits_for_others(subject.model):
-        with suppress(ProbeError, RuntimeError, TypeError):  # what no mode can look into
-            return _run(subject, seed, closely=True)
-    return _run(subject, seed, closely=False)
 
 
 def _run(subject: Subject, seed: int, *, closely: bool) -> _Watched:
@@ -172,14 +164,6 @@ def _with_origin(bad: NonFinite, gradient: Tensor, watched: _Watched) -> NonFini
     origin = operations.origin(gradient)
     if origin is None:
         return replace(bad, parameter=_bad_targets(watched))
-    return replace(
-        bad,
-        within=origin.op,
-        made=origin.value,
-        dropped=origin.during != "backward",
-        taken=origin.taken,
-        fed=origin.fed,
-        elements=origin.elements,
-        format=origin.format,
-        behind=origin.behind,
-    )
+    here = {name: getattr(bad, name) for name in ("during", "layer", "type", "value", "op")}
+    dropped = origin.during != "backward"
+    return replace(origin, **here, within=origin.op, made=origin.value, dropped=dropped)

@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
-from pytest_gradhealth.measure.zeros import OF_ZEROS, UNNAMED, makes_zeros, spread_out
+from pytest_gradhealth.measure.operation import Operation
+from pytest_gradhealth.measure.zeros import Zeros
 from pytest_gradhealth.results.non_finite import NonFinite
 from pytest_gradhealth.tensors.dispatch import DispatchMode
-from pytest_gradhealth.tensors.norms import kind_of, worst_kind
+from pytest_gradhealth.tensors.norms import kind_of
 from pytest_gradhealth.tensors.storage import address_of
 from pytest_gradhealth.tensors.trees import tensors
 from pytest_gradhealth.tensors.unwrap import dtype_name
 
 During = Literal["forward", "loss", "backward"]
-
-#: The same operation under other names.
-_SAME = {
-    "native_batch_norm": "batch_norm",
-    "native_layer_norm": "layer_norm",
-    "native_group_norm": "group_norm",
-    "cudnn_batch_norm": "batch_norm",
-    "cudnn_ctc_loss": "ctc_loss",
-    "nll_loss_forward": "nll_loss",
-    "nll_loss2d_forward": "nll_loss",
-    "linalg_slogdet": "slogdet",
-    "to_copy": "to",
-}
-#: Operations that are remembered before another.
-_TRAIL = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +39,9 @@ class Operations(DispatchMode):
         super().__init__()
         self._owner = owner
         self._number = 0
+        self._zeros = Zeros()
         # By address. Whoever gets memory that was given back writes an entry of its own.
         self._made: dict[int, Made] = {}
-        self._trails: dict[int, tuple[str, ...]] = {}
-        self._zeros: dict[int, tuple[str, ...]] = {}
 
     def made(self, tensor: Tensor) -> bool:
         """Whether an operation that was seen returned what is wrong with a tensor."""
@@ -70,8 +52,7 @@ class Operations(DispatchMode):
         last = self._made.get(address_of(tensor))
         if last is None:
             return None
-        behind = {made.number: made.found for made in _with_sources(last)}
-        ordered = [behind[number] for number in sorted(behind)]
+        ordered = [m.found for m in sorted(_with_sources(last), key=lambda made: made.number)]
         begun = [found for found in ordered if not found.taken]
         mixed = [found for found in ordered if found.value == "nan" != found.taken]
         filled = [found for found in ordered if found.taken != "nan"]
@@ -80,76 +61,41 @@ class Operations(DispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        given = [*tensors((args, kwargs))]
+        named, writes = kwargs or {}, func._schema.is_mutable
+        given = [*tensors((args, named))]
         kinds = [*map(kind_of, given)]
-        before = args
-        if func._schema.is_mutable:
-            before = tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
-        made = func(*args, **kwargs)
+        before = [a.clone() if writes and isinstance(a, Tensor) else a for a in args]
+        made = func(*args, **named)
+        operation = Operation(func, before, named, given, kinds)
         known = {address_of(tensor) for tensor in given}
         for out in tensors(made):
-            address = address_of(out)
-            if func._schema.is_mutable or address not in known:
-                self._remember(func, before, kwargs, given, out)
-                self._note(func, before, given, kinds, out, address)
+            if writes or address_of(out) not in known:
+                self._zeros.note(operation, out)
+                self._note(operation, out, writes=writes)
         return made
 
-    def _remember(
-        self, func: Any, args: Sequence[Any], kwargs: Any, given: Sequence[Tensor], out: Tensor
-    ) -> None:
-        """What a tensor was made by, and its zeros."""
-        op, address, addresses = _name(func), address_of(out), [*map(address_of, given)]
-        trail = next(filter(None, (self._trails.get(a, ()) for a in addresses)), ())
-        zeros = next(filter(None, (self._zeros.get(a, ()) for a in addresses)), ())
-        made = makes_zeros(func, op, args, kwargs, out)
-        before = zeros if op in OF_ZEROS else trail
-        self._trails[address] = (op, *trail)[:_TRAIL]
-        named = () if op in UNNAMED else (op,)
-        self._zeros[address] = (*named, *before)[:_TRAIL] if made else ()
-
-    def _note(
-        self,
-        func: Any,
-        args: Sequence[Any],
-        given: Sequence[Tensor],
-        kinds: Sequence[str],
-        out: Tensor,
-        address: int,
-    ) -> None:
-        op, value = _name(func), kind_of(out)
-        if not value or op.startswith(("empty", "new_empty")):
-            if not func._schema.is_mutable:
+    def _note(self, operation: Operation, out: Tensor, *, writes: bool) -> None:
+        value, address = kind_of(out), address_of(out)
+        if not value or operation.name.startswith(("empty", "new_empty")):
+            if not writes:
                 self._made.pop(address, None)
             return
-        sources = [
-            self._made[address_of(tensor)]
-            for tensor, kind in zip(given, kinds, strict=True)
-            if kind and address_of(tensor) in self._made
-        ]
-        scalars = [_kind_of_number(a) for a in args if isinstance(a, (int, float))]
-        taken = worst_kind((*kinds, *scalars))
-        fed = _fed(func, args, out)
-        zeros = [
-            self._zeros.get(a, ())
-            for a, x in zip(map(address_of, given), fed, strict=False)
-            if x == 0
-        ]
-        during, name, kind = self._owner()
+        bad = (t for t, kind in zip(operation.given, operation.kinds, strict=True) if kind)
+        sources = (self._made.get(address_of(tensor)) for tensor in bad)
+        fed = operation.fed(out)
+        last = fed[-1][0] if fed else None
         found = NonFinite(
-            during,
-            name,
-            kind,
+            *self._owner(),
             value,
-            op=op,
-            taken=taken,
-            fed=fed,
-            elements=_elements(args, out),
+            op=operation.name,
+            taken=operation.taken,
+            fed=tuple(number for _, number in fed),
+            elements=operation.elements(out),
             format=dtype_name(out.dtype),
-            behind=zeros[-1] if zeros else self._trails[address][1:],
+            behind=self._zeros.of(last) if isinstance(last, Tensor) else (),
         )
         self._number += 1
-        self._made[address] = Made(self._number, found, tuple(sources))
+        self._made[address] = Made(self._number, found, tuple(filter(None, sources)))
 
 
 def _with_sources(made: Made) -> Iterator[Made]:
@@ -161,38 +107,3 @@ def _with_sources(made: Made) -> Iterator[Made]:
         fresh = [source for source in current.sources if source.number not in seen]
         seen.update(source.number for source in fresh)
         stack += fresh
-
-
-def _name(func: Any) -> str:
-    """What an operation is called where it is typed: "softmax" for aten::_softmax."""
-    name: str = func._schema.name.rpartition("::")[2].strip("_")
-    if name.startswith("scaled_dot_product"):
-        return "scaled_dot_product_attention"
-    return _SAME.get(name, name)
-
-
-def _kind_of_number(number: float) -> str:
-    if math.isfinite(number):
-        return ""
-    return "nan" if math.isnan(number) else "inf" if number > 0 else "-inf"
-
-
-def _fed(func: Any, args: Sequence[Any], out: Tensor) -> tuple[float, ...]:
-    """The numbers that an operation by elements made the first bad one of, () for any other."""
-    if torch.Tag.pointwise not in func.tags or out.is_complex():
-        return ()
-    with suppress(RuntimeError, TypeError):  # of shapes or kinds of tensors that do not spread
-        parts = spread_out(args, out)
-        bad = out.isnan() if bool(out.isnan().any()) else out.isinf()
-        fresh = bad & torch.stack([part.isfinite() for part in parts]).all(0)
-        place = (fresh if bool(fresh.any()) else bad).flatten().nonzero()[0, 0]
-        return tuple(float(part.flatten()[place]) for part in parts)
-    return ()
-
-
-def _elements(args: Sequence[Any], out: Tensor) -> int | None:
-    """How many elements of its first tensor an operation takes for one."""
-    first = next(tensors(args), None)
-    if first is None or first.is_nested or out.is_nested or not out.numel():
-        return None
-    return first.numel() // out.numel() if out.numel() <= max(first.numel(), 1) else None

@@ -16,20 +16,8 @@ from pytest_gradhealth.tensors.trees import tensors
 
 #: Operations between a layer and an output that only change its shape, or mask it.
 _RESHAPING = {
-    "Alias",
-    "MaskedFill",
-    "Permute",
-    "Reshape",
-    "Select",
-    "Slice",
-    "Squeeze",
-    "Transpose",
-    "UnsafeView",
-    "Unsqueeze",
-    "View",
-    "ViewAs",
-    "Where",
-    "T",
+    *("Alias", "MaskedFill", "Permute", "Reshape", "Select", "Slice", "Squeeze", "T", "Transpose"),
+    *("UnsafeView", "Unsqueeze", "View", "ViewAs", "Where"),
 }
 
 

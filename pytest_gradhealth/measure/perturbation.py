@@ -102,10 +102,10 @@ def without_influence(subject: Subject, names: Sequence[str], *, seed: int) -> C
     """
     try:
         before = _loss(subject, (), seed)
-        if not anywhere(subject.model, _differs(before, _loss(subject, names, seed))):
+        if not anywhere(subject.model, not torch.equal(before, _loss(subject, names, seed))):
             return frozenset(names)
         return frozenset(
-            name for name in names[:MOST] if not _differs(before, _loss(subject, [name], seed))
+            name for name in names[:MOST] if torch.equal(before, _loss(subject, [name], seed))
         )
     except ProbeError:
         return frozenset()
@@ -187,7 +187,3 @@ def nudged(tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         return tensor
     return _shifted(tensor, NUDGE * tensor.abs().float().mean().clamp(min=NUDGE))
-
-
-def _differs(one: Tensor, other: Tensor) -> bool:
-    return not torch.equal(one, other)

@@ -25,7 +25,8 @@ from pytest_gradhealth.measure.sequence_layers import (
     gradients,
     longest_stretch,
 )
-from pytest_gradhealth.results.profile import GradientProfile, TimeRecord
+from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.results.times import TimeRecord
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 

@@ -4,47 +4,47 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.measure.asked import asked
 from pytest_gradhealth.measure.calls import Calls
 from pytest_gradhealth.measure.places import Place, layer_before, places_of
 from pytest_gradhealth.measure.recorder import Recorder
 from pytest_gradhealth.results.names import OUTPUT
-from pytest_gradhealth.results.profile import Stop, StopKind
+from pytest_gradhealth.results.stop import Stop, StopKind
 from pytest_gradhealth.subject.passes import Pass, run_backward
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import Graph, op_name
 from pytest_gradhealth.tensors.hooks import hooked
-from pytest_gradhealth.tensors.modules import waits_for_others
+from pytest_gradhealth.tensors.norms import l2_norm
 
+#: Up to so many times the last digit of a number is rounding.
+ROUNDING = 32
 #: Operations that are zero where another factor or a mask is, which something else may have made.
 _PASSIVE = frozenset({"Mul", "Where", "MaskedFill", "Bmm", "Mm", "Div", "Index", "Gather"})
+#: Inputs that get nothing but zeros of an operation, each with what is told of that.
+_Cuts = list[tuple[Node | None, Stop]]
 
 
+@asked(())
 def stops(subject: Subject, names: Collection[str], *, seed: int) -> tuple[Stop, ...]:
     """Return the operations that stop the gradient of some parameters, the nearest to the loss.
 
-    And those that return the same whatever comes in. None where the model waits for other
-    processes. To be called inside `isolated`.
+    And those that return the same whatever comes in.
     """
-    if waits_for_others(subject.model):
-        return ()
-    try:
-        run, recorder, calls = Pass(subject, seed), Recorder(subject.model), Calls(subject.model)
-        recorder.gradients = "ignored"
-        with recorder.attached(), calls.attached():
-            loss = run.run()
-            graph = run.graph(loss)
-            cuts = _cuts(run, loss, graph, calls, places_of(recorder.marks))
-    except (ProbeError, RuntimeError):
-        return ()
-    levels = dict.fromkeys(cut.stop for node in graph.nodes for cut in cuts.get(node, ()))
+    run, recorder, calls = Pass(subject, seed), Recorder(subject.model), Calls(subject.model)
+    recorder.gradients = "ignored"
+    with recorder.attached(), calls.attached():
+        loss = run.run()
+        graph = run.graph(loss)
+        cuts = _cuts(run, loss, graph, calls, places_of(recorder.marks))
+    levels = dict.fromkeys(stop for node in graph.nodes for _, stop in cuts.get(node, ()))
     found: dict[Stop, list[str]] = {stop: [] for stop in levels if stop.levels}
     parameters = {id(p): n for n, p in subject.model.named_parameters() if n in names}
     for leaf, tensor in graph.leaf_of.items():
@@ -54,36 +54,32 @@ def stops(subject: Subject, names: Collection[str], *, seed: int) -> tuple[Stop,
     return tuple(replace(stop, parameters=tuple(sorted(cut))) for stop, cut in found.items())
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """An operation that gets gradient and gives one of its inputs nothing but zeros.
-
-    Without a `child` it is one whose only input it levels, whether or not that wants gradient.
-    """
-
-    child: Node | None
-    stop: Stop
-
-
 def _cuts(
     run: Pass, loss: Tensor, graph: Graph, calls: Calls, places: Mapping[Node, Place]
-) -> Mapping[Node, Sequence[_Cut]]:
-    """What each operation keeps all gradient from, in the backward."""
-    found: dict[Node, list[_Cut]] = {}
+) -> Mapping[Node, _Cuts]:
+    """What each operation that gets gradient keeps all of it from, in the backward."""
+    found: dict[Node, _Cuts] = {}
+    came: dict[Node | None, list[float]] = {}  # sizes of what has come to a node, way by way
 
     def watch(node: Node) -> Any:
         def hook(grad_inputs: Sequence[Any], grad_outputs: Sequence[Any]) -> None:
             given = [g for g in grad_outputs if isinstance(g, Tensor)]
+            if len(came.get(node, ())) > 1 and all(_is_rounding(g, came[node]) for g in given):
+                stop = _described(node, calls, places, given[0], "cancels")
+                found[node] = [(node, replace(stop, elements=None))]
             if not any(bool(g.any()) for g in given):
                 return
-            inputs = zip(node.next_functions, grad_inputs, strict=False)
-            silent = {child: g for (child, _), g in inputs if _is_silent(g, node)}
+            inputs = [*zip((n for n, _ in node.next_functions), grad_inputs, strict=False)]
+            silent = {child: g for child, g in inputs if _is_silent(g, node)}
+            for child, g in inputs:
+                if g is not None and child not in silent:
+                    came.setdefault(child, []).append(float(l2_norm(g)))
             if silent or op_name(node) in _LEVELLED:
                 kind = _kind(node, grad_outputs, silent)
                 stop = _described(node, calls, places, given[0], kind)
-                # What a levelled input gets is zero but for rounding.
+                # What a levelled input gets is zero but for rounding, if it wants gradient at all.
                 children = [node.next_functions[0][0], None] if stop.levels else silent
-                found.setdefault(node, []).extend(_Cut(child, stop) for child in children)
+                found.setdefault(node, []).extend((child, stop) for child in children)
 
         return hook
 
@@ -98,12 +94,18 @@ def _described(
 ) -> Stop:
     op, place = op_name(node), places.get(node)
     at: Literal["", "behind", "in"] = ""
-    if place is None or not (kind == "rounding" or _is_its(op, place)):
+    if place is None or not (kind in ("rounding", "cancels") or _is_its(op, place)):
         at, place = "behind", layer_before(node, places)
         if place.name == OUTPUT and (call := calls.owner(node)):
             at, place = "in", Place(call.name, call.type, "")
     elements = _elements(node, op, gradient)
     return Stop(op, place.name, place.type, at, kind, elements)
+
+
+def _is_rounding(gradient: Tensor, parts: Sequence[float]) -> bool:
+    """Whether a sum is next to nothing beside its parts."""
+    eps = torch.finfo(gradient.dtype).eps
+    return float(l2_norm(gradient)) <= ROUNDING * eps * max(parts)
 
 
 def _is_silent(gradient: Any, node: Node) -> bool:
@@ -140,7 +142,7 @@ def _passes_more(node: Any, gradients: Sequence[Any], silent: Collection[Node | 
 
 def _is_its(op: str, place: Place) -> bool:
     """Whether an operation is all that a module does: the Relu of an nn.ReLU."""
-    kind = re.sub(r"\d+d?$", "", place.leaf.lower())
+    kind = re.sub(r"[1-3]d$", "", place.leaf.lower())
     return kind != "" and op.lower().endswith(kind)
 
 
@@ -167,22 +169,18 @@ _LEVELLED: dict[str, Callable[[Any, Tensor], int]] = {
 }
 
 
-def _nearest(leaf: Node, graph: Graph, cuts: Mapping[Node, Sequence[_Cut]]) -> Stop | None:
+def _nearest(leaf: Node, graph: Graph, cuts: Mapping[Node, _Cuts]) -> Stop | None:
     """The operation that stops what would come to a leaf, the first from the loss.
 
-    A product with zeros only where nothing else does: what is zero may be so for the same reason.
+    Gradients that cancel only where nothing else does, and a product with zeros last: what is zero
+    may be so for the same reason.
     """
-    found = [*_all(leaf, graph, cuts)]
-    active = [stop for stop in found if stop.op not in _PASSIVE]
-    return (*active, *found, None)[0]
-
-
-def _all(leaf: Node, graph: Graph, cuts: Mapping[Node, Sequence[_Cut]]) -> Iterator[Stop]:
-    leads = {leaf}
+    leads: set[Node | None] = {leaf}
     for node in reversed(graph.nodes):  # whatever leads to a node comes before it
         if any(child in leads for child, _ in node.next_functions):
             leads.add(node)
-    for node in graph.nodes:
-        for cut in cuts.get(node, ()):
-            if cut.child is not None and cut.child in leads:
-                yield cut.stop
+    every = (cut for node in graph.nodes for cut in cuts.get(node, ()))
+    found = [stop for child, stop in every if child in leads]
+    cancelled = [stop for stop in found if stop.kind == "cancels"]
+    active = [stop for stop in found if stop.op not in _PASSIVE and stop not in cancelled]
+    return (*active, *cancelled, *found, None)[0]

@@ -13,10 +13,14 @@ from pytest_gradhealth.tensors.graph import Graph
 
 @dataclass(frozen=True)
 class Ways:
-    """The ways from the nodes of a graph to its loss; `points` are what layers have returned."""
+    """The ways from the nodes of a graph to its loss.
+
+    `points` are what layers have returned, and `returned` what the model has.
+    """
 
     graph: Graph
     points: Collection[Node]
+    returned: Collection[Node | None] = ()
 
     def all_through(self, start: Node, gate: Node) -> bool:
         """Whether all ways from a node to the loss go through another that depends on it.
@@ -39,8 +43,8 @@ class Ways:
         return True
 
     def lead_on(self, node: Node) -> bool:
-        """Whether any layer has returned what is made of a node, or of what it makes."""
-        return node in self._read
+        """Whether a layer has returned what was made of what a node makes, or the model that."""
+        return node in self.returned or any(r in self._read for r in self._readers[node])
 
     @cached_property
     def _places(self) -> Mapping[Node, int]:

@@ -17,7 +17,8 @@ from pytest_gradhealth.measure.perturbation import without_influence
 from pytest_gradhealth.measure.stops import stops
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.names import INPUT
-from pytest_gradhealth.results.profile import GradientProfile, Stop
+from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.results.stop import Stop
 from pytest_gradhealth.rules.silence import is_left_out
 from pytest_gradhealth.rules.stops import cause_of_silence
 from pytest_gradhealth.rules.unreached import cut_off, side_branches
@@ -56,25 +57,20 @@ def with_stops(
     if zero and _is_blank(subject.inputs):
         return replace(profile, stops=(Stop("zeros", INPUT, parameters=tuple(zero)),))
     if "GH404" in said:
-        with subject.isolated():
-            profile = replace(profile, alike=alike_from(subject, seed=seed))
+        profile = replace(profile, alike=alike_from(subject, seed=seed))
     if "GH404" in said or ((zero or cut) and said & _OF_NOTHING):
-        with subject.isolated():
-            found += stops(subject, [*zero, *cut], seed=seed)
+        found += stops(subject, [*zero, *cut], seed=seed)
     if cut and said & _OF_NOTHING:
-        with subject.isolated():
-            found += cuts(subject, cut, seed=seed)
+        found += cuts(subject, cut, seed=seed)
     if {p.shape for p in profile.parameters if p.name in cut} & {*profile.unregistered}:
-        with subject.isolated():
-            profile = replace(profile, anew=made_anew(subject, seed=seed))
+        profile = replace(profile, anew=made_anew(subject, seed=seed))
     return replace(profile, stops=found)
 
 
 def reason_of(error: CutOffError, subject: Subject, *, seed: int) -> str:
     """Why nothing can be differentiated, in words; what the error says where that is unknown."""
     names = [name for name, p in subject.model.named_parameters() if p.requires_grad]
-    with subject.isolated():
-        cause = cause_of_silence(names, cuts(subject, names, seed=seed))
+    cause = cause_of_silence(names, cuts(subject, names, seed=seed))
     return str(error) if cause is None else f"{error.what}: {cause.because}\n  try: {cause.advice}"
 
 
@@ -126,9 +122,8 @@ def _with_left_out(subject: Subject, profile: GradientProfile, seed: int) -> Gra
     suspects = [*side_branches(profile), *unused_parameters(profile), *cut_off(profile)]
     if not suspects:
         return profile
-    with subject.isolated():
-        names = left_out(subject, [p.name for p in suspects], seed=seed)
-    return replace(profile, left_out=tuple(names))
+    names = left_out(subject, [p.name for p in suspects], seed=seed)
+    return replace(profile, left_out=names)
 
 
 def _with_apart(subject: Subject, profile: GradientProfile, seed: int) -> GradientProfile:

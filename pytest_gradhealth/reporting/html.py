@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -15,8 +13,7 @@ from pytest_gradhealth.reporting.plots import branches, path_plots, text, time_p
 from pytest_gradhealth.reporting.run import Probe, Run
 from pytest_gradhealth.reporting.summary import items, ratio, shown_verdict, verdict_line, warns
 from pytest_gradhealth.reporting.treatments import NO_CURE
-from pytest_gradhealth.results.diagnosis import VERDICTS, Diagnosis, Measure, Treatment
-from pytest_gradhealth.results.profile import OutputRecord
+from pytest_gradhealth.results.diagnosis import VERDICTS, Diagnosis, Measure
 
 #: Rows of a table that are listed; a plot has all points.
 MOST_ROWS = 400
@@ -32,20 +29,21 @@ def html_report(run: Run) -> str:
 
     ordered = sorted(run.probes, key=lambda p: (VERDICTS.index(shown_verdict(p)), p.expected))
     probes = [_section(index, probe) for index, probe in enumerate(ordered)]
-    invocation = run.invocation
     page: str = _template("report.html.j2").render(
+        run=run,
         line=verdict_line(run),
         verdicts=VERDICTS,
-        date=text(invocation.date),
-        commit=text(invocation.commit[:LONGEST_COMMIT]),
-        command=text(invocation.command, LONGEST_FINDING),
-        environment={text(k): text(v) for k, v in run.environment.items() if v},
-        notes=[text(note, LONGEST_FINDING) for note in run.notes],
+        environment={name: value for name, value in run.environment.items() if value},
         probes=probes,
+        no_cure=NO_CURE,
+        most=MOST_ITEMS,
+        most_rows=MOST_ROWS,
+        longest=LONGEST_FINDING,
+        paragraph=LONGEST_PARAGRAPH,
+        commit_length=LONGEST_COMMIT,
         style=Markup(_asset("report.css")),
         chart=Markup(_asset("chart.umd.min.js")),
         script=Markup(_asset("report.js")),
-        data=_json_for_script([section["plots"] for section in probes]),
     )
     return page
 
@@ -66,40 +64,25 @@ def html_fragment(diagnosis: Diagnosis) -> str:
 
 
 def _section(index: int, probe: Probe) -> dict[str, Any]:
-    diagnosis = probe.diagnosis
-    found = [*items(probe)]
-    plots = path_plots(probe)
-    verdict = shown_verdict(probe)
+    """What a card shows; the template cuts text to what there is room for."""
+    diagnosis, verdict = probe.diagnosis, shown_verdict(probe)
+    treatments = diagnosis.treatments
     return {
         "number": index,
+        "diagnosis": diagnosis,
         "test": text(probe.test or diagnosis.model, 300),
-        "model": text(diagnosis.model),
         "verdict": verdict,
         "open": verdict == "failure" and not probe.expected,
         "outcome": probe.outcome if probe.test else "",
         "ratio": ratio(probe),
-        "device": text(diagnosis.device),
-        "objective": text(diagnosis.profile.objective),
-        "optimizer": text(diagnosis.optimizer),
-        "milliseconds": f"{diagnosis.milliseconds:.0f}",
-        "seeds": ", ".join(map(str, diagnosis.seeds)),
-        "items": [
-            {
-                "severity": item.severity,
-                "code": text(item.code),
-                "message": text(item.message, LONGEST_FINDING),
-            }
-            for item in found[:MOST_ITEMS]
-        ],
+        "items": [*items(probe)][:MOST_ITEMS],
         "message": _message(probe),
-        "plots": {"paths": plots, "times": time_plots(diagnosis.profile.times)},
-        "tables": [_rows(plot) for plot in plots],
-        "branches": [
-            (text(block), [_output(o) for o in outputs[:MOST_ITEMS]], len(outputs))
-            for block, outputs in branches(diagnosis)
-        ],
+        "plots": {"paths": path_plots(probe), "times": time_plots(diagnosis.profile.times)},
+        "branches": branches(diagnosis),
+        "cures": [t for t in treatments if t.outcome == "cured"],
+        "tried": [t for t in treatments if t.after is not None],
+        "untried": [t for t in treatments if t.after is None],
         **_help(probe),
-        **_treatments(diagnosis.treatments),
     }
 
 
@@ -112,40 +95,15 @@ def _help(probe: Probe) -> dict[str, Any]:
     advice += [("accept", accept)] * bool(accept)
     complains = any(item.severity in ("failure", "warning") for item in items(probe))
     command = shlex.join(["pytest", probe.test]) if probe.test and complains else ""
-    return {
-        "advice": [(label, text(words, LONGEST_PARAGRAPH)) for label, words in advice],
-        "command": text(command, LONGEST_FINDING),
-    }
+    return {"advice": advice, "command": command}
 
 
-def _treatments(treatments: Sequence[Treatment]) -> dict[str, Any]:
-    """The code of what cured, the table of what was tried, and what was not."""
-    cured = [t for t in treatments if t.outcome == "cured"]
-    tried = [t for t in treatments if t.after is not None]
-    return {
-        "cures": [(text(t.remedy), _code(t)) for t in cured],
-        "tried": [_treatment(t) for t in tried],
-        "untried": [_treatment(t) for t in treatments if t.after is None],
-        "no_cure": NO_CURE if tried and not cured else "",
-    }
-
-
-def _treatment(treatment: Treatment) -> dict[str, str]:
-    return {
-        "remedy": text(treatment.remedy),
-        "outcome": treatment.outcome,
-        "before": _value(treatment.before),
-        "value": _value(treatment.after),
-        "reason": text(treatment.reason, LONGEST_FINDING),
-    }
-
-
-def _value(measure: Measure | None) -> str:
+def _measured(measure: Measure | None) -> str:
     return "" if measure is None or measure.value is None else number(measure.value)
 
 
-def _code(treatment: Treatment) -> str:
-    return "\n".join(text(line, LONGEST_FINDING) for line in treatment.code.splitlines())
+def _lines(value: str) -> str:
+    return "\n".join(text(line, LONGEST_FINDING) for line in value.split("\n"))
 
 
 def _message(probe: Probe) -> str:
@@ -153,45 +111,7 @@ def _message(probe: Probe) -> str:
     shown = probe.message
     if not shown and (warns(probe) or probe.expected):
         shown = render(probe.diagnosis)
-    return "\n".join(text(line, LONGEST_FINDING) for line in shown[:50_000].split("\n"))
-
-
-def _rows(plot: dict[str, Any]) -> dict[str, Any]:
-    """The points of a path with the lines beside it, first and last where there are too many."""
-    points, lines = plot["points"], plot["lines"]
-    rows = [
-        {**point, "others": [line["shown"][index] for line in lines]}
-        for index, point in enumerate(points)
-    ]
-    half = MOST_ROWS // 2
-    hidden = max(0, len(rows) - MOST_ROWS)
-    return {
-        "title": plot["title"],
-        "names": [line["name"] for line in lines],
-        "head": rows[:half] if hidden else rows,
-        "tail": rows[-half:] if hidden else [],
-        "hidden": hidden,
-    }
-
-
-def _output(output: OutputRecord) -> dict[str, str]:
-    about = "~" if output.sampled == "both" else ""
-    return {
-        "layer": text(output.name),
-        "type": text(output.type),
-        "shape": "x".join(map(str, output.shape)),
-        "norm": output.state if output.norm is None else f"{about}{number(output.norm)}",
-    }
-
-
-def _json_for_script(value: Any) -> Any:
-    """JSON that nothing in it can end the script element of."""
-    from markupsafe import Markup
-
-    plain = json.dumps(value, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        plain = plain.replace(character, f"\\u{ord(character):04x}")
-    return Markup(plain)
+    return shown[:50_000]
 
 
 @cache
@@ -207,4 +127,6 @@ def _template(name: str) -> Any:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    environment.filters |= {"text": text, "number": number, "lines": _lines, "measured": _measured}
     return environment.from_string(_asset(name))

@@ -12,7 +12,8 @@ from pytest_gradhealth.formatting import factor, listing, number, shortened
 from pytest_gradhealth.reporting.run import Probe
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 from pytest_gradhealth.results.path import GradientPath
-from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, TimeRecord
+from pytest_gradhealth.results.profile import GradientProfile, OutputRecord
+from pytest_gradhealth.results.times import TimeRecord
 from pytest_gradhealth.rules import exploding, vanishing
 
 #: Characters of a name that are shown.

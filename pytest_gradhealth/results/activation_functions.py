@@ -21,7 +21,7 @@ class ActivationFunction(NamedTuple):
 
 _ALL = (
     ActivationFunction("ReLU", "Relu", rectifies=True, gain="relu"),
-    ActivationFunction("ReLU6", rectifies=True),
+    ActivationFunction("ReLU6", "Relu6", rectifies=True),
     ActivationFunction("LeakyReLU", "LeakyRelu", rectifies=True, gain="leaky_relu"),
     ActivationFunction("PReLU", rectifies=True),
     ActivationFunction("RReLU", rectifies=True),

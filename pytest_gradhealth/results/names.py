@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import accumulate
 
 INPUT = "(input)"
@@ -29,24 +30,17 @@ def ancestry(module: str) -> list[str]:
     return [*accumulate(module.split("."), "{}.{}".format)]
 
 
+def outermost(module: str, others: Collection[str]) -> str:
+    """The outermost module around one, or itself, that is not among some others; "" for none."""
+    return next((name for name in ancestry(module) if name and name not in others), "")
+
+
 #: Name of a projection that makes all three, and the names that three go by.
 _JOINT = "qkv"
-ATTENTION_ROLES = {
-    "query": "qk",
-    "key": "qk",
-    "value": "v",
-    "q_proj": "qk",
-    "k_proj": "qk",
-    "v_proj": "v",
-    "to_q": "qk",
-    "to_k": "qk",
-    "to_v": "v",
-    "q_lin": "qk",
-    "k_lin": "qk",
-    "v_lin": "v",
-    "q": "qk",
-    "k": "qk",
-    "v": "v",
+ATTENTION_ROLES = {"query": "qk", "key": "qk", "value": "v"} | {
+    form.format(letter): role
+    for form in ("{}_proj", "to_{}", "{}_lin", "{}")
+    for letter, role in (("q", "qk"), ("k", "qk"), ("v", "v"))
 }
 
 

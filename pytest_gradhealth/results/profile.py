@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Literal
 
 from pytest_gradhealth.results.alike import Alike
 from pytest_gradhealth.results.flow import FlowRecord
 from pytest_gradhealth.results.magnitudes import LossScale, MagnitudeRecord
 from pytest_gradhealth.results.names import OUTPUT, module_of
 from pytest_gradhealth.results.non_finite import NonFinite
-from pytest_gradhealth.results.path import GradientPath, PathPoint, decades
-from pytest_gradhealth.results.serialization import AtLeast
+from pytest_gradhealth.results.path import GradientPath, PathPoint
+from pytest_gradhealth.results.stop import Stop
+from pytest_gradhealth.results.times import TimeRecord
 
 #: How the gradient of a module output was found: measured (possibly exactly zero), waiting for a
 #: gradient that never came, cut off from every trainable parameter, of a module whose forward
@@ -27,9 +27,6 @@ ParameterState = Literal["gradient", "zero", "none", "frozen"]
 
 #: Which norms of an output may be estimated from a sample: neither, its own, or its gradient's too.
 Sampled = Literal["", "activation", "both"]
-
-#: What a function of the model's own passes on, or that a gradient is too small for its format.
-StopKind = Literal["", "zeros", "none", "rounding"]
 
 
 @dataclass(frozen=True)
@@ -122,35 +119,6 @@ class ActivationRecord:
         return f"{self.name} after {self.after}" if self.after else self.name
 
 
-@dataclass(frozen=True)
-class Stop:
-    """An operation that lets no gradient through to some parameters: zeros alone, or none at all.
-
-    `layer` and `type` are the module that does it or, of a function, the one it is `at`. `elements`
-    is how many it levels together (a softmax, say) or, of a rectifier, how many it passes on.
-    """
-
-    op: str
-    layer: str
-    type: str = ""
-    at: Literal["", "behind", "in"] = ""
-    kind: StopKind = ""
-    elements: Annotated[int, AtLeast(0)] | None = None
-    parameters: tuple[str, ...] = ()
-
-    @property
-    def levels(self) -> bool:
-        """Whether it levels one element with itself, and so returns the same whatever comes in."""
-        return self.elements == 1 and self.op != "Relu"
-
-    @property
-    def where(self) -> str:
-        """The operation as one would point at it: "5 (Tanh)", "tanh behind fc1 (Linear)"."""
-        title = f"{self.layer} ({self.type})" if self.type else self.layer
-        typed = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.op).lower().removeprefix("native_")
-        return f"{typed} {self.at} {title}" if self.at else title
-
-
 #: An RMS of the outputs above which it is measured as the loss feels it.
 LARGE = 10.0
 
@@ -182,50 +150,6 @@ class Update:
     def finite(self) -> bool:
         """Whether loss, gradient and change are finite numbers."""
         return all(map(math.isfinite, (self.loss, self.gradient, self.clipped, self.change)))
-
-
-@dataclass(frozen=True)
-class TimeRecord:
-    """How much of the gradient at the last state of a sequence reaches earlier steps.
-
-    `name` and `type` are those of the layer that the sequence enters by; `norms[d]` is the L2 norm
-    of the gradient at what it gets `d` steps before the end, RMS over the sequences that are so
-    long. `dependency` is how far back the gradient has to reach; `reverse` is the backward
-    direction of a bidirectional layer, whose end is the first step. `blank` lists the distances at
-    which all that the layer gets is zero: padding, or the margin of an image. `cut` is after how
-    many steps the state is cut off from the graph (by a detach, say), 0 where it is not.
-    """
-
-    name: str
-    type: str
-    norms: Annotated[tuple[float, ...], AtLeast(1)]
-    dependency: int
-    reverse: bool = False
-    blank: tuple[Annotated[int, AtLeast(0)], ...] = ()
-    cut: Annotated[int, AtLeast(0)] = 0
-
-    @property
-    def reach(self) -> float:
-        """What gets `dependency` steps back or further, over the largest of all, in decades.
-
-        Where a ReLU has seen nothing yet but zeros it has no slope: such steps do not count, and
-        where there are no others so far back, the farthest that counts stands for them.
-        """
-        silent = {d for d in self.blank if d < len(self.norms) and self.norms[d] == 0}
-        counting = [d for d in range(len(self.norms)) if d not in silent]
-        if not counting:
-            return -math.inf
-        far = [d for d in counting if d >= self.dependency] or counting[-1:]
-        return decades(max(self.norms[d] for d in far), max(self.norms))
-
-    @property
-    def finite(self) -> bool:
-        """Whether every norm is a finite number."""
-        return all(map(math.isfinite, self.norms))
-
-    def horizon(self, limit: float) -> int:
-        """How many steps back at most `limit` decades of the gradient get."""
-        return max(d for d, n in enumerate(self.norms) if decades(n, max(self.norms)) >= limit)
 
 
 @dataclass(frozen=True)

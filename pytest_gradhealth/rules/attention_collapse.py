@@ -3,7 +3,7 @@
 ## What it does
 
 Warns where all tokens that attention gets are the same, and query and key get less than 1e-4 of the
-gradient of value.
+gradient of value. Small weights alone make small gradients too, and are no fault.
 
 ## Why
 
@@ -36,19 +36,7 @@ SAME = 0.03
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Warn where all tokens are the same and query and key get next to no gradient beside value.
-
-    It makes no difference then which of them is attended to (Noci et al. 2022). Small weights alone
-    make small gradients too, and are no fault.
-
-    >>> from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
-    >>> sizes = {"att.q_proj.weight": 1e-9, "att.k_proj.weight": 1e-9, "att.v_proj.weight": 1.0}
-    >>> weights = [ParameterRecord(n, (4, 4), "gradient", 1.0, g) for n, g in sizes.items()]
-    >>> value = OutputRecord("att.v_proj", "Linear", "measured", (8, 5, 4), tokens=1e-6)
-    >>> look = GradientProfile(0, 0, 2.3, (), (value,), parameters=tuple(weights))
-    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {}))]
-    [('warning', 'att')]
-    """
+    """Compare the gradient of query and key with that of value, where all tokens are the same."""
     ratios = attention_ratios(evidence.first)
     if evidence.second is not None:
         again = attention_ratios(evidence.second)

@@ -29,34 +29,26 @@ from collections.abc import Iterator
 
 from pytest_gradhealth.errors import CollapsedOutputError
 from pytest_gradhealth.formatting import number
+from pytest_gradhealth.results.alike import Alike
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.path import decades
 from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.results.stop import Stop
 from pytest_gradhealth.rules.levelling import levels_out
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 from pytest_gradhealth.rules.stops import cause_of_stop
 
+#: Share of flat elements of an activation that tells no examples apart.
+FLAT = 0.99
+
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Compare the spread of the outputs over the batch with `min_spread` and `warn_min_spread`.
-
-    A network in the ordered phase maps every example to the same output (Poole et al. 2016); the
-    steps before the second look make a healthy one tell them apart.
-
-    >>> from pytest_gradhealth.results.diagnosis import Limit
-    >>> from pytest_gradhealth.results.profile import GradientProfile
-    >>> look = GradientProfile(0, 0, 2.3, paths=(), spread=2e-6)
-    >>> limits = {"min_spread": Limit(5e-6, "default"), "warn_min_spread": Limit(1e-4, "default")}
-    >>> [f.severity for f in check(Evidence(look, None, limits))]
-    ['failure']
-    """
+    """Compare the spread of the outputs over the batch with `min_spread` and `warn_min_spread`."""
     fail, warn = evidence.limits["min_spread"], evidence.limits["warn_min_spread"]
     spread, second = evidence.first.spread, evidence.second
-    if spread is None or not spread < max(warn.value, fail.value):
-        return
-    if second is not None and second.spread is not None:
+    if spread is not None and second is not None and second.spread is not None:
         spread = max(spread, second.spread)
-    if not spread < max(warn.value, fail.value):
+    if spread is None or not spread < max(warn.value, fail.value):
         return
     if evidence.first.asleep:
         asleep = evidence.first.asleep[0]
@@ -94,13 +86,25 @@ def spread(profile: GradientProfile) -> float | None:
 
 def cause_of(_finding: Finding, profile: GradientProfile) -> Cause | None:
     """The operation that returns the same whatever comes in, else where examples become alike."""
-    stop = next((stop for stop in profile.stops if stop.levels), None)
-    if stop is not None:
-        return cause_of_stop(stop)
-    if profile.alike is None:
+    alike = profile.alike
+    near = () if alike is None else _flat_at(alike, profile)
+    for stop in (*(stop for stop in profile.stops if stop.levels), *near):
+        if cause := cause_of_stop(stop):
+            return cause
+    if alike is None:
         return None
-    because, advice = _WHERE[profile.alike.at]
-    return Cause(because.format(f"{profile.alike.layer} ({profile.alike.type})"), advice)
+    because, advice = _WHERE[alike.at]
+    return Cause(because.format(f"{alike.layer} ({alike.type})"), advice)
+
+
+def _flat_at(alike: Alike, profile: GradientProfile) -> Iterator[Stop]:
+    """What lets nothing through, or next to nothing, where the examples become alike."""
+    called = [output.name for output in profile.outputs]
+    before = called[: called.index(alike.layer)][-1:] if alike.layer in called else []
+    places = {"behind": [alike.layer], "before": before}.get(alike.at, [])
+    flat = (seen for seen in profile.activations if (seen.flat or 0.0) > FLAT)
+    told = (Stop(seen.function, seen.name, seen.type, seen.at) for seen in flat)
+    return (stop for stop in (*profile.stops, *told) if stop.layer in places)
 
 
 #: What makes the examples of a batch alike, and what to do about it, by where that is.

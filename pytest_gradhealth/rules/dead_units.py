@@ -5,7 +5,8 @@
 Counts the units (channels or features) of each rectifier that are zero for the whole batch, and
 compares their share with `max_dead`. Those that all of a gradient path goes through fail, others
 warn, and functions that lead to the loss alone (a hinge, a penalty) may let nothing through. A gate
-of fewer than eight units may have all of them dead by chance, which is information.
+of fewer than eight units may have all of them dead by chance, which is information unless nearly
+all such gates have.
 
 ## Why
 
@@ -36,21 +37,7 @@ Place = tuple[str, str, str, bool]
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Compare the share of units that are zero for the whole batch with `max_dead`.
-
-    A layer on a gradient path fails, one in a side branch is a warning. A narrow gate may have all
-    its units dead by chance, which is information unless nearly all such gates have.
-
-    >>> from pytest_gradhealth.results.diagnosis import Limit
-    >>> from pytest_gradhealth.results.path import GradientPath, PathPoint
-    >>> from pytest_gradhealth.results.profile import ActivationRecord
-    >>> point = PathPoint("act", "ReLU", (8, 64), norm=1.0, numel=512)
-    >>> dead = ActivationRecord("act", "ReLU", "ReLU", 64, dead=0.98, point="act")
-    >>> path = GradientPath((point,), entry=point)
-    >>> look = GradientProfile(0, 0, 2.3, paths=(path,), activations=(dead,))
-    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {"max_dead": Limit(0.95, "")}))]
-    [('failure', 'act')]
-    """
+    """Compare the share of units that are zero for the whole batch with `max_dead`."""
     limit, first, second = evidence.limits["max_dead"], evidence.first, evidence.second
     trunk = on_paths(first)
     later = None if second is None else shares_of(second, "dead")

@@ -44,18 +44,7 @@ SCALE_FREE_OUTPUT = 1e3
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Compare X of every judged path with `max_ratio` and `warn_max_ratio`.
-
-    >>> from pytest_gradhealth.results.diagnosis import Limit
-    >>> from pytest_gradhealth.results.path import GradientPath, PathPoint
-    >>> from pytest_gradhealth.results.profile import GradientProfile
-    >>> first = PathPoint("0", "Linear", (8, 4), norm=1e7, numel=32)
-    >>> last = PathPoint("1", "Linear", (8, 4), norm=1.0, numel=32)
-    >>> look = GradientProfile(0, 0, 2.3, paths=(GradientPath((first, last), entry=first),))
-    >>> limits = {"max_ratio": Limit(1e3, "default"), "warn_max_ratio": Limit(1e2, "default")}
-    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, limits))]
-    [('failure', '0')]
-    """
+    """Compare X of every judged path with `max_ratio` and `warn_max_ratio`."""
     fail, warn = evidence.limits["max_ratio"], evidence.limits["warn_max_ratio"]
     for index, path in enumerate(evidence.first.paths):
         if not path.judged or not path.exploding > math.log10(min(fail.value, warn.value)):

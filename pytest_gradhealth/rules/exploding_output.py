@@ -33,17 +33,7 @@ from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Compare the RMS of the outputs with `max_output` and `warn_max_output`.
-
-    A few optimizer steps bring large outputs down: the second look confirms with what would warn.
-
-    >>> from pytest_gradhealth.results.diagnosis import Limit
-    >>> from pytest_gradhealth.results.profile import GradientProfile
-    >>> look = GradientProfile(0, 0, 5e4, paths=(), magnitude=4e4)
-    >>> limits = {"max_output": Limit(1e3, "default"), "warn_max_output": Limit(1e2, "default")}
-    >>> [f.severity for f in check(Evidence(look, None, limits))]
-    ['failure']
-    """
+    """Compare the RMS of the outputs with `max_output` and `warn_max_output`."""
     fail, warn = evidence.limits["max_output"], evidence.limits["warn_max_output"]
     size, second = evidence.first.magnitude, evidence.second
     if size is None or not size > min(warn.value, fail.value):

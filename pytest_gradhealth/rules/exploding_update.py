@@ -40,15 +40,7 @@ SAFE = 0.2
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Compare the steps that were made with `max_update`; silent where none were.
-
-    >>> from pytest_gradhealth.results.diagnosis import Limit
-    >>> from pytest_gradhealth.results.profile import GradientProfile, Update
-    >>> wild = Update(1, loss=2.3, gradient=7e5, clipped=7e5, layer="fc1", change=340.0)
-    >>> look = GradientProfile(0, 0, 2.3, paths=(), updates=(wild,))
-    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {"max_update": Limit(1, "")}))]
-    [('failure', 'fc1')]
-    """
+    """Compare the steps that were made with `max_update`; silent where none were."""
     made, limit = evidence.first.updates, evidence.limits.get("max_update")
     if not made or limit is None:
         return

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from pytest_gradhealth.rules.fault import (
+    OFF_THE_EDGES,
     UNMASKED,
     Fault,
-    both,
-    first_is,
-    last_is,
-    makes_nan,
+    at_zero,
     mixes,
-    negative_last,
+    of_finite,
+    of_minus_infinity,
+    of_negative,
     overflows,
-    overflows_half,
-    takes,
-    took,
-    zero_first,
-    zero_last,
 )
 
 _LOGS = "log log2 log10"
@@ -65,11 +60,13 @@ _NO_ZERO = (
     " where it is learned"
 )
 _LEFT_OUT = "torch.where(y == 0, 0, x / torch.where(y == 0, 1, y))"
-#: What is divided by where it is 0, by the operation that made it, and what to do about 0 / 0.
+
+#: What is divided by where it is 0, by the operation that made it, and what to do about that. Of a
+#: zero vector a smaller eps only makes the gradient explode.
 _DIVISORS = {
     "linalg_vector_norm": (
         "the norm of a zero vector",
-        "F.normalize(x, dim=-1, eps={below}), or add {below} to the norm",
+        "F.normalize(x, dim=-1, eps=1e-2), or the norm with .clamp_min(1e-2) behind it",
     ),
     "std": (
         "a standard deviation of 0: all numbers are equal",
@@ -88,26 +85,27 @@ _DIVISORS = {
         "x.sum() / mask.sum().clamp_min(1)",
     ),
 }
-#: The same where something else than 0 is divided by it.
-_ALSO_OVER_0 = {"sum", "sum exp"}
-
-_OFF_THE_EDGES = "x.clamp(-1 + {edge}, 1 - {edge}) before it"
 #: Functions of a number that are not defined for all: for which not, and where they are.
 _DOMAINS = (
     (
         "log1p special_xlog1py",
-        lambda x: x <= -1,
+        lambda bad: bad.last <= -1,
         "above -1",
         "torch.log1p(x.clamp_min(-1 + {edge}))",
     ),
-    ("acos asin arccos arcsin", lambda x: abs(x) > 1, "from -1 to 1", _OFF_THE_EDGES),
+    (
+        "acos asin arccos arcsin",
+        lambda bad: abs(bad.last) > 1,
+        "from -1 to 1",
+        OFF_THE_EDGES,
+    ),
     (
         "atanh arctanh erfinv special_erfinv",
-        lambda x: abs(x) >= 1,
+        lambda bad: abs(bad.last) >= 1,
         "between -1 and 1",
-        _OFF_THE_EDGES,
+        OFF_THE_EDGES,
     ),
-    ("acosh arccosh", lambda x: x < 1, "from 1 on", "x.clamp_min(1 + {edge}) before it"),
+    ("acosh arccosh", lambda bad: bad.last < 1, "from 1 on", "x.clamp_min(1 + {edge}) before it"),
 )
 
 _MEANS = "mean mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy"
@@ -117,43 +115,39 @@ _TOO_MUCH = "is more than {format} holds ({most})"
 FORWARD = (
     Fault(
         "softmax log_softmax scaled_dot_product_attention",
-        took("-inf"),
+        of_minus_infinity,
         "softmax over a row that is all -inf is 0 / 0: every position of it is masked",
         UNMASKED,
     ),
     *(
-        Fault(_LOGS, zero_last, f"log of 0: {why}", advice, behind)
+        Fault(_LOGS, at_zero, f"log of 0: {why}", advice, behind)
         for behind, (why, advice) in _ZERO_IN_LOG.items()
     ),
-    Fault(_LOGS, zero_last, "log of 0", _CLAMPED_LOG),
+    Fault(_LOGS, at_zero, "log of 0", _CLAMPED_LOG),
     Fault(
         _LOGS,
-        negative_last,
+        of_negative,
         "log of {x}, a negative number",
         f"{_CLAMPED_LOG}, or F.softplus where it has to be positive",
     ),
-    Fault("xlogy", zero_last, "log of 0, times {a}", "torch.xlogy(x, y.clamp_min({small}))"),
+    Fault("xlogy", at_zero, "log of 0, times {a}", "torch.xlogy(x, y.clamp_min({small}))"),
     Fault(
-        "sqrt", negative_last, "sqrt of {x}, a negative number", "torch.sqrt(x.clamp_min({small}))"
+        "sqrt", of_negative, "sqrt of {x}, a negative number", "torch.sqrt(x.clamp_min({small}))"
     ),
     Fault(
-        "rsqrt", last_is(lambda x: x <= 0), "1 / sqrt of {x}", "torch.rsqrt(x.clamp_min({small}))"
+        "rsqrt", lambda bad: bad.last <= 0, "1 / sqrt of {x}", "torch.rsqrt(x.clamp_min({small}))"
     ),
     *(
-        Fault(_DIVISIONS, both(zero_last, over), f"a division by {what}", advice, times + behind)
-        for behind, (what, cure) in _DIVISORS.items()
+        Fault(_DIVISIONS, at_zero, f"a division by {what}", advice, times + behind)
+        for behind, (what, advice) in _DIVISORS.items()
         for times in ("", "mul ")
-        for over, advice in (
-            (makes_nan, cure),
-            (overflows, cure if behind in _ALSO_OVER_0 else _NO_ZERO),
-        )
     ),
-    Fault("reciprocal", zero_last, "1 / 0", _NO_ZERO),
+    Fault("reciprocal", at_zero, "1 / 0", _NO_ZERO),
     Fault("reciprocal", overflows, f"1 / {{x}} {_TOO_MUCH}", _NO_ZERO),
-    Fault(_DIVISIONS, both(zero_first, zero_last), "0 / 0", _LEFT_OUT),
-    Fault(_DIVISIONS, zero_last, "{a} / 0", _NO_ZERO),
+    Fault(_DIVISIONS, lambda bad: bad.first == bad.last == 0, "0 / 0", _LEFT_OUT),
+    Fault(_DIVISIONS, at_zero, "{a} / 0", _NO_ZERO),
     Fault(_DIVISIONS, overflows, f"{{a}} / {{x}} {_TOO_MUCH}", _NO_ZERO),
-    Fault("remainder fmod", zero_last, "the remainder of a division by 0", "y.clamp_min(1)"),
+    Fault("remainder fmod", at_zero, "the remainder of a division by 0", "y.clamp_min(1)"),
     Fault(
         "cosh sinh",
         overflows,
@@ -169,63 +163,69 @@ FORWARD = (
     ),
     Fault(
         "pow",
-        both(zero_first, negative_last),
+        lambda bad: bad.first == 0 and bad.last < 0,
         "0 ** {x} is a division by 0",
         "torch.where(x == 0, 0, torch.where(x == 0, 1, x) ** p)",
     ),
     Fault(
         "pow",
-        lambda bad: first_is(lambda x: x < 0)(bad) and makes_nan(bad),
+        lambda bad: bad.first < 0 and bad.value == "nan",
         "({a}) ** {x}: a fractional power of a negative number",
         "x.clamp_min(0) ** p, or x.sign() * x.abs() ** p",
     ),
     *(
-        Fault(ops, last_is(outside), f"{{op}} of {{x}}: it is defined {where}", advice)
+        Fault(ops, outside, f"{{op}} of {{x}}: it is defined {where}", advice)
         for ops, outside, where, advice in _DOMAINS
     ),
     Fault(
         "logit special_logit",
-        first_is(lambda x: not 0 < x < 1),
+        lambda bad: bad.first <= 0 or bad.first >= 1,
         "logit of {a}: it is defined between 0 and 1",
         "torch.logit(x, eps={edge})",
     ),
     Fault(
         "lgamma digamma polygamma",
-        last_is(lambda x: x <= 0),
+        lambda bad: bad.last <= 0,
         "{op} of {x}, where it has a pole",
         "x.clamp_min({small}) before it",
     ),
     Fault(
         _DEVIATIONS,
-        takes(1),
+        lambda bad: of_finite(bad) and bad.elements == 1,
         "{op} of one element is 0 / 0: it divides by n - 1",
         "{op}(..., correction=0), or more than one element",
     ),
     Fault(
         f"{_MEANS} {_DEVIATIONS}",
-        takes(0),
+        lambda bad: of_finite(bad) and bad.elements == 0,
         "{op} of no elements is 0 / 0: nothing is selected",
         "x[mask].sum() / mask.sum().clamp_min(1), or leave it out where the mask is empty",
     ),
     Fault(
         "nll_loss",
-        lambda bad: not bad.taken and makes_nan(bad),
+        lambda bad: of_finite(bad) and bad.value == "nan",
         "no target counts, each is ignored (ignore_index) or of a class of weight 0, and a mean of"
         " nothing is 0 / 0",
         'reduction="sum", over the number of targets that count, .clamp_min(1)',
     ),
     Fault(
         "ctc_loss",
-        took(""),
+        of_finite,
         "a target needs more steps than its input has (its length, and one more for each label"
         " that is repeated), so that no alignment fits",
         "longer inputs (fewer strides), or nn.CTCLoss(zero_infinity=True), which leaves it out",
     ),
     Fault(
         "slogdet logdet",
-        took(""),
+        of_finite,
         "the matrix is singular: its determinant is 0, whose log is -inf",
         "1e-6 * torch.eye(n) added to it, or a parametrisation that cannot be singular (LU)",
+    ),
+    Fault(
+        "where",
+        lambda bad: of_finite(bad) and bad.value == "nan",
+        "where puts NaN in, as torch.logdet does for a determinant that is negative",
+        "torch.linalg.slogdet(x)[1], the log of its size",
     ),
     Fault(
         "mul",
@@ -248,7 +248,7 @@ FORWARD = (
     ),
     Fault(
         "",
-        overflows_half,
+        lambda bad: overflows(bad) and bad.format == "float16",
         f"what {{op}} returns {_TOO_MUCH}",
         "float32 for this part (x.float()) or bfloat16, smaller inputs, or smaller weights",
     ),

@@ -21,17 +21,7 @@ from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Fail layers whose units have the same weights and get the same gradient, in every look.
-
-    Nothing will ever tell such units apart: the layer is as good as one of a single unit. What the
-    targets are there to tell apart, the units of the last layer, may start the same.
-
-    >>> from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
-    >>> same = ParameterRecord("fc.weight", (64, 4), "gradient", norm=1.0, gradient=1.0, same=True)
-    >>> look = GradientProfile(0, 0, 2.3, paths=(), parameters=(same,))
-    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {}))]
-    [('failure', 'fc')]
-    """
+    """Look for weights with equal rows that get equal gradients, but for the last layers'."""
     first, second = evidence.first, evidence.second
     ends = {path.last.name for path in first.judged_paths}
     layers = [p for p in first.parameters if p.same and p.module not in ends]

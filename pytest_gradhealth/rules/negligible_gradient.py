@@ -32,18 +32,7 @@ SHARE = 0.01
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Compare the gradient RMS of the first weight with the eps of an Adam-like optimizer.
-
-    Adam's step is lr * g / (g + eps): below eps it shrinks with the gradient. Without such an
-    optimizer declared there is nothing to compare with, as the scale of a loss means nothing.
-
-    >>> from pytest_gradhealth.results.diagnosis import Limit
-    >>> from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
-    >>> tiny = ParameterRecord("fc.weight", (4, 4), "gradient", norm=1.0, gradient=1e-12)
-    >>> look = GradientProfile(0, 0, 2.3e-12, paths=(), parameters=(tiny,))
-    >>> [f.severity for f in check(Evidence(look, None, {"eps": Limit(1e-8, "eps of Adam")}))]
-    ['failure']
-    """
+    """Compare the gradient RMS of the first weight with the eps of an Adam-like optimizer."""
     eps = evidence.limits.get("eps")
     if eps is None:
         return

@@ -32,15 +32,7 @@ _LOADED = "check how it is initialised or loaded"
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Fail on a non-finite loss or gradient; warn of NaN that stays inside the model.
-
-    >>> from pytest_gradhealth.results.non_finite import NonFinite
-    >>> from pytest_gradhealth.results.profile import GradientProfile
-    >>> bad = NonFinite("forward", "layers.2", "Exp", "inf")
-    >>> look = GradientProfile(0, 0, float("nan"), paths=(), non_finite=bad)
-    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {}))]
-    [('failure', 'layers.2')]
-    """
+    """Fail on a non-finite loss or gradient; warn of NaN that stays inside the model."""
     profile = evidence.first
     if profile.non_finite is not None:
         bad, text = profile.non_finite, describe(profile.non_finite)

@@ -37,21 +37,7 @@ RUIN = 9.0
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Compare penalty and data gradient of every weight with `max_penalty`, in both looks.
-
-    Weights on a gradient path fail; those in side branches, which may start without a gradient of
-    their own, are a warning.
-
-    >>> from pytest_gradhealth.results.diagnosis import Limit
-    >>> from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
-    >>> from pytest_gradhealth.results.path import GradientPath, PathPoint
-    >>> point = PathPoint("fc", "Linear", (8, 4), norm=1.0, numel=32)
-    >>> drowned = ParameterRecord("fc.weight", (4, 4), "gradient", 2.0, gradient=0.1, penalty=40.0)
-    >>> path = GradientPath((point,), entry=point)
-    >>> look = GradientProfile(0, 0, 2.3, paths=(path,), parameters=(drowned,))
-    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {"max_penalty": Limit(10, "")}))]
-    [('failure', 'fc')]
-    """
+    """Compare penalty and data gradient of every weight with `max_penalty`, in both looks."""
     limit = evidence.limits.get("max_penalty")
     if limit is None:
         return

@@ -40,16 +40,7 @@ SLIGHT = 0.01
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Warn of layers that sit in their flat part; fail on a gradient path above `max_saturated`.
-
-    >>> from pytest_gradhealth.results.diagnosis import Limit
-    >>> from pytest_gradhealth.results.profile import ActivationRecord, GradientProfile
-    >>> flat = ActivationRecord("act", "Tanh", "Tanh", 64, flat=0.97)
-    >>> look = GradientProfile(0, 0, 2.3, paths=(), activations=(flat,))
-    >>> limits = {"max_saturated": Limit(0.995, "default")}
-    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, limits))]
-    [('warning', 'act')]
-    """
+    """Warn of layers that sit in their flat part; fail on a gradient path above `max_saturated`."""
     limit, first, second = evidence.limits["max_saturated"], evidence.first, evidence.second
     trunk = on_paths(first)
     later = None if second is None else shares_of(second, "flat")

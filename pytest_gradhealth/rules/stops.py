@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from pytest_gradhealth.formatting import listing
 from pytest_gradhealth.results.activation_functions import FUNCTIONAL, RECTIFIERS, SATURATING
-from pytest_gradhealth.results.profile import Stop
+from pytest_gradhealth.results.stop import Stop, StopKind
 from pytest_gradhealth.rules.rule import Cause
 
 _SCALE = "standardised inputs, smaller weights and biases, or a normalisation layer before it"
@@ -15,8 +15,6 @@ _SCALE = "standardised inputs, smaller weights and biases, or a normalisation la
 _TOLD = 2
 _ROUNDING = "a straight-through estimator: x + (x.round() - x).detach()"
 _SOFT_BOUND = "a wider range, or a soft bound (torch.tanh, F.softplus)"
-
-
 #: What margins are made with.
 _MARGINS = frozenset({"Relu", "Clamp", "ClampMin", "ClampMax", "Maximum", "Threshold"})
 
@@ -52,48 +50,57 @@ def _at_no_loss(cause: Cause) -> Cause:
 
 def cause_of_stop(stop: Stop) -> Cause | None:
     """Why an operation lets nothing through, None if that is unknown."""
-    if stop.kind == "rounding":
-        return Cause(
-            f"the gradient has become too small for its number format at {stop.where}",
-            "a loss scale in float16 (torch.amp.GradScaler), fewer layers, residual connections, or"
-            " an initialisation that keeps the scale",
-        )
-    if stop.kind == "none":
-        return Cause(
-            f"{stop.op}, a function of the model's own, passes no gradient on ({stop.where})",
-            "a backward that returns the gradient of what came in, and no"
-            " mark_non_differentiable()",
-        )
-    if stop.kind == "zeros":
-        return Cause(
-            f"the backward of {stop.op}, a function of the model's own, is zero for all that comes"
-            f" in ({stop.where})",
-            "a slope that is nowhere zero (an arctan's, 1 / (1 + x ** 2), for a spike), or inputs"
-            " nearer to where it has one",
-        )
-    if stop.levels and stop.op in ("Softmax", "LogSoftmax"):
-        return Cause(
-            f"{stop.where} is a softmax over one element, which is 1 whatever comes in",
-            "the dimension of what is chosen from (dim=-1, say), before what selects one (topk);"
-            " for a single unit nn.Sigmoid(), or two units",
-        )
-    if stop.levels:
-        return Cause(
-            f"{stop.where} normalises over one feature, which gives its bias whatever comes in",
-            "leave it out, or normalise over the batch (nn.BatchNorm1d)",
-        )
-    if stop.op == "Relu" and stop.elements == 0:
-        return Cause(
-            f"all units of {stop.where} are dead: its output is zero for the whole batch",
-            "smaller or zero biases, scaled inputs, or nn.LeakyReLU() (F.softplus where it has to"
-            " be positive)",
-        )
     known = _MEANS.get(stop.op)
     if known is None and not stop.op[:1].isupper():  # as typed, and no node of the graph
         known = "what {} returns has no gradient", "something in its place that has, or freeze it"
-    return None if known is None else Cause(known[0].format(stop.where), known[1])
+    if stop.op == "Relu" and stop.elements == 0:
+        known = _DEAD
+    if stop.levels:
+        known = _LEVELS.get(stop.op, _ONE_FEATURE)
+    known = _KINDS.get(stop.kind, known)
+    return None if known is None else Cause(known[0].format(stop.where, op=stop.op), known[1])
 
 
+#: Because of what, about {} and the function {op}, and what to try: by the kind of a stop.
+_KINDS: dict[StopKind, tuple[str, str]] = {
+    "rounding": (
+        "the gradient has become too small for its number format at {}",
+        "a loss scale in float16 (torch.amp.GradScaler), fewer layers, residual connections, or"
+        " an initialisation that keeps the scale",
+    ),
+    "none": (
+        "{op}, a function of the model's own, passes no gradient on ({})",
+        "a backward that returns the gradient of what came in, and no mark_non_differentiable()",
+    ),
+    "zeros": (
+        "the backward of {op}, a function of the model's own, is zero for all that comes in ({})",
+        "a slope that is nowhere zero (an arctan's, 1 / (1 + x ** 2), for a spike), or inputs"
+        " nearer to where it has one",
+    ),
+    "cancels": (
+        "what comes back to {} on several ways cancels to zero, as where it is divided by its own"
+        " norm or sum, or taken from itself",
+        "more than one number in the dimension that is normalised (dim=...), or none of it",
+    ),
+}
+_DEAD = (
+    "all units of {} are dead: its output is zero for the whole batch",
+    "smaller or zero biases, scaled inputs, or nn.LeakyReLU() (F.softplus where it has to be"
+    " positive)",
+)
+_ONE_FEATURE = (
+    "{} normalises over one feature, which gives its bias whatever comes in",
+    "leave it out, or normalise over the batch (nn.BatchNorm1d)",
+)
+#: The same of what makes one element always the same.
+_LEVELS = dict.fromkeys(
+    ("Softmax", "LogSoftmax"),
+    (
+        "{} is a softmax over one element, which is 1 whatever comes in",
+        "the dimension of what is chosen from (dim=-1, say), before what selects one (topk); for a"
+        " single unit nn.Sigmoid(), or two units",
+    ),
+)
 _SOFT = (
     "a soft version (torch.sigmoid, torch.softmax, F.gumbel_softmax), or a straight-through"
     " estimator: soft + (hard - soft).detach()"
@@ -140,6 +147,10 @@ _MEANS = {
             "{} meets zeros, or a mask that leaves nothing, for the whole batch",
             "look at what makes them: a mask, a gate, or a weight of 0",
         ),
+    ),
+    **dict.fromkeys(
+        ("Abs", "Atan2", "Cdist", "LinalgVectorNorm", "Norm"),
+        ("{} gets zeros alone, where it has no slope", "inputs, or a start, other than zero"),
     ),
     "zeros": ("all inputs are zero", "a batch with data in it"),
     **{

@@ -39,21 +39,7 @@ NOTICEABLE = 0.1
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Compare the share of each layer's gradient that would be zero with `max_underflow`.
-
-    Beside that share, a tenth of the gradient's norm has to be lost, and a hundredth for a warning.
-    An overflow fails where the loss scale is fixed; a GradScaler gets out of it by itself.
-
-    >>> from pytest_gradhealth.results.diagnosis import Limit
-    >>> from pytest_gradhealth.results.profile import GradientProfile
-    >>> from pytest_gradhealth.results.magnitudes import LossScale, MagnitudeRecord
-    >>> tiny = MagnitudeRecord("fc", "Linear", -40, (8, 90, 2))
-    >>> scale = LossScale("float16", 1.0)
-    >>> look = GradientProfile(0, 0, 2.3, paths=(), magnitudes=(tiny,), loss_scale=scale)
-    >>> limits = {"max_underflow": Limit(0.5, "default")}
-    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, limits))]
-    [('failure', 'fc')]
-    """
+    """Compare the share of each layer's gradient that would be zero with `max_underflow`."""
     profile, limit = evidence.first, evidence.limits["max_underflow"]
     records = _judged(profile)
     if not records:

@@ -49,15 +49,7 @@ _LEFT_OUT = "zero gradient for {}: kept out by zeros or a mask that nothing trai
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Sort the parameters without a gradient by what that means, one finding for each meaning.
-
-    >>> from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
-    >>> detached = ParameterRecord("stem.weight", (4, 4), "none", norm=1.0)
-    >>> called = OutputRecord("stem", "Linear", "unreached")
-    >>> look = GradientProfile(0, 0, 2.3, paths=(), outputs=(called,), parameters=(detached,))
-    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {}))]
-    [('failure', 'stem')]
-    """
+    """Sort the parameters without a gradient by what that means, one finding for each meaning."""
     first, second = evidence.first, evidence.second
     latest = second or first
     silenced = _silenced_at(latest)
@@ -160,16 +152,10 @@ def silenced(profile: GradientProfile) -> list[ParameterRecord]:
 
     That is a gate, a sum, a constant, or a handful of units that are dead as may happen.
     """
-    zero = [p for p in profile.parameters if p.state == "zero" and p.name not in profile.awake]
-    lively = {o.name for o in profile.outputs if o.norm is not None and o.norm > 0}
-    gates = _gated_blocks(profile)
+    zero = [p for p in _silent(profile) if p.state == "zero"]
     dead = {a.units for a in profile.activations if a.dead == 1 and a.units <= HANDFUL}
-    return [
-        p
-        for p in zero
-        if not (_cancels(p, lively) or _is_constant(p, profile))
-        if not (p.module and _block(p.name) in gates) and dead.isdisjoint(p.shape[:2])
-    ]
+    _, rest = _sorted_zeros(zero, profile, gated=True, silenced=True)
+    return [p for p in rest if dead.isdisjoint(p.shape[:2])]
 
 
 def cut_off(profile: GradientProfile) -> list[ParameterRecord]:

@@ -21,15 +21,7 @@ from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Warn of parameters behind the outputs that `model.parameters()` does not list.
-
-    No optimizer trains them, no state_dict saves them, and no probe sees their layers.
-
-    >>> from pytest_gradhealth.results.profile import GradientProfile
-    >>> look = GradientProfile(0, 0, 2.3, paths=(), unregistered=((20, 8), (20,)))
-    >>> [finding.message for finding in check(Evidence(look, None, {}))]
-    ['the forward uses 2 parameters that model.parameters() does not list (of shapes 20x8 and 20)']
-    """
+    """Tell the shapes of what the model does not list."""
     shapes = evidence.first.unregistered
     if shapes:
         named = listing(["x".join(map(str, shape)) or "1" for shape in shapes])

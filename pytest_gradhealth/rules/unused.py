@@ -9,7 +9,8 @@ What is merely not called in this forward is information: a module whose class i
 (a head for another task), a parameter of a list whose others get a gradient, a template that runs
 with other tensors in the place of its own, a constant that is lost where the loss is made of
 gradients (forces), and idle members of a list whose siblings were called (experts of a mixture,
-which are GH401's). `assert_all_reached` fails for all but the experts.
+which are GH401's). `assert_all_reached` fails for all but the experts. What changes the loss and
+yet gets no gradient is cut off, which is GH401.
 
 ## Why
 
@@ -20,12 +21,12 @@ used.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from pytest_gradhealth.errors import UnusedParameterError
 from pytest_gradhealth.formatting import count, listing
-from pytest_gradhealth.results.diagnosis import Finding, Severity
-from pytest_gradhealth.results.names import OUTPUT, ancestry
+from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.names import OUTPUT, ancestry, outermost
 from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 from pytest_gradhealth.rules.stops import cause_of_silence
@@ -36,31 +37,16 @@ _READ_NO_MORE = ": the last of a stack, where nothing reads it"
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Warn of parameters whose module is ignored, does without them, or is the odd one out.
-
-    Library models keep poolers and mask tokens for other heads. What changes the loss and yet gets
-    no gradient is cut off, which is GH401.
-
-    >>> from pytest_gradhealth.results.profile import GradientProfile, OutputRecord, ParameterRecord
-    >>> pooler = ParameterRecord("pooler.weight", (4, 4), "none", norm=1.0)
-    >>> idle = OutputRecord("pooler", "Linear", "not-called")
-    >>> look = GradientProfile(0, 0, 2.3, paths=(), outputs=(idle,), parameters=(pooler,))
-    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, {}))]
-    [('warning', 'pooler')]
-    """
+    """Sort the parameters that the loss does without by what excuses that."""
     profile = evidence.second or evidence.first
     for more, unused in _sorted(profile).items():
-        yield _finding("info" if more else "warning", unused, profile, more)
-
-
-def _finding(
-    severity: Severity, unused: Sequence[ParameterRecord], profile: GradientProfile, more: str = ""
-) -> Finding:
-    names = f"{listing(_folded(unused, profile))} ({count(len(unused), 'parameter')})"
-    layer = unused[0].module or unused[0].name
-    return RULE.finding(
-        severity, layer, f"the loss does not depend on {names}{more}", profile=profile
-    )
+        names = f"{listing(_folded(unused, profile))} ({count(len(unused), 'parameter')})"
+        yield RULE.finding(
+            "info" if more else "warning",
+            unused[0].module or unused[0].name,
+            f"the loss does not depend on {names}{more}",
+            profile=profile,
+        )
 
 
 def _sorted(profile: GradientProfile) -> dict[str, list[ParameterRecord]]:
@@ -105,41 +91,42 @@ def without_readers(profile: GradientProfile) -> list[ParameterRecord]:
     is another matter.
     """
     states: dict[tuple[str, str], dict[int, str]] = {}
-    places: dict[str, list[tuple[tuple[str, str], int]]] = {}
-    for parameter in profile.parameters:
-        parts = parameter.name.split(".")
-        for place, part in enumerate(parts[:-1]):
-            if part.isdigit():
-                stack = ".".join(parts[:place]), ".".join(parts[place + 1 :])
-                states.setdefault(stack, {})[int(part)] = parameter.state
-                places.setdefault(parameter.name, []).append((stack, int(part)))
-    beside = {p.name for p in unused_parameters(profile)}
+    for p in profile.parameters:
+        for name, number, part in _numbered(p.name):
+            states.setdefault((name, part), {})[number] = p.state
+    unused = {p.name for p in unused_parameters(profile)}
     busy = {m for p in profile.parameters if p.gradient for m in ancestry(p.module)}
     lengths = {name: max(members) for (name, _), members in states.items()}
 
-    def is_read(name: str, number: int, part: str, *, beside: bool) -> bool:
-        """Whether another part of a layer is: in the same member, or in one of a list beside."""
+    def is_last(name: str, number: int, part: str, *, beside: bool) -> bool:
+        """Whether all others are trained, and so is another part of the layer.
+
+        That is one of the same member, or one of a list `beside`.
+        """
+        *others, last = sorted(states[name, part])
         within = name.rpartition(".")[0]
-        lists = [
-            n
-            for n, last in lengths.items()
-            if n != name and last == number and n.rpartition(".")[0] == within and beside
-        ]
-        lists += [name] if "." in part else []
-        return any(f"{n}.{number}".lstrip(".") in busy for n in lists)
+        lists = [n for n in lengths if n != name and n.rpartition(".")[0] == within and beside]
+        lists = [n for n in lists if lengths[n] == number] + [name] * ("." in part)
+        return (
+            number == last
+            and {states[name, part][other] for other in others} == {"gradient"}
+            and any(f"{n}.{number}".lstrip(".") in busy for n in lists)
+        )
 
     return [
         p
         for p in profile.parameters
-        if (p.name in beside or p.state == "zero") and p.name not in profile.awake
-        for (name, part), number in places.get(p.name, ())
-        if number == max(states[name, part]) and _others(states[name, part], number) == {"gradient"}
-        if is_read(name, number, part, beside=p.name in beside)
+        if (p.name in unused or p.state == "zero") and p.name not in profile.awake
+        if any(is_last(*place, beside=p.name in unused) for place in _numbered(p.name))
     ]
 
 
-def _others(states: Mapping[int, str], number: int) -> set[str]:
-    return {state for other, state in states.items() if other != number}
+def _numbered(parameter: str) -> Iterator[tuple[str, int, str]]:
+    """The lists that a parameter is in, the number of the member, and the name in there."""
+    parts = parameter.split(".")
+    for place, part in enumerate(parts[:-1]):
+        if part.isdigit():
+            yield ".".join(parts[:place]), int(part), ".".join(parts[place + 1 :])
 
 
 def unused_parameters(profile: GradientProfile) -> list[ParameterRecord]:
@@ -206,8 +193,7 @@ class Resting:
 
     def around(self, parameter: ParameterRecord) -> str:
         """The outermost module around a parameter that takes no part, "" if its own one does."""
-        prefixes = ancestry(parameter.module)
-        return next((prefix for prefix in prefixes if prefix not in self._active), "")
+        return outermost(parameter.module, self._active)
 
     def has_kin(self, parameter: ParameterRecord) -> bool:
         """Whether modules of one class with those around a parameter do what these do not.
@@ -279,8 +265,7 @@ def _folded(parameters: Sequence[ParameterRecord], profile: GradientProfile) -> 
     used = [p.module for p in profile.parameters if p.state != "frozen" and p.name not in names]
     used += [output.name for output in profile.outputs if output.norm]
     others = {prefix for name in used for prefix in ancestry(name)}
-    tops = [[m for m in ancestry(p.module) if m and m not in others] for p in parameters]
-    return [*dict.fromkeys([*m, p.name][0] for m, p in zip(tops, parameters, strict=True))]
+    return [*dict.fromkeys(outermost(p.module, others) or p.name for p in parameters)]
 
 
 def ignoring(code: str, names: Collection[str]) -> str:

@@ -61,18 +61,7 @@ from pytest_gradhealth.rules.silence import (
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Compare V of every judged path with `min_ratio` and `warn_min_ratio`; tell if none can be.
-
-    >>> from pytest_gradhealth.results.diagnosis import Limit
-    >>> from pytest_gradhealth.results.path import GradientPath, PathPoint
-    >>> from pytest_gradhealth.results.profile import GradientProfile
-    >>> first = PathPoint("0", "Linear", (8, 4), norm=1e-7, numel=32)
-    >>> last = PathPoint("1", "Linear", (8, 4), norm=1.0, numel=32)
-    >>> look = GradientProfile(0, 0, 2.3, paths=(GradientPath((first, last), entry=first),))
-    >>> limits = {"min_ratio": Limit(1e-5, "default"), "warn_min_ratio": Limit(1e-3, "default")}
-    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, limits))]
-    [('failure', '0')]
-    """
+    """Compare V of every judged path with `min_ratio` and `warn_min_ratio`; tell if none can be."""
     yield from _or_not_judged([*_compared(evidence)], evidence.first)
 
 

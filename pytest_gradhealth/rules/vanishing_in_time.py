@@ -39,22 +39,14 @@ from pytest_gradhealth.formatting import (
 )
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Severity
 from pytest_gradhealth.results.path import decades, power
-from pytest_gradhealth.results.profile import GradientProfile, TimeRecord
+from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.results.times import TimeRecord
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 from pytest_gradhealth.rules.vanishing import severity_of
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """Compare what reaches `dependency` steps back with `min_ratio` and `warn_min_ratio`.
-
-    >>> from pytest_gradhealth.results.diagnosis import Limit
-    >>> from pytest_gradhealth.results.profile import GradientProfile, TimeRecord
-    >>> fading = TimeRecord("rnn", "RNN", tuple(0.5**d for d in range(28)), dependency=27)
-    >>> look = GradientProfile(0, 0, 2.3, paths=(), times=(fading,))
-    >>> limits = {"min_ratio": Limit(1e-5, "default"), "warn_min_ratio": Limit(1e-3, "default")}
-    >>> [(f.severity, f.layer) for f in check(Evidence(look, None, limits))]
-    [('failure', 'rnn')]
-    """
+    """Compare what reaches `dependency` steps back with `min_ratio` and `warn_min_ratio`."""
     for record in evidence.first.times:
         if not record.finite or max(record.norms) == 0:
             continue

@@ -82,7 +82,10 @@ def walk(loss: Tensor) -> Graph:
 
 def op_name(node: Node) -> str:
     """The operation whose backward a node is: "Sigmoid" for SigmoidBackward0."""
-    return _operation(node.name())
+    name = _operation(node.name())
+    if name == "Hardtanh" and (node._saved_min_val, node._saved_max_val) == (0, 6):  # type: ignore[attr-defined]
+        return "Relu6"
+    return name
 
 
 @lru_cache(maxsize=1024)

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.dlpack import from_dlpack
 
 from pytest_gradhealth.measure.cuts import cuts
-from pytest_gradhealth.results.profile import Stop
+from pytest_gradhealth.results.stop import Stop
 from pytest_gradhealth.subject.subject import Subject
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -12,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_gradhealth.measure.stops import stops
-from pytest_gradhealth.results.profile import Stop
+from pytest_gradhealth.results.stop import Stop
 from pytest_gradhealth.subject.subject import Subject
+from tests.helpers.functions import function
 
 
 class Two(nn.Module):
@@ -38,6 +38,9 @@ def before(model: nn.Module, name: str) -> list[Stop]:
     return [replace(stop, parameters=()) for stop in of(model) if name in stop.parameters]
 
 
+CANCELS = Stop("Addmm", "a", "Linear", kind="cancels")
+
+
 @pytest.mark.parametrize(
     ("between", "stop"),
     [
@@ -48,9 +51,19 @@ def before(model: nn.Module, name: str) -> list[Stop]:
         (lambda x: x.round(), Stop("Round", "a", "Linear", "behind")),
         (lambda x: x * 0, Stop("Mul", "a", "Linear", "behind")),
         (lambda x: F.relu(x - 99) * x, Stop("Relu", "a", "Linear", "behind", elements=0)),
-        (lambda x: x - x.detach() - (x - x.detach()), None),
+        (lambda x: F.relu6(x - 99), Stop("Relu6", "a", "Linear", "behind")),
+        (lambda x: torch.atan2(0 * x, 0 * x), Stop("Atan2", "a", "Linear", "behind")),
+        (lambda x: x - x.detach() - (x - x.detach()), CANCELS),
+        (lambda x: x / x.abs(), CANCELS),
+        (
+            lambda x: F.normalize(x[..., None], dim=-1)[..., 0],
+            replace(CANCELS, op="Unsqueeze", at="behind"),
+        ),
     ],
-    ids=["relu", "tanh", "alive", "clamp", "round", "zeros", "zeros of a relu", "cancelled"],
+    ids=[
+        *("relu", "tanh", "alive", "clamp", "round", "zeros", "zeros of a relu", "relu6", "atan2"),
+        *("cancelled", "over its own size", "normalised alone"),
+    ],
 )
 def test_a_function_behind_a_layer(between: Callable[[Tensor], Tensor], stop: Stop | None) -> None:
     assert before(Two(between), "a.weight") == ([] if stop is None else [stop])
@@ -86,21 +99,11 @@ def test_what_levels_one_element_is_told_whether_or_not_parameters_are_behind() 
     assert (level.op, level.layer, level.elements) == ("NativeLayerNorm", "norm", 1)
 
 
-class Mute(torch.autograd.Function):
-    """Passes no gradient on."""
-
-    @staticmethod
-    def forward(_: Any, x: Tensor) -> Tensor:
-        return x.round()
-
-    @staticmethod
-    def backward(_: Any, *gradients: Tensor) -> None:
-        del gradients
-
-
 def test_a_function_of_the_models_own_that_passes_none_on_is_told_from_one_of_zeros() -> None:
-    stop = Stop("Mute", "a", "Linear", "behind", kind="none")
-    assert before(Two(Mute.apply), "a.weight") == [stop]
+    none = Stop("Mute", "a", "Linear", "behind", kind="none")
+    assert before(Two(function("Mute", torch.round, lambda _: None)), "a.weight") == [none]
+    zeros = function("Mute", torch.round, torch.zeros_like)
+    assert before(Two(zeros), "a.weight") == [replace(none, kind="zeros")]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +130,22 @@ def test_what_rounds_a_gradient_to_zero_is_no_stop_by_itself(
         model.b.weight.fill_(torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps)
     (stop,) = before(model.to(dtype), "a.weight")
     assert (stop.kind, stop.at, stop.layer) == ("rounding", at, layer)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_flat_is_told_before_what_cancels(dtype: torch.dtype) -> None:
+    model = Two(lambda x: (h := F.relu(x - 99).add(0)) - 0.9 * h)
+    (stop,) = before(model.to(dtype), "a.weight")
+    assert (stop.op, stop.kind) == ("Relu", "")
+
+
+def test_a_hook_that_takes_the_gradient_away_is_no_gradient_that_cancels() -> None:
+    def muted(x: Tensor) -> Tensor:
+        h = 2 * x
+        h.register_hook(torch.zeros_like)  # type: ignore[no-untyped-call]
+        return h.tanh()
+
+    assert before(Two(muted), "a.weight") == []
 
 
 def test_what_is_flat_is_a_stop_however_small_the_gradient() -> None:

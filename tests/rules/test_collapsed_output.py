@@ -190,10 +190,21 @@ def between(function: Callable[[Tensor], Tensor]) -> nn.Module:
     return Wired(lambda m, x: m.b(function(m.a(x).relu())), **parts)
 
 
-def drowned() -> nn.Module:
+def drowned(bias: float = 1e6) -> nn.Module:
     first = nn.Linear(20, 16)
-    nn.init.constant_(first.bias, 1e6)
+    nn.init.constant_(first.bias, bias)
     return nn.Sequential(first, nn.Tanh(), nn.Linear(16, 5))
+
+
+def forgetful() -> nn.Module:
+    model = drowned(1.0)
+    nn.init.zeros_(model.get_parameter("0.weight"))
+    return model
+
+
+class Shifted(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 99
 
 
 def dim(scale: float, layers: int) -> nn.Module:
@@ -216,7 +227,23 @@ ALIKE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a bias": (drowned, "the bias of 0 (Linear) drowns what tells the examples apart"),
     "zeros": (
         lambda: nn.Sequential(nn.Linear(20, 16), nn.Threshold(99.0, 0.0), nn.Linear(16, 5)),
-        "1 (Threshold) gets different examples and returns the same for all",
+        "1 (Threshold) is flat at all that comes in with a gradient",
+    ),
+    "a bias that rounds all else away": (
+        lambda: drowned(1e9),
+        "the bias of 0 (Linear) drowns what tells the examples apart",
+    ),
+    "a function that is flat": (
+        lambda: between(lambda h: torch.sigmoid(h + 99)),
+        "sigmoid behind a (Linear) is saturated: it is flat at all that comes in",
+    ),
+    "a function that is next to flat": (
+        lambda: between(lambda h: torch.tanh(h + 8)),
+        "tanh behind a (Linear) is saturated: it is flat at all that comes in",
+    ),
+    "a module that is flat": (
+        lambda: nn.Sequential(nn.Linear(20, 16), Shifted(), nn.Sigmoid(), nn.Linear(16, 5)),
+        "2 (Sigmoid) is saturated: it is flat at all that comes in",
     ),
     "layer after layer": (
         lambda: dim(0.02, 8),
@@ -230,7 +257,7 @@ def test_where_examples_become_alike_is_the_cause(case: str) -> None:
     build, because = ALIKE[case]
     x, y = batch()
     torch.manual_seed(0)
-    diagnosis = probe(build(), x, y, loss=cross_entropy, ignore=["GH101"])
+    diagnosis = probe(build(), x, y, loss=cross_entropy, select=["GH404"])
     assert explained(diagnosis, "GH404")[1] == because
 
 
@@ -242,6 +269,7 @@ def test_examples_that_are_the_same_are_told_from_those_that_become_so() -> None
     x, _ = batch()
     assert asked(mlp(), x[:1].expand_as(x)) == Alike("inputs")
     assert asked(mlp(), x) is None
+    assert asked(forgetful(), x) == Alike("behind", "0", "Linear"), "where no weight makes anything"
     # What runs beside the outputs tells them apart: the order of calls tells nothing.
     parts = {"a": nn.Linear(20, 16), "c": nn.Linear(20, 16), "b": nn.Linear(16, 5)}
     beside = Wired(lambda m, x: m.b(m.a(x * 0) * m.c(x).sum()), **parts)

@@ -225,6 +225,24 @@ def test_a_hinge_in_the_loss_that_is_satisfied_is_none(name: str) -> None:
     assert diagnosis.findings == ()
 
 
+@pytest.mark.parametrize("act", [F.relu, nn.ReLU()], ids=["function", "module"])
+@pytest.mark.parametrize("own", [True, False], ids=["its own loss", "a loss of its outputs"])
+def test_a_hinge_of_the_model_may_be_met_and_its_output_may_not_be_dead(
+    act: Any, own: bool
+) -> None:
+    made: dict[str, nn.Module] = {"body": nn.Linear(20, 16), "head": nn.Linear(16, 8)}
+    made |= {"act": act} if isinstance(act, nn.Module) else {}
+
+    def forward(m: Any, x: Tensor) -> Any:
+        out = m.head(m.body(x).tanh())
+        met = act(out - 100)
+        return mean(out) + met.mean() if own else (out, met)
+
+    loss = None if own else lambda out: mean(out[0]) + out[1].mean()
+    diagnosis = probe(Wired(forward, **made), batch()[0], loss=loss, select=["GH402"])
+    assert [f.severity for f in diagnosis.findings] == ([] if own else ["warning"])
+
+
 def test_a_penalty_on_what_comes_to_a_rectifier_does_not_make_it_a_side_branch() -> None:
     model = Wired(
         lambda m, x: (m.head(F.relu(h := m.fc(x) - 50)), h),

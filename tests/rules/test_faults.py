@@ -77,6 +77,7 @@ NO_ZERO = (
     "a divisor that cannot be 0: F.softplus(y) where it is positive, other values to start with"
     " where it is learned"
 )
+OF_A_NORM = "F.normalize(x, dim=-1, eps=1e-2), or the norm with .clamp_min(1e-2) behind it"
 LEFT_OUT = "torch.where(y == 0, 0, x / torch.where(y == 0, 1, y))"
 DROPPED = (
     "; a where, a clamp, a mask or a division that takes it out again sends back 0, and 0 times"
@@ -229,13 +230,19 @@ FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         lambda x: (0 * x + 2) / (0 * x).norm(dim=-1, keepdim=True),
         INSIDE.format("infinite", "div"),
         "a division by the norm of a zero vector",
+        OF_A_NORM,
+    ),
+    "sum over 0, which it has not made": (
+        lambda x: x.sum(-1) / 0,
+        INSIDE.format("infinite", "div"),
+        "-1.4 / 0",
         NO_ZERO,
     ),
     "norm": (
         lambda x: (0 * x) / (0 * x).norm(dim=-1, keepdim=True),
         INSIDE.format("NaN", "div"),
         "a division by the norm of a zero vector",
-        "F.normalize(x, dim=-1, eps=1e-4), or add 1e-4 to the norm",
+        OF_A_NORM,
     ),
     "std of one": (
         lambda x: x / x[:, :1].std(1, keepdim=True),
@@ -386,6 +393,20 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], Any, str, str, str]] = {
             ),
         )
     },
+    "logdet": (
+        lambda outputs: torch.logdet(-torch.eye(3) * (1 + outputs.square().sum())),
+        None,
+        LOSS.format("NaN", "where"),
+        "where puts NaN in, as torch.logdet does for a determinant that is negative",
+        "torch.linalg.slogdet(x)[1], the log of its size",
+    ),
+    "logdet of a singular matrix": (
+        lambda outputs: torch.logdet(torch.zeros(3, 3) + outputs.square().sum()),
+        None,
+        LOSS.format("infinite", "slogdet"),
+        "the matrix is singular: its determinant is 0, whose log is -inf",
+        "1e-6 * torch.eye(n) added to it, or a parametrisation that cannot be singular (LU)",
+    ),
     "targets": (
         F.mse_loss,
         torch.full((8, 4), math.nan),
@@ -445,6 +466,12 @@ SLOPES: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         BACKWARDS.format("infinite", "Sqrt"),
         "the slope of Sqrt is infinite at 0",
         "torch.sqrt(x + 1e-8)",
+    ),
+    "hypot": (
+        lambda x: torch.hypot(0 * x, 0 * x),
+        BACKWARDS.format("NaN", "Hypot"),
+        "the slope of Hypot is infinite at 0, and 0 times that is NaN",
+        "add 1e-8 before taking it",
     ),
     "eigenvectors": (
         lambda x: torch.linalg.eigh(0 * x[:4] + torch.eye(4))[1],

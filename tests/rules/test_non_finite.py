@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -19,6 +18,7 @@ from pytest_gradhealth import (
 )
 from tests.helpers.architectures import Apply, around, nan_weight
 from tests.helpers.findings import explained
+from tests.helpers.functions import function
 from tests.helpers.nets import batch, mlp, total
 
 
@@ -171,22 +171,14 @@ def test_targets_that_are_missing_are_the_cause_in_the_backward() -> None:
 
 
 def test_a_backward_that_no_mode_can_look_into_is_looked_at_from_outside() -> None:
-    class Root(torch.autograd.Function):
-        @staticmethod
-        def forward(_: Any, x: Tensor) -> Tensor:
-            return x * 1
+    def backward(gradient: Tensor) -> Tensor:
+        if torch.utils._python_dispatch.is_in_torch_dispatch_mode():
+            raise NotImplementedError
+        return gradient * math.inf
 
-        @staticmethod
-        def backward(_: Any, gradient: Tensor) -> Tensor:
-            if torch.utils._python_dispatch.is_in_torch_dispatch_mode():
-                raise NotImplementedError
-            return gradient * math.inf
-
-    def loss(outputs: Tensor) -> Tensor:
-        root: Tensor = Root.apply(outputs)
-        return root.sum()
-
-    message, because, _ = explained(probe(net(), batch()[0], loss=loss), "GH301")
+    root = function("Root", lambda x: x * 1, backward)
+    diagnosis = probe(net(), batch()[0], loss=lambda outputs: root(outputs).sum())
+    message, because, _ = explained(diagnosis, "GH301")
     assert message == (
         "the gradient turns infinite in (loss), in the backward of Root: what came from the loss"
         " was finite"

@@ -7,7 +7,7 @@ import pytest
 from pytest_gradhealth.measure.cuts import _NUMBERS
 from pytest_gradhealth.measure.stops import _LEVELLED
 from pytest_gradhealth.results.activation_functions import FUNCTIONAL
-from pytest_gradhealth.results.profile import Stop
+from pytest_gradhealth.results.stop import Stop
 from pytest_gradhealth.rules.rule import Cause
 from pytest_gradhealth.rules.stops import cause_of_silence, cause_of_stop
 
@@ -42,6 +42,15 @@ def test_what_levels_one_element_has_a_cause(op: str) -> None:
         (
             Stop("Sigmoid", "3", "Sigmoid", kind="rounding"),
             "the gradient has become too small for its number format at 3 (Sigmoid)",
+        ),
+        (
+            Stop("Addmm", "fc", "Linear", kind="cancels"),
+            "what comes back to fc (Linear) on several ways cancels to zero, as where it is divided"
+            " by its own norm or sum, or taken from itself",
+        ),
+        (
+            Stop("Atan2", "fc", "Linear", "behind"),
+            "atan2 behind fc (Linear) gets zeros alone, where it has no slope",
         ),
     ],
 )

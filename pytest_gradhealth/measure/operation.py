@@ -1,0 +1,89 @@
+"""One operation of torch as it runs: what it is called, and what it makes its results of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_gradhealth.tensors.norms import kind_of, worst_kind
+from pytest_gradhealth.tensors.trees import tensors
+
+#: The same operation under other names.
+_SAME = {
+    "native_batch_norm": "batch_norm",
+    "native_layer_norm": "layer_norm",
+    "native_group_norm": "group_norm",
+    "cudnn_batch_norm": "batch_norm",
+    "cudnn_ctc_loss": "ctc_loss",
+    "nll_loss_forward": "nll_loss",
+    "nll_loss2d_forward": "nll_loss",
+    "linalg_slogdet": "slogdet",
+    "to_copy": "to",
+}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation with its arguments, as they were before; `given` are the tensors among them.
+
+    `kinds` say for each of these what is wrong with its numbers.
+    """
+
+    func: Any
+    args: Sequence[Any]
+    named: Mapping[str, Any]
+    given: Sequence[Tensor]
+    kinds: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """What it is called where it is typed: "softmax" for aten::_softmax."""
+        name: str = self.func._schema.name.rpartition("::")[2].strip("_")
+        if name.startswith("scaled_dot_product"):
+            return "scaled_dot_product_attention"
+        return _SAME.get(name, name)
+
+    @property
+    def taken(self) -> str:
+        """The kind of the worst that it got, tensor or number, but for a NaN that it puts in."""
+        numbers = (torch.tensor(float(a)) for a in self.args if isinstance(a, (int, float)))
+        pairs = zip(self.given, self.kinds, strict=True)
+        puts = self.name == "where"  # which gets the number as a tensor
+        kinds = (kind for t, kind in pairs if not (puts and kind == "nan" and not t.dim()))
+        return worst_kind((*kinds, *map(kind_of, numbers)))
+
+    @property
+    def goes_by_elements(self) -> bool:
+        """Whether each of its results is made of one number of each argument."""
+        return torch.Tag.pointwise in self.func.tags
+
+    def parts(self, out: Tensor) -> Iterator[tuple[Any, Tensor]]:
+        """Its arguments that are numbers, with those that it makes each of its results of."""
+        for arg in self.args:
+            if isinstance(arg, (Tensor, int, float)) and not isinstance(arg, bool):
+                wide = torch.as_tensor(arg, dtype=torch.float64, device=out.device)
+                yield arg, wide.expand(out.shape)
+
+    def fed(self, out: Tensor) -> list[tuple[Any, float]]:
+        """Its arguments, with the numbers that it made the first bad one of; [] if not of such."""
+        if not self.goes_by_elements or out.is_complex():
+            return []
+        with suppress(RuntimeError, TypeError):  # of shapes or kinds of tensors that do not spread
+            parts = [*self.parts(out)]
+            bad = out.isnan() if bool(out.isnan().any()) else out.isinf()
+            fresh = bad & torch.stack([part.isfinite() for _, part in parts]).all(0)
+            place = (fresh if bool(fresh.any()) else bad).flatten().nonzero()[0, 0]
+            return [(arg, float(part.flatten()[place])) for arg, part in parts]
+        return []
+
+    def elements(self, out: Tensor) -> int | None:
+        """How many elements of its first tensor it takes for one."""
+        first = next(tensors(self.args), None)
+        if first is None or first.is_nested or out.is_nested or not out.numel():
+            return None
+        return first.numel() // out.numel() if out.numel() <= max(first.numel(), 1) else None

@@ -1,0 +1,42 @@
+"""What keeps the gradient from parameters that get none, or nothing but zeros."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pytest_gradhealth.results.serialization import AtLeast
+
+#: What a function of the model's own passes on, that a gradient is too small for its format, or
+#: that what comes back on several ways cancels.
+StopKind = Literal["", "zeros", "none", "rounding", "cancels"]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """An operation that lets no gradient through to some parameters: zeros alone, or none at all.
+
+    `layer` and `type` are the module that does it or, of a function, the one it is `at`. `elements`
+    is how many it levels together (a softmax, say) or, of a rectifier, how many it passes on.
+    """
+
+    op: str
+    layer: str
+    type: str = ""
+    at: Literal["", "behind", "in"] = ""
+    kind: StopKind = ""
+    elements: Annotated[int, AtLeast(0)] | None = None
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def levels(self) -> bool:
+        """Whether it levels one element with itself, and so returns the same whatever comes in."""
+        return self.elements == 1 and self.op != "Relu"
+
+    @property
+    def where(self) -> str:
+        """The operation as one would point at it: "5 (Tanh)", "tanh behind fc1 (Linear)"."""
+        title = f"{self.layer} ({self.type})" if self.type else self.layer
+        typed = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.op).lower().removeprefix("native_")
+        return f"{typed} {self.at} {title}" if self.at else title
