@@ -14,6 +14,9 @@ from pytest_gradhealth.results.names import ancestry
 if TYPE_CHECKING:
     from pytest_gradhealth.measure.paths import Network
 
+#: The share of a gradient that is enough to come through what layers beside its way have made.
+KEPT = 0.1
+
 #: One call of a module: its name, and the number of the call.
 Call = tuple[str, int]
 
@@ -64,13 +67,27 @@ def loops_behind(network: Network, mark: int) -> list[Loop]:
         else:
             begun |= names
     names = begun.union(*(loop.names for loop in loops))
+    aside = {*network.owners.values()} - _names(network, mark)
     for far, near in pairwise(network.tree.chain(mark, network.marks).marks):
         loop = _inside(network, mark, near)
         if loop is None:
             weights = {w for w in _used(rows, far, near, STEPS) if network.owners[w] not in names}
             loop = _side_by_side(network, far, rows, weights) if weights else None
+            if loop is not None and aside.issuperset(map(network.owners.get, weights)):
+                loop = loop if _loses(network, loop) else None
         loops += [loop] if loop is not None else []
     return sorted(loops, key=lambda loop: loop.start)
+
+
+def _names(network: Network, mark: int) -> set[str]:
+    """The modules that have been called on what comes of a mark."""
+    tree, behind = network.tree, network.tree.behind([[mark]])
+    return {network.points[m].name for m in network.marks if tree.depends(m, behind)}
+
+
+def _loses(network: Network, loop: Loop) -> bool:
+    """Whether much of a gradient gets lost on its way from the end of a loop to the door."""
+    return network.points[loop.door].norm < KEPT * network.points[loop.start].norm
 
 
 def _under_way(network: Network, mark: int) -> set[str]:

@@ -156,6 +156,20 @@ def test_what_it_forgets_is_no_depth(way: str) -> None:
     assert ("begin", "head") not in ends
 
 
+def test_what_lets_the_gradient_through_ends_no_path() -> None:
+    def run(m: Any, state: Tensor, data: Tensor) -> Tensor:
+        for now in m.new(data).unbind(1):
+            state = state + 0.1 * state * torch.tanh(now)
+        out: Tensor = m.deep(state)
+        return out
+
+    deep = nn.Sequential(*[nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Sigmoid()) for _ in range(12)])
+    diagnosis = judged(Started(run, new=linear(), deep=deep))
+    assert codes(diagnosis) == ["GH101"]
+    ends = [(path.first.name, path.last.name) for path in diagnosis.profile.judged_paths]
+    assert ("begin", "head") in ends
+
+
 @pytest.mark.parametrize("way", DEEP)
 def test_layers_that_get_data_on_their_way_are_depth(way: str) -> None:
     assert codes(judged(DEEP[way]())) == ["GH101"]
