@@ -65,6 +65,15 @@ def factor(decades: float) -> str:
     return f"x{10 ** (decades - exponent):.1f}e{exponent:+03d}"
 
 
+def portion(decades: float, whole: str) -> str:
+    """A part of something, by its ratio to the whole in decades.
+
+    >>> portion(-0.236, "it"), portion(-math.inf, "the gradient")
+    ('x0.58 of it', 'none of the gradient')
+    """
+    return f"{'none' if decades == -math.inf else factor(decades)} of {whole}"
+
+
 def count(n: int, noun: str) -> str:
     """A count with its noun: "1 layer", "3 layers".
 

@@ -17,6 +17,7 @@ from examples.benchmarks.depth import depth_rows
 from examples.benchmarks.peers import peer_rows
 from examples.benchmarks.startup import first_use_row, startup_rows
 from examples.benchmarks.steps import memory_row, peak_on_cuda, peak_on_host, time_rows
+from examples.benchmarks.suite import suite_rows
 from examples.benchmarks.table import Row, environment, summary, table
 from examples.benchmarks.workloads import WORKLOADS
 from examples.readme import README, with_blocks
@@ -60,15 +61,30 @@ def startup() -> Iterator[Row]:
     yield first_use_row(FEW)
 
 
+def suite() -> Iterator[Row]:
+    """What is left of each test until a run of many is over."""
+    yield from suite_rows()
+
+
 def peers() -> Iterator[Row]:
     """Other tools, as far as they are installed."""
     for name in tqdm(WORKLOADS, desc="other tools", leave=False):
         yield from peer_rows(name, ROUNDS.get(name, 5))
 
 
-PARTS = {"steps": steps, "depth": depth, "startup": startup, "peers": peers, "cuda": cuda}
+PARTS = {
+    "steps": steps,
+    "depth": depth,
+    "startup": startup,
+    "suite": suite,
+    "peers": peers,
+    "cuda": cuda,
+}
 #: The parts whose figures stand in a file, which is written as a whole.
-FILES = {"RESULTS.md": ("steps", "depth", "startup", "peers"), "RESULTS-cuda.md": ("cuda",)}
+FILES = {
+    "RESULTS.md": ("steps", "depth", "startup", "suite", "peers"),
+    "RESULTS-cuda.md": ("cuda",),
+}
 
 
 def write(name: str, rows: Sequence[Row], machine: str) -> None:

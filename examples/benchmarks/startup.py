@@ -76,8 +76,8 @@ def _load_row(project: Path, rounds: int) -> Row:
     # Plugins named like this cost a look at what is installed: an empty one costs it as well.
     times = in_turns(
         {
-            "with": lambda: _pytest(project, "-p", "pytest_gradhealth.plugin", *alone),
-            "without": lambda: _pytest(project, "-p", "empty_plugin", *alone),
+            "with": lambda: run_pytest(project, "-p", "pytest_gradhealth.plugin", *alone),
+            "without": lambda: run_pytest(project, "-p", "empty_plugin", *alone),
         },
         rounds,
     )
@@ -89,13 +89,14 @@ def _test_row(project: Path, rounds: int) -> Row:
     (project / "conftest.py").write_text(CONFTEST + ALTERNATE)
     module = project / "test_cost.py"
     module.write_text(MODULE.format(rounds=rounds))
-    _pytest(project, "-p", "pytest_gradhealth.plugin", str(module), "-q")
+    run_pytest(project, "-p", "pytest_gradhealth.plugin", str(module), "-q")
     took = json.loads((project / "took.json").read_text())
     beyond = difference(took["test_asserting"], took["test_probing"])
     return Row("test - probe", "assert_healthy on the MLP", beyond, "ms", TEST_TARGET)
 
 
-def _pytest(project: Path, *arguments: str) -> None:
+def run_pytest(project: Path, *arguments: str) -> None:
+    """Run pytest with the plugins that are named, and no others."""
     _python(project, "-m", "pytest", "-p", "no:cacheprovider", *arguments)
 
 

@@ -18,8 +18,8 @@ from examples.benchmarks.timing import Spread
 class Row:
     """What was measured of what, None if that failed; with a target, its median may not be larger.
 
-    `unit` is "x" for a ratio, "ms", or "" for a count. `model` is what a figure was taken of, where
-    it is taken of several.
+    `unit` is "x" for a ratio, "ms", "KiB", or "" for a count. `model` is what a figure was taken
+    of, where it is taken of several.
     """
 
     figure: str
@@ -58,7 +58,7 @@ class Row:
         return "missed" if self.missed else "met"
 
 
-_UNITS = {"x": "x", "ms": " ms", "": ""}
+_UNITS = {"x": "x", "ms": " ms", "KiB": " KiB", "": ""}
 
 
 def _number(value: float) -> str:

@@ -16,6 +16,17 @@ CheckStatus = Literal["same", "changed", "better", "worse", "missing", "new", "w
 
 
 @dataclass(frozen=True)
+class Result:
+    """What the end of a run has to know of a check: `entry` only where an update is to write it."""
+
+    file: str
+    key: str
+    status: CheckStatus
+    changes: tuple[Change, ...] = ()
+    entry: Entry | None = None
+
+
+@dataclass(frozen=True)
 class Check:
     """A probe beside its baseline.
 
@@ -30,6 +41,12 @@ class Check:
     entry: Entry
     before: Entry | None = None
     comparison: Comparison = field(default_factory=Comparison)
+
+    @property
+    def result(self) -> Result:
+        """What came of it, without what was compared."""
+        entry = self.entry if self.status == "written" else None
+        return Result(self.file, self.key, self.status, self.comparison.changes, entry)
 
     @property
     def failing(self) -> tuple[Change, ...]:

@@ -15,7 +15,7 @@ from pytest_gradhealth.baseline.entry import Entry, KeptPath
 from pytest_gradhealth.baseline.layers import layer_changes
 from pytest_gradhealth.baseline.model import Model
 from pytest_gradhealth.baseline.rerouting import rerouted
-from pytest_gradhealth.formatting import count, factor, number
+from pytest_gradhealth.formatting import count, factor, number, portion
 from pytest_gradhealth.results.diagnosis import VERDICTS, Limit
 
 
@@ -231,7 +231,7 @@ def _path_changes(path: PathComparison, limit: Limit) -> Iterator[Change]:
     first = new.first.title
     if old.first.layer != new.first.layer:
         first += f", {old.first.title} in the baseline"
-    text = f"{factor(now)} of the gradient reaches {first}"
+    text = f"{portion(now, 'the gradient')} reaches {first}"
     yield from _moved("path", path, new.first.layer, text, was, now, limit)
 
 

@@ -33,7 +33,8 @@ from pytest_gradhealth.tensors.modules import (
 if TYPE_CHECKING:
     from pytest_gradhealth.context import Context
 
-#: Seconds between two looks into the store: at first, and at most.
+#: Seconds between two looks into the store: at first, and at most. Its own `wait` would wait for a
+#: rank that will never come, too.
 _PAUSES = 0.001, 0.05
 #: Seconds that a rank that failed waits for the others to fail as well.
 _GRACE = 5.0

@@ -165,8 +165,7 @@ def pytest_runtest_makereport(
     if context is not None and report.when == "teardown":
         if context.recorded and item.config.getoption("xmlpath", None):
             report.user_properties += context.properties()
-        everything = wants_probes(item.config) or bool(run_options(item.config).fatal_doubts)
-        context.hand_over(report, everything=everything)
+        context.hand_over(report)
     return report
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,11 @@ from pytest_gradhealth.distributed.rank import rank
 from pytest_gradhealth.plugin.options import DOUBTS, from_command_line, run_options
 from pytest_gradhealth.plugin.outcomes import Outcomes
 from pytest_gradhealth.plugin.output import write_line
-from pytest_gradhealth.plugin.transport import CARRIED, LEFT_OUT, UNCHECKED, unpacked
+from pytest_gradhealth.plugin.transport import CONCLUDED, LEFT_OUT, UNCHECKED, unpacked
 
 if TYPE_CHECKING:
     from pytest_gradhealth.baseline.change import Change
-    from pytest_gradhealth.baseline.check import Check
+    from pytest_gradhealth.baseline.check import Result
     from pytest_gradhealth.baseline.entry import Entry
 
 #: Options that leave tests out, by their names in pytest's configuration.
@@ -39,12 +40,11 @@ class Keeper:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.notes: list[str] = []
-        self._checks: dict[str, list[Check]] = defaultdict(list)
+        self._concluded: dict[str, str] = {}
         self.outcomes = Outcomes()
         self._collected: set[str] = set()
         self._modules: dict[str, str] = {}
         self._unchecked: set[str] = set()
-        self._doubtful: dict[str, set[str]] = {verdict: set() for verdict in DOUBTS}
         self._incomplete = ""
         self._unwritten = 0
 
@@ -80,18 +80,24 @@ class Keeper:
         self.outcomes.note(report)
         if getattr(report, UNCHECKED, False):
             self._unchecked.add(report.nodeid)
-        carried = unpacked(getattr(report, CARRIED, ""))
-        if not carried:
-            return
-        from pytest_gradhealth.baseline.check import Check
+        if hasattr(report, CONCLUDED):
+            self._concluded[report.nodeid] = getattr(report, CONCLUDED)
+
+    @cached_property
+    def _probes(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """What came of the probes of each test, read once all have run."""
+        return {test: unpacked(text) for test, text in self._concluded.items()}
+
+    @cached_property
+    def _results(self) -> Mapping[str, Sequence[Result]]:
+        """What came of the checks of each test."""
+        from pytest_gradhealth.baseline.check import Result
         from pytest_gradhealth.results.serialization import from_plain
 
-        self._checks[report.nodeid] = [
-            from_plain(Check, check) for data in carried for check in data["checks"]
-        ]
-        for verdict, tests in self._doubtful.items():
-            if any(data["diagnosis"]["verdict"] == verdict for data in carried):
-                tests.add(report.nodeid)
+        return {
+            test: [from_plain(Result, result) for probe in probes for result in probe["results"]]
+            for test, probes in self._probes.items()
+        }
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -105,10 +111,9 @@ class Keeper:
             if session.shouldstop or session.shouldfail:
                 self._incomplete = self._incomplete or "the run was stopped"
             options = run_options(self.config)
-            doubt = any(self._doubtful.values())
-            used = self._checks or doubt or options.update or options.prune
+            used = self._concluded or options.update or options.prune
             if used and not rank() and not self.config.getoption("collectonly", False):
-                session.testsfailed += self._concluded(session)
+                session.testsfailed += self._failures(session)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what there is to say about baselines."""
@@ -117,7 +122,7 @@ class Keeper:
             for note in self.notes:
                 write_line(terminalreporter, note)
 
-    def _concluded(self, session: pytest.Session) -> int:
+    def _failures(self, session: pytest.Session) -> int:
         """The failures that the end adds to the run; a file that cannot be read is one."""
         from pytest_gradhealth.errors import ProbeError
 
@@ -133,7 +138,7 @@ class Keeper:
         if options.update:
             self._write()
         self._tell()
-        stale = dict(self._stale()) if self._checks or options.prune else {}
+        stale = dict(self._stale()) if any(self._results.values()) or options.prune else {}
         if options.prune:
             stale = self._prune(stale, green=not session.testsfailed)
         for file, keys in stale.items():
@@ -144,8 +149,13 @@ class Keeper:
         if stale and "stale" in options.fail_on:
             failed += 1
         for verdict in options.fatal_doubts:
-            if self._doubtful[verdict]:
-                self.notes.append(_counted(DOUBTS[verdict], sorted(self._doubtful[verdict])))
+            tests = [
+                test
+                for test, probes in sorted(self._probes.items())
+                if any(probe["verdict"] == verdict for probe in probes)
+            ]
+            if tests:
+                self.notes.append(_counted(DOUBTS[verdict], tests))
                 failed += 1
         if failed:
             self.notes.append("the run fails by --gradhealth-fail-on")
@@ -154,13 +164,13 @@ class Keeper:
     def _tell(self) -> None:
         """Note what no test has failed for."""
         by_status: dict[str, list[str]] = defaultdict(list)
-        for test, checks in sorted(self._checks.items()):
-            for check in checks:
+        for test, results in sorted(self._results.items()):
+            for result in results:
                 if self.outcomes.of(test) not in ("xpassed", "xfailed"):  # no update writes theirs
-                    by_status[check.status].append(check.key)
-                if check.status in _TOLD and self.outcomes.passed(test):
-                    for change in check.comparison.changes:
-                        self.notes.append(f"{_word(change)}: {check.key}: {change.message}")
+                    by_status[result.status].append(result.key)
+                if result.status in _TOLD and self.outcomes.passed(test):
+                    for change in result.changes:
+                        self.notes.append(f"{_word(change)}: {result.key}: {change.message}")
         if by_status["missing"]:
             self.notes.append(
                 _counted("without a baseline", by_status["missing"])
@@ -170,11 +180,10 @@ class Keeper:
     def _write(self) -> None:
         """Keep what the tests that passed have measured, and nothing of those that did not."""
         fresh: dict[str, dict[str, Entry]] = defaultdict(dict)
-        for test, checks in self._checks.items():
-            if self.outcomes.passed(test):
-                for check in checks:
-                    if check.status == "written":
-                        fresh[check.file][check.key] = check.entry
+        for test, results in self._results.items():
+            for result in results if self.outcomes.passed(test) else ():
+                if result.entry is not None:
+                    fresh[result.file][result.key] = result.entry
         for file, found in sorted(fresh.items()):
             before = self._updated(file, found)
             if before is not None:
@@ -216,7 +225,7 @@ class Keeper:
         from pytest_gradhealth.baseline.store import file_for, read
 
         root, folder = self.config.rootpath, run_options(self.config).folder
-        checked = {(check.file, check.key) for checks in self._checks.values() for check in checks}
+        checked = {(r.file, r.key) for results in self._results.values() for r in results}
         files = {file_for(Path(path), folder): module for module, path in self._modules.items()}
         for path in sorted({p for file in files for p in file.parent.glob("*.json")}):
             file = Path(os.path.relpath(path, root)).as_posix()

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_gradhealth.config.options import BY_NAME, OPTIONS, Option
-from pytest_gradhealth.plugin.options import base_settings, from_command_line
+from pytest_gradhealth.plugin.options import (
+    base_settings,
+    from_command_line,
+    run_options,
+    wants_probes,
+)
 
 if TYPE_CHECKING:
     from pytest_gradhealth.assertions.warned import Heard
@@ -245,7 +250,7 @@ class TestContext:
         if ours or isinstance(error, ProbeError):
             _shorten(report)
         text = harmless(str(error) if ours else self.failed_for)
-        if text:
+        if text and wants_probes(self.item.config):
             from pytest_gradhealth.plugin.transport import MESSAGE
 
             setattr(report, MESSAGE, text)
@@ -255,20 +260,24 @@ class TestContext:
                     record.message = text
         self.failed_for = ""
 
-    def hand_over(self, report: pytest.TestReport, *, everything: bool) -> None:
+    def hand_over(self, report: pytest.TestReport) -> None:
         """Put what was recorded on the test's last report; nothing of it is left for a rerun.
 
-        If not everything is wanted, only what was checked against baselines and what warns.
+        pytest keeps its reports until the run ends: nothing is on them that nobody will read.
         """
         if not self.recorded:
             return
-        from pytest_gradhealth.plugin.transport import CARRIED, UNCHECKED, packed
+        from pytest_gradhealth.plugin import transport
 
+        config = self.item.config
         if any(not record.checks and not record.of_fixture for record in self.recorded):
-            setattr(report, UNCHECKED, True)
-        records = [r for r in self.recorded if everything or r.checks]
-        if records:
-            setattr(report, CARRIED, packed(records))
+            setattr(report, transport.UNCHECKED, True)
+        if run_options(config).fatal_doubts or any(record.checks for record in self.recorded):
+            concluded = map(transport.concluded, self.recorded)
+            setattr(report, transport.CONCLUDED, transport.packed(concluded))
+        if wants_probes(config):
+            carried = map(transport.carried, self.recorded)
+            setattr(report, transport.CARRIED, transport.packed(carried))
         self.recorded.clear()
 
     def _record_of(self, diagnosis: Diagnosis) -> Recorded:

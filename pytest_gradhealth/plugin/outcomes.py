@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-
 import pytest
+
+#: What a test has to have come to the end of to have passed, as bits.
+_PARTS = {"call": 1, "teardown": 2}
 
 
 class Outcomes:
@@ -15,9 +16,9 @@ class Outcomes:
     """
 
     def __init__(self) -> None:
-        self.runs: Counter[str] = Counter()
         self._outcomes: dict[str, str] = {}
-        self._phases: dict[str, set[str]] = defaultdict(set)
+        # A number each, since there may be many thousand tests.
+        self._ended: dict[str, int] = {}
 
     def note(self, report: pytest.TestReport) -> None:
         """Read what a report says of its test."""
@@ -30,10 +31,8 @@ class Outcomes:
             if report.failed:
                 self._outcomes[test] = outcome
             return
-        if report.when == "setup":
-            self.runs[test] += 1
-            self._phases[test].clear()
-        self._phases[test].add(str(report.when))
+        before = 0 if report.when == "setup" else self._ended.get(test, 0)
+        self._ended[test] = before | _PARTS.get(str(report.when), 0)
         if report.when == "setup" or outcome != "passed":
             self._outcomes[test] = outcome
 
@@ -43,4 +42,4 @@ class Outcomes:
 
     def passed(self, test: str) -> bool:
         """Whether a test has run to its end without anything else than passing."""
-        return self.of(test) == "passed" and self._phases[test] >= {"call", "teardown"}
+        return self.of(test) == "passed" and self._ended.get(test) == sum(_PARTS.values())

@@ -57,7 +57,7 @@ class Collector:
     def __init__(self, config: pytest.Config, keeper: Keeper) -> None:
         self.config = config
         self._keeper = keeper
-        self._kept: list[_Kept] = []
+        self._kept: dict[str, _Kept] = {}
         self._messages: dict[str, str] = {}
         self._written: list[str] = []
         self._ran = False
@@ -66,8 +66,8 @@ class Collector:
         """Read a test's probes off its last report, and what failed it off those before."""
         self._ran = True
         test, message = report.nodeid, getattr(report, MESSAGE, "")
-        if report.when == "setup" and self._keeper.outcomes.runs[test] > 1:
-            self._kept = [kept for kept in self._kept if kept.test != test]
+        if report.when == "setup":
+            self._kept.pop(test, None)  # it is run again
         if report.when == "setup" or message:
             self._messages[test] = message
         carried: str = getattr(report, CARRIED, "")
@@ -75,19 +75,19 @@ class Collector:
             file, line, _ = report.location
             place = self._file(file), None if line is None else line + 1
             outcome = self._keeper.outcomes.of(test)
-            self._kept.append(_Kept(test, outcome, self._messages.get(test, ""), *place, carried))
+            self._kept[test] = _Kept(test, outcome, self._messages.get(test, ""), *place, carried)
         if report.when == "teardown":
             self._messages.pop(test, None)
 
     @cached_property
     def probes(self) -> Sequence[Probe]:
         """All probes, read once the run is over: until then a text is kept of each."""
-        return [probe for kept in self._kept for probe in kept.probes()]
+        return [probe for kept in self._kept.values() for probe in kept.probes()]
 
     @cached_property
     def _environment(self) -> dict[str, str]:
-        first = unpacked(self._kept[0].carried)[0] if self._kept else {"environment": {}}
-        return dict(first["environment"])
+        first = next(iter(self._kept.values()), None)
+        return {} if first is None else dict(unpacked(first.carried)[0]["environment"])
 
     @cached_property
     def _invocation(self) -> Invocation:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_gradhealth.baseline.check import Check
+    from pytest_gradhealth.baseline.check import Check, Result
     from pytest_gradhealth.results.diagnosis import Diagnosis
     from pytest_gradhealth.rules.rule import Rule
 
-#: Attribute of a test report that carries the probes of its phase.
+#: Attribute of a test's last report that carries its probes, for the reports of the run.
 CARRIED = "gradhealth_probes"
+#: Attribute of a test's last report with what the end of every run has to know of its probes.
+CONCLUDED = "gradhealth_concluded"
 #: Attribute of the report of a test that has probed what it did not compare with baselines.
 UNCHECKED = "gradhealth_unchecked"
 #: Attribute of a test report that says what a check has failed the test with.
@@ -39,20 +41,31 @@ class Recorded:
         self.message = ""
 
 
+def concluded(record: Recorded) -> dict[str, Any]:
+    """What came of a probe, as plain builtins."""
+    results = [_plain(check.result) for check in record.checks]
+    return {"verdict": record.diagnosis.verdict, "results": results}
+
+
 def carried(record: Recorded) -> dict[str, Any]:
     """A probe as plain builtins, with the environment of the process that made it."""
     from pytest_gradhealth.results.environment import environment
-    from pytest_gradhealth.results.serialization import to_plain
 
     return {
         "diagnosis": record.diagnosis.to_dict(),
-        # A name that is no UTF-8 is to lead to the same file where it arrives.
-        "checks": [{**to_plain(check), "file": check.file} for check in record.checks],
+        "checks": list(map(_plain, record.checks)),
         "of_fixture": record.of_fixture,
         "message": record.message,
         "environment": environment(),
         "rules": words(record.diagnosis),
     }
+
+
+def _plain(check: Check | Result) -> dict[str, Any]:
+    from pytest_gradhealth.results.serialization import to_plain
+
+    # A name that is no UTF-8 is to lead to the same file where it arrives.
+    return {**to_plain(check), "file": check.file}
 
 
 def words(diagnosis: Diagnosis) -> list[dict[str, Any]]:
@@ -79,12 +92,12 @@ def words(diagnosis: Diagnosis) -> list[dict[str, Any]]:
     return to_plain(found)  # type: ignore[no-any-return]
 
 
-def packed(records: Sequence[Recorded]) -> str:
-    """The probes of a phase as one short text, which is what is kept of them until the run ends.
+def packed(probes: Iterable[Mapping[str, Any]]) -> str:
+    """The probes of a test as one short text, which is what is kept of them until the run ends.
 
     Text, since other plugins write what is on reports as JSON.
     """
-    text = json.dumps([carried(record) for record in records])
+    text = json.dumps([*probes])
     return base64.b85encode(zlib.compress(text.encode())).decode()
 
 

@@ -11,6 +11,7 @@ from pytest_gradhealth.formatting import (
     count,
     factor,
     hanging,
+    portion,
     printable,
     shortened,
 )
@@ -61,10 +62,10 @@ def headline(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:
         model, path = shortened(diagnosis.model, 40), diagnosis.judged_path
         if path is None or not path.links:
             return f"{model}: no gradient path of two points or more to judge"
-        share = f"{factor(path.arrival)} of the gradient reaches {path.destination}"
+        reaches = f"{portion(path.arrival, 'the gradient')} reaches {path.destination}"
         if path is not diagnosis.worst_path and diagnosis.confirmation is not None:
-            share += f" after {count(diagnosis.confirmation.steps, 'step')}"
-        return shortened(f"{model} is healthy: {share}", LONGEST_FINDING)
+            reaches += f" after {count(diagnosis.confirmation.steps, 'step')}"
+        return shortened(f"{model} is healthy: {reaches}", LONGEST_FINDING)
     return "\n".join(coded(_sentence(f, diagnosis), f.code) for f in findings)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.formatting import encodable, factor, harmless, listing, shortened, told
+from pytest_gradhealth.formatting import encodable, harmless, listing, portion, shortened, told
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.results.serialization import LIVE, AtLeast, from_plain, to_plain
@@ -201,7 +201,7 @@ class Diagnosis:
         parts, path = [str(self.verdict)], self.judged_path
         if path is not None and path.links and self.verdict != "not judged":
             destination = shortened(path.destination, 28)
-            parts.append(f"{factor(path.arrival)} of the gradient reaches {destination}")
+            parts.append(f"{portion(path.arrival, 'the gradient')} reaches {destination}")
         codes = dict.fromkeys(f.code for f in self.findings if f.complains)
         if codes:
             parts.append(listing([shortened(code, 8) for code in codes], most=2))

@@ -19,11 +19,13 @@ A unit that is zero for every example has no gradient: nothing will ever wake it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 from pytest_gradhealth.errors import DeadUnitsError
-from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.formatting import listing
+from pytest_gradhealth.results.diagnosis import Finding, Severity
 from pytest_gradhealth.results.profile import ActivationRecord, GradientProfile
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
@@ -34,6 +36,8 @@ MENTION = 0.9
 FEW = 8
 #: Where an activation is: its name, function, the layer before, and whether others get past it.
 Place = tuple[str, str, str, bool]
+#: An activation, how bad it is, and what there is to say of it at the end.
+Seen = tuple[ActivationRecord, Severity, str]
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -42,6 +46,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     trunk = on_paths(first)
     later = None if second is None else shares_of(second, "dead")
     by_chance = _by_chance(first)
+    found: list[Seen] = []
     for seen in worst_of(first, "dead"):
         share = seen.dead or 0.0
         if share < min(MENTION, limit.value):
@@ -51,15 +56,19 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             continue
         fails = share > limit.value and seen.point in trunk
         fails = fails and not (again is not None and again <= limit.value)
+        severity: Severity = "failure" if fails else "info" if seen in by_chance else "warning"
+        found.append((seen, severity, f"; limit {limit.value:.0%} ({limit.source})" * fails))
+    for seen, severity, others, more in folded(found, "dead"):
+        share = seen.dead or 0.0
         dead = "all" if share == 1 else f"{round(share * seen.units)} of"
         text = f"{dead} {seen.units} units of {seen.title} are dead: zero for the whole batch"
         yield RULE.finding(
-            "failure" if fails else "info" if seen in by_chance else "warning",
+            severity,
             seen.name,
-            f"{text}; limit {limit.value:.0%} ({limit.source})" if fails else text,
+            text + others + more,
             profile=first,
             value=share,
-            limit=limit if fails else None,
+            limit=limit if severity == "failure" else None,
         )
 
 
@@ -88,6 +97,19 @@ def asleep_by_chance(profile: GradientProfile) -> frozenset[str]:
                 first -= 1
             found.update(called[first : place + 2])
     return frozenset(found)
+
+
+def folded(
+    found: Iterable[Seen], kind: str
+) -> Iterator[tuple[ActivationRecord, Severity, str, str]]:
+    """Of activations of which the same is to be said the worst, with words for the others."""
+    alike: dict[tuple[Severity, str], list[ActivationRecord]] = defaultdict(list)
+    for seen, severity, more in found:
+        alike[severity, more].append(seen)
+    for (severity, more), places in alike.items():
+        worst = max(places, key=lambda seen: getattr(seen, kind) or 0.0)
+        others = [seen.title for seen in places if seen is not worst]
+        yield worst, severity, f", likewise {listing(others, 2)}" * bool(others), more
 
 
 def worst_of(profile: GradientProfile, kind: str) -> list[ActivationRecord]:

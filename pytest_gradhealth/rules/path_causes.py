@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean, median
 
-from pytest_gradhealth.formatting import count, factor, number
+from pytest_gradhealth.formatting import count, factor, number, portion
 from pytest_gradhealth.results.activation_functions import FUNCTIONAL, RECTIFIERS, SATURATING
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.path import FAINT, GradientPath, PathPoint
@@ -67,7 +67,7 @@ def _one_place(path: GradientPath, profile: GradientProfile, down: bool) -> Caus
     if path.links < 4 and down and not _PRODUCTS.isdisjoint(far.ops):
         way = f"from {near.label} to {far.label}"
         return Cause(  # each factor's gradient is made of the others
-            f"small factors are multiplied: {factor(path.steps[index])} of it comes back {way}",
+            f"small factors are multiplied: {portion(path.steps[index], 'it')} comes back {way}",
             "larger initial values, or an optimizer whose steps do not shrink with the gradient"
             " (Adam, Adagrad)",
         )

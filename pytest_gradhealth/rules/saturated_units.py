@@ -25,6 +25,8 @@ from pytest_gradhealth.errors import SaturatedUnitsError
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.profile import ActivationRecord, GradientProfile
 from pytest_gradhealth.rules.dead_units import (
+    Seen,
+    folded,
     largest_share,
     on_paths,
     place_of,
@@ -44,6 +46,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     limit, first, second = evidence.limits["max_saturated"], evidence.first, evidence.second
     trunk = on_paths(first)
     later = None if second is None else shares_of(second, "flat")
+    found: list[Seen] = []
     for seen in worst_of(first, "flat"):
         share = seen.flat or 0.0
         again = share if later is None else later.get(place_of(seen))
@@ -52,20 +55,21 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         fails = share_of_both > limit.value and on_path
         if not fails and share_of_both < MENTION:
             continue
-        title = seen.title if seen.at else f"{seen.title} ({seen.function})"
-        text = f"{share:.0%} of {title} is saturated"
-        if on_path:
-            text += f"; {'limit' if fails else 'fails above'} {limit.value:.1%} ({limit.source})"
+        bound = "limit" if fails else "fails above"
+        more = f"; {bound} {limit.value:.1%} ({limit.source})" * on_path
         gate = not fails and _is_a_gate(seen, first)
-        if gate:
-            text += "; by its bias alone, as a gate that starts open or shut"
+        more += "; by its bias alone, as a gate that starts open or shut" * gate
+        found.append((seen, "failure" if fails else "info" if gate else "warning", more))
+    for seen, severity, others, more in folded(found, "flat"):
+        title = seen.title if seen.at else f"{seen.title} ({seen.function})"
+        share = seen.flat or 0.0
         yield RULE.finding(
-            "failure" if fails else "info" if gate else "warning",
+            severity,
             seen.name,
-            text,
+            f"{share:.0%} of {title} is saturated{others}{more}",
             profile=first,
             value=share,
-            limit=limit if fails else None,
+            limit=limit if severity == "failure" else None,
         )
 
 

@@ -46,7 +46,7 @@ from functools import partial
 from itertools import pairwise
 
 from pytest_gradhealth.errors import VanishingGradientError
-from pytest_gradhealth.formatting import count, factor, listing, number
+from pytest_gradhealth.formatting import count, listing, number, portion
 from pytest_gradhealth.results.diagnosis import Finding, Limit, Severity
 from pytest_gradhealth.results.path import SMALL_PART, GradientPath, PathPoint, power
 from pytest_gradhealth.results.profile import GradientProfile
@@ -182,8 +182,8 @@ def _finding(siblings: Sequence[_Lost], evidence: Evidence) -> Finding:
     if path.silent_at is not None:
         text = f"the gradient vanishes: it is exactly zero from {point.title} on"
     else:
-        share = factor(path.vanishing)
-        text = f"the gradient vanishes: {share} of it reaches {path.destination}"
+        arrives = portion(path.vanishing, "it")
+        text = f"the gradient vanishes: {arrives} reaches {path.destination}"
     if others:
         text += f", likewise {listing([other.path.entry.label for other in others], 2)}"
     text += lost.levelled or f"; limit x{number(limit.value)} ({limit.source})"

@@ -36,6 +36,7 @@ from pytest_gradhealth.formatting import (
     factor,
     log_scale,
     number,
+    portion,
 )
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Severity
 from pytest_gradhealth.results.path import decades, power
@@ -77,7 +78,7 @@ def _finding(record: TimeRecord, severity: Severity, evidence: Evidence) -> Find
     else:
         horizon = record.horizon(math.log10(limit.value))
         text = (
-            f"the gradient vanishes in time: {factor(record.reach)} of it gets"
+            f"the gradient vanishes in time: {portion(record.reach, 'it')} gets"
             f" {count(record.dependency, 'step')} back in {where}; limit x{number(limit.value)}"
             f" ({limit.source}), passed after {count(horizon, 'step')}"
         )

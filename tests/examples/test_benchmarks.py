@@ -131,7 +131,7 @@ def test_the_figures_are_written_with_where_they_were_taken(
     results, readme = found["RESULTS.md"], found["README.md"]
     assert results.startswith("# What a probe costs\n\n```text\nfigure ")
     assert results.endswith("\n\nhere\n```\n")
-    assert figures(results) == figures(readme) == ["steps", "depth", "startup", "peers"]
+    assert figures(results) == figures(readme) == ["steps", "depth", "startup", "suite", "peers"]
     assert readme.startswith("before\n")
     assert readme.endswith("\n\nhere\n```\n<!-- /benchmarks -->\nafter\n")
     assert "old" not in readme
@@ -162,7 +162,8 @@ def test_a_part_does_not_replace_the_whole(
         capsys.readouterr()
         .err.splitlines()[-1]
         .endswith(
-            ": error: --write replaces RESULTS.md, which takes --only steps depth startup peers"
+            ": error: --write replaces RESULTS.md, which takes"
+            " --only steps depth startup suite peers"
         )
     )
     assert {path.read_text() for path in tmp_path.iterdir()} == {"old", OLD}

@@ -1,13 +1,16 @@
-"""After a test nothing is reachable but its record, and that is a short text."""
+"""After a test nothing is reachable but what will be read of it, and that is a short text."""
 
 from __future__ import annotations
 
 import gc
+import tracemalloc
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pytest_gradhealth.plugin.transport import CARRIED, unpacked
+from pytest_gradhealth.plugin.outcomes import Outcomes
+from pytest_gradhealth.plugin.transport import CARRIED, CONCLUDED, MESSAGE, UNCHECKED, unpacked
 
 TESTS = """
 import weakref
@@ -50,12 +53,14 @@ class Watcher:
         self.objects: list[int] = []
         self.own: list[int] = []
         self.texts: list[str] = []
+        self.carried: set[str] = set()
         self.failed = 0
         self._before: list[Any] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.failed += report.failed
         self.texts += [getattr(report, CARRIED)] if hasattr(report, CARRIED) else []
+        self.carried |= {name for name in vars(report) if name.startswith("gradhealth")}
 
     def pytest_runtest_teardown(self, item: pytest.Function) -> None:
         self._references = item.module.ALIVE
@@ -72,19 +77,20 @@ class Watcher:
             self.own.append(sum(kind.startswith("pytest_gradhealth") for kind in kinds))
 
 
-def _run(pytester: pytest.Pytester) -> Watcher:
+def _run(pytester: pytest.Pytester, *arguments: str) -> Watcher:
     watcher = Watcher()
     pytester.makepyfile(TESTS)
-    arguments = ["--gradhealth-json=o.json", "--gradhealth-html=o.html", "--gradhealth-report"]
     # A run of pytester's records all calls of hooks, and the exceptions in them.
     code = pytest.main([str(pytester.path), "-p", "no:cacheprovider", *arguments], [watcher])
-    assert (code, watcher.failed, len(watcher.texts)) == (1, 4, 8)
+    assert (code, watcher.failed) == (1, 4)
+    assert watcher.left_alive == [0] * 8
     return watcher
 
 
 def test_nothing_of_a_test_is_left_but_its_record(pytester: pytest.Pytester) -> None:
-    watcher = _run(pytester)
-    assert watcher.left_alive == [0] * 8
+    reports = ("--gradhealth-json=o.json", "--gradhealth-html=o.html", "--gradhealth-report")
+    watcher = _run(pytester, *reports)
+    assert watcher.carried == {CARRIED, MESSAGE, UNCHECKED}
     # One record each.
     assert watcher.own[1] - watcher.own[0] == 4, watcher.own
     grown = (watcher.objects[1] - watcher.objects[0]) / 4
@@ -94,3 +100,25 @@ def test_nothing_of_a_test_is_left_but_its_record(pytester: pytest.Pytester) -> 
     (probe,) = unpacked(watcher.texts[1])
     assert probe["diagnosis"]["verdict"] == "failure"
     assert len(str(probe)) > 4 * sizes[1]
+
+
+def test_without_a_report_only_what_came_of_checks_is_left(pytester: pytest.Pytester) -> None:
+    watcher = _run(pytester, "-o", "gradhealth_baseline=true", "--gradhealth-update")
+    assert watcher.carried == {CONCLUDED, UNCHECKED}
+    assert watcher.own[1] == watcher.own[0]
+
+
+def test_how_a_test_ended_takes_a_few_bytes() -> None:
+    names = [f"test_file.py::test_it[{number}]" for number in range(1000)]
+    report = SimpleNamespace(outcome="passed", failed=False, skipped=False)
+    outcomes = Outcomes()
+    tracemalloc.start()
+    try:
+        for report.nodeid in names:
+            for report.when in ("setup", "call", "teardown"):
+                outcomes.note(report)  # type: ignore[arg-type]
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert all(map(outcomes.passed, names))
+    assert taken < 200 * len(names), taken

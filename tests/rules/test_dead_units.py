@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_gradhealth import DeadUnitsError, assert_healthy, probe
+from pytest_gradhealth.results.diagnosis import Limit
+from pytest_gradhealth.results.path import GradientPath, PathPoint
+from pytest_gradhealth.results.profile import ActivationRecord, GradientProfile
+from pytest_gradhealth.rules.dead_units import RULE
+from pytest_gradhealth.rules.rule import Evidence
 from tests.helpers.architectures import Squeezed, Wired, with_biases
 from tests.helpers.findings import explained, of
 from tests.helpers.nets import batch, mlp
@@ -182,7 +187,14 @@ def test_one_dead_gate_of_many_is_chance_and_all_of_them_are_none(functional: bo
     assert one.verdict == "healthy", one
     assert [f.severity for f in of(one, "GH402")] == ["info"]
     assert every.verdict == "warning"
-    assert [f.severity for f in of(every, "GH402")] == ["warning"] * 6
+    gate = "relu behind gates.{}.1" if functional else "gates.{}.2"
+    assert [(f.severity, f.message) for f in of(every, "GH402")] == [
+        (
+            "warning",
+            f"all 2 units of {gate.format(0)} are dead: zero for the whole batch, likewise"
+            f" {gate.format(1)}, {gate.format(2)} and 3 more",
+        )
+    ]
     assert [f.severity for f in of(every, "GH401")] == ["warning"]
 
 
@@ -357,3 +369,32 @@ def test_a_dead_layer_is_found_behind_a_shared_activation_module() -> None:
     first, second = nn.Linear(20, 32), with_biases(nn.Linear(32, 32), range(31))
     model = nn.Sequential(first, act, second, act, nn.Linear(32, 5))
     assert of(probe(model, *batch(), loss=cross_entropy), "GH402")
+
+
+def test_however_many_layers_are_dead_each_kind_is_told_once() -> None:
+    """The worst of those that fail, and of those that warn, with the names of two others."""
+    shares = [0.92, *199 * [1.0]]
+    dead = [
+        ActivationRecord(f"blocks.{n}", "ReLU", "ReLU", 64, dead=share, point=f"blocks.{n}")
+        for n, share in enumerate(shares)
+    ]
+    trunk = tuple(PathPoint(f"blocks.{n}", "ReLU", (8, 64), norm=1.0, numel=512) for n in (1, 2, 3))
+    path = GradientPath(trunk, entry=trunk[0])
+    look = GradientProfile(0, 0, 2.3, paths=(path,), activations=tuple(dead))
+    found = RULE.judge(Evidence(look, None, {"max_dead": Limit(0.95, "default")}))
+    assert [(f.severity, f.layer, f.value, f.message) for f in found] == [
+        (
+            "warning",
+            "blocks.4",
+            1.0,
+            "all 64 units of blocks.4 are dead: zero for the whole batch, likewise blocks.0,"
+            " blocks.5 and 194 more",
+        ),
+        (
+            "failure",
+            "blocks.1",
+            1.0,
+            "all 64 units of blocks.1 are dead: zero for the whole batch, likewise blocks.2 and"
+            " blocks.3; limit 95% (default)",
+        ),
+    ]

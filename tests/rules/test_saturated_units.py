@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_gradhealth import SaturatedUnitsError, assert_healthy, probe
+from pytest_gradhealth.results.diagnosis import Limit
+from pytest_gradhealth.results.profile import ActivationRecord, GradientProfile
+from pytest_gradhealth.rules.rule import Evidence
+from pytest_gradhealth.rules.saturated_units import RULE
 from tests.helpers.architectures import Squeezed, Wired, with_biases
 from tests.helpers.nets import batch, mlp
 
@@ -142,3 +146,17 @@ def test_a_gate_that_starts_open_or_shut_is_a_note(bias: float, weight: float) -
     (finding,) = diagnosis.of(["GH403"])
     assert (finding.severity == "info") == (weight < 0.1)
     assert ("as a gate that starts open or shut" in finding.message) == (weight < 0.1)
+
+
+def test_however_many_layers_are_saturated_they_are_told_once() -> None:
+    shares = [0.5, 0.91, 0.99, *198 * [0.95]]
+    flat = [ActivationRecord(f"acts.{n}", "Tanh", "Tanh", 64, flat=s) for n, s in enumerate(shares)]
+    look = GradientProfile(0, 0, 2.3, paths=(), activations=tuple(flat))
+    found = RULE.judge(Evidence(look, None, {"max_saturated": Limit(0.995, "default")}))
+    assert [(f.severity, f.layer, f.message) for f in found] == [
+        (
+            "warning",
+            "acts.2",
+            "99% of acts.2 (Tanh) is saturated, likewise acts.1, acts.3 and 197 more",
+        )
+    ]

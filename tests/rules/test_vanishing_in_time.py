@@ -20,6 +20,11 @@ from pytest_gradhealth import (
     probe,
 )
 from pytest_gradhealth.formatting import number
+from pytest_gradhealth.results.diagnosis import Limit
+from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.results.times import TimeRecord
+from pytest_gradhealth.rules.rule import Evidence
+from pytest_gradhealth.rules.vanishing_in_time import RULE
 from tests.helpers.architectures import Wired
 from tests.helpers.recurrences import classifier, positive, relu_rnn, sequences
 
@@ -230,3 +235,14 @@ def test_truncated_backpropagation_beyond_the_dependency_is_fine() -> None:
     strict = probe(reading(7), x[:, :-1], x[:, 1:], loss=F.mse_loss, dependency=5, min_ratio=0.9)
     ((_, _, message),) = said(strict)
     assert message.startswith("the gradient vanishes in time: x")
+
+
+def test_of_a_gradient_that_gets_nowhere_none_gets_back() -> None:
+    record = TimeRecord("rnn", "RNN", norms=(1.0, 1e-3, 0.0, 0.0), dependency=3)
+    look = GradientProfile(0, 0, 2.3, paths=(), times=(record,))
+    limits = {name: Limit(1e-5, "default") for name in ("min_ratio", "warn_min_ratio")}
+    (finding,) = RULE.judge(Evidence(look, None, limits))
+    assert finding.message == (
+        "the gradient vanishes in time: none of it gets 3 steps back in rnn; limit x1e-05"
+        " (default), passed after 1 step"
+    )
