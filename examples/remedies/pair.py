@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -16,7 +18,12 @@ from examples.mnist.digits import BATCH, batches, load_digits
 from examples.mnist.training import Clip, Optimizing, Penalty, accuracy, one_thread, train
 from pytest_gradhealth import (
     Diagnosis,
+    DominatingRegularizerError,
+    ExplodingGradientError,
+    ExplodingUpdateError,
+    GradHealth,
     GradientHealthError,
+    VanishingGradientError,
     assert_no_dominating_regularizer,
     assert_no_exploding,
     assert_no_exploding_update,
@@ -43,13 +50,23 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Symptom:
-    """What the linter compares with a limit: its name, the assertion, and where the number is."""
+    """What the linter compares with a limit: the assertion, its error, and where the number is."""
 
     name: str
     check: Callable[..., Diagnosis]
+    error: type[GradientHealthError]
     number: Callable[[Diagnosis], float]
     of_step: bool = False
     after_training: bool = False
+
+    def asked(self, recipe: Recipe) -> dict[str, Any]:
+        """What the assertion is told of a recipe."""
+        step = {
+            "optimizer": recipe.optimizer,
+            "clip": recipe.clip,
+            "regularizer": recipe.penalty,
+        }
+        return {"loss": cross_entropy, **(step if self.of_step else {})}
 
 
 @dataclass(frozen=True)
@@ -110,11 +127,25 @@ def _penalty(diagnosis: Diagnosis) -> float:
     return max(p.penalty / p.gradient for p in weights if p.penalty and p.gradient)
 
 
-VANISHING = Symptom("gradient, first layer / last", assert_no_vanishing, _shrinkage)
-EXPLODING = replace(VANISHING, check=assert_no_exploding, number=_growth)
+VANISHING = Symptom(
+    "gradient, first layer / last", assert_no_vanishing, VanishingGradientError, _shrinkage
+)
+EXPLODING = Symptom(VANISHING.name, assert_no_exploding, ExplodingGradientError, _growth)
 STILL_EXPLODING = replace(EXPLODING, name=f"{EXPLODING.name}, trained", after_training=True)
-WILD_STEP = Symptom("change of a weight in a step", assert_no_exploding_update, _update, True)
-DROWNED = Symptom("gradient, penalty / data", assert_no_dominating_regularizer, _penalty, True)
+WILD_STEP = Symptom(
+    "change of a weight in a step",
+    assert_no_exploding_update,
+    ExplodingUpdateError,
+    _update,
+    of_step=True,
+)
+DROWNED = Symptom(
+    "gradient, penalty / data",
+    assert_no_dominating_regularizer,
+    DominatingRegularizerError,
+    _penalty,
+    of_step=True,
+)
 
 
 def adam(lr: float) -> Optimizing:
@@ -159,16 +190,24 @@ def judged(
 ) -> tuple[float, bool]:
     """Ask the linter: return the number that it compares, and whether the network passes."""
     batch = training[0][:BATCH], training[1][:BATCH]
-    step = {"optimizer": recipe.optimizer, "clip": recipe.clip, "regularizer": recipe.penalty}
     try:
-        diagnosis = symptom.check(
-            model, *batch, loss=cross_entropy, remedy_budget=0, **(step if symptom.of_step else {})
-        )
+        diagnosis = symptom.check(model, *batch, remedy_budget=0, **symptom.asked(recipe))
         return symptom.number(diagnosis), True
     except GradientHealthError as error:
         if error.diagnosis is None:
             raise
         return symptom.number(error.diagnosis), False
+
+
+def rejected(recipe: Recipe, symptom: Symptom, reason: str) -> Callable[..., None]:
+    """Return a test that the linter rejects a network under every seed, a strict xfail."""
+
+    @pytest.mark.xfail(strict=True, raises=symptom.error, reason=reason)
+    def test(gradhealth: GradHealth, batch: Digits) -> None:
+        check = getattr(gradhealth, symptom.check.__name__)
+        check(recipe.model, *batch, seeds=SEEDS, **symptom.asked(recipe))
+
+    return test
 
 
 @one_thread()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_
 
+from examples.mnist.digits import BATCH, load_digits
 from examples.mnist.models import DeepClassifier, DeepConvNet, he
 from examples.remedies.pair import (
     DROWNED,
@@ -22,6 +23,7 @@ from examples.remedies.pair import (
     adam,
     sgd,
 )
+from pytest_gradhealth import built_in_remedies
 
 
 def l1(model: nn.Module, *, strength: float) -> Tensor:
@@ -49,8 +51,9 @@ xavier = nn.init.xavier_normal_
 orthogonal = nn.init.orthogonal_
 orthogonal_for_relu = partial(nn.init.orthogonal_, gain=math.sqrt(2))
 
-# Networks: ten, twenty and thirty layers
+# Networks: three, ten, twenty and thirty layers
 
+three = partial(DeepClassifier, depth=3, width=64)
 ten = partial(DeepClassifier, depth=10, width=64)
 ten_wide = partial(DeepClassifier, depth=10, width=128)
 twenty = partial(DeepClassifier, depth=20, width=64)
@@ -208,24 +211,15 @@ class Shifted(nn.Module):
         return images + 10_000
 
 
-class Standardised(nn.Module):
-    """Takes from each pixel its mean over the training, and divides by its deviation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        norm = nn.BatchNorm1d(784, eps=1e-12, momentum=None, affine=False)
-        self.norm = norm.double()  # a mean that is large is not rounded
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return pixels of mean 0 and deviation 1."""
-        standardised: Tensor = self.norm(images.double())
-        return standardised.to(images.dtype)
+def standardised() -> nn.Module:
+    """The network of three tanhs, with what the remedy puts in front of it."""
+    remedy = {remedy.name: remedy for remedy in built_in_remedies()}["standardised inputs"]
+    shifted, images = Shifted(), load_digits()[0][:BATCH]
+    return nn.Sequential(shifted, remedy.apply(three(nn.Tanh), shifted(images)))
 
 
 FAR_OFF = Recipe(
-    "3 tanhs, pixels of 10,000",
-    lambda: nn.Sequential(Shifted(), DeepClassifier(nn.Tanh, depth=3, width=64)),
-    adam(1e-3),
+    "3 tanhs, pixels of 10,000", lambda: nn.Sequential(Shifted(), three(nn.Tanh)), adam(1e-3)
 )
 
 STANDARDISED_INPUTS = (
@@ -233,13 +227,7 @@ STANDARDISED_INPUTS = (
         "standardised inputs",
         VANISHING,
         FAR_OFF,
-        Recipe(
-            "3 tanhs, standardised pixels",
-            lambda: nn.Sequential(
-                Shifted(), Standardised(), DeepClassifier(nn.Tanh, depth=3, width=64)
-            ),
-            adam(1e-3),
-        ),
+        Recipe("3 tanhs, standardised pixels", standardised, adam(1e-3)),
     ),
 )
 

@@ -8,22 +8,10 @@ its share to a gradient that passes through unchanged, and the same 60 blocks tr
 
 from __future__ import annotations
 
-import pytest
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-
-from examples.remedies.pair import SEEDS, show
+from examples.remedies.pair import EXPLODING, rejected, show
 from examples.remedies.pairs import RESIDUAL_CONNECTIONS, WITHOUT_SHORTCUTS
-from pytest_gradhealth import ExplodingGradientError, GradHealth
 
-Batch = tuple[Tensor, Tensor]
-
-
-@pytest.mark.xfail(strict=True, raises=ExplodingGradientError, reason="60 blocks, no shortcuts")
-def test_without(gradhealth: GradHealth, batch: Batch) -> None:
-    """Sixty blocks without a way around them, each of which adds to the gradient."""
-    gradhealth.assert_no_exploding(WITHOUT_SHORTCUTS.model, *batch, loss=cross_entropy, seeds=SEEDS)
-
+test_without = rejected(WITHOUT_SHORTCUTS, EXPLODING, "60 blocks add to the gradient, no shortcuts")
 
 if __name__ == "__main__":
     show(*RESIDUAL_CONNECTIONS)

@@ -8,22 +8,10 @@ pictures of 16 bits. (x - mean) / std of each feature over the training data tak
 
 from __future__ import annotations
 
-import pytest
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-
-from examples.remedies.pair import SEEDS, show
+from examples.remedies.pair import VANISHING, rejected, show
 from examples.remedies.pairs import FAR_OFF, STANDARDISED_INPUTS
-from pytest_gradhealth import GradHealth, VanishingGradientError
 
-Batch = tuple[Tensor, Tensor]
-
-
-@pytest.mark.xfail(strict=True, raises=VanishingGradientError, reason="pixels far from zero")
-def test_without(gradhealth: GradHealth, batch: Batch) -> None:
-    """Every unit of the first layer is saturated."""
-    gradhealth.assert_no_vanishing(FAR_OFF.model, *batch, loss=cross_entropy, seeds=SEEDS)
-
+test_without = rejected(FAR_OFF, VANISHING, "every unit of the first layer is saturated")
 
 if __name__ == "__main__":
     show(*STANDARDISED_INPUTS)

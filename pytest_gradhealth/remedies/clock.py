@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import perf_counter
 
 
 @dataclass
 class Clock:
-    """When the time is up, and how long the slowest trial took."""
+    """The seconds that there are from now on, and how long the slowest trial took."""
 
-    deadline: float
-    longest: float
+    seconds: float
+    longest: float = 0.0
+    _started: float = field(default_factory=lambda: perf_counter())
+
+    @property
+    def left(self) -> float:
+        """The seconds until the time is up."""
+        return self._started + self.seconds - perf_counter()
 
     @property
     def leaves_room(self) -> bool:
         """Whether a trial as long as the slowest so far would end in time."""
-        return time.perf_counter() + self.longest < self.deadline
+        return self.longest < self.left
 
     @property
     def is_over(self) -> bool:
         """Whether the time is up."""
-        return time.perf_counter() > self.deadline
-
-    def share(self, parts: int) -> float:
-        """The time at which one of `parts` equal parts of what is left will be over."""
-        now = time.perf_counter()
-        return now + max(0.0, self.deadline - now) / parts
+        return self.left < 0
 
     @contextmanager
     def timed(self) -> Iterator[None]:
         """Take the time of a trial."""
-        started = time.perf_counter()
+        before = self.left
         yield
-        self.longest = max(self.longest, time.perf_counter() - started)
+        self.longest = max(self.longest, before - self.left)

@@ -11,12 +11,16 @@ from pytest_gradhealth.measure.constant_predictor import Yardstick
 from pytest_gradhealth.results.diagnosis import Measure, Outcome, Treatment
 from pytest_gradhealth.results.path import decades
 
-#: Steps of the short training, and those after which it may end, having shown enough.
-STEPS, LEAST = 60, 20
+#: Steps of the short training, and those after which a small fall counts, and a large one.
+STEPS, LEAST, FEWEST = 60, 20, 10
 #: Share of the loss that has to go in a short training.
 FALL = 0.1
-#: Share of the loss, or of its spread over examples where its zero is arbitrary, that is enough.
+#: Share of the loss, or of its spread over examples where its zero is arbitrary, that is much.
 ENOUGH = 0.5
+#: Steps in a row that have to say the same before a training ends.
+AGREEING = 5
+#: Share of the loss that is as good as none.
+NOTHING = 0.01
 #: Decades towards the limit that count as better, or away from it as worse.
 NOTABLE = 0.5
 
@@ -40,6 +44,14 @@ class Examined:
     warning: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class Training:
+    """The losses of a short training, which may have been cut by the time that there was."""
+
+    losses: tuple[float, ...] = ()
+    cut: bool = False
+
+
 def gain(before: float | None, after: float | None, *, larger: bool) -> float:
     """Decades that a value has moved in the right direction, up if it should be `larger`."""
     if before is None or after is None or not math.isfinite(after) or after == before:
@@ -53,36 +65,63 @@ def gain(before: float | None, after: float | None, *, larger: bool) -> float:
     return moved if larger else -moved
 
 
-def measure_of(value: float | None, losses: Sequence[float]) -> Measure:
+def measure_of(value: float | None, training: Training) -> Measure:
     """The value, with start and end of a training that may not have been made."""
-    if not losses:
-        return Measure(value)
-    return Measure(value, losses[0], losses[-1], len(losses))
+    losses = training.losses
+    return Measure(value, losses[0], losses[-1], len(losses)) if losses else Measure(value)
 
 
 def learns(measure: Measure, yardstick: Yardstick) -> bool:
     """Whether the loss falls, below that of an answer without learning, over enough steps."""
     if measure.start is None or measure.end is None or not math.isfinite(measure.end):
         return False
-    if measure.steps < LEAST or not math.isfinite(measure.start):
+    if not math.isfinite(measure.start):
         return False
     constant, end = yardstick.constant, measure.end
     if _is_signed(yardstick, measure.start, end):
         # The zero of a likelihood is arbitrary: a share of its size says nothing.
         falls = measure.steps >= STEPS and measure.start - end > ENOUGH * yardstick.spread
         return falls and not end >= constant
-    marks = [mark for mark in (measure.start, constant) if math.isfinite(mark)]
-    return all(end < mark - FALL * mark for mark in marks)
+    fall = FALL if measure.steps >= LEAST else ENOUGH
+    return measure.steps >= FEWEST and end < (1 - fall) * _mark(yardstick, measure.start)
 
 
-def is_clear(losses: Sequence[float], yardstick: Yardstick) -> bool:
-    """Whether a training has shown enough: the loss has halved, or is not finite any more."""
+def is_decided(losses: Sequence[float], yardstick: Yardstick, patience: int) -> bool:
+    """Whether a training has shown enough.
+
+    The loss is not finite any more; for some steps it has been low enough twice over, or half of
+    what it was; or it stands still after the steps that `patience` allows.
+    """
+    steps = len(losses)
     if not math.isfinite(losses[-1]):
         return True
-    if len(losses) < LEAST or _is_signed(yardstick, *losses):
+    if steps < FEWEST or _is_signed(yardstick, *losses):
         return False
-    marks = [mark for mark in (losses[0], yardstick.constant) if math.isfinite(mark)]
-    return losses[-1] < min(mark - ENOUGH * mark for mark in marks)
+    mark = _mark(yardstick, losses[0])
+    low = 1 - (2 * FALL if steps >= LEAST else ENOUGH)
+    if max(losses[-AGREEING:]) < low * mark:
+        return True
+    last = losses[-patience // 2 :]
+    still = max(last) - min(last) < NOTHING * mark and last[-1] <= losses[0]
+    return steps >= patience and still
+
+
+def patience_with(seen: Examined, goal: Comparison) -> int:
+    """Steps after which a standstill says enough: few where there is no cure to be hoped for."""
+    if seen.failing:
+        return FEWEST
+    return LEAST if seen.warning & set(goal.codes) else STEPS
+
+
+def is_same(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two trainings have gone the same way."""
+    agree = (abs(a - b) <= NOTHING * abs(b) for a, b in zip(one, other, strict=False))
+    return FEWEST <= len(one) == len(other) and all(agree)
+
+
+def _mark(yardstick: Yardstick, start: float) -> float:
+    """The loss to get below: at the start, or of one answer for all."""
+    return min(mark for mark in (start, yardstick.constant) if math.isfinite(mark))
 
 
 def rises(measure: Measure, yardstick: Yardstick) -> bool:
@@ -122,9 +161,12 @@ class Comparison:
 
 
 def outcome_of(
-    goal: Comparison, before: Measure, after: Measure, seen: Examined
+    goal: Comparison, before: Measure, after: Measure, seen: Examined, *, cut: bool = False
 ) -> tuple[Outcome, str]:
-    """Compare what was measured before and after; say why where the numbers do not."""
+    """Compare what was measured before and after; say why where the numbers do not.
+
+    `cut` says that there was no time for a training to show enough.
+    """
     improves = gain(before.value, after.value, larger=goal.larger)
     learned = learns(after, goal.yardstick)
     if not seen.failing and learned:
@@ -135,7 +177,7 @@ def outcome_of(
     if rises(after, goal.yardstick):
         return _risen(before, after)
     if not seen.failing:
-        if 0 < after.steps < STEPS:
+        if cut:
             return "better", f"there was time for {after.steps} of {STEPS} steps only"
         return "better", _lacking(after, goal.yardstick)
     if improves >= NOTABLE or (learned and not learns(before, goal.yardstick)):

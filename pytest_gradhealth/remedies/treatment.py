@@ -11,7 +11,15 @@ import torch
 from pytest_gradhealth.errors import CannotApplyError, ProbeError
 from pytest_gradhealth.formatting import text_of, told
 from pytest_gradhealth.isolation.random_state import seed_everything
-from pytest_gradhealth.remedies.outcome import learns, measure_of, outcome_of
+from pytest_gradhealth.remedies.outcome import (
+    Examined,
+    Training,
+    is_same,
+    learns,
+    measure_of,
+    outcome_of,
+    patience_with,
+)
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 from pytest_gradhealth.remedies.ward import Untreated, Ward
 from pytest_gradhealth.results.diagnosis import Measure, Outcome, Treatment
@@ -65,21 +73,20 @@ def _numbers(subject: Subject) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class _Result:
-    """What came of a remedy's first draw, and whether there are others to be had."""
+    """What came of a draw of a remedy, whether there are others to be had, and what was seen.
+
+    A copy that fails `waits` for its training, which may be made later.
+    """
 
     remedy: Remedy
     treatment: Treatment
     draws: bool = False
+    waits: Examined | None = None
 
     @property
     def is_uncertain(self) -> bool:
         """Whether it is a cure that may owe itself to a lucky draw."""
         return self.draws and self.treatment.outcome == "cured"
-
-    @property
-    def waits(self) -> bool:
-        """Whether its training can be made later: it fails without."""
-        return self.treatment.after is not None and self.treatment.after.start is None
 
 
 def treatments(ward: Ward, base: Untreated, remedies: Sequence[Remedy]) -> Iterator[Treatment]:
@@ -105,12 +112,11 @@ def treatments(ward: Ward, base: Untreated, remedies: Sequence[Remedy]) -> Itera
         if treatment.outcome == "cured":
             families.add(family)
         yield treatment
-    for result in sorted(later, key=lambda result: result.waits):
+    for result in sorted(later, key=lambda result: bool(result.waits)):
         if not result.waits:
             yield _confirmed(ward, base, result)
         elif ward.clock.leaves_room:
-            again = _treated(ward, base, result.remedy, train_anyway=True)
-            yield _confirmed(ward, base, again)
+            yield _treated(ward, base, result.remedy, seen=result.waits).treatment
         else:
             yield result.treatment
 
@@ -134,33 +140,36 @@ def _confirmed(ward: Ward, base: Untreated, first: _Result) -> Treatment:
 
 
 def _treated(
-    ward: Ward, base: Untreated, remedy: Remedy, draw: int = 0, *, train_anyway: bool = False
+    ward: Ward, base: Untreated, remedy: Remedy, draw: int = 0, *, seen: Examined | None = None
 ) -> _Result:
-    """Apply one remedy to a copy, examine that and train it."""
+    """Apply one remedy to a copy, examine that and train it: one that fails if it was `seen`."""
+    waits = None
     try:
         with ward.clock.timed():
             applied = _apply(ward, remedy, draw)
             if applied.changes_training and not ward.rule.judges_steps:
                 treatment = _treated_in_training(ward, base, remedy, applied)
             else:
-                treatment = _examined(ward, base, remedy, applied, train_anyway)
+                found = seen or ward.examine(applied.subject, applied.patient.optimizer)
+                waits = found if found.failing and seen is None else None
+                treatment = _examined(ward, base, remedy, applied, found, trains=waits is None)
     except Exception as error:  # also a remedy's own: the others go on
         reason = first_line(error)
         return _Result(remedy, treatment_of(remedy, base.goal.code, "cannot", reason, base.measure))
-    return _Result(remedy, treatment, applied.draws)
+    return _Result(remedy, treatment, applied.draws, waits)
 
 
 def _examined(
-    ward: Ward, base: Untreated, remedy: Remedy, applied: _Applied, train_anyway: bool
+    ward: Ward, base: Untreated, remedy: Remedy, applied: _Applied, seen: Examined, *, trains: bool
 ) -> Treatment:
-    """Examine a copy, and train it if it passes."""
-    subject, optimizer = applied.subject, applied.patient.optimizer
-    seen = ward.examine(subject, optimizer)
-    trains = not seen.failing or train_anyway
-    losses = ward.losses(subject, optimizer, base.goal.yardstick) if trains else []
-    before, after = base.measure, measure_of(seen.value, losses)
-    outcome = outcome_of(base.goal, before, after, seen)
-    return treatment_of(remedy, base.goal.code, *outcome, before, after, applied.code)
+    """Judge a copy by what was seen of it, and by its training."""
+    goal, training = base.goal, Training()
+    if trains:
+        subject, optimizer = applied.subject, applied.patient.optimizer
+        training = ward.train(subject, optimizer, goal.yardstick, patience_with(seen, goal))
+    before, after = base.measure, measure_of(seen.value, training)
+    outcome = outcome_of(goal, before, after, seen, cut=training.cut)
+    return treatment_of(remedy, goal.code, *outcome, before, after, applied.code)
 
 
 def _treated_in_training(
@@ -168,11 +177,12 @@ def _treated_in_training(
 ) -> Treatment:
     """Examine a copy after the short training, where the remedy is a part of that."""
     goal, subject, optimizer = base.goal, applied.subject, applied.patient.optimizer
-    losses = ward.losses(subject, optimizer, goal.yardstick)
-    seen, without = ward.examine(subject, optimizer), base.trained()
+    training, without = ward.train(subject, optimizer, goal.yardstick), base.trained()
+    same = is_same(training.losses, base.training.losses)
+    seen = without if same else ward.examine(subject, optimizer)
     before = replace(base.measure, value=without.value)
-    after = measure_of(seen.value, losses)
-    outcome, reason = outcome_of(goal, before, after, seen)
+    after = measure_of(seen.value, training)
+    outcome, reason = outcome_of(goal, before, after, seen, cut=training.cut)
     as_good = not without.failing and (outcome == "better" or learns(before, goal.yardstick))
     if as_good and outcome in ("cured", "better"):
         outcome, reason = "no effect", "the same training does as much without it"

@@ -7,7 +7,6 @@ answer would bring it; if it draws new weights, with each of three draws.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -89,7 +88,7 @@ def treat(
     def none(outcome: Outcome, reason: str) -> tuple[Treatment, ...]:
         return tuple(treatment_of(r, codes[0], outcome, reason, Measure()) for r in chosen)
 
-    clock = Clock(time.perf_counter() + budget, longest=diagnosis.milliseconds / 1e3)
+    clock = Clock(budget, longest=diagnosis.milliseconds / 1e3)
     with placed(prepare(origin.case, origin.settings, diagnosis.decisive_seed)) as trial:
         ward = Ward(
             trial=replace(trial, optimizer=as_factory(trial.optimizer)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,11 +13,13 @@ from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial
 from pytest_gradhealth.remedies.clock import Clock
 from pytest_gradhealth.remedies.outcome import (
+    FEWEST,
     LEAST,
     STEPS,
     Comparison,
     Examined,
-    is_clear,
+    Training,
+    is_decided,
     measure_of,
 )
 from pytest_gradhealth.remedies.remedy import Patient
@@ -83,20 +84,24 @@ class Ward:
             frozenset(f.code for f in findings if f.severity == "warning") - excused,
         )
 
-    def losses(
-        self, subject: Subject, optimizer: OptimizerLike | None, held_against: Yardstick
-    ) -> list[float]:
-        """Losses of a short training of a copy, which ends early where it has shown enough."""
+    def train(
+        self,
+        subject: Subject,
+        optimizer: OptimizerLike | None,
+        held_against: Yardstick,
+        patience: int = FEWEST,
+    ) -> Training:
+        """Train a copy for a bit, until it has shown enough."""
         stepper = build(optimizer, [p for p in subject.model.parameters() if p.requires_grad])
         found: list[float] = []
-        end = self.clock.share(TRAINING_SHARE)
+        share = Clock(self.clock.left / TRAINING_SHARE)
         for loss in train(subject, stepper, seed=self.trial.seed, steps=STEPS):
             found.append(float(loss))
-            if is_clear(found, held_against) or self.clock.is_over:
+            if is_decided(found, held_against, patience):
                 break
-            if len(found) >= LEAST and time.perf_counter() > end:
-                break
-        return found
+            if self.clock.is_over or (len(found) >= LEAST and share.is_over):
+                return Training(tuple(found), cut=len(found) < STEPS)
+        return Training(tuple(found))
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,7 @@ class Untreated:
     """What remedies are held against: an unchanged copy, and a look at it after its training."""
 
     measure: Measure
+    training: Training
     goal: Comparison
     trained: Callable[[], Examined]
 
@@ -112,10 +118,10 @@ def untreated(ward: Ward, value: float | None) -> Untreated:
     """Train an unchanged copy."""
     patient, subject = ward.copy()
     held_against = yardstick(subject)
-    losses = ward.losses(subject, patient.optimizer, held_against)
-    if math.isnan(held_against.constant) and losses:
-        held_against = replace(held_against, constant=losses[0])
-    if min(losses, default=0.0) < 0:
+    training = ward.train(subject, patient.optimizer, held_against)
+    if math.isnan(held_against.constant):
+        held_against = replace(held_against, constant=training.losses[0])
+    if min(training.losses) < 0:
         held_against = replace(held_against, can_be_negative=True)
 
     @cache
@@ -125,4 +131,4 @@ def untreated(ward: Ward, value: float | None) -> Untreated:
     quantity = ward.rule.quantity
     larger = quantity is not None and quantity.better == "larger"
     goal = Comparison(ward.codes, held_against, larger)
-    return Untreated(measure_of(value, losses), goal, trained)
+    return Untreated(measure_of(value, training), training, goal, trained)

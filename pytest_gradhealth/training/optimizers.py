@@ -54,7 +54,11 @@ def build(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> Op
     if optimizer is None:
         for parameter in parameters:
             parameter.register_post_accumulate_grad_hook(_densify)  # type: ignore[no-untyped-call]
-        return uncompiled(torch.optim.Adam)(parameters, lr=1e-3)
+        plain = all(type(p) is nn.Parameter and p.is_cpu for p in parameters)
+        fused = plain and all(p.dtype is torch.float32 for p in parameters)
+        adam = uncompiled(torch.optim.Adam)(parameters, lr=1e-3, fused=fused or None)
+        adam.register_step_pre_hook(_align)
+        return adam
     if isinstance(optimizer, Optimizer):
         return optimizer
     if not callable(optimizer):
@@ -88,6 +92,13 @@ def build(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> Op
 def _densify(parameter: Tensor) -> None:
     if parameter.grad is not None and parameter.grad.is_sparse:
         parameter.grad = parameter.grad.to_dense()
+
+
+def _align(optimizer: Optimizer, *_: object) -> None:
+    """Lay gradients out as their parameters are, which fused steps take for granted."""
+    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+        if parameter.grad is not None and parameter.grad.stride() != parameter.stride():
+            parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
 
 
 @dataclass(frozen=True)

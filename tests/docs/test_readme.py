@@ -15,6 +15,7 @@ from pytest_gradhealth.config.options import OPTIONS, Option
 from pytest_gradhealth.remedies import built_in_remedies
 from pytest_gradhealth.rules import built_in_rules
 from tests.helpers.projects import run
+from tests.helpers.remedies import cures
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -120,15 +121,25 @@ def resembles(shown: str, real: str) -> bool:
 
 
 def has_same_trials(shown: str, real: str) -> bool:
-    """Whether the same remedies are named, and the first that is shown cured is so in both."""
+    """Whether all remedies are shown that were tried here, those cured as such, with their code."""
     parts = [TRIED.search(text) for text in (shown, real)]
     if None in parts:
         return parts == [None, None]
-    names = [remedy.name for remedy in built_in_remedies()]
-    unwrapped = [" ".join(part[0].split()) for part in parts if part]
-    named = [{name for name in names if name in text} for text in unwrapped]
-    cured = [re.findall(r"^(\S.*?) +cured", part[0], re.MULTILINE) for part in parts if part]
-    return named[0] == named[1] and bool(cured[0]) and cured[0][0] in cured[1]
+    here, there = (part[0] for part in parts if part)
+    tried = re.sub(r"\nuntried:.*?(?=\n\n|\Z)", "", there, flags=re.DOTALL)
+    codes, code = cures(here), cures(there)
+    cured = set(re.findall(r"^(\S.*?) +cured", tried, re.MULTILINE))
+    return (
+        _named(tried) <= _named(here) <= _named(there)
+        and set() < cured <= set(re.findall(r"^(\S.*?) +cured", here, re.MULTILINE))
+        and all(codes[name] == code[name] for name in codes.keys() & code.keys())
+    )
+
+
+def _named(text: str) -> set[str]:
+    """The remedies that a text names."""
+    unwrapped = " ".join(text.split())
+    return {remedy.name for remedy in built_in_remedies() if remedy.name in unwrapped}
 
 
 def test_resemblance_can_fail() -> None:
@@ -140,8 +151,14 @@ def test_resemblance_can_fail() -> None:
     tried = "a\ntried on copies\nReLU  cured  x0.5\nGELU  cured  x0.03\n===== end"
     assert resembles(tried, tried.replace("ReLU  cured  x0.5", "ReLU  cured  x0.1"))
     assert not resembles(tried, "a\n===== end")
-    assert not resembles(tried, tried.replace("ReLU  cured", "ReLU  better"))
+    assert not resembles(tried, tried.replace("cured", "better"))
+    assert not resembles(tried.replace("ReLU  cured", "ReLU  better"), tried)
     assert not resembles(tried, tried.replace("\nGELU  cured  x0.03", ""))
+    cut = tried.replace("\nGELU  cured  x0.03", "\n\nuntried: GELU, SELU: no time was left")
+    assert resembles(tried, cut)
+    coded = tried.replace("=====", "write (ReLU):\n    model = nn.ReLU()\n=====")
+    assert resembles(coded, coded)
+    assert not resembles(coded, coded.replace("nn.ReLU()", "nn.ReLU(True)"))
 
 
 @pytest.fixture

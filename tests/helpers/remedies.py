@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -110,3 +112,9 @@ def architecture(model: nn.Module) -> list[tuple[str, list[tuple[int, ...]]]]:
         for m in model.modules()
         if not any(m.children()) and not isinstance(m, nn.Identity)
     ]
+
+
+def cures(message: str) -> dict[str, str]:
+    """The code in a message, by the name of the remedy."""
+    blocks = re.findall(r"^(?:write|or) \((.+?)\):\n((?:    .*\n?)+)", message, re.MULTILINE)
+    return {name: textwrap.dedent(code) for name, code in blocks}

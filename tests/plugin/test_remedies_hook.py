@@ -101,7 +101,7 @@ def test_a_failure_ends_with_the_code_of_what_cured(pytester: pytest.Pytester) -
     result.assert_outcomes(failed=1)
     text = errors(result)
     assert re.search(r"^ReLU +cured +x\d\S* +\d\.\d -> 0\.\d+ +\d+$", text, re.MULTILINE)
-    assert re.search(r"^\(as it is\) +x\S+e-0\d +1\.\d -> 1\.1 +60$", text, re.MULTILINE)
+    assert re.search(r"^\(as it is\) +x\S+e-0\d +1\.\d -> 1\.1 +[1-4]\d$", text, re.MULTILINE)
     assert "\nwrite (" in text
     assert text.splitlines()[-1].startswith("more:   -v shows the code of ")
     assert "try:" not in text

@@ -11,15 +11,18 @@ from hypothesis import strategies as st
 
 from pytest_gradhealth.measure.constant_predictor import Yardstick
 from pytest_gradhealth.remedies.outcome import (
+    FEWEST,
     LEAST,
     STEPS,
     Comparison,
     Examined,
     gain,
-    is_clear,
+    is_decided,
+    is_same,
     learns,
     merit,
     outcome_of,
+    patience_with,
     rises,
 )
 from pytest_gradhealth.results.diagnosis import Measure, Outcome, Treatment
@@ -52,12 +55,7 @@ GUESSES = "still no better than one answer for all, whose loss is 2.3"
             "better",
             "still worse than one answer for all, whose loss is 2.3",
         ),
-        (
-            Measure(0.5, 2.4, 2.2, 12),
-            PASSES,
-            "better",
-            "there was time for 12 of 60 steps only",
-        ),
+        (Measure(0.5, 2.4, 2.29, 20), PASSES, "better", GUESSES),
         (Measure(0.5), PASSES, "better", ""),
         (
             Measure(1e9, 2.4, 1.0, 29),
@@ -83,6 +81,12 @@ def test_before_and_after_make_an_outcome(
     after: Measure, seen: Examined, outcome: Outcome, reason: str
 ) -> None:
     assert outcome_of(GOAL, SICK, after, seen) == (outcome, reason)
+
+
+def test_a_training_without_time_to_decide_says_so() -> None:
+    after = Measure(0.5, 2.4, 2.2, 12)
+    reason = "there was time for 12 of 60 steps only"
+    assert outcome_of(GOAL, SICK, after, PASSES, cut=True) == ("better", reason)
 
 
 def test_a_gain_is_a_move_in_the_right_direction() -> None:
@@ -130,8 +134,10 @@ def test_a_model_learns_if_its_loss_falls_below_every_mark(
 
 def test_nobody_has_learned_after_two_steps() -> None:
     assert not learns(Measure(0.5, 2.4, 0.1, 2), GUESS)
-    assert not learns(Measure(0.5, 2.4, 0.1, LEAST - 1), GUESS)
-    assert learns(Measure(0.5, 2.4, 0.1, LEAST), GUESS)
+    assert not learns(Measure(0.5, 2.4, 0.1, FEWEST - 1), GUESS)
+    assert learns(Measure(0.5, 2.4, 0.1, FEWEST), GUESS)
+    assert not learns(Measure(0.5, 2.4, 1.2, LEAST - 1), GUESS)
+    assert learns(Measure(0.5, 2.4, 1.2, LEAST), GUESS)
     likelihood = Yardstick(spread=1.0)
     assert not learns(Measure(0.5, -1.0, -9.0, LEAST), likelihood)
     assert learns(Measure(0.5, -1.0, -9.0, STEPS), likelihood)
@@ -194,19 +200,61 @@ def test_the_scale_of_the_loss_does_not_matter(
     assert near or learns(here, Yardstick(floor)) == learns(there, Yardstick(floor * scale))
 
 
-def test_a_training_ends_when_the_loss_has_halved_or_is_lost() -> None:
-    def training(start: float, end: float, steps: int = LEAST) -> list[float]:
-        return [start, *[end] * (steps - 1)]
+def falling(start: float, *ends: float, steps: int) -> list[float]:
+    """Losses that end with some in turns, and fall by as much in each step before."""
+    last = [ends[i % len(ends)] for i in range(5)]
+    before = steps - len(last)
+    return [start + (max(ends) - start) * i / before for i in range(before)] + last
 
-    assert not is_clear([2.4], GUESS)
-    assert not is_clear(training(2.4, 1.2), GUESS)
-    assert is_clear(training(2.4, 1.14), GUESS)
-    assert not is_clear(training(2.4, 1.14, LEAST - 1), GUESS)
-    assert not is_clear(training(4e4, 10.0), GUESS)
-    assert is_clear(training(4e4, 10.0), Yardstick())
-    assert not is_clear(training(-1.0, -9.0), Yardstick())
-    assert not is_clear(training(1.0, 0.1), Yardstick(can_be_negative=True))
-    assert is_clear([2.4, math.inf], GUESS)
+
+@pytest.mark.parametrize(
+    ("losses", "yardstick", "decided"),
+    [
+        ([2.4], GUESS, False),
+        ([2.4, math.inf], GUESS, True),
+        (falling(2.4, 1.1, steps=FEWEST), GUESS, True),
+        (falling(2.4, 1.1, steps=FEWEST - 1), GUESS, False),
+        (falling(2.4, 1.0, 1.3, steps=FEWEST), GUESS, False),  # up and down
+        (falling(2.4, 1.7, 1.8, steps=LEAST), GUESS, True),
+        (falling(2.4, 1.7, 1.8, steps=LEAST - 1), GUESS, False),
+        (falling(2.4, 1.7, 1.9, steps=LEAST), GUESS, False),
+        (falling(4e4, 10.0, 11.0, steps=LEAST), GUESS, False),  # no constant answer is worse
+        (falling(4e4, 10.0, steps=LEAST), Yardstick(), True),
+        (falling(-1.0, -9.0, steps=LEAST), Yardstick(), False),  # nothing says how much that is
+        (falling(1.0, 0.1, steps=LEAST), Yardstick(can_be_negative=True), False),
+    ],
+)
+@pytest.mark.parametrize("patience", [FEWEST, LEAST, STEPS])
+def test_a_training_ends_when_the_loss_is_low_twice_over_or_lost(
+    losses: list[float], yardstick: Yardstick, decided: bool, patience: int
+) -> None:
+    assert is_decided(losses, yardstick, patience) == decided
+
+
+@pytest.mark.parametrize("patience", [FEWEST, LEAST, STEPS])
+def test_a_training_ends_when_the_loss_stands_still(patience: int) -> None:
+    def ends(losses: list[float]) -> list[int]:
+        return [n for n in range(1, STEPS + 1) if is_decided(losses[:n], GUESS, patience)]
+
+    plateau = [2.4, *[2.3, 2.28] * STEPS]
+    assert ends(plateau) == list(range(patience, STEPS + 1))
+    assert ends([2.2, *plateau[1:]]) == [], "it has risen, and may yet come down"
+    assert ends([2.4 - 0.006 * step for step in range(STEPS)]) == []
+
+
+def test_there_is_patience_with_what_may_be_cured() -> None:
+    assert patience_with(PASSES, GOAL) == STEPS
+    assert patience_with(Examined(warning=frozenset({"GH201"})), GOAL) == STEPS
+    assert patience_with(Examined(warning=frozenset({"GH101"})), GOAL) == LEAST
+    assert patience_with(FAILS, GOAL) == FEWEST
+
+
+def test_trainings_are_the_same_if_their_losses_are() -> None:
+    losses = [2.4 - 0.01 * step for step in range(FEWEST)]
+    assert is_same(losses, [1.005 * loss for loss in losses])
+    assert not is_same(losses, [*losses[:-1], 1.02 * losses[-1]])
+    assert not is_same(losses, [*losses, losses[-1]]), "it ended elsewhere"
+    assert not is_same(losses[1:], losses[1:]), "too short to tell"
 
 
 def test_the_best_comes_first_whatever_the_order() -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import SGD
 
 from pytest_gradhealth import probe
+from pytest_gradhealth.training.optimizers import build
 from tests.helpers.nets import batch, mlp
 from tests.helpers.refusals import check, raising, refusal
 
@@ -111,3 +112,18 @@ def test_a_factory_may_choose_among_its_parameters(steps: int) -> None:
     arguments: dict[str, Any] = {"optimizer": weights_only, "confirm_steps": steps}
     diagnosis = probe(model, x, y, loss=cross_entropy, **arguments)
     assert diagnosis.optimizer == "SGD(lr=0.1)"
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex64], ids=str
+)
+def test_adam_takes_gradients_of_any_kind_laid_out_in_any_way(dtype: torch.dtype) -> None:
+    start, gradient = torch.randn(3, 4, dtype=dtype), torch.randn(4, 3, dtype=dtype).t()
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    steppers = build(None, [ours]), torch.optim.Adam([theirs], lr=1e-3)
+    for parameter, stepper in zip((ours, theirs), steppers, strict=True):
+        for _ in range(3):
+            parameter.grad = gradient.clone(memory_format=torch.preserve_format)
+            assert not parameter.grad.is_contiguous()
+            stepper.step()
+    torch.testing.assert_close(ours, theirs)
