@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parent
 #: Rounds of pairs: many of what takes a millisecond, few of what takes seconds.
 ROUNDS = {"mlp": 300}
 FEW = 11
-STEPS = 31
+STEPS = 15
 
 
 def steps() -> Iterator[Row]:
@@ -57,7 +57,7 @@ def depth() -> Iterator[Row]:
 
 def startup() -> Iterator[Row]:
     """Time beyond the probes."""
-    yield from startup_rows(100)
+    yield from startup_rows(50)
     yield first_use_row(FEW)
 
 
@@ -69,7 +69,7 @@ def suite() -> Iterator[Row]:
 def peers() -> Iterator[Row]:
     """Other tools, as far as they are installed."""
     for name in tqdm(WORKLOADS, desc="other tools", leave=False):
-        yield from peer_rows(name, ROUNDS.get(name, 5))
+        yield from peer_rows(name, ROUNDS.get(name, 3))
 
 
 PARTS = {
