@@ -73,7 +73,7 @@ def look(
         with run.own_gradients(), ExitStack() as stack:
             reader = None
             if not holding and not is_sharded(subject.model):
-                reader = ParameterReader(subject.model, aligned, penalties, sampling=sampling)
+                reader = ParameterReader(subject.model, aligned, penalties)
                 stack.enter_context(reader.dropping(graph))
             hides_layers = graph.hides_layers
             del graph

@@ -23,7 +23,6 @@ from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.modules import named_parameters
 from pytest_gradhealth.tensors.norms import cosine, has_equal_rows, l2_norm, to_numbers
 from pytest_gradhealth.tensors.readout import Readout
-from pytest_gradhealth.tensors.samples import SMALL, sampled_norm
 from pytest_gradhealth.tensors.storage import has_memory
 from pytest_gradhealth.tensors.unwrap import whole
 
@@ -32,8 +31,7 @@ from pytest_gradhealth.tensors.unwrap import whole
 class Measured:
     """A parameter and what was measured of it: 0-dim tensors, still on the device.
 
-    `same_rows` says it of the weight, `same` of its gradient as well; `sampled` that the weight's
-    norm is an estimate.
+    `same_rows` says it of the weight, `same` of its gradient as well.
     """
 
     name: str
@@ -43,7 +41,6 @@ class Measured:
     penalty: Tensor | None = None
     same_rows: bool = False
     same: bool = False
-    sampled: bool = False
     gradient: Tensor | None = None
     alignment: Tensor | None = None
     thirds: tuple[Tensor, ...] = ()
@@ -75,7 +72,6 @@ class Measured:
             penalty=numbers.get(self.penalty),
             other_names=self.others,
             same=self.same,
-            sampled=self.sampled,
             thirds=(parts[0], parts[1], parts[2]) if parts else None,
         )
 
@@ -83,24 +79,17 @@ class Measured:
 class ParameterReader:
     """Measures the parameters of a model, and their gradients in one backward.
 
-    Weights of the modules in `aligned` are compared with the direction of their gradient; when
-    `sampling`, large ones are not, nor are they read as a whole. `penalties` are the gradients of
-    the regularisation term by name, None without one.
+    Weights of the modules in `aligned` are compared with the direction of their gradient.
+    `penalties` are the gradients of the regularisation term by name, None without one.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        aligned: Collection[str],
-        penalties: Mapping[str, Tensor] | None,
-        *,
-        sampling: bool = False,
+        self, model: nn.Module, aligned: Collection[str], penalties: Mapping[str, Tensor] | None
     ) -> None:
         #: Whether a gradient came in parts, of which the first have been let go of.
         self.incomplete = False
         self._aligned = aligned
         named = named_parameters(model)
-        norm = sampled_norm if sampling else l2_norm
         with unguarded():
             alike = _with_same_rows({name: parameter for name, (parameter, _) in named.items()})
             self._measured = {
@@ -108,10 +97,9 @@ class ParameterReader:
                     name,
                     parameter,
                     others,
-                    norm=norm(parameter) if has_memory(parameter) else torch.zeros(()),
+                    norm=l2_norm(parameter) if has_memory(parameter) else torch.zeros(()),
                     penalty=_norm_of(penalties, name, parameter),
                     same_rows=name in alike,
-                    sampled=sampling and parameter.numel() > SMALL,
                 )
                 for name, (parameter, others) in named.items()
             }
@@ -159,7 +147,7 @@ class ParameterReader:
         measured.gradient = l2_norm(gradient)
         measured.thirds = _thirds(name, gradient)
         if weight.dim() > 1 and gradient.layout == torch.strided:
-            if not measured.sampled and name.rpartition(".")[0] in self._aligned:
+            if name.rpartition(".")[0] in self._aligned:
                 measured.alignment = cosine(weight, gradient, (measured.norm, measured.gradient))
             measured.same = measured.same_rows and has_equal_rows(gradient)
 

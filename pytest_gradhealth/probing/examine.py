@@ -74,14 +74,16 @@ def _examined(
     doubtful = criteria.in_doubt(findings) or any(
         f.path is not None and f.complains for f in findings
     )
-    if trial.subject.may_sample and anywhere(model, _takes_all(first.profile, doubtful=doubtful)):
+    goes_on = doubtful or (complains and any(loops_crossed(first.network)))
+    tells = goes_on or any(finding.path is not None for finding in findings)
+    if trial.subject.may_sample and anywhere(model, _takes_all(first.profile, tells=tells)):
         return _examined(replace(trial, subject=replace(trial.subject, exact=True)), criteria)
     if complains and first.hides_layers:
         with seen_through(), suppress(ProbeError):
             looks, opened = _examined(trial, criteria)
             if _have_the_same_gradients(first.profile, looks[0]):
                 return looks, opened
-    if not anywhere(model, doubtful or (complains and any(loops_crossed(first.network)))):
+    if not anywhere(model, goes_on):
         return [first.profile], findings
 
     first = _without_rounding(trial, first, findings)
@@ -99,12 +101,15 @@ def _examined(
     return [first.profile, second], criteria.judge(first.profile, second)
 
 
-def _takes_all(profile: GradientProfile, *, doubtful: bool) -> bool:
-    """Whether more than samples of large tensors is wanted: in doubt, and wherever paths run."""
-    seen = {output.key for output in profile.outputs if output.sampled}
+def _takes_all(profile: GradientProfile, *, tells: bool) -> bool:
+    """Whether more than samples of large tensors is wanted.
+
+    Where the look `tells` of paths, or more is asked, and wherever paths run.
+    """
     loose = {output.key for output in profile.outputs if output.sampled == "both"}
     points = (point for path in profile.paths for point in path.points)
-    return bool(seen) and (doubtful or any(point.key in loose for point in points))
+    seen = any(output.sampled for output in profile.outputs)
+    return seen and (tells or any(point.key in loose for point in points))
 
 
 def _have_the_same_gradients(one: GradientProfile, other: GradientProfile) -> bool:

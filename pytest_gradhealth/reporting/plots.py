@@ -44,6 +44,7 @@ def _plot(probe: Probe, path: GradientPath) -> dict[str, Any]:
     for finding in findings:
         found[finding.layer].append(text(finding.code, 24))
     points, steps = [], path.steps
+    estimated = {output.key for output in profile.outputs if output.sampled}
     for index, point in enumerate(path.points):
         step = factor(steps[index]) if index < path.links else ""
         points.append(
@@ -55,7 +56,7 @@ def _plot(probe: Probe, path: GradientPath) -> dict[str, Any]:
                 "shown": number(point.norm),
                 "step": step,
                 "activation": value(point.activation),
-                "activation_shown": number(point.activation),
+                "activation_shown": "~" * (point.key in estimated) + number(point.activation),
                 "weight": value(weights.get(point.name, math.nan)),
                 "weight_shown": number(weights[point.name]) if point.name in weights else "",
                 "found": ", ".join(dict.fromkeys(found.get(point.label, ()))),

@@ -66,9 +66,8 @@ class ParameterRecord:
     not matter, as before a normalisation layer. `penalty` is the L2 norm of the gradient of the
     regularisation term (weight decay included where it is part of the gradient), None without one.
     `other_names` are further names of a shared parameter. `same` says that all rows of a weight are
-    equal, and so are those of its gradient. Where it is `sampled`, its norm (not its gradient's) is
-    right to 5 % (one standard error), and its alignment is not known. `thirds` are the gradient's
-    norms for query, key and value where one weight makes all three.
+    equal, and so are those of its gradient; `thirds` are the gradient's norms for query, key and
+    value where one weight makes all three.
     """
 
     name: str
@@ -80,7 +79,6 @@ class ParameterRecord:
     penalty: float | None = None
     other_names: tuple[str, ...] = ()
     same: bool = False
-    sampled: bool = False
     thirds: tuple[float, float, float] | None = None
 
     @property

@@ -24,8 +24,9 @@ _GOLDEN = 2654435769
 def sampled_norm(tensor: Tensor) -> Tensor:
     """Return the L2 norm of a tensor, right to `TOLERANCE` (0.02 decades, one standard error).
 
-    Of at most `SMALL` elements, on an accelerator, of zeros in the sample alone, of a few elements
-    that carry it (an embedding's gradient) and where anything is not finite, it is exact.
+    It is exact for at most `SMALL` elements, on an accelerator, and where the sample holds zeros
+    alone, a few elements that carry it (an embedding's gradient) or any that is not finite. What
+    the sample does not meet it does not know.
     """
     blocks = _blocks(tensor)
     if blocks is None:
