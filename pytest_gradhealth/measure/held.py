@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import starmap, zip_longest
@@ -23,7 +23,7 @@ from pytest_gradhealth.measure.perturbation import (
     weighted_sum,
 )
 from pytest_gradhealth.measure.recorder import Key
-from pytest_gradhealth.measure.uses import HELD, Uses
+from pytest_gradhealth.measure.uses import HELD, Use, Uses
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.hooks import hooked
@@ -64,6 +64,8 @@ def _forgets(subject: Subject, loop: Loop, path: Collection[Call], silent: bool,
                 return False
         kept, uses = Held(modules, every), Uses(weights, held=True)
         same = _compared(kept, uses, (subject, on_another_batch(subject)), seed, is_same)
+        if loop.made:
+            return _differ(*uses.given[:2])
     except (ProbeError, RuntimeError):  # the model refuses it, or it cannot be taken to pieces
         return True
     later = ([s for s in same if s[0] == weight and s[1] >= HELD] for weight in weights)
@@ -71,6 +73,15 @@ def _forgets(subject: Subject, loop: Loop, path: Collection[Call], silent: bool,
         any(not same.get(step, True) for step in steps)
         for steps in (*loop.steps, *filter(None, later))
     )
+
+
+def _differ(ours: Mapping[Use, float], theirs: Mapping[Use, float]) -> bool:
+    """Whether uses in a row were given data of the batch, and of their own each."""
+    found: dict[int, set[float]] = {}
+    for use, value in ours.items():
+        if not is_same(value, theirs.get(use, math.nan)):
+            found.setdefault(use[0], set()).add(value)
+    return any(len(values) > HELD for values in found.values())
 
 
 def _compared(

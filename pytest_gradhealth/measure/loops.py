@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ class Loop:
     path ends at the mark `door`, with the first step or right before such a layer, and another
     begins at `start`. `calls` are all that the loop consists of, `steps` those behind the first
     step, and what lies between them; of several loops side by side, those of each. What no layers
-    tell of it, its `weights` do, by their ids.
+    tell of it, its `weights` do, by their ids, of which layers beside its way may have `made` more.
     """
 
     door: int
@@ -37,6 +37,7 @@ class Loop:
     calls: frozenset[Call]
     steps: tuple[frozenset[Call], ...]
     weights: frozenset[int] = frozenset()
+    made: bool = False
 
     @property
     def later(self) -> frozenset[Call]:
@@ -67,22 +68,24 @@ def loops_behind(network: Network, mark: int) -> list[Loop]:
         else:
             begun |= names
     names = begun.union(*(loop.names for loop in loops))
-    aside = {*network.owners.values()} - _names(network, mark)
+    aside = _beside(network, mark)
     for far, near in pairwise(network.tree.chain(mark, network.marks).marks):
         loop = _inside(network, mark, near)
         if loop is None:
             weights = {w for w in _used(rows, far, near, STEPS) if network.owners[w] not in names}
-            loop = _side_by_side(network, far, rows, weights) if weights else None
+            shared = len(_between(network, far, near, rows, weights)) >= STEPS
+            loop = _side_by_side(network, far, rows, weights) if weights and not shared else None
             if loop is not None and aside.issuperset(map(network.owners.get, weights)):
-                loop = loop if _loses(network, loop) else None
+                loop = replace(loop, made=True) if _loses(network, loop) else None
         loops += [loop] if loop is not None else []
     return sorted(loops, key=lambda loop: loop.start)
 
 
-def _names(network: Network, mark: int) -> set[str]:
-    """The modules that have been called on what comes of a mark."""
+def _beside(network: Network, mark: int) -> set[str]:
+    """The modules that have been called, but never on what comes of a mark."""
     tree, behind = network.tree, network.tree.behind([[mark]])
-    return {network.points[m].name for m in network.marks if tree.depends(m, behind)}
+    called = {m: network.points[m].name for m in network.marks}
+    return {*called.values()} - {name for m, name in called.items() if tree.depends(m, behind)}
 
 
 def _loses(network: Network, loop: Loop) -> bool:
@@ -160,6 +163,8 @@ def _loop(
 ) -> Loop | None:
     """What some marks make of a loop, None if the mark leads into further steps of it."""
     tree = network.tree
+    if _is_shared(network, mark, turn):
+        return None
     first = _first_step(network, turn)
     at_once = {*first, *tree.joined(mark, turn)}
     if 2 * len(at_once) <= len(turn):  # as the calls of one Runge-Kutta step
@@ -179,6 +184,45 @@ def _loop(
         frozenset(_call(network, each) for each in turn),
         (frozenset(_call(network, each) for each in (*later, *between)),),
     )
+
+
+def _is_shared(network: Network, mark: int, turn: Sequence[int]) -> bool:
+    """Whether some calls are those of a part that layers have in common, each called once.
+
+    Those lie on the way from call to call. A loop may have norms of their own for its steps.
+    """
+    tree, points, last = network.tree, network.points, max(turn)
+    names = {points[each].name for each in turn}
+    behind = tree.behind([[mark]])
+    once = [
+        each
+        for each in _once(network, min(turn), last)
+        if names.isdisjoint(ancestry(points[each].name)) and tree.depends(each, behind)
+    ]
+    return tree.depends(last, tree.behind([[each] for each in once])).bit_count() >= STEPS
+
+
+def _once(network: Network, first: int, last: int) -> Iterator[int]:
+    """The marks between two of layers that are called once, but for norms."""
+    for mark in network.marks:
+        if first < mark < last:
+            point = network.points[mark]
+            calls = network.calls[point.name, point.output]
+            if point.name in network.elements and len(calls) == 1 and "Norm" not in point.leaf:
+                yield mark
+
+
+def _between(
+    network: Network,
+    far: int,
+    near: int,
+    rows: Mapping[int, Counter[int]],
+    weights: Collection[int],
+) -> list[int]:
+    """The marks of layers that are called once between uses of some weights."""
+    before, behind = rows.get(far, Counter()), rows.get(near, Counter())
+    met = ((each, rows.get(each, Counter())) for each in _once(network, far, near))
+    return [each for each, row in met if any(before[w] < row[w] < behind[w] for w in weights)]
 
 
 def _first_step(network: Network, turn: Sequence[int]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from pytest_gradhealth.tensors.dominators import DominatorTree
 
@@ -25,7 +25,7 @@ def in_a_row(tree: DominatorTree, first: int, own: Mapping[int, int]) -> dict[in
     get into the middle of, as data do, or around.
     """
     inputs = [children for _, children in tree.uses()]
-    uses = _uses(tree, first, frozenset(own))
+    uses = _uses(tree, first, own)
     direct = frozenset[int]().union(*(leaves for leaves, _ in uses.values()))
     times = {leaf: count if leaf in direct else 1 for leaf, count in own.items()}
     often: Row = Counter()
@@ -62,21 +62,29 @@ def in_a_row(tree: DominatorTree, first: int, own: Mapping[int, int]) -> dict[in
 _Taken = tuple[frozenset[int], frozenset[int]]
 
 
-def _uses(tree: DominatorTree, first: int, own: frozenset[int]) -> dict[int, _Taken]:
+def _uses(tree: DominatorTree, first: int, own: Iterable[int]) -> dict[int, _Taken]:
     """What each vertex behind a mark takes of `own`, from the mark on.
 
     Also through operations of its own, as where a weight is transposed, or multiplied by data that
     come from elsewhere.
     """
     behind = tree.behind([[first]])
-    aside: dict[int, _Taken] = {}
+    order = [*own]
+    bits = {leaf: 1 << place for place, leaf in enumerate(order)}
+    aside: dict[int, tuple[int, int]] = {}
     found: dict[int, _Taken] = {}
     for vertex, (mark, inputs) in reversed([*enumerate(tree.uses())]):
-        come = [aside[child] for child in inputs if child in aside]
-        leaves = own.intersection(tree.leaves.get(vertex, ())).union(*(each for each, _ in come))
-        made = frozenset[int]().union(*(each for _, each in come))
+        taken, made = sum(bits.get(leaf, 0) for leaf in {*tree.leaves.get(vertex, ())}), 0
+        for child in inputs:
+            taken |= aside.get(child, (0, 0))[0]
+            made |= aside.get(child, (0, 0))[1]
         if behind[vertex]:
-            found[vertex] = leaves, made
+            found[vertex] = _of_bits(order, taken), _of_bits(order, made)
         else:
-            aside[vertex] = (leaves, made) if mark is None else (frozenset(), leaves | made)
+            aside[vertex] = (taken, made) if mark is None else (0, taken | made)
     return found
+
+
+def _of_bits(order: Sequence[int], bits: int) -> frozenset[int]:
+    places = (place for place in range(bits.bit_length()) if bits >> place & 1)
+    return frozenset(order[place] for place in places)

@@ -127,13 +127,55 @@ def with_weights(m: Any, state: Tensor, data: Tensor) -> Tensor:
     return state
 
 
+def with_a_part_in_common(m: Any, state: Tensor, data: Tensor) -> Tensor:
+    for layer in m.layers:
+        state = torch.sigmoid(layer(state) + 0.1 * m.part(torch.cat([state, data[:, 0]], 1)))
+    return state
+
+
+def with_one_gate(m: Any, state: Tensor, data: Tensor) -> Tensor:
+    for weight in m.frozen:
+        state = torch.tanh(state @ weight) * torch.sigmoid(m.new(data[:, 0]))
+    return state
+
+
+def made_of_embeddings(m: Any, state: Tensor, data: Tensor) -> Tensor:
+    for number in range(15):
+        weights = m.made(m.embed(torch.tensor(number))).expand(EXAMPLES, -1)
+        state = times(state, weights) * torch.sigmoid(m.new(data[:, 0]))
+    return state
+
+
+def layers() -> nn.ModuleList:
+    return nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(15))
+
+
+def part() -> nn.Module:
+    return nn.Sequential(nn.Linear(WIDTH + 3, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH))
+
+
 def uniform() -> nn.Parameter:
     return nn.Parameter(torch.empty(WIDTH, WIDTH).uniform_(-0.1, 0.1))
 
 
 DEEP: dict[str, Callable[[], nn.Module]] = {
-    "layers": lambda: Started(
-        with_layers, new=linear(), layers=nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(15))
+    "layers": lambda: Started(with_layers, new=linear(), layers=layers()),
+    "layers with a part in common": lambda: Started(
+        with_a_part_in_common, part=part(), layers=layers()
+    ),
+    "and one layer in common": lambda: Started(
+        with_a_part_in_common, part=nn.Linear(WIDTH + 3, WIDTH), layers=layers()
+    ),
+    "and a frozen part in common": lambda: Started(
+        with_a_part_in_common, part=part().requires_grad_(False), layers=layers()
+    ),
+    "frozen weights": lambda: Started(
+        with_one_gate,
+        new=linear(),
+        frozen=nn.ParameterList(uniform() for _ in range(15)).requires_grad_(False),
+    ),
+    "made of embeddings": lambda: Started(
+        made_of_embeddings, new=linear(), made=made(), embed=nn.Embedding(15, 3)
     ),
     "weights": lambda: Started(
         with_weights, new=linear(), weights=nn.ParameterList(uniform() for _ in range(15))
