@@ -92,7 +92,8 @@ class Ward:
         patience: int = FEWEST,
     ) -> Training:
         """Train a copy for a bit, until it has shown enough."""
-        stepper = build(optimizer, [p for p in subject.model.parameters() if p.requires_grad])
+        trained = [p for p in subject.model.parameters() if p.requires_grad]
+        stepper = build(optimizer, trained, fused=True)
         found: list[float] = []
         share = Clock(self.clock.left / TRAINING_SHARE)
         for loss in train(subject, stepper, seed=self.trial.seed, steps=STEPS):

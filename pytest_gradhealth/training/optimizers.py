@@ -45,8 +45,12 @@ ADAPTIVE = (
 )
 
 
-def build(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> Optimizer:
+def build(
+    optimizer: OptimizerLike | None, parameters: list[nn.Parameter], *, fused: bool = False
+) -> Optimizer:
     """Make an optimizer over `parameters`: Adam with lr 1e-3 if none is declared.
+
+    That one may be `fused`, which is faster on the CPU and rounds otherwise.
 
     An instance is returned as it is. Our own Adam takes no sparse gradients, and gets dense ones:
     the parameters have to be those of a copy. Raises ProbeError if that fails.
@@ -55,9 +59,10 @@ def build(optimizer: OptimizerLike | None, parameters: list[nn.Parameter]) -> Op
         for parameter in parameters:
             parameter.register_post_accumulate_grad_hook(_densify)  # type: ignore[no-untyped-call]
         plain = all(type(p) is nn.Parameter and p.is_cpu for p in parameters)
-        fused = plain and all(p.dtype is torch.float32 for p in parameters)
+        fused &= plain and all(p.dtype is torch.float32 for p in parameters)
         adam = uncompiled(torch.optim.Adam)(parameters, lr=1e-3, fused=fused or None)
-        adam.register_step_pre_hook(_align)
+        if fused:
+            adam.register_step_pre_hook(_align)
         return adam
     if isinstance(optimizer, Optimizer):
         return optimizer

@@ -120,7 +120,7 @@ def test_a_factory_may_choose_among_its_parameters(steps: int) -> None:
 def test_adam_takes_gradients_of_any_kind_laid_out_in_any_way(dtype: torch.dtype) -> None:
     start, gradient = torch.randn(3, 4, dtype=dtype), torch.randn(4, 3, dtype=dtype).t()
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
-    steppers = build(None, [ours]), torch.optim.Adam([theirs], lr=1e-3)
+    steppers = build(None, [ours], fused=True), torch.optim.Adam([theirs], lr=1e-3)
     for parameter, stepper in zip((ours, theirs), steppers, strict=True):
         for _ in range(3):
             parameter.grad = gradient.clone(memory_format=torch.preserve_format)
