@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pytest_gradhealth.measure.reuse import STEPS, in_a_row
+from pytest_gradhealth.measure.reuse import STEPS, InARow, in_a_row
 from pytest_gradhealth.results.names import ancestry
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def loops_behind(network: Network, mark: int) -> list[Loop]:
     repeated in depth. What leads into all steps is their data, and sees no loop. Loops side by side
     that all begin with the same are one.
     """
-    rows, begun = _rows(network, mark), _under_way(network, mark)
+    used, begun = _used_by(network, mark), _under_way(network, mark)
+    rows = used.rows
     turns = [*_in_turns(_repeated(network, mark, rows))]
     loops = []
     for turn in turns:
@@ -68,24 +69,16 @@ def loops_behind(network: Network, mark: int) -> list[Loop]:
         else:
             begun |= names
     names = begun.union(*(loop.names for loop in loops))
-    aside = _beside(network, mark)
     for far, near in pairwise(network.tree.chain(mark, network.marks).marks):
         loop = _inside(network, mark, near)
         if loop is None:
             weights = {w for w in _used(rows, far, near, STEPS) if network.owners[w] not in names}
             shared = len(_between(network, far, near, rows, weights)) >= STEPS
             loop = _side_by_side(network, far, rows, weights) if weights and not shared else None
-            if loop is not None and aside.issuperset(map(network.owners.get, weights)):
+            if loop is not None and weights <= used.made:
                 loop = replace(loop, made=True) if _loses(network, loop) else None
         loops += [loop] if loop is not None else []
     return sorted(loops, key=lambda loop: loop.start)
-
-
-def _beside(network: Network, mark: int) -> set[str]:
-    """The modules that have been called, but never on what comes of a mark."""
-    tree, behind = network.tree, network.tree.behind([[mark]])
-    called = {m: network.points[m].name for m in network.marks}
-    return {*called.values()} - {name for m, name in called.items() if tree.depends(m, behind)}
 
 
 def _loses(network: Network, loop: Loop) -> bool:
@@ -108,7 +101,7 @@ def _under_way(network: Network, mark: int) -> set[str]:
     }
 
 
-def _rows(network: Network, mark: int) -> Mapping[int, Counter[int]]:
+def _used_by(network: Network, mark: int) -> InARow:
     """How often in a row ways from a mark use parameters; a fused layer does so in each step."""
     times = {w: STEPS if o in network.sequences else 1 for w, o in network.owners.items()}
     return in_a_row(network.tree, mark, times)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pytest_gradhealth.tensors.dominators import DominatorTree
 
@@ -15,8 +16,19 @@ ONE_STEP = 4
 Row = Counter[int]
 
 
-def in_a_row(tree: DominatorTree, first: int, own: Mapping[int, int]) -> dict[int, Row]:
-    """Return how often ways from a mark to others have used some parameters one after the other.
+@dataclass(frozen=True)
+class InARow:
+    """How often ways to marks use parameters one after the other.
+
+    `made` are those that come to a way through layers beside it alone.
+    """
+
+    rows: Mapping[int, Row] = field(default_factory=dict)
+    made: frozenset[int] = frozenset()
+
+
+def in_a_row(tree: DominatorTree, first: int, own: Mapping[int, int]) -> InARow:
+    """Count how often ways from a mark to others have used some parameters one after the other.
 
     By mark, what of `own` was used, by the numbers that the tree knows them by; each use counts so
     many times. What other layers have made of parameters, as weights of data or data for each step,
@@ -33,7 +45,7 @@ def in_a_row(tree: DominatorTree, first: int, own: Mapping[int, int]) -> dict[in
         often.update({leaf: times[leaf] for leaf in leaves | (made - direct)})
     loops = {n for n, count in often.items() if count >= (STEPS if n in direct else ONE_STEP + 1)}
     if not loops:
-        return {}
+        return InARow()
     once = direct - loops
     rows: dict[int, Row] = {}
     joined: dict[int, set[int]] = {}  # what is no loop from there on
@@ -51,11 +63,12 @@ def in_a_row(tree: DominatorTree, first: int, own: Mapping[int, int]) -> dict[in
         around = missing if not all(map(rows.get, before)) else set()
         loops -= around | (come & taken)
         rows[vertex], joined[vertex] = row, come
-    return {
+    found = {
         mark: Counter({leaf: n for leaf, n in rows[vertex].items() if leaf in loops})
         for vertex, (mark, _) in enumerate(tree.uses())
         if mark is not None and vertex in rows
     }
+    return InARow(found, frozenset(loops - direct))
 
 
 #: Parameters that a vertex takes, and those that what it takes was made of by other layers.

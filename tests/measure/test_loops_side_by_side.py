@@ -213,11 +213,11 @@ def test_uses_side_by_side_do_not_end_each_others_rows() -> None:
         ends = [end @ weight for end, weight in zip(ends, (one, other), strict=True)]
     both = ends[0] + ends[1]
     tree = dominators(walk(both.sum()), {edge_of(begun): 0, edge_of(both): 1})
-    rows = in_a_row(tree, 0, {id(one): 1, id(other): 1})
+    rows = in_a_row(tree, 0, {id(one): 1, id(other): 1}).rows
     assert [rows[1][id(weight)] for weight in (one, other)] == [8, 8]
     past = both + begun
     tree = dominators(walk(past.sum()), {edge_of(begun): 0, edge_of(past): 1})
-    assert not in_a_row(tree, 0, {id(one): 1, id(other): 1})[1], "it gets around them"
+    assert not in_a_row(tree, 0, {id(one): 1, id(other): 1}).rows[1], "it gets around them"
 
 
 def uses_of(

@@ -229,5 +229,5 @@ def test_what_was_made_of_a_weight_counts_with_no_other_in_between(
         state = (state @ other if between else state) * (0.1 * made)
     marks = {edge_of(first): 0, edge_of(made): 1, edge_of(state): 2}
     tree = dominators(walk(state.sum()), marks)
-    rows = in_a_row(tree, 0, {id(each): 1 for each in (weight, *others)})
+    rows = in_a_row(tree, 0, {id(each): 1 for each in (weight, *others)}).rows
     assert (rows[2][id(weight)] if rows else 0) == (0 if between else counted)

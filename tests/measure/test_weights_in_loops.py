@@ -215,9 +215,9 @@ def test_uses_in_a_row_are_counted_from_three_on(times: int, rows: dict[int, int
     for _ in range(times):
         state = state @ weight.t() + torch.ones(1, 3) @ weight
     tree = dominators(walk((state @ other).sum()), {edge_of(first): 0, edge_of(state): 1})
-    found = in_a_row(tree, 0, {id(weight): 1, id(other): 1})
+    found = in_a_row(tree, 0, {id(weight): 1, id(other): 1}).rows
     assert {mark: row[id(weight)] for mark, row in found.items() if row} == rows
-    assert not in_a_row(tree, 0, {id(other): 1})
+    assert not in_a_row(tree, 0, {id(other): 1}).rows
 
 
 def test_what_leads_into_the_middle_of_a_loop_is_data_of_it() -> None:
@@ -228,5 +228,5 @@ def test_what_leads_into_the_middle_of_a_loop_is_data_of_it() -> None:
         state = (state + data) @ weight
     marks = {edge_of(begun): 0, edge_of(data): 1, edge_of(state): 2}
     tree = dominators(walk(state.sum()), marks)
-    assert in_a_row(tree, 0, {id(weight): 1})[2][id(weight)] == 8
-    assert not any(row.total() for row in in_a_row(tree, 1, {id(weight): 1}).values())
+    assert in_a_row(tree, 0, {id(weight): 1}).rows[2][id(weight)] == 8
+    assert not any(row.total() for row in in_a_row(tree, 1, {id(weight): 1}).rows.values())
