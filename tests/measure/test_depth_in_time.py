@@ -249,6 +249,24 @@ def test_nor_where_the_layers_of_a_step_change_a_state_that_decays() -> None:
     assert diagnosis.verdict == "healthy", diagnosis
 
 
+def test_nor_where_a_step_calls_its_layers_again_on_what_the_state_was() -> None:
+    def step(m: Any, now: Tensor, state: Tensor) -> Tensor:
+        slope = change(m, now, state)
+        for share in (0.5, 0.5, 1.0):
+            slope = change(m, now, state + share * slope)
+        return 0.4 * state + slope
+
+    def change(m: Any, now: Tensor, state: Tensor) -> Tensor:
+        out: Tensor = 0.2 * m.again(m.act(m.layer(torch.cat([now, state], 1))))
+        return out
+
+    model = repeated(step, WIDTH + 3)
+    model.again = nn.Linear(WIDTH, WIDTH)
+    assert judged(model, CONTEXT, confirm_steps=0).verdict == "healthy"
+    begun = torch.cat([B[:, :1], torch.zeros_like(B[:, 1:])], 1)
+    assert "GH101" in codes(judged(model, CONTEXT, begun, confirm_steps=0)), "no data after that"
+
+
 def test_a_state_that_gets_past_the_layers_of_a_step_does_not_explode() -> None:
     model = repeated(lambda m, now, state: leaky(m, now, 0.7 * state, 0.998), WIDTH + 3)
     diagnosis = judged(model, CONTEXT)
