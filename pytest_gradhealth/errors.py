@@ -119,6 +119,10 @@ class DominatingRegularizerError(GradientHealthError):
     """The gradient of the regularisation term drowns that of the data (GH601)."""
 
 
+class UntrainedParameterError(GradientHealthError):
+    """The declared optimizers do not train a parameter that gets a gradient (GH602)."""
+
+
 class RegressionError(GradientHealthError):
     """A model's gradients are worse than its baseline says, or reach other layers."""
 

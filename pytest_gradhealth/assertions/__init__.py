@@ -13,7 +13,7 @@ from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.subject.calling import Call
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Clip, Regularizer, Step
-from pytest_gradhealth.training.optimizers import OptimizerLike
+from pytest_gradhealth.training.optimizers import OptimizersLike
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ def assert_no_vanishing(
     *,
     loss: Loss | None = None,
     call: Call | None = None,
-    optimizer: OptimizerLike | None = None,
+    optimizer: OptimizersLike | None = None,
     msg: Message | None = None,
     **settings: Unpack[SettingValues],
 ) -> Diagnosis:
@@ -59,7 +59,7 @@ def assert_no_vanishing_in_time(
     dependency: int,
     loss: Loss | None = None,
     call: Call | None = None,
-    optimizer: OptimizerLike | None = None,
+    optimizer: OptimizersLike | None = None,
     msg: Message | None = None,
     **settings: Unpack[SettingValues],
 ) -> Diagnosis:
@@ -86,7 +86,7 @@ def assert_no_exploding(
     *,
     loss: Loss | None = None,
     call: Call | None = None,
-    optimizer: OptimizerLike | None = None,
+    optimizer: OptimizersLike | None = None,
     msg: Message | None = None,
     **settings: Unpack[SettingValues],
 ) -> Diagnosis:
@@ -111,7 +111,7 @@ def assert_no_exploding_update(
     *,
     loss: Loss | None = None,
     call: Call | None = None,
-    optimizer: OptimizerLike | None = None,
+    optimizer: OptimizersLike | None = None,
     clip: Clip | None = None,
     regularizer: Regularizer | None = None,
     msg: Message | None = None,
@@ -141,7 +141,7 @@ def assert_no_dominating_regularizer(
     *,
     loss: Loss | None = None,
     call: Call | None = None,
-    optimizer: OptimizerLike | None = None,
+    optimizer: OptimizersLike | None = None,
     clip: Clip | None = None,
     regularizer: Regularizer | None = None,
     msg: Message | None = None,
@@ -170,7 +170,7 @@ def assert_finite_gradients(
     *,
     loss: Loss | None = None,
     call: Call | None = None,
-    optimizer: OptimizerLike | None = None,
+    optimizer: OptimizersLike | None = None,
     msg: Message | None = None,
     **settings: Unpack[SettingValues],
 ) -> Diagnosis:
@@ -194,7 +194,7 @@ def assert_no_underflow(
     loss_scale: Any = None,
     loss: Loss | None = None,
     call: Call | None = None,
-    optimizer: OptimizerLike | None = None,
+    optimizer: OptimizersLike | None = None,
     msg: Message | None = None,
     **settings: Unpack[SettingValues],
 ) -> Diagnosis:
@@ -221,7 +221,7 @@ def assert_all_reached(
     *,
     loss: Loss | None = None,
     call: Call | None = None,
-    optimizer: OptimizerLike | None = None,
+    optimizer: OptimizersLike | None = None,
     msg: Message | None = None,
     **settings: Unpack[SettingValues],
 ) -> Diagnosis:
@@ -247,7 +247,7 @@ def assert_healthy(
     *,
     loss: Loss | None = None,
     call: Call | None = None,
-    optimizer: OptimizerLike | None = None,
+    optimizer: OptimizersLike | None = None,
     clip: Clip | None = None,
     regularizer: Regularizer | None = None,
     dependency: int | None = None,

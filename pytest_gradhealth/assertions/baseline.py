@@ -16,7 +16,7 @@ from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.subject.calling import Call
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Clip, Regularizer
-from pytest_gradhealth.training.optimizers import OptimizerLike
+from pytest_gradhealth.training.optimizers import OptimizersLike
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -33,7 +33,7 @@ def assert_matches_baseline(
     name: str = "",
     loss: Loss | None = None,
     call: Call | None = None,
-    optimizer: OptimizerLike | None = None,
+    optimizer: OptimizersLike | None = None,
     clip: Clip | None = None,
     regularizer: Regularizer | None = None,
     msg: Message | None = None,

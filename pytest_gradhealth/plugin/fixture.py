@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_gradhealth.subject.calling import Call
     from pytest_gradhealth.subject.loss import Loss
     from pytest_gradhealth.subject.step import Clip, Regularizer
-    from pytest_gradhealth.training.optimizers import OptimizerLike
+    from pytest_gradhealth.training.optimizers import OptimizersLike
 
     P = ParamSpec("P")
 
@@ -79,7 +79,7 @@ class GradHealth:
         *,
         loss: Loss | None = None,
         call: Call | None = None,
-        optimizer: OptimizerLike | None = None,
+        optimizer: OptimizersLike | None = None,
         clip: Clip | None = None,
         regularizer: Regularizer | None = None,
         dependency: int | None = None,

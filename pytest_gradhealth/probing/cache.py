@@ -87,7 +87,7 @@ def _is_same(one: Case, other: Case) -> bool:
         one.model is other.model
         and one.loss is other.loss
         and one.call is other.call
-        and one.optimizer is other.optimizer
+        and _is_same_tree(one.optimizer, other.optimizer)
         and one.step == other.step
         and one.dependency == other.dependency
         and one.loss_scale is other.loss_scale

@@ -23,7 +23,7 @@ from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Step, check_step
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.tensors.unwrap import is_inside_fake_mode, is_inside_transform
-from pytest_gradhealth.training.optimizers import OptimizerLike
+from pytest_gradhealth.training.optimizers import OptimizersLike
 
 ModelLike = nn.Module | Callable[[], nn.Module]
 
@@ -44,7 +44,7 @@ class Case:
     inputs: Any
     targets: Any = None
     loss: Loss | None = None
-    optimizer: OptimizerLike | None = None
+    optimizer: OptimizersLike | None = None
     step: Step | None = None
     dependency: int | None = None
     precision: Any = None
@@ -115,7 +115,7 @@ def check_case(case: Case) -> None:
     for made in (case.model, case.loss):
         if isinstance(made, nn.Module):
             check_begun(made)
-    if isinstance(case.optimizer, Optimizer) and case.is_factory:
+    if isinstance(case.optimizer, (Optimizer, list, tuple)) and case.is_factory:
         raise ProbeError(
             "optimizer is an instance, but the model is built anew for every seed; pass the"
             " optimizer's class or a factory"

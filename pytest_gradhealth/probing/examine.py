@@ -145,7 +145,8 @@ def _first_look(trial: Trial) -> Look:
     subject, seed = trial.subject, trial.seed
     with subject.isolated():
         first = look_through_time(subject, seed=seed)
-    first = replace(first, profile=with_felt_outputs(subject, first.profile, seed=seed))
+    profile = with_felt_outputs(subject, first.profile, seed=seed)
+    first = replace(first, profile=replace(profile, holdings=trial.kind.holdings))
     if trial.makes_steps:
         made = _updates(trial, first.profile)
         first = replace(first, profile=replace(first.profile, updates=made))

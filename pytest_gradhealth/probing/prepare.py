@@ -19,20 +19,21 @@ from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.measure.precision import declared_scale
 from pytest_gradhealth.probing.case import Case, check_begun
 from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.results.holdings import Maker
 from pytest_gradhealth.subject.calling import as_taken, fits, name_of
 from pytest_gradhealth.subject.lightning import is_lightning, training_batch
 from pytest_gradhealth.subject.step import Step
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.devices import choose_device, device_of, has_accelerator
 from pytest_gradhealth.tensors.modules import as_written, class_name, is_ddp, is_sharded
+from pytest_gradhealth.training.kind import Kind, kind_of
 from pytest_gradhealth.training.optimizers import (
-    Kind,
     OptimizerLike,
     check_belongs,
     configured_optimizer,
-    kind_of,
     needs_building,
 )
+from pytest_gradhealth.training.together import as_one
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,9 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     check_shared(model, is_factory=case.is_factory, declared=_declared(case))
     shared = is_ddp(model)
     model = model.get_submodule("module") if shared else model
-    check_belongs(case.optimizer, model)
     case = _as_the_model_takes(case, model)
-    kind = _kind(case, model)
+    optimizer, maker = _stepper(case, model)
+    kind = _kind(optimizer, model, maker)
     step, decay = (Step(), {}) if case.step is None else (case.step, kind.decay)
     home = device_of(model) or torch.device("cpu")
     subject = Subject(
@@ -96,7 +97,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
         )
     return Trial(
         subject,
-        case.optimizer,
+        optimizer,
         kind,
         seed,
         makes_steps=case.step is not None,
@@ -106,29 +107,30 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     )
 
 
-def _kind(case: Case, model: nn.Module) -> Kind:
+def _stepper(case: Case, model: nn.Module) -> tuple[OptimizerLike | None, Maker]:
+    """The optimizer, several as one, and who made it; a Lightning module does if none is given."""
+    if case.optimizer is None and is_lightning(model):
+        with isolated([model], torch.device("cpu")):
+            return configured_optimizer(model), "configure_optimizers"
+    optimizer = as_one(case.optimizer)
+    check_belongs(optimizer, model)
+    return optimizer, "factory" if needs_building(optimizer) else "caller"
+
+
+def _kind(optimizer: OptimizerLike | None, model: nn.Module, maker: Maker) -> Kind:
     """Tell the kind of the optimizer, isolated where that runs code of the caller's."""
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not needs_building(case.optimizer):
-        return kind_of(case.optimizer, trained)
-    with isolated([model, case.optimizer], torch.device("cpu")):
-        return kind_of(case.optimizer, trained)
+    if maker != "factory":
+        return kind_of(optimizer, model, maker)
+    with isolated([model, optimizer], torch.device("cpu")):
+        return kind_of(optimizer, model, maker)
 
 
 def _as_the_model_takes(case: Case, model: nn.Module) -> Case:
-    """Inputs as they are to be spread; of a Lightning module also the loss and the optimizer.
-
-    Those it makes where the caller has not given them.
-    """
-    in_step = is_lightning(model)
-    if in_step and case.loss is None and case.call is None:
-        case = replace(case, inputs=training_batch(model, case.inputs, case.targets), targets=None)
-    else:
-        case = replace(case, inputs=as_taken(model, case.inputs, case.call))
-    if in_step and case.optimizer is None:
-        with isolated([model], torch.device("cpu")):
-            case = replace(case, optimizer=configured_optimizer(model))
-    return case
+    """Inputs as they are to be spread; of a Lightning module also the loss, if none is given."""
+    if is_lightning(model) and case.loss is None and case.call is None:
+        batch = training_batch(model, case.inputs, case.targets)
+        return replace(case, inputs=batch, targets=None)
+    return replace(case, inputs=as_taken(model, case.inputs, case.call))
 
 
 def _built(factory: Callable[[], nn.Module], seed: int, wanted: str) -> nn.Module:

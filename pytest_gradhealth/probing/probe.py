@@ -34,7 +34,7 @@ from pytest_gradhealth.subject.inputs import check_inputs
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Clip, Regularizer, Step
 from pytest_gradhealth.tensors.modules import class_name
-from pytest_gradhealth.training.optimizers import OptimizerLike
+from pytest_gradhealth.training.optimizers import OptimizersLike
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -73,7 +73,7 @@ def probe(
     *,
     loss: Loss | None = None,
     call: Call | None = None,
-    optimizer: OptimizerLike | None = None,
+    optimizer: OptimizersLike | None = None,
     clip: Clip | None = None,
     regularizer: Regularizer | None = None,
     dependency: int | None = None,
@@ -88,19 +88,20 @@ def probe(
     decide). `inputs`: what the model is called with; a tuple is spread over its arguments, a
     mapping over its keywords. `loss(outputs, targets)`; without it the model's own loss is used,
     else a fixed random cotangent of unit norm. `call(model, *inputs)` takes the place of the
-    forward, for models without one. `optimizer`: a class, a factory over parameters, or
-    an instance (which is never stepped); it sets the limits and makes the confirm steps (default
-    Adam, lr 1e-3). `clip` (a gradient norm, or a function of the parameters) and `regularizer` (a
-    function of the model) complete the training step; with one of them a few steps are made on a
-    copy and judged too. `dependency`: how many steps back in time the gradient of a recurrent model
-    has to reach (GH102). `precision`: "float16" or "bfloat16", for a forecast of what that flushes
-    (GH501) where the loss is multiplied by `loss_scale`, a number or a GradScaler. `device`: "auto"
-    (an accelerator, if it runs on one), or one by name. `seeds`: how many, or which.
-    `confirm_steps`: 5; with 0 a failing first look stands. The ratios are limits on the gradient's
-    L2 norm, first layer over last; `max_update` on a step's change of a weight over the weight;
-    `max_penalty` on the gradient of the penalty over that of the loss; `max_output` on the RMS of
-    the outputs, `min_spread` on how far they differ over the batch; `max_dead` and `max_saturated`
-    on shares of a layer's units; `max_underflow` on the flushed share of a layer's gradient.
+    forward, for models without one. `optimizer`: a class, a factory over parameters, an instance or
+    several in a list (never stepped); it sets the limits, makes the confirm steps (default Adam, lr
+    1e-3), and has to hold what gets a gradient (GH602). `clip` (a gradient norm, or a function of
+    the parameters) and `regularizer` (a function of the model) complete the training step; with one
+    of them a few steps are made on a copy and judged too. `dependency`: how many steps back in time
+    the gradient of a recurrent model has to reach (GH102). `precision`: "float16" or "bfloat16",
+    for a forecast of what that flushes (GH501) where the loss is multiplied by `loss_scale`, a
+    number or a GradScaler. `device`: "auto" (an accelerator, if it runs on one), or one by name.
+    `seeds`: how many, or which. `confirm_steps`: 5; with 0 a failing first look stands. The ratios
+    are limits on the gradient's L2 norm, first layer over last; `max_update` on a step's change of
+    a weight over the weight; `max_penalty` on the gradient of the penalty over that of the loss;
+    `max_output` on the RMS of the outputs, `min_spread` on how far they differ over the batch;
+    `max_dead` and `max_saturated` on shares of a layer's units; `max_underflow` on the flushed
+    share of a layer's gradient.
     `rules` come on top of the package's own.
 
     Model, batch, random numbers and modes are left as they were. Raises ProbeError for what cannot

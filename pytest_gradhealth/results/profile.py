@@ -8,6 +8,7 @@ from typing import Literal
 
 from pytest_gradhealth.results.alike import Alike
 from pytest_gradhealth.results.flow import FlowRecord
+from pytest_gradhealth.results.holdings import Holdings
 from pytest_gradhealth.results.magnitudes import LossScale, MagnitudeRecord
 from pytest_gradhealth.results.names import OUTPUT, module_of
 from pytest_gradhealth.results.non_finite import NonFinite
@@ -177,6 +178,7 @@ class GradientProfile:
     parameters which get none or only zeros, and those that return the same whatever comes in, where
     something fails because of it. `alike` says from where on the examples are, where the outputs
     should tell them apart and do not; `anew` are the shapes of parameters that each forward makes.
+    `holdings` is what the optimizer has of the model, where one was declared that can be asked.
     """
 
     seed: int
@@ -209,6 +211,7 @@ class GradientProfile:
     stops: tuple[Stop, ...] = ()
     alike: Alike | None = None
     anew: tuple[tuple[int, ...], ...] = ()
+    holdings: Holdings | None = None
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

@@ -184,7 +184,7 @@ class Rule:
         bound = self.unacceptable
         if bound is not None and not (value < bound if more else value > bound):
             return ""
-        leaves_out = f"--gradhealth-ignore={self.code} leaves the rule out"
+        leaves_out = f"--gradhealth-ignore={shortened(self.code, 40)} leaves the rule out"
         if not self.options:
             return leaves_out
         of_limit = [o for o in self.options if o.name in limits and limits[o.name].value == limit]

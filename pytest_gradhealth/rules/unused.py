@@ -259,13 +259,21 @@ def _kind(type_name: str) -> str:
     return type_name.removeprefix("Parametrized")
 
 
-def _folded(parameters: Sequence[ParameterRecord], profile: GradientProfile) -> list[str]:
-    """The outermost modules of which all parameters are among these, and names of single ones."""
+def folded(
+    parameters: Sequence[ParameterRecord], profile: GradientProfile, used: Iterable[str] = ()
+) -> list[str]:
+    """The outermost modules of which all parameters are among these, and names of single ones.
+
+    Of modules around those that are `used`, only the parts.
+    """
     names = {p.name for p in parameters}
-    used = [p.module for p in profile.parameters if p.state != "frozen" and p.name not in names]
-    used += [output.name for output in profile.outputs if output.norm]
-    others = {prefix for name in used for prefix in ancestry(name)}
+    rest = [p.module for p in profile.parameters if p.state != "frozen" and p.name not in names]
+    others = {prefix for name in (*rest, *used) for prefix in ancestry(name)}
     return [*dict.fromkeys(outermost(p.module, others) or p.name for p in parameters)]
+
+
+def _folded(parameters: Sequence[ParameterRecord], profile: GradientProfile) -> list[str]:
+    return folded(parameters, profile, (o.name for o in profile.outputs if o.norm))
 
 
 def ignoring(code: str, names: Collection[str]) -> str:

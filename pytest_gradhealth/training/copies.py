@@ -21,8 +21,9 @@ from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_fsdp
 from pytest_gradhealth.tensors.storage import has_memory
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
-from pytest_gradhealth.training.optimizers import OptimizerLike, copy_into
+from pytest_gradhealth.training.optimizers import OptimizerLike
 from pytest_gradhealth.training.rebinding import Twins
+from pytest_gradhealth.training.together import copied as copied_optimizer
 
 
 def copied(
@@ -36,9 +37,9 @@ def copied(
     inside `isolated`, which restores it.
     """
     if any(map(is_fsdp, subject.model.modules())):
-        own: dict[int, Any] = {id(p): p for p in subject.model.parameters()}
-        stepper = copy_into(optimizer, own) if isinstance(optimizer, Optimizer) else optimizer
-        return subject, stepper
+        if isinstance(optimizer, Optimizer):
+            optimizer = copied_optimizer(optimizer, {id(p): p for p in subject.model.parameters()})
+        return subject, optimizer
     loss = subject.loss if isinstance(subject.loss, nn.Module) else None
     instance = optimizer if isinstance(optimizer, Optimizer) else None
     step = "be deep-copied"
@@ -53,7 +54,7 @@ def copied(
             twins = Twins(memo)
             twins.rebind((model, loss))
         if instance is not None:
-            instance = copy_into(instance, memo)
+            instance = copied_optimizer(instance, memo)
         step = "be moved as a copy"
         model.to(device)
         if loss is not None:

@@ -11,7 +11,8 @@ from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.tensors.memory import free_bytes
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.tensors.unwrap import parts
-from pytest_gradhealth.training.optimizers import ADAPTIVE, OptimizerLike
+from pytest_gradhealth.training.kind import is_adaptive
+from pytest_gradhealth.training.optimizers import OptimizerLike
 
 #: Numbers that an adaptive optimizer keeps for each number of a parameter.
 _ADAPTIVE_STATE = 2
@@ -42,9 +43,7 @@ def bytes_of_steps(modules: Iterable[nn.Module], optimizer: OptimizerLike | None
     """Bytes of parameters, buffers, gradients and, where it is known to have one, a state."""
     tensors = {id(t): t for m in modules for t in (*m.parameters(), *m.buffers())}
     trained = sum(map(_bytes, filter(lambda t: t.requires_grad, tensors.values())))
-    kind = optimizer if isinstance(optimizer, type) else type(optimizer)
-    adaptive = optimizer is None or issubclass(kind, ADAPTIVE)
-    state = _ADAPTIVE_STATE * trained if adaptive else 0
+    state = _ADAPTIVE_STATE * trained if optimizer is None or is_adaptive(optimizer) else 0
     return sum(map(_bytes, tensors.values())) + trained + state
 
 

@@ -14,8 +14,8 @@ from pytest_gradhealth.results.profile import Update
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import named_parameters
 from pytest_gradhealth.tensors.norms import l2_norm, to_numbers
+from pytest_gradhealth.training.kind import carry_of
 from pytest_gradhealth.training.loop import train
-from pytest_gradhealth.training.optimizers import carry_of
 
 
 def updates(

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from pytest_gradhealth import ProbeError, VanishingGradientError, assert_healthy, probe, suggest
 from pytest_gradhealth.subject.lightning import is_lightning
+from tests.helpers.findings import explained
 from tests.helpers.libraries import library
 from tests.helpers.nets import batch, mlp
 from tests.helpers.notes import Notes
@@ -487,9 +488,9 @@ def two(model: Any) -> Any:
         (warmed_up, "SGD(lr=0.1)"),
         (in_a_mapping, "SGD(lr=0.1)"),
         (lambda _: None, "Adam(lr=0.001)"),
-        (two, "Adam(lr=0.001)"),
-        (lambda m: SGD(list(m.parameters())[:2], lr=0.1), "Adam(lr=0.001)"),
-        (lambda m: SGD([*m.parameters(), nn.Parameter(torch.ones(2))], lr=0.1), "Adam(lr=0.001)"),
+        (two, "SGD(lr=0.1)"),
+        (lambda m: SGD(list(m.parameters())[:2], lr=0.1), "SGD(lr=0.1)"),
+        (lambda m: SGD([*m.parameters(), nn.Parameter(torch.ones(2))], lr=0.1), "SGD(lr=0.1)"),
         (lambda m: SGD(m.parameters(), lr=m.trainer.max_steps), "Adam(lr=0.001)"),
     ],
     ids=[
@@ -505,7 +506,7 @@ def two(model: Any) -> Any:
         "trainer",
     ],
 )
-def test_the_configured_optimizer_is_used_where_it_is_the_only_one(
+def test_the_configured_optimizers_are_used(
     configured: Callable[[Any], Any], optimizer: str, examples: list[Tensor]
 ) -> None:
     model = Classifier(configured=configured)
@@ -514,6 +515,19 @@ def test_the_configured_optimizer_is_used_where_it_is_the_only_one(
     assert diagnosis.optimizer == optimizer
     assert diagnosis.sgd == optimizer.startswith("SGD")
     assert diagnosis.limits["min_ratio"].value == (3e-5 if diagnosis.sgd else 1e-5)
+
+
+def test_what_configure_optimizers_leaves_out(examples: list[Tensor]) -> None:
+    def all_but_the_last(model: Any) -> Any:
+        return SGD(list(model.parameters())[:-2], lr=0.1)
+
+    assert explained(probe(Classifier(configured=all_but_the_last), examples), "GH602") == (
+        "configure_optimizers leaves out 2 parameters (body.6.weight and body.6.bias), which get a"
+        " gradient",
+        "a group was left out, or they were added or unfrozen after the optimizer was built",
+        "build it from self.parameters(); or leave them out with"
+        " --gradhealth-ignore='GH602:body.6'",
+    )
 
 
 def test_an_optimizer_of_the_call_wins(examples: list[Tensor]) -> None:
