@@ -111,6 +111,10 @@ class UnregisteredParameterError(GradientHealthError):
     """A forward uses parameters that the model does not list (GH408)."""
 
 
+class UnwrittenParameterError(GradientHealthError):
+    """A parameter holds what was in memory before it (GH409)."""
+
+
 class UnderflowError(GradientHealthError):
     """A low-precision format would flush a gradient to zero, or overflow (GH501)."""
 

@@ -12,6 +12,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from keyword import iskeyword
 
 #: Columns of a failure message: 80, less what pytest puts before each line.
 WIDTH = 76
@@ -169,6 +170,16 @@ def quoted(name: str) -> str:
     """
     plain = name.isprintable() and not {'"', "\\"} & {*name}
     return f'"{name}"' if plain else json.dumps(name)
+
+
+def in_code(name: str, kind: str) -> str:
+    """A part of a model as it is typed: by its name, or asked for where that is none in Python.
+
+    >>> in_code("head.bias", "parameter"), in_code("body.0", "submodule")
+    ('model.head.bias', 'model.get_submodule("body.0")')
+    """
+    typed = all(part.isidentifier() and not iskeyword(part) for part in name.split("."))
+    return f"model.{name}" if typed else f"model.get_{kind}({quoted(name)})"
 
 
 def shortened(text: str, most: int) -> str:

@@ -146,7 +146,8 @@ def _first_look(trial: Trial) -> Look:
     with subject.isolated():
         first = look_through_time(subject, seed=seed)
     profile = with_felt_outputs(subject, first.profile, seed=seed)
-    first = replace(first, profile=replace(profile, holdings=trial.kind.holdings))
+    profile = replace(profile, holdings=trial.kind.holdings, unwritten=trial.unwritten)
+    first = replace(first, profile=profile)
     if trial.makes_steps:
         made = _updates(trial, first.profile)
         first = replace(first, profile=replace(first.profile, updates=made))

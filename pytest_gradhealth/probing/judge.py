@@ -72,9 +72,9 @@ class Criteria:
 
 
 def _in_order(rules: Iterable[Rule], findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """What leads first, and without what another rule has said more plainly."""
+    """What explains others first, then what leads, without what another has said more plainly."""
     echoes = {rule.code: rule.echoes for rule in rules}
-    leads = {rule.code for rule in rules if rule.leads}
+    first = {rule.code: (not rule.explains, not rule.leads) for rule in rules}
     told = (
         finding
         for finding in findings
@@ -84,7 +84,7 @@ def _in_order(rules: Iterable[Rule], findings: Sequence[Finding]) -> tuple[Findi
             for other in findings
         )
     )
-    return tuple(sorted(told, key=lambda finding: finding.code not in leads))
+    return tuple(sorted(told, key=lambda finding: first.get(finding.code, (True, True))))
 
 
 def chosen_rules(settings: Settings, rules: Sequence[Rule]) -> tuple[Rule, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,18 +12,18 @@ from torch.nn.parameter import is_lazy
 from pytest_gradhealth.config.settings import Settings
 from pytest_gradhealth.distributed.support import check_shared
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.formatting import told
 from pytest_gradhealth.isolation.isolate import isolated
-from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.measure.precision import declared_scale
-from pytest_gradhealth.probing.case import Case, check_begun
+from pytest_gradhealth.measure.unwritten import never_written
+from pytest_gradhealth.probing.building import Built, build_model
+from pytest_gradhealth.probing.case import Case
 from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.results.holdings import Maker
-from pytest_gradhealth.subject.calling import as_taken, fits, name_of
+from pytest_gradhealth.subject.calling import as_taken
 from pytest_gradhealth.subject.lightning import is_lightning, training_batch
 from pytest_gradhealth.subject.step import Step
 from pytest_gradhealth.subject.subject import Subject
-from pytest_gradhealth.tensors.devices import choose_device, device_of, has_accelerator
+from pytest_gradhealth.tensors.devices import choose_device, device_of
 from pytest_gradhealth.tensors.modules import as_written, class_name, is_ddp, is_sharded
 from pytest_gradhealth.training.kind import Kind, kind_of
 from pytest_gradhealth.training.optimizers import (
@@ -42,7 +41,7 @@ class Trial:
 
     `makes_steps` says whether the training step was declared, and is to be judged. `target` is the
     device that a copy is to be looked at on, None where the model itself is; `wished` says that
-    nobody asked for that device.
+    nobody asked for that device. `unwritten` names what its factory has left as memory was.
     """
 
     subject: Subject
@@ -52,17 +51,15 @@ class Trial:
     makes_steps: bool = False
     target: torch.device | None = None
     wished: bool = False
+    unwritten: tuple[str, ...] = ()
 
 
 def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     """Build or take the model, and choose the device to probe on."""
     assert not isinstance(case.model, Diagnosis)
-    model = (
-        case.model
-        if isinstance(case.model, nn.Module)
-        else _built(case.model, seed, settings.device)
-    )
-    model = as_written(model)
+    built = Built(case.model) if isinstance(case.model, nn.Module) else None
+    built = built or build_model(case.model, seed, settings.device)
+    model = as_written(built.model)
     check_model(model)
     check_shared(model, is_factory=case.is_factory, declared=_declared(case))
     shared = is_ddp(model)
@@ -104,7 +101,15 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
         # The reducer hangs on the parameters of a wrapped model, and would count our backwards.
         target=device if shared or not there else None,
         wished=anyhow and device != home,
+        unwritten=_unwritten(subject, built, seed),
     )
+
+
+def _unwritten(subject: Subject, built: Built, seed: int) -> tuple[str, ...]:
+    if built.filled is None or is_ddp(built.model):
+        return ()
+    filled = replace(subject, model=as_written(built.filled))
+    return never_written(filled, built.suspects, seed=seed)
 
 
 def _stepper(case: Case, model: nn.Module) -> tuple[OptimizerLike | None, Maker]:
@@ -131,32 +136,6 @@ def _as_the_model_takes(case: Case, model: nn.Module) -> Case:
         batch = training_batch(model, case.inputs, case.targets)
         return replace(case, inputs=batch, targets=None)
     return replace(case, inputs=as_taken(model, case.inputs, case.call))
-
-
-def _built(factory: Callable[[], nn.Module], seed: int, wanted: str) -> nn.Module:
-    """Call a factory with random numbers from `seed`, also those of an accelerator in use."""
-    accelerator = torch.accelerator.current_accelerator() if has_accelerator() else None
-    device = torch.device("cpu") if accelerator is None or wanted == "cpu" else accelerator
-    with isolated([factory], device):
-        seed_everything(seed, device)
-        try:
-            model = factory()
-        except Exception as error:
-            advice = "a factory is called without arguments, for example lambda: Net(width=64)"
-            if not isinstance(factory, type) and not fits(factory, ()):
-                advice = (
-                    "what takes a batch goes with its model: probe(model, x, call=lambda model, x:"
-                    " ...)"
-                )
-            raise ProbeError(
-                f"the model factory {name_of(factory)} raised {told(error)}; {advice}"
-            ) from error
-    if not isinstance(model, nn.Module):
-        raise ProbeError(
-            f"the model factory returned a {type(model).__name__}, not a torch.nn.Module"
-        )
-    check_begun(model)
-    return model
 
 
 def _declared(case: Case) -> list[str]:

@@ -24,6 +24,7 @@ from pytest_gradhealth.remedies.outcome import changes, merit
 from pytest_gradhealth.remedies.treatment import first_line, treatment_of, treatments
 from pytest_gradhealth.remedies.ward import Ward, untreated
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, Measure, Outcome, Treatment
+from pytest_gradhealth.rules import explanations
 from pytest_gradhealth.tensors.modules import is_sharded
 from pytest_gradhealth.training.optimizers import as_factory
 
@@ -80,6 +81,7 @@ def treat(
     budget = origin.settings.remedy_budget if budget is None else budget
     remedies = tuple(remedies)
     treatable = {code for remedy in remedies for code in remedy.symptoms}
+    treatable -= explanations(diagnosis).keys()
     codes = tuple(dict.fromkeys(f.code for f in failures if f.code in treatable))
     chosen = [remedy for remedy in remedies if set(codes) & set(remedy.symptoms)]
     if not budget or not chosen:

@@ -178,7 +178,8 @@ class GradientProfile:
     parameters which get none or only zeros, and those that return the same whatever comes in, where
     something fails because of it. `alike` says from where on the examples are, where the outputs
     should tell them apart and do not; `anew` are the shapes of parameters that each forward makes.
-    `holdings` is what the optimizer has of the model, where one was declared that can be asked.
+    `holdings` is what the optimizer has of the model, where one was declared that can be asked;
+    `unwritten` names the parameters and buffers that its factory has left as memory was.
     """
 
     seed: int
@@ -212,6 +213,7 @@ class GradientProfile:
     alike: Alike | None = None
     anew: tuple[tuple[int, ...], ...] = ()
     holdings: Holdings | None = None
+    unwritten: tuple[str, ...] = ()
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

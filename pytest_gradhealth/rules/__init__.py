@@ -7,7 +7,7 @@ from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 
-from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 from pytest_gradhealth.rules.rule import Evidence, Rule
 
 __all__ = ["Evidence", "Rule", "built_in_rules"]
@@ -31,3 +31,10 @@ def known_rules(diagnosis: Diagnosis) -> Mapping[str, Rule]:
     """Return the package's own rules and those that a diagnosis was made with, by code."""
     rules = (*built_in_rules(), *getattr(diagnosis.origin, "rules", ()))
     return {rule.code: rule for rule in rules}
+
+
+def explanations(diagnosis: Diagnosis) -> Mapping[str, Finding]:
+    """What other rules have found that explains the findings of some, by the codes of these."""
+    rules = known_rules(diagnosis)
+    found = [f for f in diagnosis.findings if f.complains and f.code in rules]
+    return {code: f for f in reversed(found) for code in rules[f.code].explains}

@@ -81,7 +81,7 @@ class Rule:
     the second look; with None the first look decides. `error` is what an assertion raises for its
     failures; `summary` and `reads` are one-liners. `echoes` names rules whose findings say the same
     more plainly: beside one that is as severe, this rule is silent. What a rule finds that `leads`
-    explains what the others find, and is told first.
+    is told first, after what is the cause of all that the rules find that it `explains`.
 
     `doc` is the text of its page, in Markdown. `settings` are the thresholds it reads, the one that
     its `quantity` is compared with first: names of settings there are, or an Option for one of its
@@ -108,6 +108,7 @@ class Rule:
     error: type[GradientHealthError] = GradientHealthError
     echoes: tuple[str, ...] = ()
     leads: bool = False
+    explains: tuple[str, ...] = ()
     doc: str = ""
     settings: tuple[str | Option, ...] = ()
     quantity: Quantity | None = None

@@ -18,10 +18,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from keyword import iskeyword
 
 from pytest_gradhealth.errors import UntrainedParameterError
-from pytest_gradhealth.formatting import count, listing, quoted
+from pytest_gradhealth.formatting import count, in_code, listing
 from pytest_gradhealth.results.diagnosis import Finding, Severity
 from pytest_gradhealth.results.holdings import Holdings
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
@@ -128,16 +127,15 @@ def _advice(holdings: Holdings, names: Sequence[str]) -> str:
         return "build it from self.parameters()"
     if holdings.foreign or len(names) > MOST_NAMES:
         return "build the optimizer over model.parameters() once all layers are in place"
-    parts = ", ".join(_in_code(name, holdings.missing) for name in names)
+    parts = ", ".join(_parts(name, holdings.missing) for name in names)
     return f'optimizer.add_param_group({{"params": [{parts}]}})'
 
 
-def _in_code(name: str, parameters: Collection[str]) -> str:
+def _parts(name: str, parameters: Collection[str]) -> str:
     """A parameter, or those of a module, as they are typed in a list."""
-    kind = "parameter" if name in parameters else "submodule"
-    typed = all(part.isidentifier() and not iskeyword(part) for part in name.split("."))
-    found = f"model.{name}" if typed else f"model.get_{kind}({quoted(name)})"
-    return found if name in parameters else f"*{found}.parameters()"
+    if name in parameters:
+        return in_code(name, "parameter")
+    return f"*{in_code(name, 'submodule')}.parameters()"
 
 
 def _unless(names: Sequence[str]) -> str:

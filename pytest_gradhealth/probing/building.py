@@ -1,0 +1,72 @@
+"""A model that is built for a probe by its factory, and what that leaves unwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.formatting import told
+from pytest_gradhealth.isolation.fresh_memory import fresh_memory
+from pytest_gradhealth.isolation.isolate import isolated
+from pytest_gradhealth.isolation.random_state import seed_everything
+from pytest_gradhealth.measure.unwritten import with_nan
+from pytest_gradhealth.probing.case import check_begun
+from pytest_gradhealth.subject.calling import fits, name_of
+from pytest_gradhealth.tensors.devices import has_accelerator
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model, and the same in memory that was filled with NaN, where that has left some in it.
+
+    `suspects` name the tensors that may not have been written.
+    """
+
+    model: nn.Module
+    filled: nn.Module | None = None
+    suspects: tuple[str, ...] = ()
+
+
+def build_model(factory: Callable[[], nn.Module], seed: int, wanted: str) -> Built:
+    """Call a factory with random numbers from `seed`, also those of an accelerator in use.
+
+    Once, in filled memory, and again as it is where that shows. Raises ProbeError if it fails.
+    """
+    filled = _built(factory, seed, wanted, filled=True)
+    suspects = with_nan(filled)
+    if not suspects:
+        return Built(filled)
+    # While the first one keeps its memory, which the second would get otherwise, NaN and all.
+    model = _built(factory, seed, wanted, filled=False)
+    written = with_nan(model)
+    names = [n for n in suspects if n not in written or not torch.equal(suspects[n], written[n])]
+    return Built(model, filled if names else None, tuple(names))
+
+
+def _built(factory: Callable[[], nn.Module], seed: int, wanted: str, *, filled: bool) -> nn.Module:
+    accelerator = torch.accelerator.current_accelerator() if has_accelerator() else None
+    device = torch.device("cpu") if accelerator is None or wanted == "cpu" else accelerator
+    with isolated([factory], device), fresh_memory(filled=filled):
+        seed_everything(seed, device)
+        try:
+            model = factory()
+        except Exception as error:
+            advice = "a factory is called without arguments, for example lambda: Net(width=64)"
+            if not isinstance(factory, type) and not fits(factory, ()):
+                advice = (
+                    "what takes a batch goes with its model: probe(model, x, call=lambda model, x:"
+                    " ...)"
+                )
+            raise ProbeError(
+                f"the model factory {name_of(factory)} raised {told(error)}; {advice}"
+            ) from error
+    if not isinstance(model, nn.Module):
+        raise ProbeError(
+            f"the model factory returned a {type(model).__name__}, not a torch.nn.Module"
+        )
+    check_begun(model)
+    return model
