@@ -81,7 +81,7 @@ def activations_of(
     found: list[SeenActivation] = []
     calls: Counter[tuple[str, str]] = Counter()
     for node in nodes:
-        op = op_name(node)
+        op = ways.graph.ops[node]
         if op not in _SAVED or _is_packed(node, op):
             continue
         layer = layer_before(node, places)

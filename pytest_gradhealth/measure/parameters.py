@@ -120,10 +120,11 @@ class ParameterReader:
         A re-entrant checkpoint hands gradients over in parts: with one among the nodes, all are
         held. Other code that does so shows in `incomplete`.
         """
+        leaves = () if graph.hides_layers else graph.leaf_of.items()
         handles = [
             node.register_hook(partial(self._complete, leaf))
-            for node, leaf in graph.leaf_of.items()
-            if id(leaf) in self._measured and leaf.numel() > FEW and not graph.hides_layers
+            for node, leaf in leaves
+            if id(leaf) in self._measured and leaf.numel() > FEW
         ]
         del graph
         with hooked(handles):

@@ -108,6 +108,8 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
 
 def _kind(case: Case, model: nn.Module) -> Kind:
     """Tell the kind of the optimizer, isolated where that runs code of the caller's."""
+    if case.optimizer is None:
+        return kind_of(None, {})
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not needs_building(case.optimizer):
         return kind_of(case.optimizer, trained)
