@@ -15,14 +15,14 @@ def check_shared(model: nn.Module, *, is_factory: bool, declared: Sequence[str])
 
     `declared` are the names of what was asked for beyond a plain look.
     """
-    name = class_name(model)
-    if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
+    name, modules = class_name(model), dict(model.named_modules())
+    if any(type(m).__name__ == "FullyShardedDataParallel" for m in modules.values()):
         raise ProbeError(
             f"{name} is wrapped in FullyShardedDataParallel, which hides the layers' parameters;"
             " shard it with torch.distributed.fsdp.fully_shard, or probe the model before it is"
             " wrapped"
         )
-    if any(map(is_replicated, model.modules())):
+    if any(map(is_replicated, modules.values())):
         raise ProbeError(
             f"{name} is wrapped by replicate(), whose reducer counts every backward; wrap it in"
             " DistributedDataParallel, or probe the model before it is replicated"
@@ -36,7 +36,7 @@ def check_shared(model: nn.Module, *, is_factory: bool, declared: Sequence[str])
         raise ProbeError(
             f"{name} wraps a model with DTensors; pass the model that it wraps, model.module"
         )
-    for inner_name, inner in model.named_modules():
+    for inner_name, inner in modules.items():
         if inner is not model and is_ddp(inner):
             raise ProbeError(
                 f"{inner_name} is a {type(inner).__name__} inside the model; wrap the whole model,"
@@ -44,7 +44,7 @@ def check_shared(model: nn.Module, *, is_factory: bool, declared: Sequence[str])
             )
     if not is_sharded(model):
         return
-    if not is_fsdp(model) and any(map(is_fsdp, model.modules())):
+    if not is_fsdp(model) and any(map(is_fsdp, modules.values())):
         raise ProbeError(
             f"parts of {name} are sharded, but not the model itself; call fully_shard on it as well"
         )

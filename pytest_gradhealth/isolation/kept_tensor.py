@@ -177,7 +177,8 @@ def _is_same_memory(tensor: Tensor, data: Tensor) -> bool:
 
 def _writable(data: Tensor) -> Tensor:
     """All the memory of a tensor: of one whose elements share some, from the first to the last."""
-    if type(data) is not Tensor or data.layout != torch.strided or data.is_nested:
+    odd = type(data) is not Tensor or data.layout != torch.strided or data.is_nested
+    if odd or data.is_contiguous():
         return data
     repeats = any(n > 1 and step == 0 for n, step in zip(data.shape, data.stride(), strict=True))
     return data.as_strided((span(data),), (1,)) if repeats or data.numel() > span(data) else data

@@ -66,9 +66,15 @@ def restore(
 
 def _undone(reachable: Reachable, arrays: Iterable[KeptArray]) -> Iterator[Exception]:
     """Put back what has changed; yields what cannot be, and goes on with the rest."""
-    for owner, kind, items in reachable.places:
-        if kind.put_back is not None and id(owner) not in reachable.lent:
-            yield from _errors_of(_put_back_place, owner, kind, items)
+    lent = reachable.lent
+    changed = [
+        (kind.put_back, owner, items)
+        for owner, kind, items in reachable.places
+        if kind.put_back is not None
+        if id(owner) not in lent and _has_changed(owner, kind, items)
+    ]
+    for put_back_place, owner, items in changed:
+        yield from _errors_of(put_back_place, owner, items)
     for array in arrays:
         yield from _errors_of(array.put_back)
 
@@ -78,11 +84,6 @@ def _errors_of(run: Callable[..., object], *arguments: Any) -> Iterator[Exceptio
         run(*arguments)
     except Exception as error:
         yield error
-
-
-def _put_back_place(owner: Any, kind: Kind, items: Items) -> None:
-    if kind.put_back is not None and _has_changed(owner, kind, items):
-        kind.put_back(owner, items)
 
 
 def _name_of(tensor: Tensor, values: Iterable[Any]) -> str:

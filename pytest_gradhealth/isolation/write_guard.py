@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -67,12 +68,20 @@ class WriteGuard(TorchFunctionMode):
 
     def __init__(self, device: torch.device, copy: bool | None = None) -> None:
         super().__init__()
-        self._room = _room(device, copy)
+        self._device, self._copies_all = device, copy
         self._by_id: dict[int, Tensor] = {}
         self._by_memory: dict[int, list[Tensor]] = {}
         self._copies: dict[int, Tensor] = {}
         self._kinds: dict[Any, _Kind] = {}
         self._unprotected = False
+
+    @cached_property
+    def _room(self) -> float:
+        """Bytes of parameters that may still be copied at once."""
+        if self._copies_all is not None:
+            return math.inf if self._copies_all else 0
+        free = free_bytes(self._device)
+        return math.inf if free is None else free / SHARE
 
     @property
     def watches(self) -> bool:
@@ -121,14 +130,6 @@ class WriteGuard(TorchFunctionMode):
     def _copy(self, parameter: Tensor) -> None:
         if id(parameter) not in self._copies:
             self._copies[id(parameter)] = parameter.detach().clone()
-
-
-def _room(device: torch.device, copy: bool | None) -> float:
-    """Bytes of parameters that may be copied at once."""
-    if copy is not None:
-        return math.inf if copy else 0
-    free = free_bytes(device)
-    return math.inf if free is None else free / SHARE
 
 
 def _protected(parameter: Tensor) -> bool:

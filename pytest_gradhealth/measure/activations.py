@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -38,17 +39,34 @@ _CHANNELS_LAST = ("Linear", "LayerNorm", "Embedding")
 _TURNS = ("Transpose", "Permute")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class SeenActivation:
-    """What is known of an activation, and its share of dead or flat ones, still on the device."""
+    """An activation behind a `layer`, with its share of dead or flat ones still on the device."""
 
-    known: ActivationRecord
+    name: str
+    type: str
+    function: str
+    layer: str
+    point: str | None
+    units: int = 0
     dead: Tensor | None = None
     flat: Tensor | None = None
+    after: str = ""
+    at: Literal["", "behind"] = ""
 
     def record(self, numbers: Readout) -> ActivationRecord:
         """The record of an activation."""
-        return replace(self.known, dead=numbers.get(self.dead), flat=numbers.get(self.flat))
+        return ActivationRecord(
+            self.name,
+            self.type,
+            self.function,
+            self.units,
+            numbers.get(self.dead),
+            numbers.get(self.flat),
+            self.after,
+            self.at,
+            self.point,
+        )
 
 
 @torch.no_grad()
@@ -60,10 +78,10 @@ def activations_of(
     Reads what the nodes have saved; activations inside a checkpoint, which has saved nothing, are
     left out. To be called before the backward, which frees it.
     """
-    found: list[tuple[str, SeenActivation]] = []
+    found: list[SeenActivation] = []
     calls: Counter[tuple[str, str]] = Counter()
     for node in nodes:
-        op = op_name(node)
+        op = ways.graph.ops[node]
         if op not in _SAVED or _is_packed(node, op):
             continue
         layer = layer_before(node, places)
@@ -72,39 +90,32 @@ def activations_of(
         if calls[place.name, layer.name] > CALLS:
             continue
         point = None if place.key is None else label_of(*place.key)
-        known = ActivationRecord(place.name, place.type, FUNCTIONAL.get(op, op), 0, point=point)
+        seen = SeenActivation(place.name, place.type, FUNCTIONAL.get(op, op), layer.name, point)
         try:
-            seen = _read(node, op, known, _has_channels_second(before(node), places))
+            has_units = _read(seen, node, op, places)
         except RuntimeError:
             continue  # the backward itself will say what is wrong with what was saved
-        if seen is None or not (seen.dead is None or ways.lead_on(node)):
+        if not has_units or not (seen.dead is None or ways.lead_on(node)):
             continue  # what leads to the loss alone (a hinge, a penalty) may let nothing through
-        if node not in places:
-            seen = _function(seen, node, places, ways)
-        if seen is not None:
-            found.append((layer.name, seen))
+        if node in places or _counts(seen, node, places, ways):
+            found.append(seen)
     _places_of_sample.cache_clear()
-    served = Counter(name for name, _ in {(seen.known.name, layer) for layer, seen in found})
-    return [
-        replace(seen, known=replace(seen.known, after=layer * (served[seen.known.name] > 1)))
-        for layer, seen in found
-    ]
+    served = Counter(name for name, _ in {(seen.name, seen.layer) for seen in found})
+    for seen in found:
+        seen.after = seen.layer * (served[seen.name] > 1)
+    return found
 
 
-def _function(
-    seen: SeenActivation, node: Node, places: Mapping[Node, Place], ways: Ways
-) -> SeenActivation | None:
-    """What is seen of a function, which has no module: it may lead anywhere.
+def _counts(seen: SeenActivation, node: Node, places: Mapping[Node, Place], ways: Ways) -> bool:
+    """Note where a function is, which has no module, and whether it counts: it may lead anywhere.
 
     To the loss alone, it counts where nothing goes past it.
     """
     layer = node_before(node, places)
     alone = layer is not None and ways.all_through(layer, node)
     leads_on = ways.lead_on(node)
-    if not leads_on and not alone:
-        return None
-    point = seen.known.point if alone and leads_on else None
-    return replace(seen, known=replace(seen.known, at="behind", point=point))
+    seen.at, seen.point = "behind", seen.point if alone and leads_on else None
+    return leads_on or alone
 
 
 def _is_packed(node: Node, op: str) -> bool:
@@ -113,27 +124,26 @@ def _is_packed(node: Node, op: str) -> bool:
     return raw is None or getattr(raw, "unpack_hook", None) is not None
 
 
-def _read(
-    node: Node, op: str, known: ActivationRecord, channels_second: bool | None
-) -> SeenActivation | None:
-    """What an activation lets through, None for what has no units.
+def _read(seen: SeenActivation, node: Node, op: str, places: Mapping[Node, Place]) -> bool:
+    """Read what an activation lets through; false for what has no units.
 
     Of ReLU and thresholds, a unit is dead if nothing in the batch comes through; of sigmoids and
     tanh, an element is flat where hardly any gradient does.
     """
     values = _saved(node, op)
     if values.is_nested or values.dim() < 2 or not values.numel():
-        return None
+        return False
     floor = float(getattr(node, _FLOORS.get(op, ""), 0.0))
     if op in ("Sigmoid", "Tanh") or (op == "Hardtanh" and floor < 0):
-        flat = _slope(node, op, _sample(values)) < FLAT
-        known = replace(known, units=values.shape[-1])
-        return SeenActivation(known, flat=flat.double().mean())
-    if channels_second is None:
-        channels_second = values.dim() == 4
-    dim = 1 if values.dim() == 2 or channels_second else values.dim() - 1
-    known = replace(known, units=values.shape[dim])
-    return SeenActivation(known, dead=_share_below(values, dim, floor))
+        seen.units = values.shape[-1]
+        seen.flat = (_slope(node, op, _sample(values)) < FLAT).mean(dtype=torch.float64)
+        return True
+    dim = values.dim() - 1
+    if dim > 1:
+        second = _has_channels_second(before(node), places)
+        dim = 1 if second or (second is None and values.dim() == 4) else dim
+    seen.units, seen.dead = values.shape[dim], _share_below(values, dim, floor)
+    return True
 
 
 def _share_below(values: Tensor, dim: int, floor: float) -> Tensor:
@@ -147,7 +157,7 @@ def _share_below(values: Tensor, dim: int, floor: float) -> Tensor:
         part = values[: max(1, len(values) // 8)]
         if part.amax(others).min().item() > floor:
             return torch.zeros((), dtype=torch.float64)
-    return (values.amax(others) <= floor).double().mean()
+    return (values.amax(others) <= floor).mean(dtype=torch.float64)
 
 
 def _slope(node: Node, op: str, sample: Tensor) -> Tensor:

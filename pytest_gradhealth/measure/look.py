@@ -87,9 +87,9 @@ def look(
         return look(subject, seed=seed, steps=steps, functional=functional, holding=True)
     taken = Taken(loss, recorder, marks, tree, parameters, activations, outputs, unregistered)
     with unguarded(), _uncollected():
-        read = taken.read(1 / subject.loss_scale.value, seed=seed, steps=steps)
-    profile = replace(read.profile, objective=run.objective)
-    return replace(read, profile=profile, hides_layers=hides_layers)
+        unscale = 1 / subject.loss_scale.value
+        read = taken.read(unscale, seed=seed, steps=steps, objective=run.objective)
+    return replace(read, hides_layers=hides_layers)
 
 
 @contextmanager

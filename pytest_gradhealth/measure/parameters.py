@@ -21,7 +21,14 @@ from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.graph import Graph
 from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.modules import named_parameters
-from pytest_gradhealth.tensors.norms import cosine, has_equal_rows, l2_norm, to_numbers
+from pytest_gradhealth.tensors.norms import (
+    FEW,
+    cosine,
+    has_equal_rows,
+    l2_norm,
+    l2_norms,
+    to_numbers,
+)
 from pytest_gradhealth.tensors.readout import Readout
 from pytest_gradhealth.tensors.storage import has_memory
 from pytest_gradhealth.tensors.unwrap import whole
@@ -91,13 +98,15 @@ class ParameterReader:
         self._aligned = aligned
         named = named_parameters(model)
         with unguarded():
-            alike = _with_same_rows({name: parameter for name, (parameter, _) in named.items()})
+            present = {name: p for name, (p, _) in named.items() if has_memory(p)}
+            norms = dict(zip(present, l2_norms([*present.values()]), strict=True))
+            alike = _with_same_rows(present)
             self._measured = {
                 id(parameter): Measured(
                     name,
                     parameter,
                     others,
-                    norm=l2_norm(parameter) if has_memory(parameter) else torch.zeros(()),
+                    norm=norms[name] if name in norms else torch.zeros(()),
                     penalty=_norm_of(penalties, name, parameter),
                     same_rows=name in alike,
                 )
@@ -106,15 +115,16 @@ class ParameterReader:
 
     @contextmanager
     def dropping(self, graph: Graph) -> Iterator[None]:
-        """Measure each gradient when a backward through the graph completes it, and drop it.
+        """Measure each large gradient when a backward through the graph completes it, and drop it.
 
         A re-entrant checkpoint hands gradients over in parts: with one among the nodes, all are
         held. Other code that does so shows in `incomplete`.
         """
+        leaves = () if graph.hides_layers else graph.leaf_of.items()
         handles = [
             node.register_hook(partial(self._complete, leaf))
-            for node, leaf in graph.leaf_of.items()
-            if id(leaf) in self._measured and not graph.hides_layers
+            for node, leaf in leaves
+            if id(leaf) in self._measured and leaf.numel() > FEW
         ]
         del graph
         with hooked(handles):
@@ -126,25 +136,24 @@ class ParameterReader:
         Gradients that were dropped before this are complete only if `incomplete` is false.
         """
         with unguarded():
-            for measured in self._measured.values():
-                gradient = measured.parameter.grad
-                if gradient is not None:
-                    self.incomplete |= measured.gradient is not None
-                    self._read(measured, gradient)
+            grads = ((measured, measured.parameter.grad) for measured in self._measured.values())
+            left = [(measured, grad) for measured, grad in grads if grad is not None]
+            norms = l2_norms([grad for _, grad in left])
+            for (measured, grad), norm in zip(left, norms, strict=True):
+                self._read(measured, grad, norm)
         return list(self._measured.values())
 
     def _complete(self, parameter: Tensor, *_: Any) -> None:
         gradient = parameter.grad
         if gradient is not None:
-            measured = self._measured[id(parameter)]
-            self.incomplete |= measured.gradient is not None
             with unguarded():
-                self._read(measured, gradient)
+                self._read(self._measured[id(parameter)], gradient, l2_norm(gradient))
             parameter.grad = None
 
-    def _read(self, measured: Measured, gradient: Tensor) -> None:
+    def _read(self, measured: Measured, gradient: Tensor, norm: Tensor) -> None:
         name, weight = measured.name, measured.parameter
-        measured.gradient = l2_norm(gradient)
+        self.incomplete |= measured.gradient is not None
+        measured.gradient = norm
         measured.thirds = _thirds(name, gradient)
         if weight.dim() > 1 and gradient.layout == torch.strided:
             if name.rpartition(".")[0] in self._aligned:
@@ -158,7 +167,7 @@ def _with_same_rows(parameters: Mapping[str, nn.Parameter]) -> Collection[str]:
         name: p
         for name, p in parameters.items()
         if p.requires_grad and p.dim() > 1 and p.shape[0] > 1 and p.numel()
-        if p.layout == torch.strided and has_memory(p)
+        if p.layout == torch.strided
     }
     with torch.no_grad():
         wholes = [whole(weight) for weight in weights.values()]

@@ -102,10 +102,10 @@ class Taken:
     outputs: Seen
     unregistered: tuple[tuple[int, ...], ...]
 
-    def read(self, unscale: float, *, seed: int, steps: int) -> Look:
+    def read(self, unscale: float, *, seed: int, steps: int, objective: str) -> Look:
         """Bring all numbers to the host at once and write the records.
 
-        Gradients count `unscale` times; `seed` and `steps` are only written down.
+        Gradients count `unscale` times; `seed`, `steps` and `objective` are only written down.
         """
         loss = self.loss.detach().reshape(())
         numbers = Readout([loss, *self._scalars()])
@@ -140,6 +140,7 @@ class Taken:
             magnitude=magnitude,
             keyed=self.recorder.keyed(),
             unregistered=self.unregistered,
+            objective=objective,
             flow=gradient_flow(self.tree, self._origins(), self.recorder.calls),
         )
         return Look(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.utils.hooks import RemovableHandle
 
 from pytest_gradhealth.distributed.shards import Owners
 from pytest_gradhealth.isolation.write_guard import unguarded
@@ -19,6 +20,7 @@ from pytest_gradhealth.measure.functional import ParameterUses, is_functional
 from pytest_gradhealth.results.names import INPUT, OUTPUT, makes_values
 from pytest_gradhealth.results.profile import Sampled
 from pytest_gradhealth.tensors.graph import Edge, edge_of
+from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.tensors.norms import l2_norm, spread
 from pytest_gradhealth.tensors.samples import SMALL, sampled_norm
@@ -109,7 +111,7 @@ class Recorder:
     gradients: Literal["noted", "ignored", "measured"] = "noted"
     _layers: list[_Layer] = field(default_factory=list)
     _by_edge: dict[Edge, Mark] = field(default_factory=dict)
-    _hooks: ExitStack = field(default_factory=ExitStack)
+    _handles: list[RemovableHandle] = field(default_factory=list)
 
     @contextmanager
     def attached(self) -> Iterator[Recorder]:
@@ -118,13 +120,11 @@ class Recorder:
         A model whose forward has no submodules is recorded by what it does with its parameters;
         where they only turn out to be not called, a second run has to be `functional`.
         """
-        with self._hooks as hooks:
-            self._layers = [_Layer.of(name, m) for name, m in recorded_modules(self.model)]
-            for layer in self._layers:
-                hooks.enter_context(layer.module.register_forward_hook(self._hook(layer)))
-            self.functional = self.functional or is_functional(self.model)
-            if self.functional:
-                hooks.enter_context(ParameterUses(self.model, self._used))
+        self._layers = [_Layer.of(name, m) for name, m in recorded_modules(self.model)]
+        self.functional = self.functional or is_functional(self.model)
+        uses = ParameterUses(self.model, self._used) if self.functional else nullcontext()
+        hooks = (x.module.register_forward_hook(self._hook(x)) for x in self._layers)
+        with hooked(hooks) as self._handles, uses:
             yield self
 
     def mark_inputs(self, inputs: Any) -> None:
@@ -233,7 +233,7 @@ class Recorder:
             mark.activation = (sampled_norm if mark.sampled else self.fingerprint)(tensor)
         self._by_edge[edge] = mark
         hook = partial(self._pass, mark)
-        self._hooks.enter_context(tensor.register_hook(hook))  # type: ignore[no-untyped-call]
+        self._handles.append(tensor.register_hook(hook))  # type: ignore[no-untyped-call]
         self.marks.append(mark)
 
 

@@ -64,7 +64,7 @@ def with_stops(
         found += cuts(subject, cut, seed=seed)
     if {p.shape for p in profile.parameters if p.name in cut} & {*profile.unregistered}:
         profile = replace(profile, anew=made_anew(subject, seed=seed))
-    return replace(profile, stops=found)
+    return replace(profile, stops=found) if found else profile
 
 
 def reason_of(error: CutOffError, subject: Subject, *, seed: int) -> str:

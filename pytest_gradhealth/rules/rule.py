@@ -284,6 +284,10 @@ _TAKEN = {"eps", *FIXED_LIMITS, "model", "inputs", "targets", "loss", "optimizer
 _TAKEN |= {"regularizer", "dependency", "precision", "loss_scale", "rules", "name"}
 
 
+#: The settings that there are anyhow, by their ids.
+_ROWS = frozenset(map(id, BY_NAME.values()))
+
+
 def own_settings(rules: Iterable[Rule]) -> tuple[Option, ...]:
     """The settings that rules bring along.
 
@@ -293,7 +297,7 @@ def own_settings(rules: Iterable[Rule]) -> tuple[Option, ...]:
     found: dict[str, Option] = {}
     for rule in rules:
         for option in rule.options:
-            if any(option is row for row in BY_NAME.values()):
+            if id(option) in _ROWS:
                 continue
             fields_read(option, Option, f"a setting of rule {rule.code}")
             known = BY_NAME.get(option.name) or found.get(option.name)

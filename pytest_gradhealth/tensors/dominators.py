@@ -9,7 +9,7 @@ from functools import reduce
 
 from torch.autograd.graph import Node
 
-from pytest_gradhealth.tensors.graph import Edge, Graph, op_name, zeroed_inputs
+from pytest_gradhealth.tensors.graph import Edge, Graph, zeroed_inputs
 from pytest_gradhealth.tensors.marked import MarkedGraph
 
 
@@ -187,7 +187,7 @@ def dominators(graph: Graph, marks: Mapping[Edge, int]) -> DominatorTree:
     for node in graph.nodes:
         if node not in users:
             continue
-        op = op_name(node)
+        op = graph.ops[node]
         outputs = sorted(users.pop(node).items())
         joined = len(outputs) > 1
         vertices = [
@@ -195,7 +195,7 @@ def dominators(graph: Graph, marks: Mapping[Edge, int]) -> DominatorTree:
             for number, consumers in outputs
         ]
         vertex = tree.add(dict.fromkeys(vertices, True), op) if joined else vertices[0]
-        zeroed = zeroed_inputs(node)
+        zeroed = zeroed_inputs(node, op)
         for place, (child, number) in enumerate(node.next_functions):
             if child is not None and (child.next_functions or child in marked):
                 readers = users.setdefault(child, {}).setdefault(number, {})

@@ -48,9 +48,14 @@ class Graph:
         return self.leaf_of.values()
 
     @cached_property
+    def ops(self) -> Mapping[Node, str]:
+        """The operation of each node."""
+        return {node: op_name(node) for node in self.nodes}
+
+    @property
     def hides_layers(self) -> bool:
         """Whether a re-entrant checkpoint is in it, which shows nothing of what it runs."""
-        return any(op_name(node) == "CheckpointFunction" for node in self.nodes)
+        return "CheckpointFunction" in self.ops.values()
 
     def reaches_behind(self, number: int) -> bool:
         """Whether part of it was there before the node with this sequence number."""
@@ -94,12 +99,12 @@ def _operation(name: str) -> str:
     return name.partition("Backward")[0] or name
 
 
-def zeroed_inputs(node: Node) -> Collection[int]:
+def zeroed_inputs(node: Node, op: str) -> Collection[int]:
     """The inputs of an operation, by place, that it multiplies by a number that is zero.
 
     One that nothing trains. Nothing on an accelerator is waited for, nothing is unpacked.
     """
-    saved = _NUMBERS.get(op_name(node), {})
+    saved = _NUMBERS.get(op, {})
     return [place for name, place in saved.items() if _is_zero(node, name)]
 
 

@@ -65,8 +65,8 @@ def process_group() -> Any:
 
 def _is(value: object, module: str, name: str) -> bool:
     """Whether a value is of a class that may not have been imported."""
-    kind = getattr(sys.modules.get(module), name, None)
-    return kind is not None and isinstance(value, kind)
+    imported = sys.modules.get(module)
+    return imported is not None and isinstance(value, getattr(imported, name, ()))
 
 
 def named_parameters(model: nn.Module) -> dict[str, tuple[nn.Parameter, tuple[str, ...]]]:

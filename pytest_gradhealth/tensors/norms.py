@@ -20,7 +20,7 @@ _SAFE_FLOAT64 = (1e-150, 1e150)
 #: A naive float32 sum of more squares than this loses digits: it is cut into rows of this length.
 _ROW = 256
 #: Up to so many elements, a sum in float64 costs less than to see whether it takes one.
-_FEW = 2**13
+FEW = 2**13
 
 
 def l2_norm(tensor: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def l2_norm(tensor: Tensor) -> Tensor:
     infinite. On the CPU the number is looked at to choose the cheapest right way; on an accelerator
     nothing waits for the device.
     """
-    if _is_plain(tensor) and on_host(tensor) and 0 < tensor.numel() <= _FEW:
+    if _has_few(tensor):
         return _norm(tensor.detach(), dtype=torch.float64)
     if is_dtensor(tensor):
         return whole(_norm(tensor.detach(), dtype=_widest(tensor)))
@@ -43,6 +43,15 @@ def l2_norm(tensor: Tensor) -> Tensor:
     if values.dtype == _widest(values) or values.device.type == "mps":
         return _rescaled_norm(values)
     return _norm(values, dtype=_widest(values))
+
+
+@torch.no_grad()
+def l2_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the L2 norms of some tensors, with one call for all that have few elements."""
+    few = list(filter(_has_few, tensors))
+    together = torch._foreach_norm(few, 2, torch.float64) if few else ()
+    norms = dict(zip(map(id, few), together, strict=True))
+    return [norms[id(t)] if id(t) in norms else l2_norm(t) for t in tensors]
 
 
 def to_numbers(scalars: Sequence[Tensor]) -> list[float]:
@@ -135,6 +144,10 @@ def has_equal_rows(values: Tensor) -> bool:
 def _is_plain(tensor: Tensor) -> bool:
     """Whether a tensor is dense float32 without anything special, as most are."""
     return tensor.dtype is torch.float32 and is_ordinary(tensor)
+
+
+def _has_few(tensor: Tensor) -> bool:
+    return _is_plain(tensor) and on_host(tensor) and 0 < tensor.numel() <= FEW
 
 
 def is_ordinary(tensor: Tensor) -> bool:

@@ -46,4 +46,6 @@ def _asked(tensor: Tensor, question: Callable[[torch.UntypedStorage], int]) -> i
 
 def span(tensor: Tensor) -> int:
     """Elements from the first to the last in memory."""
+    if tensor.is_contiguous():
+        return tensor.numel()
     return 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))

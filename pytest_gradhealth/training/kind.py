@@ -65,9 +65,9 @@ class Kind:
 
 def kind_of(optimizer: OptimizerLike | None, model: nn.Module, maker: Maker = "caller") -> Kind:
     """Tell the kind of an optimizer, building one only where a factory gives no other way."""
-    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     if optimizer is None:
         return Kind("Adam", 1e-3, sgd=False)
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
         rate = _default(optimizer, "lr")
         weight_decay = _default(optimizer, "weight_decay")

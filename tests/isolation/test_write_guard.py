@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from pytest_gradhealth import ProbeError, probe
 from pytest_gradhealth.isolation import write_guard
 from pytest_gradhealth.isolation.isolate import isolated
 from pytest_gradhealth.isolation.write_guard import LARGE, WriteGuard
+from pytest_gradhealth.tensors.norms import FEW
 from tests.helpers.notes import Notes
 
 WIDTH = 256
@@ -255,6 +257,12 @@ def test_without_room_for_copies_parameters_are_watched(monkeypatch: pytest.Monk
         )
 
 
+def test_nobody_asks_for_free_memory_where_all_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_guard, "free_bytes", lambda _: pytest.fail("asked"))
+    model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
+    probe(model, BATCH[:, :16], TARGETS, loss=cross_entropy)
+
+
 def test_an_alias_from_before_is_no_way_around() -> None:
     model = Writer(lambda _: None)
     alias, before = model.other.weight.detach(), model.other.weight.detach().clone()
@@ -316,12 +324,16 @@ def test_a_probe_of_a_healthy_model_copies_no_large_parameter(
     assert not copies
 
 
+#: Weights of so many rows and columns are too large to be held.
+WIDE = math.isqrt(FEW) + 1
+
+
 class Held(nn.Module):
     """Notes how many gradients there are at once, all the way through the backward."""
 
     def __init__(self, counts: Callable[[int], None]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(16, 16) for _ in range(8)])
+        self.layers = nn.ModuleList([nn.Linear(WIDE, WIDE, bias=False) for _ in range(8)])
         self.note = counts
 
     def forward(self, x: Tensor) -> Tensor:
@@ -337,7 +349,7 @@ class Held(nn.Module):
 def test_a_backward_holds_no_gradient_that_has_been_measured() -> None:
     counts = Notes[int]()
     model = Held(lambda count: counts.append(count))
-    diagnosis = probe(model, BATCH[:, :16], TARGETS, loss=cross_entropy, confirm_steps=0)
+    diagnosis = probe(model, BATCH[:, :WIDE], TARGETS, loss=cross_entropy, confirm_steps=0)
     assert len(counts) >= len(model.layers)
     assert max(counts) <= 2
     assert all(p.gradient is not None for p in diagnosis.profile.parameters)
@@ -354,11 +366,11 @@ def gradients(model: nn.Module, x: Tensor) -> dict[str, float]:
 class Shared(nn.Module):
     """One layer in two checkpoints and outside of them."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, width: int) -> None:
         super().__init__()
-        self.first = nn.Linear(16, 16)
-        self.shared = nn.Linear(16, 16)
-        self.head = nn.Linear(16, 4)
+        self.first = nn.Linear(width, width)
+        self.shared = nn.Linear(width, width)
+        self.head = nn.Linear(width, 4)
         self.head.weight.register_hook(lambda g: 2 * g)  # type: ignore[no-untyped-call]
         self.kind = kind
 
@@ -396,19 +408,21 @@ class Again(torch.autograd.Function):
         return x.grad, None
 
 
+@pytest.mark.parametrize("width", [16, WIDE])
 @pytest.mark.parametrize("kind", ["none", "plain", "reentrant", "own"])
-def test_gradients_that_come_in_parts_are_measured_whole(kind: str) -> None:
+def test_gradients_that_come_in_parts_are_measured_whole(kind: str, width: int) -> None:
     torch.manual_seed(0)
-    model, x = Shared(kind), BATCH[:, :16]
+    model, x = Shared(kind, width), BATCH[:, :width]
     wanted = gradients(model, x)
     diagnosis = probe(model, x, TARGETS, loss=cross_entropy, confirm_steps=0)
     found = {p.name: p.gradient for p in diagnosis.profile.parameters}
     assert found == pytest.approx(wanted, rel=1e-5)
 
 
-def test_gradients_that_the_caller_accumulates_are_neither_counted_nor_lost() -> None:
+@pytest.mark.parametrize("width", [16, WIDE])
+def test_gradients_that_the_caller_accumulates_are_neither_counted_nor_lost(width: int) -> None:
     torch.manual_seed(0)
-    model, x = Shared("none"), BATCH[:, :16]
+    model, x = Shared("none", width), BATCH[:, :width]
     wanted = gradients(model, x)
     cross_entropy(model(x), TARGETS).backward()  # type: ignore[no-untyped-call]
     own = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}

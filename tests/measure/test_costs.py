@@ -93,8 +93,35 @@ def test_every_weight_and_its_gradient_is_read_once() -> None:
     x, y = torch.randn(10, 19), torch.arange(10) % 7
     model = widths(19, 31, 23, 7)
     # Read: weight and gradient. Copied: the weight, and put back into itself.
-    expected = {"linalg_vector_norm": 2, "clone": 1, "_foreach_copy_": 1}
+    expected = {"_foreach_norm": 2, "clone": 1, "_foreach_copy_": 1}
     assert beyond_a_step(model, x, y, 19 * 31) == expected
+
+
+def test_small_weights_and_their_gradients_are_each_read_by_one_call() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(10, 19), torch.arange(10) % 7
+    model = widths(19, 31, 23, 29, 7)
+    with Operations() as ours:
+        assert probe(model, x, y, loss=cross_entropy).verdict == "healthy"
+    sizes = tuple(p.numel() for p in model.parameters())
+    assert [given for name, given in ours.seen if name == "_foreach_norm"] == [sizes, sizes]
+
+
+def test_only_gradients_of_large_weights_wait_for_a_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(10, 90), torch.arange(10) % 7
+    model = widths(90, 92, 31, 7)
+    assert 31 * 92 < norms.FEW < 90 * 92
+    hooked: list[Tensor] = []
+    complete = parameters.ParameterReader._complete
+
+    def counted(reader: parameters.ParameterReader, parameter: Tensor, *given: Any) -> None:
+        hooked.append(parameter)
+        complete(reader, parameter, *given)
+
+    monkeypatch.setattr(parameters.ParameterReader, "_complete", counted)
+    assert probe(model, x, y, loss=cross_entropy).verdict == "healthy"
+    assert list(map(id, hooked)) == [id(model[0].weight)]
 
 
 def test_large_weights_that_are_watched_are_neither_copied_nor_written() -> None:
@@ -113,8 +140,8 @@ def test_large_weights_that_are_watched_are_neither_copied_nor_written() -> None
 
 
 def test_the_count_sees_a_second_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    twice = lambda tensor: (norms.l2_norm(tensor), norms.l2_norm(tensor))[0]  # noqa: E731
-    monkeypatch.setattr("pytest_gradhealth.measure.parameters.l2_norm", twice)
+    twice = lambda tensors: (norms.l2_norms(tensors), norms.l2_norms(tensors))[0]  # noqa: E731
+    monkeypatch.setattr("pytest_gradhealth.measure.parameters.l2_norms", twice)
     with pytest.raises(AssertionError):
         test_every_weight_and_its_gradient_is_read_once()
 

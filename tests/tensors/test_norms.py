@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pytest_gradhealth import probe
 from pytest_gradhealth.tensors import norms
-from pytest_gradhealth.tensors.norms import cosine, l2_norm, to_numbers
+from pytest_gradhealth.tensors.norms import cosine, l2_norm, l2_norms, to_numbers
 from tests.helpers.nets import leaf_outputs
 
 REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -152,6 +152,20 @@ def test_a_compressed_sparse_tensor_counts_by_its_values() -> None:
 
 def test_norms_leave_no_graph_behind() -> None:
     assert not l2_norm(leaf_outputs(3)).requires_grad
+    assert not any(norm.requires_grad for norm in l2_norms([leaf_outputs(3), leaf_outputs(3)]))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_norms_of_many_are_those_of_each_bit_for_bit() -> None:
+    torch.manual_seed(0)
+    sizes = (0, 1, 2, 31, 1000, norms.FEW, norms.FEW + 1)
+    many = [10.0 ** (7 * place) * torch.randn(n) for place, n in enumerate(sizes)]
+    many += [1e-30 * torch.ones(3), torch.full((2,), math.inf), torch.full((2,), math.nan)]
+    many += [many[4].to(kind) for kind in (*REAL, *COMPLEX, torch.int64)]
+    many += [many[4].view(50, 20).t(), many[4][::3], many[1].expand(7), many[3].to_sparse()]
+    many += [nn.Parameter(many[4]), many[4]]
+    assert list(map(str, map(float, l2_norms(many)))) == [str(float(l2_norm(t))) for t in many]
+    assert l2_norms([]) == []
 
 
 @pytest.mark.parametrize(
