@@ -52,6 +52,7 @@ def isolated(
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.callback(restore_modes())
+        stack.callback(torch.clear_autocast_cache)  # of casts of weights as they were meanwhile
         stack.callback(restore_random_state(device))
         modules = [value for value in values if isinstance(value, nn.Module)]
         _reshard(modules)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth.isolation.write_guard import unguarded
+from pytest_gradhealth.measure.parts import parts_of
 from pytest_gradhealth.results.profile import ParameterRecord, ParameterState
 from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.graph import Graph
@@ -50,18 +51,19 @@ class Measured:
     same: bool = False
     gradient: Tensor | None = None
     alignment: Tensor | None = None
-    thirds: tuple[Tensor, ...] = ()
+    part_names: tuple[str, ...] = ()
+    parts: tuple[Tensor, ...] = ()
 
     @property
     def scalars(self) -> tuple[Tensor | None, ...]:
         """All the numbers, None for what was not measured."""
-        return self.norm, self.gradient, self.alignment, self.penalty, *self.thirds
+        return self.norm, self.gradient, self.alignment, self.penalty, *self.parts
 
     def record(self, numbers: Readout, unscale: float) -> ParameterRecord:
         """The record of a parameter, with `unscale` times what its gradient measures."""
         gradient = numbers.get(self.gradient)
         gradient = None if gradient is None else gradient * unscale
-        parts = [unscale * numbers[third] for third in self.thirds]
+        parts = [unscale * numbers[part] for part in self.parts]
         state: ParameterState = "gradient"
         if not self.parameter.requires_grad or not math.prod(self.parameter.shape):
             state = "frozen"  # or without elements, which comes to the same
@@ -79,7 +81,7 @@ class Measured:
             penalty=numbers.get(self.penalty),
             other_names=self.others,
             same=self.same,
-            thirds=(parts[0], parts[1], parts[2]) if parts else None,
+            parts=tuple(zip(self.part_names, parts, strict=False)),
         )
 
 
@@ -109,6 +111,7 @@ class ParameterReader:
                     norm=norms[name] if name in norms else torch.zeros(()),
                     penalty=_norm_of(penalties, name, parameter),
                     same_rows=name in alike,
+                    part_names=parts_of(model, name, parameter),
                 )
                 for name, (parameter, others) in named.items()
             }
@@ -154,7 +157,8 @@ class ParameterReader:
         name, weight = measured.name, measured.parameter
         self.incomplete |= measured.gradient is not None
         measured.gradient = norm
-        measured.thirds = _thirds(name, gradient)
+        if measured.part_names:
+            measured.parts = tuple(map(l2_norm, whole(gradient).chunk(len(measured.part_names))))
         if weight.dim() > 1 and gradient.layout == torch.strided:
             if name.rpartition(".")[0] in self._aligned:
                 measured.alignment = cosine(weight, gradient, (measured.norm, measured.gradient))
@@ -177,14 +181,6 @@ def _with_same_rows(parameters: Mapping[str, nn.Parameter]) -> Collection[str]:
             equal = to_numbers([(weight[0] == weight[-1]).all() for weight in wholes])
         suspects = [item for item, same in zip(weights.items(), equal, strict=True) if same]
         return [name for name, weight in suspects if has_equal_rows(weight)]
-
-
-def _thirds(name: str, gradient: Tensor) -> tuple[Tensor, ...]:
-    """Norms of the gradient of query, key and value, where one weight makes all three."""
-    joint = name.endswith(("in_proj_weight", "qkv.weight"))
-    if not joint or gradient.dim() < 2 or gradient.shape[0] % 3:
-        return ()
-    return tuple(map(l2_norm, whole(gradient).chunk(3)))
 
 
 def _norm_of(penalties: Mapping[str, Tensor] | None, name: str, parameter: Tensor) -> Tensor | None:

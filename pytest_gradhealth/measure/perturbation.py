@@ -101,12 +101,11 @@ def without_influence(subject: Subject, names: Sequence[str], *, seed: int) -> C
     called inside `isolated`.
     """
     try:
-        before = _loss(subject, (), seed)
-        if not anywhere(subject.model, not torch.equal(before, _loss(subject, names, seed))):
+        before = shifted_loss(subject, (), seed)
+        if not anywhere(subject.model, not torch.equal(before, shifted_loss(subject, names, seed))):
             return frozenset(names)
-        return frozenset(
-            name for name in names[:MOST] if torch.equal(before, _loss(subject, [name], seed))
-        )
+        shifted = ((name, shifted_loss(subject, [name], seed)) for name in names[:MOST])
+        return frozenset(name for name, after in shifted if torch.equal(before, after))
     except ProbeError:
         return frozenset()
 
@@ -163,7 +162,8 @@ def _later_calls(
     return {name: [float(value) for value in values] for name, values in seen.items()}
 
 
-def _loss(subject: Subject, shifted: Collection[str], seed: int) -> Tensor:
+def shifted_loss(subject: Subject, shifted: Collection[str], seed: int) -> Tensor:
+    """The loss where all that some modules return is changed."""
     modules = dict(subject.model.named_modules())
     with hooked(modules[name].register_forward_hook(_shift) for name in shifted):
         return Pass(subject, seed).run().detach()

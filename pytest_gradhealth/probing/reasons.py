@@ -13,6 +13,7 @@ from pytest_gradhealth.measure.anew import made_anew
 from pytest_gradhealth.measure.apart import trained_apart
 from pytest_gradhealth.measure.cuts import cuts
 from pytest_gradhealth.measure.left_out import left_out
+from pytest_gradhealth.measure.parts import felt_parts
 from pytest_gradhealth.measure.perturbation import without_influence
 from pytest_gradhealth.measure.stops import stops
 from pytest_gradhealth.results.diagnosis import Finding
@@ -22,6 +23,7 @@ from pytest_gradhealth.results.stop import Stop
 from pytest_gradhealth.rules.silence import is_left_out
 from pytest_gradhealth.rules.stops import cause_of_silence
 from pytest_gradhealth.rules.unreached import cut_off, side_branches
+from pytest_gradhealth.rules.unreached_parts import silent_parts, silent_uses
 from pytest_gradhealth.rules.unused import owners_of, unused_parameters
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.trees import tensors
@@ -36,7 +38,7 @@ def with_reasons(subject: Subject, profile: GradientProfile, *, seed: int) -> Gr
     The loss ignores what they return, the forward leaves them out, or something else trains them.
     Raises ProbeError if the model or the loss fails.
     """
-    for ask in (_with_ignored, _with_left_out, _with_apart):
+    for ask in (_with_ignored, _with_left_out, _with_apart, _with_felt_parts):
         profile = ask(subject, profile, seed)
     return profile
 
@@ -84,7 +86,8 @@ def with_reasons_of(first: GradientProfile, later: GradientProfile) -> GradientP
     """A later look at the same model, with what the first one has found out."""
     ignored = {output.name for output in first.outputs if output.state == "ignored"}
     known = _marked_ignored(later, ignored)
-    return replace(known, apart=first.apart, left_out=first.left_out)
+    parts = first.felt_parts
+    return replace(known, apart=first.apart, left_out=first.left_out, felt_parts=parts)
 
 
 def without_left_out(profile: GradientProfile) -> GradientProfile:
@@ -124,6 +127,14 @@ def _with_left_out(subject: Subject, profile: GradientProfile, seed: int) -> Gra
         return profile
     names = left_out(subject, [p.name for p in suspects], seed=seed)
     return replace(profile, left_out=names)
+
+
+def _with_felt_parts(subject: Subject, profile: GradientProfile, seed: int) -> GradientProfile:
+    """Tell parts of weights that are cut off from those that make no difference."""
+    parts, uses = silent_parts(profile), silent_uses(profile)
+    if not parts and not uses:
+        return profile
+    return replace(profile, felt_parts=felt_parts(subject, parts, uses, seed=seed))
 
 
 def _with_apart(subject: Subject, profile: GradientProfile, seed: int) -> GradientProfile:

@@ -21,6 +21,15 @@ def module_of(parameter: str) -> str:
     return owner if rest else parameter.rpartition(".")[0]
 
 
+def part_name(parameter: str, part: str) -> str:
+    """Name of a part of a parameter, which belongs to the same module.
+
+    >>> part_name("attention.qkv.weight", "key"), module_of("attention.qkv.weight[key]")
+    ('attention.qkv.weight[key]', 'attention.qkv')
+    """
+    return f"{parameter}[{part}]"
+
+
 def ancestry(module: str) -> list[str]:
     """Return a module's name and those of all that it is a part of, outermost first.
 

@@ -67,8 +67,8 @@ class ParameterRecord:
     not matter, as before a normalisation layer. `penalty` is the L2 norm of the gradient of the
     regularisation term (weight decay included where it is part of the gradient), None without one.
     `other_names` are further names of a shared parameter. `same` says that all rows of a weight are
-    equal, and so are those of its gradient; `thirds` are the gradient's norms for query, key and
-    value where one weight makes all three.
+    equal, and so are those of its gradient; `parts` are the gradient's norms for the parts of a
+    weight that are weights of their own (query, key and value, the gates of a layer), by name.
     """
 
     name: str
@@ -80,7 +80,7 @@ class ParameterRecord:
     penalty: float | None = None
     other_names: tuple[str, ...] = ()
     same: bool = False
-    thirds: tuple[float, float, float] | None = None
+    parts: tuple[tuple[str, float], ...] = ()
 
     @property
     def module(self) -> str:
@@ -179,7 +179,9 @@ class GradientProfile:
     something fails because of it. `alike` says from where on the examples are, where the outputs
     should tell them apart and do not; `anew` are the shapes of parameters that each forward makes.
     `holdings` is what the optimizer has of the model, where one was declared that can be asked;
-    `unwritten` names the parameters and buffers that its factory has left as memory was.
+    `unwritten` names the parameters and buffers that its factory has left as memory was;
+    `felt_parts` those parts of weights, or modules with a weight of another, that get no gradient
+    and change the loss.
     """
 
     seed: int
@@ -214,6 +216,7 @@ class GradientProfile:
     anew: tuple[tuple[int, ...], ...] = ()
     holdings: Holdings | None = None
     unwritten: tuple[str, ...] = ()
+    felt_parts: tuple[str, ...] = ()
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

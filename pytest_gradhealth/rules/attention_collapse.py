@@ -67,10 +67,9 @@ def attention_ratios(profile: GradientProfile) -> Mapping[str, float]:
     }
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for parameter in profile.parameters:
-        if parameter.thirds is not None:
-            query, key, value = parameter.thirds
-            found[parameter.module]["qk"] += [query, key]
-            found[parameter.module]["v"].append(value)
+        for part, gradient in parameter.parts:
+            if role := ATTENTION_ROLES.get(part):
+                found[parameter.module][role].append(gradient)
         owner, _, last = parameter.module.rpartition(".")
         role, is_weight = ATTENTION_ROLES.get(last), parameter.name.endswith("weight")
         if role and is_weight and parameter.gradient is not None:

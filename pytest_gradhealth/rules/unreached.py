@@ -4,6 +4,8 @@
 
 Sorts the parameters without a gradient, or with one that is exactly zero, over all looks and steps.
 Layers that change the loss but are cut off from it fail, and so does a path that is exactly zero.
+So do parts of a weight that is several in one (query, key and value, the gates of a layer, a tied
+weight where one module uses it) if they change the loss and the others alone get a gradient.
 Zeros in a side branch are a warning, and so is what is left to something else to train: parameters
 that the forward itself writes (a codebook that follows its data), a copy of layers that do get a
 gradient (a teacher), what makes something of random numbers alone beside layers that see data (a
@@ -35,6 +37,7 @@ from pytest_gradhealth.rules.dead_units import asleep_by_chance
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 from pytest_gradhealth.rules.silence import gets_round, is_left_out
 from pytest_gradhealth.rules.stops import cause_of_silence
+from pytest_gradhealth.rules.unreached_parts import cut_parts, dull_parts
 from pytest_gradhealth.rules.unused import (
     Resting,
     ignoring,
@@ -55,7 +58,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     silenced = _silenced_at(latest)
     idle, rest = _idle(latest, silenced)
     apart = [p for p in _silent(latest) if p.name in latest.apart]
-    cut = cut_off(latest)
+    cut = [*cut_off(latest), *cut_parts(latest)]
     excused, dead = _sorted_zeros(rest, latest, gated=second is None, silenced=bool(silenced))
 
     if cut:
@@ -63,15 +66,14 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if apart:
         text = "no gradient reaches {}: left to something else to train"
         yield _finding("warning", apart, first, text)
-    if dead:
-        text = "exactly zero gradient for {}"
-        if silenced:
-            text += f": it is zero at {silenced} already"
-            yield _finding("failure", dead, first, text, layer=silenced)
-        elif len(dead) == sum(p.state != "frozen" for p in latest.parameters):
-            yield _finding("failure", dead, first, text + ": nothing would be trained")
-        elif dead := [p for p in dead if p not in without_readers(latest)]:
-            yield _finding("warning", dead, first, text + ", in a side branch")
+    text = "exactly zero gradient for {}"
+    if dead and silenced:
+        text += f": it is zero at {silenced} already"
+        yield _finding("failure", dead, first, text, layer=silenced)
+    elif dead and len(dead) == sum(p.state != "frozen" for p in latest.parameters):
+        yield _finding("failure", dead, first, text + ": nothing would be trained")
+    elif dead := [p for p in (*dead, *dull_parts(latest)) if p not in without_readers(latest)]:
+        yield _finding("warning", dead, first, text + ", in a side branch")
     if idle:
         text = "no gradient on this batch for {}; siblings in the same list got one"
         yield _finding("info", idle, first, text)
@@ -243,7 +245,8 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
         own = [p.name for p in silent if p.module == finding.layer]
         return cause_of_silence(own or [p.name for p in silent], profile.stops, profile.loss)
     if "cut off from the loss" in finding.message:
-        return cause_of_silence([p.name for p in cut_off(profile)], profile.stops) or Cause(
+        cut = [*cut_off(profile), *cut_parts(profile)]
+        return cause_of_silence([p.name for p in cut], profile.stops) or Cause(
             "a detach(), a no_grad() or an operation without a slope lies on the way to the loss",
             "take it out, or freeze them with requires_grad_(False)",
         )

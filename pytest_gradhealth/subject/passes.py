@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from pytest_gradhealth.errors import ProbeError
@@ -32,6 +33,8 @@ class Pass:
     def __init__(self, subject: Subject, seed: int | None = None) -> None:
         if seed is not None:
             seed_everything(seed, subject.device)
+        # An autocast around all of it would have this run compute with the weights of the last one.
+        torch.clear_autocast_cache()
         self.subject = subject
         self.inputs, self.targets = fresh((subject.inputs, subject.targets), subject.device)
         self.outputs: Any = None

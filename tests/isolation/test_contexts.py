@@ -100,6 +100,36 @@ def test_autocast_of_the_caller_is_what_is_measured() -> None:
     assert norms(inside) == pytest.approx(norms(outside), rel=0.1)
 
 
+def test_under_autocast_steps_are_felt() -> None:
+    """Its casts of weights are kept until it ends, and those of one step are not the next one's."""
+    (x, y), model = batch(), mlp()
+    last = model.get_submodule("6")
+    nn.init.zeros_(last.get_parameter("weight"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        diagnosis = probe(model, x, y, loss=cross_entropy)
+    assert len(diagnosis.profiles) == 2
+    assert diagnosis.verdict == "healthy", diagnosis
+
+
+def test_under_autocast_no_cast_of_a_weight_is_left() -> None:
+    """Of the changed weights that a forward or a loss may leave behind for a moment."""
+
+    class Loud(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(20, 5)
+
+        def forward(self, x: Tensor) -> Any:
+            self.layer.weight.data.mul_(2)
+            return self.layer(x)
+
+    (x, y), model = batch(), Loud()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        before = model.layer(x)
+        probe(model, x, y, loss=cross_entropy)
+        assert torch.equal(model.layer(x), before)
+
+
 def test_a_thread_and_a_task_are_as_good() -> None:
     x, y = batch()
     model = mlp(nn.Sigmoid, hidden=8)
