@@ -175,6 +175,20 @@ def test_an_embedding_whose_own_use_is_cut_off(tied: bool, cut: bool) -> None:
     assert told(diagnosis, "GH401") == ([("failure", "words", text)] if cut else [])
 
 
+def test_a_tied_layer_that_is_called_for_a_target_too_is_not_cut_off() -> None:
+    """Of its calls, one is to have no gradient, as it is in learning from one's own outputs."""
+
+    def forward(m: Any, ids: Tensor) -> Any:
+        shift = (m.words(ids.flip(0)).detach() - m.words(ids)).pow(2).mean()
+        return m.head(m.words(ids)).mT * (1 + shift)
+
+    words, head = nn.Embedding(WORDS, WIDTH), nn.Linear(WIDTH, WORDS, bias=False)
+    head.weight = words.weight
+    ids = torch.randint(WORDS, (8, LENGTH))
+    model = Wired(forward, words=words, head=head)
+    assert diagnosed(model, ids, torch.randint(WORDS, (8, LENGTH))).verdict == "healthy"
+
+
 def test_a_tied_layer_that_is_not_used_is_not_cut_off() -> None:
     """Its weight has all that it needs from the other."""
 
