@@ -24,7 +24,7 @@ from pytest_gradhealth.tensors.graph import Graph, is_own, op_name
 from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.norms import l2_norm
 
-#: Up to so many times the last digit of a number is rounding.
+#: Up to so many times the last digit of a number is rounding; of few digits, a part as small is.
 ROUNDING = 32
 #: Operations that are zero where another factor or a mask is, which something else may have made.
 _PASSIVE = frozenset({"Mul", "Where", "MaskedFill", "Bmm", "Mm", "Div", "Index", "Gather"})
@@ -104,8 +104,8 @@ def _described(
 
 def _is_rounding(gradient: Tensor, parts: Sequence[float]) -> bool:
     """Whether a sum is next to nothing beside its parts."""
-    eps = torch.finfo(gradient.dtype).eps
-    return float(l2_norm(gradient)) <= ROUNDING * eps * max(parts)
+    share = min(ROUNDING * torch.finfo(gradient.dtype).eps, 1 / ROUNDING)
+    return float(l2_norm(gradient)) < share * max(parts)
 
 
 def _is_silent(gradient: Any, node: Node) -> bool:

@@ -148,6 +148,21 @@ def test_what_is_flat_is_told_before_what_cancels(dtype: torch.dtype) -> None:
     assert (stop.op, stop.kind) == ("Relu", "")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_what_gets_small_does_not_cancel(dtype: torch.dtype) -> None:
+    model = Two(lambda x: (h := (x * 0).add(0)) - 0.9 * h)
+    (stop,) = before(model.to(dtype), "a.weight")
+    assert (stop.op, stop.kind) == ("Mul", "")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("function", [lambda x: x / x.abs(), lambda x: x.tanh() / x.tanh()])
+def test_what_cancels_does_so_in_every_format(
+    function: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> None:
+    assert before(Two(function).to(dtype), "a.weight") == [CANCELS]
+
+
 def test_a_hook_that_takes_the_gradient_away_is_no_gradient_that_cancels() -> None:
     def muted(x: Tensor) -> Tensor:
         h = 2 * x
