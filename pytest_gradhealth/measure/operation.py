@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,8 @@ _SAME = {
 class Operation:
     """An operation with its arguments, as they were before; `given` are the tensors among them.
 
-    `kinds` say for each of these what is wrong with its numbers.
+    `kinds` say for each of these what is wrong with its numbers, `behind` what had made the zeros
+    of the last argument.
     """
 
     func: Any
@@ -39,6 +40,12 @@ class Operation:
     named: Mapping[str, Any]
     given: Sequence[Tensor]
     kinds: Sequence[str]
+    behind: tuple[str, ...] = ()
+
+    @property
+    def writes(self) -> bool:
+        """Whether it writes to what it gets."""
+        return bool(self.func._schema.is_mutable)
 
     @property
     def name(self) -> str:
@@ -51,7 +58,7 @@ class Operation:
     @property
     def taken(self) -> str:
         """The kind of the worst that it got, tensor or number, but for a NaN that it puts in."""
-        numbers = (torch.tensor(float(a)) for a in self.args if isinstance(a, (int, float)))
+        numbers = (_wide(a) for a in numbers_of(self.args) if not isinstance(a, Tensor))
         pairs = zip(self.given, self.kinds, strict=True)
         puts = self.name == "where"  # which gets the number as a tensor
         kinds = (kind for t, kind in pairs if not (puts and kind == "nan" and not t.dim()))
@@ -62,24 +69,21 @@ class Operation:
         """Whether each of its results is made of one number of each argument."""
         return torch.Tag.pointwise in self.func.tags
 
-    def parts(self, out: Tensor) -> Iterator[tuple[Any, Tensor]]:
-        """Its arguments that are numbers, with those that it makes each of its results of."""
-        for arg in self.args:
-            if isinstance(arg, (Tensor, int, float)) and not isinstance(arg, bool):
-                wide = torch.as_tensor(arg, dtype=torch.float64, device=out.device)
-                yield arg, wide.expand(out.shape)
+    def parts(self, out: Tensor) -> list[Tensor]:
+        """The numbers that it makes each of its results of, argument by argument."""
+        return [_wide(a, out.device).expand(out.shape) for a in numbers_of(self.args)]
 
-    def fed(self, out: Tensor) -> list[tuple[Any, float]]:
-        """Its arguments, with the numbers that it made the first bad one of; [] if not of such."""
+    def fed(self, out: Tensor) -> tuple[float, ...]:
+        """The numbers that it made the first bad one of, () if it does not go by elements."""
         if not self.goes_by_elements or out.is_complex():
-            return []
+            return ()
         with suppress(RuntimeError, TypeError):  # of shapes or kinds of tensors that do not spread
-            parts = [*self.parts(out)]
+            parts = self.parts(out)
             bad = out.isnan() if bool(out.isnan().any()) else out.isinf()
-            fresh = bad & torch.stack([part.isfinite() for _, part in parts]).all(0)
+            fresh = bad & torch.stack([part.isfinite() for part in parts]).all(0)
             place = (fresh if bool(fresh.any()) else bad).flatten().nonzero()[0, 0]
-            return [(arg, float(part.flatten()[place])) for arg, part in parts]
-        return []
+            return tuple(float(part.flatten()[place]) for part in parts)
+        return ()
 
     def elements(self, out: Tensor) -> int | None:
         """How many elements of its first tensor it takes for one."""
@@ -87,3 +91,14 @@ class Operation:
         if first is None or first.is_nested or out.is_nested or not out.numel():
             return None
         return first.numel() // out.numel() if out.numel() <= max(first.numel(), 1) else None
+
+
+def numbers_of(args: Sequence[Any]) -> list[Any]:
+    """The arguments that are tensors or numbers."""
+    kinds = (Tensor, int, float)
+    return [arg for arg in args if isinstance(arg, kinds) and not isinstance(arg, bool)]
+
+
+def _wide(number: Any, device: torch.device | str = "cpu") -> Tensor:
+    """A tensor or a number in a format that loses nothing of it."""
+    return torch.as_tensor(number, dtype=torch.float64, device=device)

@@ -65,34 +65,33 @@ class Operations(DispatchMode):
         given = [*tensors((args, named))]
         kinds = [*map(kind_of, given)]
         before = [a.clone() if writes and isinstance(a, Tensor) else a for a in args]
+        operation = Operation(func, before, named, given, kinds, self._zeros.of_last(args))
         made = func(*args, **named)
-        operation = Operation(func, before, named, given, kinds)
         known = {address_of(tensor) for tensor in given}
         for out in tensors(made):
             if writes or address_of(out) not in known:
                 self._zeros.note(operation, out)
-                self._note(operation, out, writes=writes)
+                self._note(operation, out)
         return made
 
-    def _note(self, operation: Operation, out: Tensor, *, writes: bool) -> None:
+    def _note(self, operation: Operation, out: Tensor) -> None:
         value, address = kind_of(out), address_of(out)
         if not value or operation.name.startswith(("empty", "new_empty")):
-            if not writes:
+            if not operation.writes:
                 self._made.pop(address, None)
             return
         bad = (t for t, kind in zip(operation.given, operation.kinds, strict=True) if kind)
         sources = (self._made.get(address_of(tensor)) for tensor in bad)
         fed = operation.fed(out)
-        last = fed[-1][0] if fed else None
         found = NonFinite(
             *self._owner(),
             value,
             op=operation.name,
             taken=operation.taken,
-            fed=tuple(number for _, number in fed),
+            fed=fed,
             elements=operation.elements(out),
             format=dtype_name(out.dtype),
-            behind=self._zeros.of(last) if isinstance(last, Tensor) else (),
+            behind=operation.behind if fed else (),
         )
         self._number += 1
         self._made[address] = Made(self._number, found, tuple(filter(None, sources)))

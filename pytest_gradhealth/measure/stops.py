@@ -20,11 +20,11 @@ from pytest_gradhealth.results.names import OUTPUT
 from pytest_gradhealth.results.stop import Stop, StopKind
 from pytest_gradhealth.subject.passes import Pass, run_backward
 from pytest_gradhealth.subject.subject import Subject
-from pytest_gradhealth.tensors.graph import Graph, op_name
+from pytest_gradhealth.tensors.graph import Graph, is_own, op_name
 from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.norms import l2_norm
 
-#: Up to so many times the last digit of a number is rounding.
+#: Up to so many times the last digit of a number is rounding; of few digits, a part as small is.
 ROUNDING = 32
 #: Operations that are zero where another factor or a mask is, which something else may have made.
 _PASSIVE = frozenset({"Mul", "Where", "MaskedFill", "Bmm", "Mm", "Div", "Index", "Gather"})
@@ -104,24 +104,20 @@ def _described(
 
 def _is_rounding(gradient: Tensor, parts: Sequence[float]) -> bool:
     """Whether a sum is next to nothing beside its parts."""
-    eps = torch.finfo(gradient.dtype).eps
-    return float(l2_norm(gradient)) <= ROUNDING * eps * max(parts)
+    share = min(ROUNDING * torch.finfo(gradient.dtype).eps, 1 / ROUNDING)
+    return float(l2_norm(gradient)) < share * max(parts)
 
 
 def _is_silent(gradient: Any, node: Node) -> bool:
     """Whether an operation passes nothing on to an input: zeros or, of the model's own, None."""
     if isinstance(gradient, Tensor):
         return not bool(gradient.any())
-    return gradient is None and _is_own(node)
-
-
-def _is_own(node: Node) -> bool:
-    return hasattr(node, "_forward_cls")
+    return gradient is None and is_own(node)
 
 
 def _kind(node: Node, gradients: Sequence[Any], silent: Mapping[Node | None, Any]) -> StopKind:
     """What is special about a stop: a function of the model's own, or too small a gradient."""
-    if _is_own(node):
+    if is_own(node):
         return "none" if all(gradient is None for gradient in silent.values()) else "zeros"
     return "rounding" if silent and _passes_more(node, gradients, silent) else ""
 
@@ -148,6 +144,8 @@ def _is_its(op: str, place: Place) -> bool:
 
 def _elements(node: Any, op: str, gradient: Tensor) -> int | None:
     """How many elements an operation levels together; of a rectifier, those that it passes on."""
+    if is_own(node):
+        return None
     if op in _LEVELLED:
         return int(_LEVELLED[op](node, gradient))
     if op == "Relu" and node._raw_saved_result.unpack_hook is None:  # or it runs code of others

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pytest_gradhealth.measure.operation import Operation
+from pytest_gradhealth.measure.operation import Operation, numbers_of
 from pytest_gradhealth.tensors.storage import address_of
 
 #: Operations that only copy, and so have the zeros of what they get.
@@ -29,9 +31,13 @@ class Zeros:
         self._trails: dict[int, tuple[str, ...]] = {}
         self._zeros: dict[int, tuple[str, ...]] = {}
 
-    def of(self, tensor: Tensor) -> tuple[str, ...]:
-        """The operations that made its zeros, the last of them first; () where they differ."""
-        return self._zeros.get(address_of(tensor), ())
+    def of_last(self, args: Sequence[Any]) -> tuple[str, ...]:
+        """The operations that made the zeros of the last argument, the last of them first.
+
+        () where they differ.
+        """
+        last = next(reversed(numbers_of(args)), None)
+        return self._zeros.get(address_of(last), ()) if isinstance(last, Tensor) else ()
 
     def note(self, operation: Operation, out: Tensor) -> None:
         """Keep what an operation has returned."""
@@ -61,12 +67,12 @@ def _makes_zeros(operation: Operation, out: Tensor) -> bool:
 
 def _come_of_zeros(operation: Operation, out: Tensor) -> Tensor | None:
     """Where results are made of a zero or an infinity, None for an operation that cannot tell."""
-    first, *rest = operation.args
-    if operation.name in _SUMS:
+    if operation.name in _SUMS and not operation.writes:
+        first, *rest = operation.args
         marks: Tensor = operation.func((first != 0).to(out.dtype), *rest, **operation.named)
         return marks == 0
     if operation.name == "softmax":
-        return torch.isinf(first)
+        return torch.isinf(operation.args[0])
     if not operation.goes_by_elements:
         return None
-    return torch.stack([(part == 0) | part.isinf() for _, part in operation.parts(out)]).any(0)
+    return torch.stack([(part == 0) | part.isinf() for part in operation.parts(out)]).any(0)

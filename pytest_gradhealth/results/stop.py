@@ -30,6 +30,11 @@ class Stop:
     parameters: tuple[str, ...] = ()
 
     @property
+    def in_graph(self) -> bool:
+        """Whether it is named by its node in the graph, and not as it is typed: a detach() is."""
+        return self.op[:1].isupper()
+
+    @property
     def levels(self) -> bool:
         """Whether it levels one element with itself, and so returns the same whatever comes in."""
         return self.elements == 1 and self.op != "Relu"

@@ -88,9 +88,15 @@ def walk(loss: Tensor) -> Graph:
 def op_name(node: Node) -> str:
     """The operation whose backward a node is: "Sigmoid" for SigmoidBackward0."""
     name = _operation(node.name())
-    if name == "Hardtanh" and (node._saved_min_val, node._saved_max_val) == (0, 6):  # type: ignore[attr-defined]
-        return "Relu6"
+    if name == "Hardtanh" and not is_own(node):
+        bounds = node._saved_min_val, node._saved_max_val  # type: ignore[attr-defined]
+        return "Relu6" if bounds == (0, 6) else name
     return name
+
+
+def is_own(node: Node) -> bool:
+    """Whether a node is that of a function of the model's own, whatever it is called."""
+    return hasattr(node, "_forward_cls")
 
 
 @lru_cache(maxsize=1024)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pytest_gradhealth import probe
 from pytest_gradhealth.measure.stops import stops
 from pytest_gradhealth.results.stop import Stop
 from pytest_gradhealth.subject.subject import Subject
@@ -99,11 +100,19 @@ def test_what_levels_one_element_is_told_whether_or_not_parameters_are_behind() 
     assert (level.op, level.layer, level.elements) == ("NativeLayerNorm", "norm", 1)
 
 
-def test_a_function_of_the_models_own_that_passes_none_on_is_told_from_one_of_zeros() -> None:
-    none = Stop("Mute", "a", "Linear", "behind", kind="none")
-    assert before(Two(function("Mute", torch.round, lambda _: None)), "a.weight") == [none]
-    zeros = function("Mute", torch.round, torch.zeros_like)
+@pytest.mark.parametrize("name", ["Mute", "Hardtanh", "Relu", "Softmax", "NativeLayerNorm"])
+def test_a_function_of_the_models_own_that_passes_none_on_is_told_from_one_of_zeros(
+    name: str,
+) -> None:
+    none = Stop(name, "a", "Linear", "behind", kind="none")
+    assert before(Two(function(name, torch.round, lambda _: None)), "a.weight") == [none]
+    zeros = function(name, torch.round, torch.zeros_like)
     assert before(Two(zeros), "a.weight") == [replace(none, kind="zeros")]
+
+
+def test_a_function_of_the_models_own_may_be_called_as_one_of_torch() -> None:
+    hard = function("Hardtanh", lambda x: x.clamp(-1, 1), lambda gradient: gradient)
+    assert probe(Two(hard), torch.randn(8, 4), loss=Tensor.sum).verdict == "healthy"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +146,21 @@ def test_what_is_flat_is_told_before_what_cancels(dtype: torch.dtype) -> None:
     model = Two(lambda x: (h := F.relu(x - 99).add(0)) - 0.9 * h)
     (stop,) = before(model.to(dtype), "a.weight")
     assert (stop.op, stop.kind) == ("Relu", "")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_what_gets_small_does_not_cancel(dtype: torch.dtype) -> None:
+    model = Two(lambda x: (h := (x * 0).add(0)) - 0.9 * h)
+    (stop,) = before(model.to(dtype), "a.weight")
+    assert (stop.op, stop.kind) == ("Mul", "")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("function", [lambda x: x / x.abs(), lambda x: x.tanh() / x.tanh()])
+def test_what_cancels_does_so_in_every_format(
+    function: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> None:
+    assert before(Two(function).to(dtype), "a.weight") == [CANCELS]
 
 
 def test_a_hook_that_takes_the_gradient_away_is_no_gradient_that_cancels() -> None:

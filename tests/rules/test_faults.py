@@ -72,6 +72,22 @@ def all_equal(outputs: Tensor) -> Tensor:
     return (outputs[:, 0] * (returns - returns.mean()) / returns.std()).mean()
 
 
+def over_a_sum_in_a_buffer(x: Tensor) -> Tensor:
+    total = torch.empty(1)
+    torch.sum(torch.tensor([[-1.0, 1.0]]), 1, out=total)
+    return (0 * x + 2) / total
+
+
+NAMED = torch.library.Library("gradhealth_test", "DEF")  # type: ignore[no-untyped-call]
+NAMED.define("nothing(*, Tensor like) -> Tensor")  # type: ignore[no-untyped-call]
+NAMED.impl("nothing", lambda *, like: torch.zeros_like(like), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+
+
+def over_what_takes_names_alone(x: Tensor) -> Tensor:
+    out: Tensor = (0 * x + 2) / torch.ops.gradhealth_test.nothing(like=x.detach())
+    return out
+
+
 LOG_OF_0 = INSIDE.format("infinite", "log"), "log of 0", "torch.log(x.clamp_min(1e-8))"
 NO_ZERO = (
     "a divisor that cannot be 0: F.softplus(y) where it is positive, other values to start with"
@@ -96,6 +112,12 @@ FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         INSIDE.format("infinite", "exp"),
         "exp of 1e+02 is more than float32 holds (3.4e+38)",
         "x.clamp(max=20).exp(), or stay with logarithms (torch.logsumexp, F.log_softmax)",
+    ),
+    "too much for any format": (
+        lambda x: ((0 * x.double() + 2) * 1e200 * 1e200).float(),
+        INSIDE.format("infinite", "mul"),
+        "what mul returns is more than float64 holds (1.8e+308)",
+        "standardised inputs, smaller weights, or a normalisation layer before it",
     ),
     "log": (lambda x: torch.log(F.relu(-x.abs())), *LOG_OF_0),
     "log of 0, which is no mask": (lambda x: torch.log(F.relu(-x.abs())).softmax(-1), *LOG_OF_0),
@@ -232,6 +254,24 @@ FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         "a division by the norm of a zero vector",
         OF_A_NORM,
     ),
+    "something over a norm in place": (
+        lambda x: (0 * x + 2).div_((0 * x).norm(dim=-1, keepdim=True)),
+        INSIDE.format("infinite", "div"),
+        "a division by the norm of a zero vector",
+        OF_A_NORM,
+    ),
+    "sum that cancels in a buffer": (
+        over_a_sum_in_a_buffer,
+        INSIDE.format("infinite", "div"),
+        "2 / 0",
+        NO_ZERO,
+    ),
+    "zeros of an operation that takes names alone": (
+        over_what_takes_names_alone,
+        INSIDE.format("infinite", "div"),
+        "2 / 0",
+        NO_ZERO,
+    ),
     "sum over 0, which it has not made": (
         lambda x: x.sum(-1) / 0,
         INSIDE.format("infinite", "div"),
@@ -255,6 +295,12 @@ FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         INSIDE.format("NaN", "sqrt"),
         "sqrt of -2, a negative number",
         "torch.sqrt(x.clamp_min(1e-8))",
+    ),
+    "where": (
+        lambda x: torch.where(x > 0, x, math.nan),
+        INSIDE.format("NaN", "where"),
+        "where puts NaN in, as torch.logdet does for a determinant that is negative",
+        "a number in its place; of a determinant torch.linalg.slogdet(x)[1], the log of its size",
     ),
     "power": (
         lambda x: (0 * x - 2) ** 0.5,
@@ -398,7 +444,7 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], Any, str, str, str]] = {
         None,
         LOSS.format("NaN", "where"),
         "where puts NaN in, as torch.logdet does for a determinant that is negative",
-        "torch.linalg.slogdet(x)[1], the log of its size",
+        "a number in its place; of a determinant torch.linalg.slogdet(x)[1], the log of its size",
     ),
     "logdet of a singular matrix": (
         lambda outputs: torch.logdet(torch.zeros(3, 3) + outputs.square().sum()),
