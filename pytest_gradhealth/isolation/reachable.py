@@ -125,34 +125,46 @@ class Reachable:
         self._is_own = _is_own_to_put_back if written else _is_own_to_read
         self._others = OTHERS | (kinds_of_code(self._is_own) if code else _SHARED)
         self._kinds: dict[type, tuple[Kind, ...]] = {}
-        waiting, lent = list(self._roots), list[Any]()
+        order, waiting, lent = self.order, list(self._roots), list[Any]()
         while (waiting or lent) and (written or self.complete):
             if not waiting:
                 waiting, lent = lent, []
                 self._lend(waiting)
             value = waiting.pop()
             kind = type(value)
-            if kind in ATOMS or id(value) in self.order:
+            if kind in ATOMS or id(value) in order:
                 continue
-            self.order[id(value)] = len(self.order)
+            order[id(value)] = len(order)
             kinds = self._kinds.get(kind)
             if kinds is None:
                 kinds = self._kinds[kind] = self._kinds_of(kind)
-            if kind in CONTAINERS and not value:  # most of what a module holds
-                self.places.append((value, kinds[0], ()))
-                continue
             for one in kinds:
                 items = one.read(value)
                 self.places.append((value, one, items))
-                if one.opened and (len(items) <= LONGEST or not written):
-                    found = [item for item in items if type(item) not in ATOMS]
-                    if one.lends:
-                        lent += found
-                        continue
-                    if id(value) in self.lent:
-                        self._lend(found)
-                    waiting += found
+                if not one.opened or (written and len(items) > LONGEST):
+                    continue
+                if one.lends:
+                    lent += items
+                elif id(value) in self.lent:
+                    self._lend(items)
+                    waiting += items
+                else:
+                    waiting += self._filled(items)
             self._note(value, kind)
+
+    def _filled(self, items: Items) -> list[Any]:
+        """What is to be looked into; empty containers, most of what a module holds, are noted."""
+        found, order = [], self.order
+        for item in items:
+            kind = type(item)
+            if kind in ATOMS:
+                continue
+            if kind not in CONTAINERS or item:
+                found.append(item)
+            elif id(item) not in order:
+                order[id(item)] = len(order)
+                self.places.append((item, CONTAINERS[kind], ()))
+        return found
 
     def _note(self, value: Any, kind: type) -> None:
         """Keep tensors and arrays, and see to it that all there is can be compared."""

@@ -26,7 +26,7 @@ from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.dominators import DominatorTree, dominators
 from pytest_gradhealth.tensors.graph import Edge, Graph, walk
-from pytest_gradhealth.tensors.modules import is_sharded
+from pytest_gradhealth.tensors.modules import Named, is_sharded, named_parameters
 from pytest_gradhealth.tensors.trees import tensors
 from pytest_gradhealth.training.gradients import penalty_gradients
 
@@ -37,9 +37,8 @@ def look(
     """Run one forward and one backward and measure every gradient on the way.
 
     Random numbers are drawn from `seed`; `steps` is only written down. Models that turn out to be
-    `functional` are run again as such, and with the gradients of the parameters held until the end
-    (`holding`) where they came in parts. To be called inside `isolated`. Raises ProbeError if the
-    model, the loss or the backward fails.
+    `functional` are run again as such, and `holding` the gradients of all parameters to the end
+    where they came in parts. Only inside `isolated`; ProbeError if model, loss or backward fails.
     """
     run = Pass(subject, seed)
     sampling = subject.may_sample and not is_sharded(subject.model)
@@ -54,12 +53,13 @@ def look(
         with unguarded(), _uncollected():
             outputs = seen(run.outputs, run.inputs, run.targets)
             graph = run.graph(loss)
-            unregistered = _unregistered(subject, graph.leaves, run)
+            named = named_parameters(subject.model)
+            unregistered = _unregistered(subject, named, graph.leaves, run)
             marks = _path_marks(recorder.marks, graph.root)
             cut = _find_owners(subject.model, graph, marks.values())
             activations = activations_of(
                 [node for node in graph.nodes if not cut.get(node)],
-                places_of(recorder.marks) | parameter_places(subject.model, graph),
+                places_of(recorder.marks) | parameter_places(named, graph),
                 _ways(graph, marks.values(), run.outputs),
             )
             run.forget_batch()
@@ -73,7 +73,7 @@ def look(
         with run.own_gradients(), ExitStack() as stack:
             reader = None
             if not holding and not is_sharded(subject.model):
-                reader = ParameterReader(subject.model, aligned, penalties)
+                reader = ParameterReader(named, aligned, penalties)
                 stack.enter_context(reader.dropping(graph))
             hides_layers = graph.hides_layers
             del graph
@@ -81,7 +81,7 @@ def look(
             run.backward(loss * subject.loss_scale.value)
             _check_sync(subject.model, recorder.marks)
             # fully_shard puts the gradients on other parameters than it computes with.
-            reader = reader or ParameterReader(subject.model, aligned, penalties)
+            reader = reader or ParameterReader(named_parameters(subject.model), aligned, penalties)
             parameters = reader.results()
     if reader.incomplete:
         return look(subject, seed=seed, steps=steps, functional=functional, holding=True)
@@ -158,7 +158,7 @@ def _find_owners(
 
 
 def _unregistered(
-    subject: Subject, leaves: Iterable[Tensor], run: Pass
+    subject: Subject, named: Named, leaves: Iterable[Tensor], run: Pass
 ) -> tuple[tuple[int, ...], ...]:
     """Shapes of parameters behind the outputs that neither model nor loss lists.
 
@@ -166,9 +166,9 @@ def _unregistered(
     """
     if is_sharded(subject.model):
         return ()
-    known = {id(t) for m in subject.modules for t in m.parameters()} | set(
-        map(id, tensors(run.inputs))
-    )
+    of_model = (parameter for parameter, _ in named.values())
+    of_loss = (parameter for module in subject.modules[1:] for parameter in module.parameters())
+    known = {*map(id, of_model), *map(id, of_loss), *map(id, tensors(run.inputs))}
     foreign = [t for t in leaves if isinstance(t, nn.Parameter) and id(t) not in known]
     if not foreign:
         return ()

@@ -21,7 +21,7 @@ from pytest_gradhealth.results.profile import ParameterRecord, ParameterState
 from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.graph import Graph
 from pytest_gradhealth.tensors.hooks import hooked
-from pytest_gradhealth.tensors.modules import named_parameters
+from pytest_gradhealth.tensors.modules import Named
 from pytest_gradhealth.tensors.norms import (
     FEW,
     cosine,
@@ -93,12 +93,11 @@ class ParameterReader:
     """
 
     def __init__(
-        self, model: nn.Module, aligned: Collection[str], penalties: Mapping[str, Tensor] | None
+        self, named: Named, aligned: Collection[str], penalties: Mapping[str, Tensor] | None
     ) -> None:
         #: Whether a gradient came in parts, of which the first have been let go of.
         self.incomplete = False
         self._aligned = aligned
-        named = named_parameters(model)
         with unguarded():
             present = {name: p for name, (p, _) in named.items() if has_memory(p)}
             norms = dict(zip(present, l2_norms([*present.values()]), strict=True))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from torch import nn
 from torch.autograd.graph import Node
 
 from pytest_gradhealth.measure.recorder import Key, Mark
 from pytest_gradhealth.results.names import OUTPUT
 from pytest_gradhealth.tensors.graph import Graph
+from pytest_gradhealth.tensors.modules import Named
 
 #: Operations that may lie between a layer and what is made of its output.
 _REACH = 16
@@ -34,11 +34,11 @@ def places_of(marks: Iterable[Mark]) -> dict[Node, Place]:
     return {m.edge[0]: Place(m.name, m.type, m.leaf, m.key) for m in marks if m.edge is not None}
 
 
-def parameter_places(model: nn.Module, graph: Graph) -> dict[Node, Place]:
+def parameter_places(named: Named, graph: Graph) -> dict[Node, Place]:
     """The nodes that parameters enter the graph by."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    named = ((node, names.get(id(leaf))) for node, leaf in graph.leaf_of.items())
-    return {node: Place(name, "Parameter", "") for node, name in named if name is not None}
+    names = {id(parameter): name for name, (parameter, _) in named.items()}
+    entered = ((node, names.get(id(leaf))) for node, leaf in graph.leaf_of.items())
+    return {node: Place(name, "Parameter", "") for node, name in entered if name is not None}
 
 
 def before(node: Node) -> Iterator[Node]:

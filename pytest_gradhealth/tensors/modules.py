@@ -6,10 +6,13 @@ This module imports nothing of torch: what has not been imported, a model cannot
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from torch import nn
+
+#: Parameters under their first names, with their further ones.
+Named: TypeAlias = "dict[str, tuple[nn.Parameter, tuple[str, ...]]]"
 
 
 def is_ddp(model: Any) -> bool:
@@ -69,7 +72,7 @@ def _is(value: object, module: str, name: str) -> bool:
     return imported is not None and isinstance(value, getattr(imported, name, ()))
 
 
-def named_parameters(model: nn.Module) -> dict[str, tuple[nn.Parameter, tuple[str, ...]]]:
+def named_parameters(model: nn.Module) -> Named:
     """Each parameter once, under its first name, with its further names."""
     names: dict[int, list[str]] = {}
     parameters: dict[int, nn.Parameter] = {}
