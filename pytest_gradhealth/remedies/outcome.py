@@ -53,8 +53,13 @@ class Training:
 
 
 def gain(before: float | None, after: float | None, *, larger: bool) -> float:
-    """Decades that a value has moved in the right direction, up if it should be `larger`."""
+    """Decades that a value has moved in the right direction, up if it should be `larger`.
+
+    None from a zero that should be as small as can be: there was nothing left to measure.
+    """
     if before is None or after is None or not math.isfinite(after) or after == before:
+        return 0.0
+    if before == 0 and not larger:
         return 0.0
     if not math.isfinite(before):
         return math.inf

@@ -98,6 +98,7 @@ def test_a_gain_is_a_move_in_the_right_direction() -> None:
     assert gain(None, 1.0, larger=False) == gain(1.0, None, larger=False) == 0
 
 
+    assert gain(0.0, 1e4, larger=False) == 0, "a loss of zero has no gradient"
 def test_less_is_better_for_every_rule_but_those_on_too_little() -> None:
     compared = {rule.code: rule.quantity for rule in built_in_rules() if rule.quantity is not None}
     larger = [code for code, quantity in compared.items() if quantity.better == "larger"]
