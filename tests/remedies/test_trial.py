@@ -430,6 +430,20 @@ def test_the_budget_is_kept(only: Callable[..., None], wait: Callable[[float], N
     assert [found[f"slow {i}"] for i in range(9)] == [*["no effect"] * 3, *["not tried"] * 6]
 
 
+def test_the_budget_is_for_trials_and_not_for_building_the_model(
+    only: Callable[..., None], wait: Callable[[float], None]
+) -> None:
+    only()
+
+    def build() -> nn.Module:
+        wait(1000.0)
+        return sick()
+
+    slow = [Remedy(f"slow {i}", ("GH101",), lambda _: wait(100.0)) for i in range(4)]
+    found = outcomes(suggest(diagnosed(build), remedies=slow, budget=350))
+    assert [found[f"slow {i}"] for i in range(4)] == [*["no effect"] * 3, "not tried"]
+
+
 def test_a_slow_training_is_cut_short_and_says_so(
     only: Callable[..., None], wait: Callable[[float], None]
 ) -> None:
