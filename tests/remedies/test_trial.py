@@ -35,7 +35,7 @@ from pytest_gradhealth.remedies.outcome import FEWEST, LEAST, STEPS
 from pytest_gradhealth.subject.step import Step
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.training.loop import train
-from pytest_gradhealth.training.optimizers import as_factory
+from pytest_gradhealth.training.optimizers import as_factory, build
 from tests.helpers.nets import batch, mlp
 
 X, Y = batch(examples=32)
@@ -546,6 +546,23 @@ def test_every_remedy_draws_the_same_numbers(only: Callable[..., None]) -> None:
 def lucky(*cures: bool) -> Remedy:
     """Draws weights, and cures with those of its draws that are said to."""
     turns = iter(cures)
+
+def test_adam_makes_steps_in_one_pass_in_trials_alone(
+    only: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only()
+    fused: list[bool] = []
+
+    def watched(*given: Any, **options: Any) -> Any:
+        fused.append(options["fused"])
+        return build(*given, **options)
+
+    monkeypatch.setattr("pytest_gradhealth.training.loop.build", watched)
+    diagnosis = diagnosed()
+    assert fused == [False], "its second look"
+    suggest(diagnosis, remedies=[Remedy("nothing", ("GH101",), nothing)], budget=60)
+    assert fused == [False, *[True] * 3], "as it is; second look and training of the copy"
+
 
     def change(patient: Patient) -> None:
         torch.rand(())
