@@ -41,7 +41,7 @@ from pytest_gradhealth.rules.exploding import scale_free_weights
 from pytest_gradhealth.subject.inputs import check_numbers, holds_nan, with_zeros
 from pytest_gradhealth.tensors.modules import is_sharded, waits_for_others
 from pytest_gradhealth.training.copies import copied
-from pytest_gradhealth.training.optimizers import build
+from pytest_gradhealth.training.loop import optimizer_for
 from pytest_gradhealth.training.rebinding import explained
 from pytest_gradhealth.training.updates import updates
 
@@ -226,7 +226,7 @@ def _updates(trial: Trial, profile: GradientProfile) -> tuple[Update, ...]:
     exempt = scale_free_weights(profile)
     with subject.isolated(trial.optimizer):
         twin, optimizer = copied(subject, trial.optimizer, subject.device)
-        stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
+        stepper = optimizer_for(twin, optimizer)
         with explained(subject.model, twin.model):
             return updates(twin, stepper, seed=trial.seed, steps=UPDATE_STEPS, exempt=exempt)
 

@@ -23,9 +23,9 @@ from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_sharded, named_parameters
 from pytest_gradhealth.tensors.unwrap import whole
 from pytest_gradhealth.training.copies import copied
-from pytest_gradhealth.training.loop import train
+from pytest_gradhealth.training.loop import optimizer_for, train
 from pytest_gradhealth.training.memory import check_room
-from pytest_gradhealth.training.optimizers import OptimizerLike, build
+from pytest_gradhealth.training.optimizers import OptimizerLike
 from pytest_gradhealth.training.rebinding import explained
 
 #: Steps before a last look at a model that is on its way, and the most elements that its parameters
@@ -68,7 +68,7 @@ def look_after_steps(
         check_room(subject.modules, optimizer, subject.device)
     with subject.isolated(optimizer):
         twin, optimizer = copied(subject, optimizer, subject.device)
-        stepper = build(optimizer, [p for p in twin.model.parameters() if p.requires_grad])
+        stepper = optimizer_for(twin, optimizer)
         with explained(subject.model, twin.model):
             for _ in train(twin, stepper, seed=seed, steps=steps, before_clip=note):
                 pass

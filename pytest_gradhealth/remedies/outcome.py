@@ -12,13 +12,13 @@ from pytest_gradhealth.results.diagnosis import Measure, Outcome, Treatment
 from pytest_gradhealth.results.path import decades
 
 #: Steps of the short training, and those after which a small fall counts, and a large one.
-STEPS, LEAST, FEWEST = 60, 20, 10
+STEPS, LEAST, FEWEST = 60, 20, 6
 #: Share of the loss that has to go in a short training.
 FALL = 0.1
 #: Share of the loss, or of its spread over examples where its zero is arbitrary, that is much.
 ENOUGH = 0.5
-#: Steps in a row that have to say the same before a training ends.
-AGREEING = 5
+#: Steps in a row that have to say the same before a training ends, and those of a standstill.
+AGREEING, STILL = 3, 5
 #: Share of the loss that is as good as none.
 NOTHING = 0.01
 #: Decades towards the limit that count as better, or away from it as worse.
@@ -53,8 +53,13 @@ class Training:
 
 
 def gain(before: float | None, after: float | None, *, larger: bool) -> float:
-    """Decades that a value has moved in the right direction, up if it should be `larger`."""
+    """Decades that a value has moved in the right direction, up if it should be `larger`.
+
+    None from a zero that should be as small as can be: there was nothing left to measure.
+    """
     if before is None or after is None or not math.isfinite(after) or after == before:
+        return 0.0
+    if before == 0 and not larger:
         return 0.0
     if not math.isfinite(before):
         return math.inf
@@ -90,7 +95,8 @@ def is_decided(losses: Sequence[float], yardstick: Yardstick, patience: int) -> 
     """Whether a training has shown enough.
 
     The loss is not finite any more; for some steps it has been low enough twice over, or half of
-    what it was; or it stands still after the steps that `patience` allows.
+    what it was; or it stands still after the steps that `patience` allows. Where that is none, it
+    is enough if the loss does not rise.
     """
     steps = len(losses)
     if not math.isfinite(losses[-1]):
@@ -98,19 +104,30 @@ def is_decided(losses: Sequence[float], yardstick: Yardstick, patience: int) -> 
     if steps < FEWEST or _is_signed(yardstick, *losses):
         return False
     mark = _mark(yardstick, losses[0])
-    low = 1 - (2 * FALL if steps >= LEAST else ENOUGH)
-    if max(losses[-AGREEING:]) < low * mark:
+    low = (1 - (2 * FALL if steps >= LEAST else ENOUGH)) * mark if patience else losses[0]
+    if max(losses[-AGREEING:]) <= low:
         return True
-    last = losses[-patience // 2 :]
+    last = losses[-max(patience // 2, STILL) :]
     still = max(last) - min(last) < NOTHING * mark and last[-1] <= losses[0]
     return steps >= patience and still
 
 
-def patience_with(seen: Examined, goal: Comparison) -> int:
-    """Steps after which a standstill says enough: few where there is no cure to be hoped for."""
+def patience_with(seen: Examined, goal: Comparison, before: Measure) -> int:
+    """Steps after which a standstill says enough: few where there is no cure to be hoped for.
+
+    None where the rule fails by less than `before`: that is better, unless the loss rises.
+    """
     if seen.failing:
-        return FEWEST
+        return 0 if gain(before.value, seen.value, larger=goal.larger) >= NOTABLE else FEWEST
     return LEAST if seen.warning & set(goal.codes) else STEPS
+
+
+def trains_alike(first: Measure, seen: Examined, goal: Comparison) -> bool:
+    """Whether a further draw of weights can be told to train as the `first` has.
+
+    That one was quick, and nothing of what failed was `seen` in the other.
+    """
+    return first.steps < LEAST and not (seen.failing or seen.warning & set(goal.codes))
 
 
 def is_same(one: Sequence[float], other: Sequence[float]) -> bool:

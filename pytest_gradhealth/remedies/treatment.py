@@ -13,12 +13,12 @@ from pytest_gradhealth.formatting import text_of, told
 from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.remedies.outcome import (
     Examined,
-    Training,
     is_same,
     learns,
     measure_of,
     outcome_of,
     patience_with,
+    trains_alike,
 )
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 from pytest_gradhealth.remedies.ward import Untreated, Ward
@@ -30,6 +30,7 @@ from pytest_gradhealth.subject.subject import Subject
 DRAWS = 3
 #: What lies between the seeds of two draws.
 _STRIDE = 7919
+_AS_GOOD = "the same training does as much without it"
 
 
 def first_line(error: Exception) -> str:
@@ -127,8 +128,9 @@ def _confirmed(ward: Ward, base: Untreated, first: _Result) -> Treatment:
     if not first.is_uncertain:
         return found
     for draw in range(1, DRAWS):
-        in_time = ward.clock.leaves_room
-        other = _treated(ward, base, first.remedy, draw).treatment if in_time else found
+        other = found
+        if in_time := ward.clock.leaves_room:
+            other = _treated(ward, base, first.remedy, draw, first=found.after).treatment
         if not in_time or (other.outcome != "cured" and ward.clock.is_over):
             reason = f"there was time for {draw} of {DRAWS} draws of its weights only"
             return replace(found, outcome="better", reason=reason)
@@ -140,9 +142,18 @@ def _confirmed(ward: Ward, base: Untreated, first: _Result) -> Treatment:
 
 
 def _treated(
-    ward: Ward, base: Untreated, remedy: Remedy, draw: int = 0, *, seen: Examined | None = None
+    ward: Ward,
+    base: Untreated,
+    remedy: Remedy,
+    draw: int = 0,
+    *,
+    seen: Examined | None = None,
+    first: Measure | None = None,
 ) -> _Result:
-    """Apply one remedy to a copy, examine that and train it: one that fails if it was `seen`."""
+    """Apply one remedy to a copy, examine that and train it.
+
+    One that fails is trained if it was `seen`, a further draw unless it trains as the `first`.
+    """
     waits = None
     try:
         with ward.clock.timed():
@@ -152,7 +163,9 @@ def _treated(
             else:
                 found = seen or ward.examine(applied.subject, applied.patient.optimizer)
                 waits = found if found.failing and seen is None else None
-                treatment = _examined(ward, base, remedy, applied, found, trains=waits is None)
+                is_like_first = first is not None and trains_alike(first, found, base.goal)
+                known = Measure() if waits else first if is_like_first else None
+                treatment = _examined(ward, base, remedy, applied, found, known)
     except Exception as error:  # also a remedy's own: the others go on
         reason = first_line(error)
         return _Result(remedy, treatment_of(remedy, base.goal.code, "cannot", reason, base.measure))
@@ -160,15 +173,22 @@ def _treated(
 
 
 def _examined(
-    ward: Ward, base: Untreated, remedy: Remedy, applied: _Applied, seen: Examined, *, trains: bool
+    ward: Ward,
+    base: Untreated,
+    remedy: Remedy,
+    applied: _Applied,
+    seen: Examined,
+    trained: Measure | None,
 ) -> Treatment:
-    """Judge a copy by what was seen of it, and by its training."""
-    goal, training = base.goal, Training()
-    if trains:
+    """Judge a copy by what was seen of it, and by its training, where that is not known."""
+    goal, before, cut = base.goal, base.measure, False
+    if trained is None:
         subject, optimizer = applied.subject, applied.patient.optimizer
-        training = ward.train(subject, optimizer, goal.yardstick, patience_with(seen, goal))
-    before, after = base.measure, measure_of(seen.value, training)
-    outcome = outcome_of(goal, before, after, seen, cut=training.cut)
+        patience = patience_with(seen, goal, before)
+        training = ward.train(subject, optimizer, goal.yardstick, patience)
+        trained, cut = measure_of(seen.value, training), training.cut
+    after = replace(trained, value=seen.value)
+    outcome = outcome_of(goal, before, after, seen, cut=cut)
     return treatment_of(remedy, goal.code, *outcome, before, after, applied.code)
 
 
@@ -177,15 +197,17 @@ def _treated_in_training(
 ) -> Treatment:
     """Examine a copy after the short training, where the remedy is a part of that."""
     goal, subject, optimizer = base.goal, applied.subject, applied.patient.optimizer
-    training, without = ward.train(subject, optimizer, goal.yardstick), base.trained()
-    same = is_same(training.losses, base.training.losses)
-    seen = without if same else ward.examine(subject, optimizer)
+    training = ward.train(subject, optimizer, goal.yardstick)
+    if is_same(training.losses, base.training.losses):
+        same = base.measure, base.measure
+        return treatment_of(remedy, goal.code, "no effect", _AS_GOOD, *same, applied.code)
+    without, seen = base.trained(), ward.examine(subject, optimizer)
     before = replace(base.measure, value=without.value)
     after = measure_of(seen.value, training)
     outcome, reason = outcome_of(goal, before, after, seen, cut=training.cut)
     as_good = not without.failing and (outcome == "better" or learns(before, goal.yardstick))
     if as_good and outcome in ("cured", "better"):
-        outcome, reason = "no effect", "the same training does as much without it"
+        outcome, reason = "no effect", _AS_GOOD
     return treatment_of(remedy, goal.code, outcome, reason, before, after, applied.code)
 
 

@@ -90,8 +90,8 @@ def treat(
     def none(outcome: Outcome, reason: str) -> tuple[Treatment, ...]:
         return tuple(treatment_of(r, codes[0], outcome, reason, Measure()) for r in chosen)
 
-    clock = Clock(budget, longest=diagnosis.milliseconds / 1e3)
     with placed(prepare(origin.case, origin.settings, diagnosis.decisive_seed)) as trial:
+        clock = Clock(budget, longest=diagnosis.milliseconds / 1e3)
         ward = Ward(
             trial=replace(trial, optimizer=as_factory(trial.optimizer)),
             criteria=Criteria.of(origin.settings, origin.rules, diagnosis.limits),

@@ -29,8 +29,8 @@ from pytest_gradhealth.rules.rule import Rule
 from pytest_gradhealth.subject.forward import fresh
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.training.copies import copied
-from pytest_gradhealth.training.loop import train
-from pytest_gradhealth.training.optimizers import OptimizerLike, build
+from pytest_gradhealth.training.loop import optimizer_for, train
+from pytest_gradhealth.training.optimizers import OptimizerLike
 
 #: One training may take the n-th part of the time that is left, if that is for the least of steps.
 TRAINING_SHARE = 4
@@ -63,7 +63,7 @@ class Ward:
 
     def copy(self) -> tuple[Patient, Subject]:
         """A deep copy of the model, as a patient (with its own batch) and as a subject."""
-        subject = self.trial.subject
+        subject = replace(self.trial.subject, fused=True)
         twin, _ = copied(subject, None, subject.device)
         inputs = fresh(subject.inputs, subject.device)
         optimizer = self.trial.optimizer
@@ -92,8 +92,7 @@ class Ward:
         patience: int = FEWEST,
     ) -> Training:
         """Train a copy for a bit, until it has shown enough."""
-        trained = [p for p in subject.model.parameters() if p.requires_grad]
-        stepper = build(optimizer, trained, fused=True)
+        stepper = optimizer_for(subject, optimizer)
         found: list[float] = []
         share = Clock(self.clock.left / TRAINING_SHARE)
         for loss in train(subject, stepper, seed=self.trial.seed, steps=STEPS):

@@ -26,7 +26,8 @@ class Subject:
     optimizer adds to the gradient. `scale` multiplies the loss in training steps; `dependency` is
     how many steps back in time the gradient has to reach. A backward is made with the loss times
     `loss_scale`, which is taken out of what is measured. `copy` says whether large parameters are
-    copied before a run, None as there is memory; `exact` that no norm is to be estimated.
+    copied before a run, None as there is memory; `exact` that no norm is to be estimated;
+    `fused` that Adam, where no optimizer is declared, may make its steps in one pass.
     """
 
     model: nn.Module
@@ -41,6 +42,7 @@ class Subject:
     loss_scale: LossScale = field(default_factory=LossScale)
     copy: bool | None = None
     exact: bool = False
+    fused: bool = False
 
     @property
     def may_sample(self) -> bool:

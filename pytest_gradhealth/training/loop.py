@@ -19,8 +19,15 @@ from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_sharded
 from pytest_gradhealth.training.gradients import clip_gradients, penalty_of
+from pytest_gradhealth.training.optimizers import OptimizerLike, build
 
 Watcher = Callable[[nn.Module], None]
+
+
+def optimizer_for(subject: Subject, optimizer: OptimizerLike | None) -> Optimizer:
+    """Make the optimizer of all that is trained of `subject`, a copy."""
+    trained = [p for p in subject.model.parameters() if p.requires_grad]
+    return build(optimizer, trained, fused=subject.fused)
 
 
 def train(

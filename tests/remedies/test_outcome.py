@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from pytest_gradhealth.measure.constant_predictor import Yardstick
 from pytest_gradhealth.remedies.outcome import (
+    AGREEING,
     FEWEST,
     LEAST,
     STEPS,
@@ -24,6 +26,7 @@ from pytest_gradhealth.remedies.outcome import (
     outcome_of,
     patience_with,
     rises,
+    trains_alike,
 )
 from pytest_gradhealth.results.diagnosis import Measure, Outcome, Treatment
 from pytest_gradhealth.rules import built_in_rules
@@ -95,6 +98,7 @@ def test_a_gain_is_a_move_in_the_right_direction() -> None:
     assert gain(math.inf, 1.0, larger=False) == math.inf
     assert gain(0.0, 1e-30, larger=True) == math.inf
     assert gain(0.0, 0.0, larger=True) == 0
+    assert gain(0.0, 1e4, larger=False) == 0, "a loss of zero has no gradient"
     assert gain(None, 1.0, larger=False) == gain(1.0, None, larger=False) == 0
 
 
@@ -202,7 +206,7 @@ def test_the_scale_of_the_loss_does_not_matter(
 
 def falling(start: float, *ends: float, steps: int) -> list[float]:
     """Losses that end with some in turns, and fall by as much in each step before."""
-    last = [ends[i % len(ends)] for i in range(5)]
+    last = [ends[i % len(ends)] for i in range(AGREEING)]
     before = steps - len(last)
     return [start + (max(ends) - start) * i / before for i in range(before)] + last
 
@@ -242,11 +246,47 @@ def test_a_training_ends_when_the_loss_stands_still(patience: int) -> None:
     assert ends([2.4 - 0.006 * step for step in range(STEPS)]) == []
 
 
-def test_there_is_patience_with_what_may_be_cured() -> None:
-    assert patience_with(PASSES, GOAL) == STEPS
-    assert patience_with(Examined(warning=frozenset({"GH201"})), GOAL) == STEPS
-    assert patience_with(Examined(warning=frozenset({"GH101"})), GOAL) == LEAST
-    assert patience_with(FAILS, GOAL) == FEWEST
+def test_where_anything_but_a_rise_will_do_a_training_ends_when_there_is_none() -> None:
+    def ends(*losses: float) -> list[int]:
+        return [n for n in range(1, len(losses) + 1) if is_decided(losses[:n], GUESS, 0)]
+
+    assert ends(*[2.4, 2.39] * FEWEST) == list(range(FEWEST, 2 * FEWEST + 1))
+    assert ends(2.4, *[2.5] * FEWEST, *[2.4] * AGREEING) == [1 + FEWEST + AGREEING]
+
+
+@pytest.mark.parametrize(
+    ("seen", "before", "patience"),
+    [
+        (PASSES, SICK, STEPS),
+        (Examined(warning=frozenset({"GH201"})), SICK, STEPS),
+        (Examined(warning=frozenset({"GH101"})), SICK, LEAST),
+        (replace(FAILS, value=1e-8), SICK, FEWEST),
+        (replace(FAILS, value=1e-7), SICK, 0),
+        (replace(FAILS, value=1e-9), SICK, FEWEST),
+        (FAILS, SICK, FEWEST),
+        (replace(FAILS, value=1e-7), Measure(), FEWEST),
+    ],
+)
+def test_there_is_patience_with_what_may_be_cured(
+    seen: Examined, before: Measure, patience: int
+) -> None:
+    assert patience_with(seen, GOAL, before) == patience
+
+
+@pytest.mark.parametrize(
+    ("steps", "seen", "told"),
+    [
+        (LEAST - 1, PASSES, True),
+        (LEAST - 1, Examined(warning=frozenset({"GH201"})), True),
+        (LEAST, PASSES, False),
+        (LEAST - 1, Examined(warning=frozenset({"GH101"})), False),
+        (LEAST - 1, FAILS, False),
+    ],
+)
+def test_what_a_quick_training_shows_holds_for_draws_without_the_fault(
+    steps: int, seen: Examined, told: bool
+) -> None:
+    assert trains_alike(Measure(0.5, 2.4, 1.0, steps), seen, GOAL) == told
 
 
 def test_trainings_are_the_same_if_their_losses_are() -> None:

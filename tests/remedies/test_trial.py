@@ -35,7 +35,7 @@ from pytest_gradhealth.remedies.outcome import FEWEST, LEAST, STEPS
 from pytest_gradhealth.subject.step import Step
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.training.loop import train
-from pytest_gradhealth.training.optimizers import as_factory
+from pytest_gradhealth.training.optimizers import as_factory, build
 from tests.helpers.nets import batch, mlp
 
 X, Y = batch(examples=32)
@@ -430,6 +430,20 @@ def test_the_budget_is_kept(only: Callable[..., None], wait: Callable[[float], N
     assert [found[f"slow {i}"] for i in range(9)] == [*["no effect"] * 3, *["not tried"] * 6]
 
 
+def test_the_budget_is_for_trials_and_not_for_building_the_model(
+    only: Callable[..., None], wait: Callable[[float], None]
+) -> None:
+    only()
+
+    def build() -> nn.Module:
+        wait(1000.0)
+        return sick()
+
+    slow = [Remedy(f"slow {i}", ("GH101",), lambda _: wait(100.0)) for i in range(4)]
+    found = outcomes(suggest(diagnosed(build), remedies=slow, budget=350))
+    assert [found[f"slow {i}"] for i in range(4)] == [*["no effect"] * 3, "not tried"]
+
+
 def test_a_slow_training_is_cut_short_and_says_so(
     only: Callable[..., None], wait: Callable[[float], None]
 ) -> None:
@@ -450,28 +464,34 @@ def test_a_slow_training_is_cut_short_and_says_so(
     assert tried(budget=1000).outcome == "cured"
 
 
-def test_copies_that_pass_are_trained_before_those_that_do_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    trained: list[str] = []
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What has been trained in a test: what models say that they are `called`."""
+    names: list[str] = []
 
     def watched(subject: Subject, *arguments: Any, **options: Any) -> Any:
-        trained.append(getattr(subject.model, "called", "as it is"))
+        names.append(getattr(subject.model, "called", "as it is"))
         return train(subject, *arguments, **options)
 
-    def named(name: str, change: Callable[[Patient], None]) -> Remedy:
-        def call(patient: Patient) -> None:
-            change(patient)
-            patient.model.called = name  # type: ignore[assignment]
-
-        return Remedy(name, ("GH101",), call)
-
-    def rectify(patient: Patient) -> None:
-        patient.model = mlp()
-
     monkeypatch.setattr(ward, "train", watched)
-    monkeypatch.setattr(treating, "built_in_remedies", tuple)
-    suggest(diagnosed(), remedies=[named("fails", nothing), named("passes", rectify)])
+    return names
+
+
+def called(name: str, build: Callable[[], nn.Module] = sick) -> Remedy:
+    """Puts another model in the place of that which fails."""
+
+    def change(patient: Patient) -> None:
+        patient.model = build()
+        patient.model.called = name  # type: ignore[assignment]
+
+    return Remedy(name, ("GH101",), change)
+
+
+def test_copies_that_pass_are_trained_before_those_that_do_not(
+    only: Callable[..., None], trained: list[str]
+) -> None:
+    only()
+    suggest(diagnosed(), remedies=[called("fails"), called("passes", mlp)])
     assert list(dict.fromkeys(trained)) == ["as it is", "passes", "fails"]
 
 
@@ -509,9 +529,10 @@ def test_what_trains_as_it_does_without_is_not_looked_at(
 
     remedies = [Remedy(name, ("GH101",), clip) for name in ("one", "two")]
     for found in suggest(diagnosed(), remedies=remedies, budget=60):
-        assert found.outcome == "no effect"
+        reason = "the same training does as much without it"
+        assert (found.outcome, found.reason) == ("no effect", reason)
         assert found.after == found.before
-    assert len(looks) == 1, "the sick model after its training"
+    assert looks == []
 
 
 def test_every_remedy_draws_the_same_numbers(only: Callable[..., None]) -> None:
@@ -524,6 +545,23 @@ def test_every_remedy_draws_the_same_numbers(only: Callable[..., None]) -> None:
     suggest(diagnosed(), remedies=remedies, budget=60)
     assert len(drawn) >= 3
     assert len(set(drawn)) == 1
+
+
+def test_adam_makes_steps_in_one_pass_in_trials_alone(
+    only: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only()
+    fused: list[bool] = []
+
+    def watched(*given: Any, **options: Any) -> Any:
+        fused.append(options["fused"])
+        return build(*given, **options)
+
+    monkeypatch.setattr("pytest_gradhealth.training.loop.build", watched)
+    diagnosis = diagnosed()
+    assert fused == [False], "its second look"
+    suggest(diagnosis, remedies=[Remedy("nothing", ("GH101",), nothing)], budget=60)
+    assert fused == [False, *[True] * 3], "as it is; second look and training of the copy"
 
 
 # Remedies that draw weights
@@ -555,6 +593,24 @@ def test_a_draw_of_weights_cures_if_others_do_too(
     only()
     (found,) = suggest(diagnosed(), remedies=[lucky(*cures)], budget=60)
     assert (found.outcome, found.reason) == (outcome, reason)
+
+
+@pytest.mark.parametrize(
+    ("rate", "trainings"), [(1e-2, 1), (2e-3, 3)], ids=["lost by half", "lost by a fifth"]
+)
+def test_further_draws_train_only_where_the_first_has_not_been_quick(
+    rate: float,
+    trainings: int,
+    only: Callable[..., None],
+    trained: list[str],
+    looks: list[object],
+) -> None:
+    only()
+    diagnosis = diagnosed(optimizer=lambda ps: torch.optim.Adam(ps, lr=rate))
+    (found,) = suggest(diagnosis, remedies=[called("drawn", mlp)], budget=60)
+    assert (found.outcome, found.after and found.after.steps < LEAST) == ("cured", trainings == 1)
+    assert trained == ["as it is", *["drawn"] * trainings]
+    assert len(looks) == 3
 
 
 def test_what_draws_nothing_is_tried_once(only: Callable[..., None]) -> None:
