@@ -73,7 +73,7 @@ def look(
         with run.own_gradients(), ExitStack() as stack:
             reader = None
             if not holding and not is_sharded(subject.model):
-                reader = ParameterReader(named, aligned, penalties)
+                reader = ParameterReader(subject.model, named, aligned, penalties)
                 stack.enter_context(reader.dropping(graph))
             hides_layers = graph.hides_layers
             del graph
@@ -81,7 +81,7 @@ def look(
             run.backward(loss * subject.loss_scale.value)
             _check_sync(subject.model, recorder.marks)
             # fully_shard puts the gradients on other parameters than it computes with.
-            reader = reader or ParameterReader(named_parameters(subject.model), aligned, penalties)
+            reader = reader or ParameterReader(subject.model, None, aligned, penalties)
             parameters = reader.results()
     if reader.incomplete:
         return look(subject, seed=seed, steps=steps, functional=functional, holding=True)

@@ -21,7 +21,7 @@ from pytest_gradhealth.results.profile import ParameterRecord, ParameterState
 from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.graph import Graph
 from pytest_gradhealth.tensors.hooks import hooked
-from pytest_gradhealth.tensors.modules import Named
+from pytest_gradhealth.tensors.modules import Named, named_parameters
 from pytest_gradhealth.tensors.norms import (
     FEW,
     cosine,
@@ -86,18 +86,23 @@ class Measured:
 
 
 class ParameterReader:
-    """Measures the parameters of a model, and their gradients in one backward.
+    """Measures the `named` parameters of a model (None: all), and their gradients in one backward.
 
     Weights of the modules in `aligned` are compared with the direction of their gradient.
     `penalties` are the gradients of the regularisation term by name, None without one.
     """
 
     def __init__(
-        self, named: Named, aligned: Collection[str], penalties: Mapping[str, Tensor] | None
+        self,
+        model: nn.Module,
+        named: Named | None,
+        aligned: Collection[str],
+        penalties: Mapping[str, Tensor] | None,
     ) -> None:
         #: Whether a gradient came in parts, of which the first have been let go of.
         self.incomplete = False
         self._aligned = aligned
+        named = named_parameters(model) if named is None else named
         with unguarded():
             present = {name: p for name, (p, _) in named.items() if has_memory(p)}
             norms = dict(zip(present, l2_norms([*present.values()]), strict=True))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_gradhealth.results.diagnosis import Limit
+from pytest_gradhealth.results.holdings import Holdings
 from pytest_gradhealth.results.magnitudes import LossScale, MagnitudeRecord
 from pytest_gradhealth.results.non_finite import NonFinite
 from pytest_gradhealth.results.path import GradientPath, PathPoint
@@ -119,6 +120,7 @@ SEEN: dict[str, tuple[dict[str, Any], Mapping[str, float], tuple[str, str]]] = {
         ("warning", "att"),
     ),
     "GH408": ({"unregistered": ((20, 8), (20,))}, {}, ("warning", "(output)")),
+    "GH409": ({"unwritten": ("fc.weight",)}, {}, ("failure", "fc")),
     "GH501": (
         {
             "magnitudes": (MagnitudeRecord("fc", "Linear", -40, (8, 90, 2)),),
@@ -133,6 +135,14 @@ SEEN: dict[str, tuple[dict[str, Any], Mapping[str, float], tuple[str, str]]] = {
             "parameters": (weight("fc.weight", norm=2.0, gradient=0.1, penalty=40.0),),
         },
         {"max_penalty": 10},
+        ("failure", "fc"),
+    ),
+    "GH602": (
+        {
+            "parameters": (weight("fc.weight", gradient=1.0),),
+            "holdings": Holdings(missing=("fc.weight",)),
+        },
+        {},
         ("failure", "fc"),
     ),
 }
