@@ -30,6 +30,11 @@ class Stop:
     parameters: tuple[str, ...] = ()
 
     @property
+    def in_graph(self) -> bool:
+        """Whether it has a node in the graph; what has none, as a detach(), is named as typed."""
+        return self.op[:1].isupper()
+
+    @property
     def levels(self) -> bool:
         """Whether it levels one element with itself, and so returns the same whatever comes in."""
         return self.elements == 1 and self.op != "Relu"

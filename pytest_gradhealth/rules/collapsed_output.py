@@ -104,7 +104,9 @@ def _flat_at(alike: Alike, profile: GradientProfile) -> Iterator[Stop]:
     places = {"behind": [alike.layer], "before": before}.get(alike.at, [])
     flat = (seen for seen in profile.activations if (seen.flat or 0.0) > FLAT)
     told = (Stop(seen.function, seen.name, seen.type, seen.at) for seen in flat)
-    return (stop for stop in (*profile.stops, *told) if stop.layer in places)
+    # What takes the gradient alone, as a detach() or its number format, leaves the examples apart.
+    stops = (s for s in profile.stops if s.in_graph and s.kind in ("", "cancels"))
+    return (stop for stop in (*stops, *told) if stop.layer in places)
 
 
 #: What makes the examples of a batch alike, and what to do about it, by where that is.

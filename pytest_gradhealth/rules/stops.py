@@ -51,7 +51,7 @@ def _at_no_loss(cause: Cause) -> Cause:
 def cause_of_stop(stop: Stop) -> Cause | None:
     """Why an operation lets nothing through, None if that is unknown."""
     known = _MEANS.get(stop.op)
-    if known is None and not stop.op[:1].isupper():  # as typed, and no node of the graph
+    if known is None and not stop.in_graph:
         known = "what {} returns has no gradient", "something in its place that has, or freeze it"
     if stop.op == "Relu" and stop.elements == 0:
         known = _DEAD

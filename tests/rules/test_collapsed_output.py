@@ -15,6 +15,9 @@ from pytest_gradhealth.config.options import DEFAULTS
 from pytest_gradhealth.formatting import number
 from pytest_gradhealth.measure.alike import alike_from
 from pytest_gradhealth.results.alike import Alike
+from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.results.stop import Stop
+from pytest_gradhealth.rules.collapsed_output import RULE
 from pytest_gradhealth.subject.subject import Subject
 from tests.helpers.architectures import Wired
 from tests.helpers.findings import explained, of, severities
@@ -259,6 +262,24 @@ def test_where_examples_become_alike_is_the_cause(case: str) -> None:
     torch.manual_seed(0)
     diagnosis = probe(build(), x, y, loss=cross_entropy, select=["GH404"])
     assert explained(diagnosis, "GH404")[1] == because
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        Stop("detach", "0", "Own", "in"),
+        Stop("Addmm", "0", "Own", kind="rounding"),
+        Stop("Mute", "0", "Own", "behind", kind="none"),
+    ],
+    ids=lambda stop: stop.op,
+)
+def test_what_keeps_the_gradient_alone_makes_no_examples_alike(stop: Stop) -> None:
+    alike = Alike("behind", "0", "Own")
+    look = GradientProfile(0, 0, 2.3, paths=(), spread=0.0, alike=alike, stops=(stop,))
+    finding = RULE.finding("failure", "(output)", "", profile=look)
+    cause = RULE.explain(finding, look)
+    assert cause is not None
+    assert cause.because == "0 (Own) gets different examples and returns the same for all"
 
 
 def test_examples_that_are_the_same_are_told_from_those_that_become_so() -> None:
