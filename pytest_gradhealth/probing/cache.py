@@ -16,7 +16,7 @@ from pytest_gradhealth.probing.ignored import check_patterns
 from pytest_gradhealth.probing.judge import Criteria, chosen_rules, judge_again
 from pytest_gradhealth.probing.probe import Origin, diagnose
 from pytest_gradhealth.probing.thresholds import limits_of
-from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.results.diagnosis import VERDICTS, Diagnosis
 from pytest_gradhealth.rules import Rule
 from pytest_gradhealth.tensors.modules import as_written
 
@@ -33,7 +33,7 @@ class ProbeCache:
         """Return the diagnosis of a case, from an earlier probe if nothing has changed since.
 
         Other limits are applied to what was measured; a failure that no second look has confirmed
-        costs a new probe.
+        costs a new probe, and so does one that is new without any: more is asked of what fails.
         """
         check_case(case)
         known_already = self._known_already(case, settings, rules)
@@ -54,7 +54,8 @@ class ProbeCache:
             state = state or fingerprint(_watched(case))
             if state == their_state:
                 again, unconfirmed = judged(diagnosis, settings, rules)
-                if not unconfirmed or not settings.confirm_steps:
+                worse = VERDICTS.index(again.verdict) < VERDICTS.index(diagnosis.verdict)
+                if not (unconfirmed and (settings.confirm_steps or worse)):
                     return again
         return None
 
