@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import pytest_gradhealth
 from pytest_gradhealth import plugin
 from pytest_gradhealth.config import options
 from pytest_gradhealth.config.options import OPTIONS
@@ -119,6 +120,12 @@ def test_every_option_is_a_setting_a_keyword_and_in_the_help_of_the_marker() -> 
     keywords = plugin.MARKER.partition("(*, ")[2].partition(")")[0]
     assert keywords.split(", ") == NAMES
     assert list(VALUES) == NAMES
+
+
+def test_what_a_probe_says_of_itself_has_all_that_a_measurement_depends_on() -> None:
+    for option in OPTIONS:
+        if option.use == "measurement":
+            assert f"`{option.name}`: " in str(pytest_gradhealth.probe.__doc__)
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=NAMES)
