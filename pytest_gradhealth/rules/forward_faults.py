@@ -225,7 +225,7 @@ FORWARD = (
         "where",
         lambda bad: of_finite(bad) and bad.value == "nan",
         "where puts NaN in, as torch.logdet does for a determinant that is negative",
-        "torch.linalg.slogdet(x)[1], the log of its size",
+        "a number in its place; of a determinant torch.linalg.slogdet(x)[1], the log of its size",
     ),
     Fault(
         "mul",

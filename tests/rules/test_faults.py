@@ -296,6 +296,12 @@ FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         "sqrt of -2, a negative number",
         "torch.sqrt(x.clamp_min(1e-8))",
     ),
+    "where": (
+        lambda x: torch.where(x > 0, x, math.nan),
+        INSIDE.format("NaN", "where"),
+        "where puts NaN in, as torch.logdet does for a determinant that is negative",
+        "a number in its place; of a determinant torch.linalg.slogdet(x)[1], the log of its size",
+    ),
     "power": (
         lambda x: (0 * x - 2) ** 0.5,
         INSIDE.format("NaN", "pow"),
@@ -438,7 +444,7 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], Any, str, str, str]] = {
         None,
         LOSS.format("NaN", "where"),
         "where puts NaN in, as torch.logdet does for a determinant that is negative",
-        "torch.linalg.slogdet(x)[1], the log of its size",
+        "a number in its place; of a determinant torch.linalg.slogdet(x)[1], the log of its size",
     ),
     "logdet of a singular matrix": (
         lambda outputs: torch.logdet(torch.zeros(3, 3) + outputs.square().sum()),
