@@ -37,7 +37,7 @@ class OutputRecord:
     `norm` is None unless the state is "measured"; `output` numbers the tensors of one call; `leaf`
     is the type of the innermost module that returned this very tensor. `tokens` says how far the
     tokens lie apart that attention gets: RMS distance from their mean over RMS. Norms that are
-    `sampled` are right to 5 % (one standard error).
+    `sampled` are right to 5 % (one standard error), but for few large elements that were missed.
     """
 
     name: str

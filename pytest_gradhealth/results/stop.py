@@ -31,7 +31,7 @@ class Stop:
 
     @property
     def in_graph(self) -> bool:
-        """Whether it is named by its node in the graph, and not as it is typed: a detach() is."""
+        """Whether it has a node in the graph; what has none, as a detach(), is named as typed."""
         return self.op[:1].isupper()
 
     @property

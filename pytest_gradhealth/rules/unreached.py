@@ -152,7 +152,8 @@ def _sorted_zeros(
 def silenced(profile: GradientProfile) -> list[ParameterRecord]:
     """Parameters with a gradient of exactly zero that nothing harmless accounts for.
 
-    That is a gate, a sum, a constant, or a handful of units that are dead as may happen.
+    That is a gate, a sum, a constant, what a loop has forgotten, or a handful of units that are
+    dead as may happen.
     """
     zero = [p for p in _silent(profile) if p.state == "zero"]
     dead = {a.units for a in profile.activations if a.dead == 1 and a.units <= HANDFUL}
