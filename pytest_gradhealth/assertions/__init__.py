@@ -36,11 +36,11 @@ def assert_no_vanishing(
 ) -> Diagnosis:
     """Assert that the gradient does not vanish between the loss and the first layer (GH101).
 
-    `model` is a module, a factory or an existing Diagnosis (then nothing is run and the limits are
-    applied to what was measured). The batch, `loss`, `call`, `optimizer` and the settings are those
-    of `probe`; `min_ratio` is the least share of the gradient's L2 norm that must reach the first
-    layer: by default 1e-5, with SGD 3e-5. `msg` is put in front of the failure message, or called
-    with it to make another.
+    `model` is a module, a factory or an existing Diagnosis (then the limits are applied to what was
+    measured, and nothing is run but to look again at what newly fails). The batch, `loss`, `call`,
+    `optimizer` and the settings are those of `probe`; `min_ratio` is the least share of the
+    gradient's L2 norm that must reach the first layer: by default 1e-5, with SGD 3e-5. `msg` is put
+    in front of the failure message, or called with it to make another.
 
     Returns the Diagnosis. Raises VanishingGradientError, or NonFiniteGradientError where NaN or
     infinity leaves nothing to compare; ProbeError for what cannot be probed.

@@ -16,7 +16,7 @@ from pytest_gradhealth.formatting import View, told
 from pytest_gradhealth.measure.precision import declared_scale
 from pytest_gradhealth.probing.cache import judged
 from pytest_gradhealth.probing.case import Case, check_case
-from pytest_gradhealth.probing.probe import diagnose
+from pytest_gradhealth.probing.probe import Origin, diagnose
 from pytest_gradhealth.probing.refusal import refused
 from pytest_gradhealth.remedies import built_in_remedies
 from pytest_gradhealth.remedies.trial import treat
@@ -103,7 +103,11 @@ def _diagnosed(case: Case, settings: Settings) -> Diagnosis:
     if isinstance(case.model, Diagnosis):
         check_case(case)
         _check_measured(case.model, case)
-        return judged(case.model, settings, rules)[0]
+        again, origin = judged(case.model, settings, rules), case.model.origin
+        if again is not None:
+            return again
+        assert isinstance(origin, Origin)
+        case, settings = origin.case, settings.measured_with(origin.settings)
     if context is None:
         return agreed(case.model, lambda: diagnose(case, settings, rules))
     probes, seed = context.probes, context.base_seed

@@ -53,17 +53,18 @@ class ProbeCache:
                 continue
             state = state or fingerprint(_watched(case))
             if state == their_state:
-                again, unconfirmed = judged(diagnosis, settings, rules)
-                worse = VERDICTS.index(again.verdict) < VERDICTS.index(diagnosis.verdict)
-                if not (unconfirmed and (settings.confirm_steps or worse)):
+                again = judged(diagnosis, settings, rules)
+                if again is not None:
                     return again
         return None
 
 
-def judged(
-    diagnosis: Diagnosis, settings: Settings, rules: Sequence[Rule]
-) -> tuple[Diagnosis, bool]:
-    """Judge a diagnosis with other settings; say whether a failure is left unconfirmed."""
+def judged(diagnosis: Diagnosis, settings: Settings, rules: Sequence[Rule]) -> Diagnosis | None:
+    """Judge a diagnosis with other settings.
+
+    None where that needs another look: a failure is left unconfirmed, or is new without any. What
+    has lost its model is judged as it is.
+    """
     chosen = chosen_rules(settings, rules)
     check_patterns(settings, diagnosis.profiles)
     if isinstance(diagnosis.origin, Origin):
@@ -72,7 +73,10 @@ def judged(
         diagnosis = replace(diagnosis, origin=origin, treatments=())
     eps = diagnosis.limits.get("eps")
     limits = limits_of(settings, rules, sgd=diagnosis.sgd, eps=eps)
-    return judge_again(diagnosis, Criteria.of(settings, chosen, limits))
+    again, unconfirmed = judge_again(diagnosis, Criteria.of(settings, chosen, limits))
+    worse = VERDICTS.index(again.verdict) < VERDICTS.index(diagnosis.verdict)
+    asks = unconfirmed and (settings.confirm_steps or worse)
+    return None if asks and isinstance(diagnosis.origin, Origin) else again
 
 
 def _watched(case: Case) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ def build(
     if optimizer is None:
         for parameter in parameters:
             parameter.register_post_accumulate_grad_hook(_densify)  # type: ignore[no-untyped-call]
-        plain = all(type(p) is nn.Parameter and p.is_cpu for p in parameters)
+        plain = all(type(p) is nn.Parameter and p.is_cpu and _is_dense(p) for p in parameters)
         fused &= plain and all(p.dtype is torch.float32 for p in parameters)
         adam = uncompiled(torch.optim.Adam)(parameters, lr=1e-3, fused=fused or None)
         if fused:
@@ -68,6 +68,12 @@ def build(
             " argument, for example lambda params: torch.optim.SGD(params, lr=0.1)"
         )
     return built
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether each element has a place of its own, without gaps: fused steps go by the memory."""
+    pairs = zip(tensor.shape, tensor.stride(), strict=True)
+    return 1 + sum((size - 1) * stride for size, stride in pairs) == tensor.numel()
 
 
 def _densify(parameter: Tensor) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pytest_gradhealth import Diagnosis, built_in_rules
+from pytest_gradhealth import Diagnosis, assert_no_vanishing, built_in_rules, probe
 from pytest_gradhealth.config.settings import Settings
 from pytest_gradhealth.probing.cache import ProbeCache
 from pytest_gradhealth.probing.case import Case
@@ -38,7 +38,9 @@ def test_what_is_known_to_fail_is_not_measured_again() -> None:
     assert one.profiles is other.profiles
 
 
-def test_what_seems_to_fail_is_asked_whether_it_is_a_loop() -> None:
+def loop() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
+    """A cell that forgets what a layer makes of its context, which looks like depth at first."""
+
     def forward(m: Any, context: Tensor, data: Tensor) -> Tensor:
         state = m.begin(context)
         for now in data.unbind(1):
@@ -46,12 +48,26 @@ def test_what_seems_to_fail_is_asked_whether_it_is_a_loop() -> None:
         out: Tensor = m.head(state)
         return out
 
-    torch.manual_seed(0)
     cell, ends = nn.RNNCell(3, 8), {"begin": nn.Linear(5, 8), "head": nn.Linear(8, 4)}
-    model = Wired(forward, cell=cell, **ends)
     inputs = torch.randn(8, 5), torch.randn(8, 40, 3)
+    return Wired(forward, cell=cell, **ends), inputs
+
+
+def test_what_seems_to_fail_is_asked_whether_it_is_a_loop() -> None:
+    torch.manual_seed(0)
+    model, inputs = loop()
     for diagnosis in judged(model, inputs, torch.arange(8) % 4, LAX, {}):
         assert diagnosis.verdict == "healthy", diagnosis
+
+
+def test_a_diagnosis_is_asked_again_for_what_it_newly_fails() -> None:
+    """The same loop, first probed with the rule left out, or with limits that let it pass."""
+    torch.manual_seed(0)
+    model, inputs = loop()
+    for settings in ({"select": ["GH203"]}, {"ignore": ["GH101"]}, LAX):
+        diagnosis = probe(model, inputs, torch.arange(8) % 4, loss=cross_entropy, **settings)
+        assert len(diagnosis.profiles) == 1
+        assert_no_vanishing(diagnosis)
 
 
 def test_what_fails_is_read_as_a_whole() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -127,3 +128,15 @@ def test_adam_takes_gradients_of_any_kind_laid_out_in_any_way(dtype: torch.dtype
             assert not parameter.grad.is_contiguous()
             stepper.step()
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "laid_out",
+    [lambda: torch.zeros(4, 6)[:, ::2], lambda: torch.zeros(1).expand(3)],
+    ids=["with gaps", "one number for all"],
+)
+def test_what_is_not_dense_is_not_stepped_by_its_memory(laid_out: Callable[[], Any]) -> None:
+    parameter = nn.Parameter(laid_out())
+    parameter.grad = torch.ones(parameter.shape)
+    assert not build(None, [parameter], fused=True).defaults["fused"]
+    assert build(None, [nn.Parameter(torch.zeros(6, 4).t())], fused=True).defaults["fused"]
