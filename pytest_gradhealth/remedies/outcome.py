@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from pytest_gradhealth.formatting import number
@@ -13,6 +13,8 @@ from pytest_gradhealth.results.path import decades
 
 #: Steps of the short training, and those after which a small fall counts, and a large one.
 STEPS, LEAST, FEWEST = 60, 20, 6
+#: Steps of one that may yet run away, as with SGD: losses were seen to, up to step 102 of 200.
+LONG = 3 * STEPS
 #: Share of the loss that has to go in a short training.
 FALL = 0.1
 #: Share of the loss, or of its spread over examples where its zero is arbitrary, that is much.
@@ -91,25 +93,27 @@ def learns(measure: Measure, yardstick: Yardstick) -> bool:
     return measure.steps >= FEWEST and end < (1 - fall) * _mark(yardstick, measure.start)
 
 
-def is_decided(losses: Sequence[float], yardstick: Yardstick, patience: int) -> bool:
+def is_decided(
+    losses: Sequence[float], yardstick: Yardstick, patience: int, *, steady: bool = True
+) -> bool:
     """Whether a training has shown enough.
 
     The loss is not finite any more; for some steps it has been low enough twice over, or half of
     what it was; or it stands still after the steps that `patience` allows. Where that is none, it
-    is enough if the loss does not rise.
+    is enough if the loss does not rise. What is not `steady` may run away after it was low.
     """
     steps = len(losses)
     if not math.isfinite(losses[-1]):
         return True
     if steps < FEWEST or _is_signed(yardstick, *losses):
-        return False
+        return steps >= STEPS
     mark = _mark(yardstick, losses[0])
     low = (1 - (2 * FALL if steps >= LEAST else ENOUGH)) * mark if patience else losses[0]
     if max(losses[-AGREEING:]) <= low:
-        return True
+        return steady or (steps >= STEPS and not patience)
     last = losses[-max(patience // 2, STILL) :]
     still = max(last) - min(last) < NOTHING * mark and last[-1] <= losses[0]
-    return steps >= patience and still
+    return steps >= STEPS or (steps >= patience and still)
 
 
 def patience_with(seen: Examined, goal: Comparison, before: Measure) -> int:
@@ -119,7 +123,7 @@ def patience_with(seen: Examined, goal: Comparison, before: Measure) -> int:
     """
     if seen.failing:
         return 0 if gain(before.value, seen.value, larger=goal.larger) >= NOTABLE else FEWEST
-    return LEAST if seen.warning & set(goal.codes) else STEPS
+    return STEPS
 
 
 def trains_alike(first: Measure, seen: Examined, goal: Comparison) -> bool:
@@ -186,7 +190,8 @@ def outcome_of(
     """
     improves = gain(before.value, after.value, larger=goal.larger)
     learned = learns(after, goal.yardstick)
-    if not seen.failing and learned:
+    unsure = seen.warning & set(goal.codes if goal.yardstick.guessed else ())
+    if not seen.failing and learned and not unsure:
         warned = " and ".join(sorted(seen.warning))
         return "cured", f"{warned} warns" if warned else ""
     if seen.failing and not seen.failing & set(goal.codes):
@@ -196,7 +201,7 @@ def outcome_of(
     if not seen.failing:
         if cut:
             return "better", f"there was time for {after.steps} of {STEPS} steps only"
-        return "better", _lacking(after, goal.yardstick)
+        return "better", _lacking(after, goal.yardstick, unsure)
     if improves >= NOTABLE or (learned and not learns(before, goal.yardstick)):
         return "better", ""
     return ("worse" if improves <= -NOTABLE else "no effect"), ""
@@ -211,8 +216,10 @@ def _risen(before: Measure, after: Measure) -> tuple[Outcome, str]:
     return ("worse" if held else "no effect"), why
 
 
-def _lacking(after: Measure, yardstick: Yardstick) -> str:
-    """What is wrong with a training that did not do enough."""
+def _lacking(after: Measure, yardstick: Yardstick, unsure: Collection[str]) -> str:
+    """What is wrong with a training that did not do enough, or by a bias alone, for all we know."""
+    if unsure:
+        return f"{' and '.join(sorted(unsure))} warns, and a fall may be that of one answer for all"
     floor = yardstick.constant
     if after.end is None:
         return ""

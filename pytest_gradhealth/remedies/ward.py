@@ -15,6 +15,7 @@ from pytest_gradhealth.remedies.clock import Clock
 from pytest_gradhealth.remedies.outcome import (
     FEWEST,
     LEAST,
+    LONG,
     STEPS,
     Comparison,
     Examined,
@@ -57,6 +58,12 @@ class Ward:
         return rule_of(self.codes[0], self.criteria.rules)
 
     @property
+    def is_steady(self) -> bool:
+        """Whether what trains well goes on to: steps adapt, and none of them was what failed."""
+        adapts = self.trial.optimizer is None or self.trial.kind.eps is not None
+        return adapts and not self.rule.judges_steps
+
+    @property
     def no_time(self) -> str:
         """Why a remedy was not tried."""
         return f"no time was left (remedy_budget={self.budget:g} s)"
@@ -95,9 +102,10 @@ class Ward:
         stepper = optimizer_for(subject, optimizer)
         found: list[float] = []
         share = Clock(self.clock.left / TRAINING_SHARE)
-        for loss in train(subject, stepper, seed=self.trial.seed, steps=STEPS):
+        steps = STEPS if self.is_steady else LONG
+        for loss in train(subject, stepper, seed=self.trial.seed, steps=steps):
             found.append(float(loss))
-            if is_decided(found, held_against, patience):
+            if is_decided(found, held_against, patience, steady=self.is_steady):
                 break
             if self.clock.is_over or (len(found) >= LEAST and share.is_over):
                 return Training(tuple(found), cut=len(found) < STEPS)
@@ -120,7 +128,7 @@ def untreated(ward: Ward, value: float | None) -> Untreated:
     held_against = yardstick(subject)
     training = ward.train(subject, patient.optimizer, held_against)
     if math.isnan(held_against.constant):
-        held_against = replace(held_against, constant=training.losses[0])
+        held_against = replace(held_against, constant=training.losses[0], guessed=True)
     if min(training.losses) < 0:
         held_against = replace(held_against, can_be_negative=True)
 

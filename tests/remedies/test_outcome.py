@@ -15,6 +15,7 @@ from pytest_gradhealth.remedies.outcome import (
     AGREEING,
     FEWEST,
     LEAST,
+    LONG,
     STEPS,
     Comparison,
     Examined,
@@ -242,8 +243,37 @@ def test_a_training_ends_when_the_loss_stands_still(patience: int) -> None:
 
     plateau = [2.4, *[2.3, 2.28] * STEPS]
     assert ends(plateau) == list(range(patience, STEPS + 1))
-    assert ends([2.2, *plateau[1:]]) == [], "it has risen, and may yet come down"
-    assert ends([2.4 - 0.006 * step for step in range(STEPS)]) == []
+    assert ends([2.2, *plateau[1:]]) == [STEPS], "it has risen, and may yet come down"
+    assert ends([2.4 - 0.006 * step for step in range(STEPS)]) == [STEPS]
+
+
+@pytest.mark.parametrize(
+    ("last", "patience", "decided"),
+    [
+        (0.5, STEPS, None),  # low, and may yet run away
+        (0.5, 0, STEPS),  # better is all that it is to be
+        (2.39, STEPS, STEPS),  # not low by then
+        (2.39, FEWEST, FEWEST),
+        (math.nan, STEPS, 1 + FEWEST),
+    ],
+)
+def test_a_training_that_may_run_away_goes_on_while_it_is_low(
+    last: float, patience: int, decided: int | None
+) -> None:
+    losses = [2.4, *[min(last, 2.39) if last == last else 0.5] * (FEWEST - 1), *[last] * LONG]
+    found = (n for n in range(1, LONG) if is_decided(losses[:n], GUESS, patience, steady=False))
+    assert next(found, None) == decided
+
+
+def test_a_fall_that_may_be_one_answer_for_all_is_no_cure_of_what_warns() -> None:
+    """Where nothing tells the loss that one answer has, the start stands for it."""
+    fallen, warns = Measure(0.5, 8.9, 4.0, 20), Examined(warning=frozenset({"GH101"}))
+    guessed = Comparison(("GH101",), Yardstick(8.9, guessed=True), larger=True)
+    reason = "GH101 warns, and a fall may be that of one answer for all"
+    assert outcome_of(guessed, SICK, fallen, warns) == ("better", reason)
+    assert outcome_of(guessed, SICK, fallen, PASSES) == ("cured", "")
+    known = replace(guessed, yardstick=Yardstick(8.9))
+    assert outcome_of(known, SICK, fallen, warns) == ("cured", "GH101 warns")
 
 
 def test_where_anything_but_a_rise_will_do_a_training_ends_when_there_is_none() -> None:
@@ -259,7 +289,7 @@ def test_where_anything_but_a_rise_will_do_a_training_ends_when_there_is_none() 
     [
         (PASSES, SICK, STEPS),
         (Examined(warning=frozenset({"GH201"})), SICK, STEPS),
-        (Examined(warning=frozenset({"GH101"})), SICK, LEAST),
+        (Examined(warning=frozenset({"GH101"})), SICK, STEPS),
         (replace(FAILS, value=1e-8), SICK, FEWEST),
         (replace(FAILS, value=1e-7), SICK, 0),
         (replace(FAILS, value=1e-9), SICK, FEWEST),
