@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth.measure.asked import asked
 from pytest_gradhealth.measure.perturbation import is_same, shifted_loss
 from pytest_gradhealth.results.names import part_name
+from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.training.copies import copied
 
@@ -49,12 +51,30 @@ def felt_parts(
     before, again = (float(shifted_loss(twin, (), seed)) for _ in range(2))
     if not is_same(before, again):
         return ()
-    changed = {module: float(shifted_loss(twin, [module], seed)) for module in uses[:MOST]}
+    cut = [module for module in uses[:MOST] if not _gets_gradient(twin, module, seed)]
+    changed = {module: float(shifted_loss(twin, [module], seed)) for module in cut}
     named = dict(twin.model.named_parameters())
     for name, part in parts[:MOST]:
         with _turned(twin.model, name, named[name], part):
             changed[part_name(name, part)] = float(shifted_loss(twin, (), seed))
     return tuple(name for name, after in changed.items() if not is_same(before, after))
+
+
+def _gets_gradient(twin: Subject, module: str, seed: int) -> bool:
+    """Whether a module would, had it weights of its own: told by giving a copy's some.
+
+    What its outputs get says less: they may be written over in place.
+    """
+    owner = twin.model.get_submodule(module)
+    own = {name: nn.Parameter(p.detach().clone()) for name, p in owner.named_parameters("", False)}
+    tied = dict(owner.named_parameters("", False))
+    for name, parameter in own.items():
+        setattr(owner, name, parameter)
+    loss = Pass(twin, seed).run()
+    found = torch.autograd.grad(loss, [*own.values()], allow_unused=True)
+    for name, parameter in tied.items():
+        setattr(owner, name, parameter)
+    return any(gradient is not None and bool(gradient.any()) for gradient in found)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ data which it does not see by itself. `assert_all_reached` fails for these too.
 
 Experts that got nothing of the batch, layers behind a gate that starts at zero, parameters that are
 multiplied by zeros which nothing trains (a mask, a weight of 0), the few units of a gate that are
-dead by chance, gradients that cancel and what a long loop has forgotten are information; zeros that
+dead by chance, query and key over one token, gradients that cancel and what a long loop has
+forgotten are information; zeros that
 keep most of a model out warn.
 
 ## Why
@@ -37,7 +38,7 @@ from pytest_gradhealth.rules.dead_units import asleep_by_chance
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 from pytest_gradhealth.rules.silence import gets_round, is_left_out
 from pytest_gradhealth.rules.stops import cause_of_silence
-from pytest_gradhealth.rules.unreached_parts import cut_parts, dull_parts
+from pytest_gradhealth.rules.unreached_parts import attends_to_one, cut_parts, dull_parts
 from pytest_gradhealth.rules.unused import (
     Resting,
     ignoring,
@@ -59,6 +60,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     idle, rest = _idle(latest, silenced)
     apart = [p for p in _silent(latest) if p.name in latest.apart]
     cut = [*cut_off(latest), *cut_parts(latest)]
+    rest += () if silenced else dull_parts(latest)
     excused, dead = _sorted_zeros(rest, latest, gated=second is None, silenced=bool(silenced))
 
     if cut:
@@ -72,7 +74,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         yield _finding("failure", dead, first, text, layer=silenced)
     elif dead and len(dead) == sum(p.state != "frozen" for p in latest.parameters):
         yield _finding("failure", dead, first, text + ": nothing would be trained")
-    elif dead := [p for p in (*dead, *dull_parts(latest)) if p not in without_readers(latest)]:
+    elif dead := [p for p in dead if p not in without_readers(latest)]:
         yield _finding("warning", dead, first, text + ", in a side branch")
     if idle:
         text = "no gradient on this batch for {}; siblings in the same list got one"
@@ -133,6 +135,9 @@ def _sorted_zeros(
             lambda p: _cancels(p, lively)
         ),
         _LEFT_OUT: (lambda p: p.name in masked),
+        "zero gradient for {}: over one token, attention has nothing to choose": (
+            lambda p: attends_to_one(p, profile)
+        ),
         "zero gradient for {}: long loops forget what they begin with": (
             lambda p: p.module in profile.forgotten
         ),

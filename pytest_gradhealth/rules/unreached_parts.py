@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pytest_gradhealth.results.names import module_of, part_name
+from pytest_gradhealth.results.names import ATTENTION_ROLES, module_of, part_name
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
 
 
@@ -41,6 +41,15 @@ def cut_parts(profile: GradientProfile) -> Iterator[ParameterRecord]:
 def dull_parts(profile: GradientProfile) -> Iterator[ParameterRecord]:
     """Parts of parameters that get no gradient since they make no difference, as at a flat gate."""
     yield from (p for p in _parts(profile) if p.name not in profile.felt_parts)
+
+
+def attends_to_one(parameter: ParameterRecord, profile: GradientProfile) -> bool:
+    """Whether a parameter, or a part of one, makes the query or key of a single token."""
+    own = parameter.name.rpartition("[")[2].rstrip("]"), parameter.module.rpartition(".")[2]
+    if "qk" not in map(ATTENTION_ROLES.get, own):
+        return False
+    shapes = [o.shape for o in profile.outputs if o.name == parameter.module and o.numel]
+    return bool(shapes) and all(len(s) > 2 and 1 in s[:-1] for s in shapes)
 
 
 def _parts(profile: GradientProfile) -> Iterator[ParameterRecord]:

@@ -80,10 +80,22 @@ def test_the_attention_of_torch(length: int) -> None:
         mix=nn.MultiheadAttention(WIDTH, 2, batch_first=True),
         head=nn.Linear(WIDTH, 5),
     )
-    text = "exactly zero gradient for 2 parameters (mix.in_proj_weight[query] and"
-    text += " mix.in_proj_weight[key]), in a side branch"
-    expected = [] if length > 1 else [("warning", "mix", text)]
+    text = "zero gradient for 2 parameters (mix.in_proj_weight[query] and"
+    text += " mix.in_proj_weight[key]): over one token, attention has nothing to choose"
+    expected = [] if length > 1 else [("info", "mix", text)]
     assert told(diagnosed(model, *sentences()), "GH401") == expected
+
+
+@pytest.mark.parametrize("joint", [True, False])
+@pytest.mark.parametrize(("length", "severity"), [(1, "info"), (LENGTH, "warning")])
+def test_attention_that_is_the_same_whatever_the_scores(
+    joint: bool, length: int, severity: str
+) -> None:
+    """Over one token by its nature, over more since the scores are flat where they are."""
+    model = attention(joint, lambda s: s if length == 1 else s.clamp(min=9.0))
+    ids, labels = sentences()
+    diagnosis = diagnosed(model, ids[:, :length], labels)
+    assert [f.severity for f in diagnosis.findings if f.code == "GH401"] == [severity]
 
 
 @pytest.mark.parametrize("joint", [True, False])
@@ -173,6 +185,49 @@ def test_an_embedding_whose_own_use_is_cut_off(tied: bool, cut: bool) -> None:
     diagnosis = diagnosed(language_model(tied, cut), ids, torch.randint(WORDS, (8, LENGTH)))
     text = "no gradient reaches 1 parameter (words.weight): cut off from the loss"
     assert told(diagnosis, "GH401") == ([("failure", "words", text)] if cut else [])
+
+
+def test_a_tied_layer_whose_output_is_written_over_is_not_cut_off() -> None:
+    """Hooks on the output see nothing of a gradient that comes past what was written to a view."""
+
+    class Words(nn.Embedding):
+        def forward(self, ids: Tensor) -> Tensor:
+            return super().forward(ids).view(*ids.shape, -1)
+
+    def forward(m: Any, ids: Tensor) -> Any:
+        x = m.words(ids)
+        x.mul_(2)
+        return m.head(m.body(x)).mT
+
+    model = Wired(
+        forward,
+        words=Words(WORDS, WIDTH),
+        body=nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.LeakyReLU(inplace=True)),
+        head=nn.Linear(WIDTH, WORDS, bias=False),
+    )
+    model.head.weight = model.words.weight
+    ids = torch.randint(WORDS, (8, LENGTH))
+    diagnosis = diagnosed(model, ids, torch.randint(WORDS, (8, LENGTH)))
+    assert {o.state for o in diagnosis.profile.outputs if o.name == "words"} == {"unreached"}
+    assert diagnosis.verdict == "healthy", diagnosis
+
+
+def test_a_module_of_two_names_is_not_cut_off() -> None:
+    """As in networks whose levels are also kept in a chain; its norm is written over in place."""
+
+    class Norm(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).view(len(x), -1)
+
+    def forward(m: Any, x: Tensor) -> Any:
+        return m.head(F.leaky_relu_(m.norm(F.relu(m.first(x)))))
+
+    model = Wired(
+        forward, first=nn.Linear(20, 8), norm=Norm(8, 8), head=nn.Linear(8, 5), again=nn.Module()
+    )
+    model.again.norm = model.norm
+    x, y = torch.randn(8, 20), torch.randint(5, (8,))
+    assert told(diagnosed(model, x, y), "GH401") == []
 
 
 def test_a_tied_layer_that_is_called_for_a_target_too_is_not_cut_off() -> None:
