@@ -28,6 +28,7 @@ from pytest_gradhealth import (
     suggest,
 )
 from pytest_gradhealth.assertions import verdict
+from pytest_gradhealth.probing.prepare import prepare
 from pytest_gradhealth.remedies import clock, ward
 from pytest_gradhealth.remedies import trial as treating
 from pytest_gradhealth.remedies.clock import Clock
@@ -431,16 +432,17 @@ def test_the_budget_is_kept(only: Callable[..., None], wait: Callable[[float], N
 
 
 def test_the_budget_is_for_trials_and_not_for_building_the_model(
-    only: Callable[..., None], wait: Callable[[float], None]
+    only: Callable[..., None], wait: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only()
 
-    def build() -> nn.Module:
+    def slowly(*given: Any) -> Any:
         wait(1000.0)
-        return sick()
+        return prepare(*given)
 
+    monkeypatch.setattr(treating, "prepare", slowly)
     slow = [Remedy(f"slow {i}", ("GH101",), lambda _: wait(100.0)) for i in range(4)]
-    found = outcomes(suggest(diagnosed(build), remedies=slow, budget=350))
+    found = outcomes(suggest(diagnosed(), remedies=slow, budget=350))
     assert [found[f"slow {i}"] for i in range(4)] == [*["no effect"] * 3, "not tried"]
 
 
