@@ -21,8 +21,8 @@ FALL = 0.1
 ENOUGH = 0.5
 #: Steps in a row that have to say the same before a training ends, and those of a standstill.
 AGREEING, STILL = 3, 5
-#: Share of the loss that is as good as none.
-NOTHING = 0.01
+#: Share of the loss that is as good as none, and that of a standstill of what may yet be cured.
+NOTHING, FLAT = 0.01, 0.002
 #: Decades towards the limit that count as better, or away from it as worse.
 NOTABLE = 0.5
 
@@ -112,7 +112,8 @@ def is_decided(
     if max(losses[-AGREEING:]) <= low:
         return steady or (steps >= STEPS and not patience)
     last = losses[-max(patience // 2, STILL) :]
-    still = max(last) - min(last) < NOTHING * mark and last[-1] <= losses[0]
+    least = (NOTHING if patience <= FEWEST else FLAT) * mark
+    still = max(last) - min(last) < least and last[-1] <= losses[0]
     return steps >= STEPS or (steps >= patience and still)
 
 
@@ -123,7 +124,7 @@ def patience_with(seen: Examined, goal: Comparison, before: Measure) -> int:
     """
     if seen.failing:
         return 0 if gain(before.value, seen.value, larger=goal.larger) >= NOTABLE else FEWEST
-    return STEPS
+    return LEAST if seen.warning & set(goal.codes) else STEPS
 
 
 def trains_alike(first: Measure, seen: Examined, goal: Comparison) -> bool:
