@@ -54,7 +54,7 @@ class KeptTensor:
             tensor,
             data,
             size_of(data),
-            _writable(data).detach().clone() if present and not watched else None,
+            _writable(data).clone() if present and not watched else None,
             tuple(numbers_of(data)) if watched else (),
             leaf,
             tensor.requires_grad,

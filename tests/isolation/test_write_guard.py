@@ -257,6 +257,12 @@ def test_without_room_for_copies_parameters_are_watched(monkeypatch: pytest.Monk
         )
 
 
+def test_the_room_for_copies_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_guard, "free_bytes", lambda _: 10 * 4 * WIDTH * WIDTH)
+    guard, weights = WriteGuard(torch.device("cpu")), [nn.Linear(WIDTH, WIDTH).weight] * 2
+    assert list(map(guard.watch, weights)) == [False, True]
+
+
 def test_nobody_asks_for_free_memory_where_all_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_guard, "free_bytes", lambda _: pytest.fail("asked"))
     model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
@@ -25,7 +26,7 @@ from pytest_gradhealth.measure import activations, parameters
 from pytest_gradhealth.probing.cache import ProbeCache
 from pytest_gradhealth.probing.case import Case
 from pytest_gradhealth.rules import built_in_rules
-from pytest_gradhealth.tensors import norms
+from pytest_gradhealth.tensors import graph, norms
 from pytest_gradhealth.tensors.trees import tensors
 from tests.helpers.nets import batch, mlp
 
@@ -239,6 +240,37 @@ def test_each_module_has_one_hook_while_it_runs() -> None:
     assert Counting.hooks == {"_forward_hooks": len(list(model.modules()))}
     model(x)
     assert Counting.hooks == {}
+
+
+def test_a_healthy_probe_goes_eleven_times_through_the_modules_of_a_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = batch()
+    model, walks = mlp(), Counter[str]()
+    named_modules = nn.Module.named_modules
+
+    def counting(module: nn.Module, memo: Any = None, *args: Any, **kwargs: Any) -> Any:
+        walks["all"] += module is model and memo is None
+        return named_modules(module, memo, *args, **kwargs)
+
+    monkeypatch.setattr(nn.Module, "named_modules", counting)
+    assert probe(model, x, y, loss=cross_entropy).verdict == "healthy"
+    assert walks["all"] <= 11
+
+
+def test_the_operation_of_a_node_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = batch()
+    asked: list[Node] = []
+    op_name = graph.op_name
+
+    def noting(node: Node) -> str:
+        asked.append(node)
+        return op_name(node)
+
+    monkeypatch.setattr(graph, "op_name", noting)
+    assert probe(mlp(), x, y, loss=cross_entropy).verdict == "healthy"
+    assert asked
+    assert len(asked) == len({*asked})
 
 
 # What waits for a device. There is none here: only the package thinks so of its tensors.
