@@ -60,6 +60,8 @@ class _Watched:
 def _run(subject: Subject, seed: int, *, closely: bool) -> _Watched:
     run, trace = Pass(subject, seed), _Trace(subject.model)
     operations = Operations(trace.now) if closely else None
+    if operations is not None:
+        operations.hand("targets", run.targets)
     with trace.attached(), operations or nullcontext():
         loss = run.run()
     return _Watched(run, trace, loss, operations)
@@ -70,6 +72,8 @@ def _in_forward(watched: _Watched, value: str) -> NonFinite:
     culprit = watched.trace.culprit
     blamed = culprit or watched.trace.suspect
     origin = watched.operations.origin(watched.loss) if watched.operations else None
+    if origin is not None and origin.parameter:
+        return replace(origin, value=value)
     if origin is not None and not origin.taken:
         return origin
     if blamed is not None:
@@ -82,7 +86,8 @@ def _in_forward(watched: _Watched, value: str) -> NonFinite:
         return origin
     if blamed is not None:
         return blamed
-    return NonFinite("loss", LOSS, "", value, parameter=_bad_targets(watched))
+    taken = value if watched.operations else ""  # nothing that was seen has made it
+    return NonFinite("loss", LOSS, "", value, parameter=_bad_targets(watched), taken=taken)
 
 
 def _bad_tensor(watched: _Watched, found: NonFinite, kinds: Collection[str]) -> str:
@@ -163,7 +168,7 @@ def _with_origin(bad: NonFinite, gradient: Tensor, watched: _Watched) -> NonFini
         return bad
     origin = operations.origin(gradient)
     if origin is None:
-        return replace(bad, parameter=_bad_targets(watched))
+        return bad
     here = {name: getattr(bad, name) for name in ("during", "layer", "type", "value", "op")}
     dropped = origin.during != "backward"
     return replace(origin, **here, within=origin.op, made=origin.value, dropped=dropped)

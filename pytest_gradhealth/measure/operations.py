@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pytest_gradhealth.measure.operation import Operation
 from pytest_gradhealth.measure.zeros import Zeros
+from pytest_gradhealth.results.names import LOSS
 from pytest_gradhealth.results.non_finite import NonFinite
 from pytest_gradhealth.tensors.dispatch import DispatchMode
 from pytest_gradhealth.tensors.norms import kind_of
@@ -24,7 +25,7 @@ During = Literal["forward", "loss", "backward"]
 class Made:
     """What an operation returned that is NaN or infinite, in the order of the forward.
 
-    `sources` are the operations that had returned what it got.
+    `sources` are the operations that had returned what it got. What was handed over is its own.
     """
 
     number: int
@@ -42,6 +43,16 @@ class Operations(DispatchMode):
         self._zeros = Zeros()
         # By address. Whoever gets memory that was given back writes an entry of its own.
         self._made: dict[int, Made] = {}
+
+    def hand(self, name: str, value: Any) -> None:
+        """Take what is NaN or infinite in what is handed to the loss for made by that."""
+        for tensor in tensors(value):
+            if kind := kind_of(tensor):
+                # Of a mask of 0 and -inf it is what mixes it that is told.
+                is_mask = kind == "-inf" and not bool(tensor.nan_to_num(neginf=0.0).any())
+                taken = kind if is_mask else ""
+                found = NonFinite("loss", LOSS, "", kind, parameter=name, taken=taken)
+                self._made[address_of(tensor)] = Made(0, found, ())
 
     def made(self, tensor: Tensor) -> bool:
         """Whether an operation that was seen returned what is wrong with a tensor."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from pytest_gradhealth.measure.asked import asked
-from pytest_gradhealth.measure.calls import Calls
-from pytest_gradhealth.measure.places import Place, layer_before, places_of
-from pytest_gradhealth.measure.recorder import Recorder
-from pytest_gradhealth.results.names import OUTPUT
+from pytest_gradhealth.measure.calls import Call, Calls
+from pytest_gradhealth.measure.places import Place, layer_before, node_before, places_of
+from pytest_gradhealth.measure.recorder import Recorder, recorded_modules
+from pytest_gradhealth.measure.shut import Cuts, reached_past, shut_by
+from pytest_gradhealth.results.names import OUTPUT, module_of
 from pytest_gradhealth.results.stop import Stop, StopKind
 from pytest_gradhealth.subject.passes import Pass, run_backward
 from pytest_gradhealth.subject.subject import Subject
@@ -27,9 +29,11 @@ from pytest_gradhealth.tensors.norms import l2_norm
 #: Up to so many times the last digit of a number is rounding; of few digits, a part as small is.
 ROUNDING = 32
 #: Operations that are zero where another factor or a mask is, which something else may have made.
-_PASSIVE = frozenset({"Mul", "Where", "MaskedFill", "Bmm", "Mm", "Div", "Index", "Gather"})
-#: Inputs that get nothing but zeros of an operation, each with what is told of that.
-_Cuts = list[tuple[Node | None, Stop]]
+_PRODUCTS = frozenset({"Mul", "Prod", "Where", "MaskedFill"})
+_PASSIVE = _PRODUCTS | {"Bmm", "Mm", "Div", "Index", "Gather", "Addmm", "Baddbmm", "Convolution"}
+#: Operations without a slope where they get zeros, or numbers that are equal, of something else.
+_AT_ZERO = frozenset({"Abs", "Atan2", "Cdist", "LinalgVectorNorm", "Norm", "Pow", "Var", "Std"})
+_AT_ZERO |= {"MseLoss", "SmoothL1Loss", "HuberLoss"}
 
 
 @asked(())
@@ -38,34 +42,73 @@ def stops(subject: Subject, names: Collection[str], *, seed: int) -> tuple[Stop,
 
     And those that return the same whatever comes in.
     """
-    run, recorder, calls = Pass(subject, seed), Recorder(subject.model), Calls(subject.model)
+    run, recorder, calls = Pass(subject, seed), Recorder(subject.model), _Calls(subject.model)
     recorder.gradients = "ignored"
     with recorder.attached(), calls.attached():
         loss = run.run()
         graph = run.graph(loss)
-        cuts = _cuts(run, loss, graph, calls, places_of(recorder.marks))
-    levels = dict.fromkeys(stop for node in graph.nodes for _, stop in cuts.get(node, ()))
+        weightless = _with_zero_weights(subject.model)
+        seen = _Seen(graph, calls, places_of(recorder.marks), weightless)
+        with run.own_gradients():
+            _cut(loss, seen)
+            seen.shut = shut_by(loss, graph, _is_silent, partial(_described, seen))
+    levels = dict.fromkeys(stop for node in graph.nodes for _, stop in seen.cuts.get(node, ()))
     found: dict[Stop, list[str]] = {stop: [] for stop in levels if stop.levels}
     parameters = {id(p): n for n, p in subject.model.named_parameters() if n in names}
+    open_to = reached_past(graph, seen.shut)
     for leaf, tensor in graph.leaf_of.items():
         name = parameters.get(id(tensor))
-        if name is not None and (stop := _nearest(leaf, graph, cuts)):
+        if name is not None and (stop := _stop_of(leaf, name, leaf not in open_to, seen)):
             found.setdefault(stop, []).append(name)
     return tuple(replace(stop, parameters=tuple(sorted(cut))) for stop, cut in found.items())
 
 
-def _cuts(
-    run: Pass, loss: Tensor, graph: Graph, calls: Calls, places: Mapping[Node, Place]
-) -> Mapping[Node, _Cuts]:
-    """What each operation that gets gradient keeps all of it from, in the backward."""
-    found: dict[Node, _Cuts] = {}
+@dataclass
+class _Calls(Calls):
+    """Notes as well which modules return the same for all examples."""
+
+    alike: set[str] = field(default_factory=set)
+
+    def ended(self, call: Call, _: nn.Module, outputs: Any) -> None:
+        out = outputs if isinstance(outputs, Tensor) else torch.empty(0)
+        if out.dim() > 1 and len(out) > 1 and bool((out == out[:1]).all()):
+            self.alike.add(call.name)
+
+
+@dataclass
+class _Seen:
+    """A graph, where its nodes are, and what was seen to stop in two backwards.
+
+    `cuts` is what each operation keeps all of the loss's gradient from, `shut` what it would keep
+    any gradient from.
+    """
+
+    graph: Graph
+    calls: _Calls
+    places: Mapping[Node, Place]
+    weightless: frozenset[str]
+    cuts: dict[Node, Cuts] = field(default_factory=dict)
+    shut: Mapping[Node, Cuts] = field(default_factory=dict)
+    _past: dict[Stop, set[Node | None]] = field(default_factory=dict)
+
+    def past(self, stop: Stop) -> set[Node | None]:
+        """What could be reached from the loss if one layer or function alone were shut."""
+        if stop not in self._past:
+            own = {n: [cut for cut in cuts if cut[1] == stop] for n, cuts in self.shut.items()}
+            self._past[stop] = reached_past(self.graph, own)
+        return self._past[stop]
+
+
+def _cut(loss: Tensor, seen: _Seen) -> None:
+    """Note what each operation that gets gradient keeps all of it from, in the backward."""
+    found = seen.cuts
     came: dict[Node | None, list[float]] = {}  # sizes of what has come to a node, way by way
 
     def watch(node: Node) -> Any:
         def hook(grad_inputs: Sequence[Any], grad_outputs: Sequence[Any]) -> None:
             given = [g for g in grad_outputs if isinstance(g, Tensor)]
             if len(came.get(node, ())) > 1 and all(_is_rounding(g, came[node]) for g in given):
-                stop = _described(node, calls, places, given[0], "cancels")
+                stop = _described(seen, node, given[0], "cancels")
                 found[node] = [(node, replace(stop, elements=None))]
             if not any(bool(g.any()) for g in given):
                 return
@@ -76,30 +119,37 @@ def _cuts(
                     came.setdefault(child, []).append(float(l2_norm(g)))
             if silent or op_name(node) in _LEVELLED:
                 kind = _kind(node, grad_outputs, silent)
-                stop = _described(node, calls, places, given[0], kind)
+                stop = _described(seen, node, given[0], kind)
                 # What a levelled input gets is zero but for rounding, if it wants gradient at all.
                 children = [node.next_functions[0][0], None] if stop.levels else silent
                 found.setdefault(node, []).extend((child, stop) for child in children)
 
         return hook
 
-    inner = (node for node in graph.nodes if node.next_functions)
-    with hooked(node.register_hook(watch(node)) for node in inner), run.own_gradients():
+    inner = (node for node in seen.graph.nodes if node.next_functions)
+    with hooked(node.register_hook(watch(node)) for node in inner):
         run_backward(loss, keep=True)  # or nothing could be read of an operation
-    return found
 
 
-def _described(
-    node: Node, calls: Calls, places: Mapping[Node, Place], gradient: Tensor, kind: StopKind
-) -> Stop:
-    op, place = op_name(node), places.get(node)
+def _described(seen: _Seen, node: Node, gradient: Tensor, kind: StopKind = "") -> Stop:
+    op, places = op_name(node), seen.places
+    place = places.get(node)
+    if not kind and place is not None and place.name in seen.weightless:
+        return Stop(op, place.name, place.type, kind="weights")
     at: Literal["", "behind", "in"] = ""
     if place is None or not (kind in ("rounding", "cancels") or _is_its(op, place)):
         at, place = "behind", layer_before(node, places)
-        if place.name == OUTPUT and (call := calls.owner(node)):
+        if place.name == OUTPUT and (call := seen.calls.owner(node)):
             at, place = "in", Place(call.name, call.type, "")
     elements = _elements(node, op, gradient)
     return Stop(op, place.name, place.type, at, kind, elements)
+
+
+def _with_zero_weights(model: nn.Module) -> frozenset[str]:
+    """The layers that multiply by nothing but zeros."""
+    own = ((name, dict(m.named_parameters(recurse=False))) for name, m in recorded_modules(model))
+    weights = ((name, parameters["weight"]) for name, parameters in own if "weight" in parameters)
+    return frozenset(name for name, weight in weights if weight.numel() and not bool(weight.any()))
 
 
 def _is_rounding(gradient: Tensor, parts: Sequence[float]) -> bool:
@@ -167,18 +217,62 @@ _LEVELLED: dict[str, Callable[[Any, Tensor], int]] = {
 }
 
 
-def _nearest(leaf: Node, graph: Graph, cuts: Mapping[Node, _Cuts]) -> Stop | None:
+def _stop_of(leaf: Node, name: str, shut_off: bool, seen: _Seen) -> Stop | None:
     """The operation that stops what would come to a leaf, the first from the loss.
 
-    Gradients that cancel only where nothing else does, and a product with zeros last: what is zero
-    may be so for the same reason.
+    Then what would stop anything that came, and what makes the examples alike that the leaf's layer
+    gets. Gradients that cancel only where nothing else does, and a product with zeros last: what is
+    zero may be so for the same reason.
     """
+    leads = _leading_to(leaf, seen.graph)
+    found = [*_of(seen.cuts, seen.graph, leads)]
+    caused = [cut for cut in found if cut[1].kind == "cancels" or cut[1].op in _AT_ZERO]
+    shut = [*_of(seen.shut, seen.graph, leads)] if shut_off else []
+    alike = _making_alike(name, seen)
+    alone = [cut for cut in shut if leaf not in seen.past(cut[1])]
+    products = [cut for cut in alone if cut[1].op in _PRODUCTS]
+    own, before = ([cut for cut in cuts if _is_active(cut[1])] for cuts in (alone, alike))
+    active = [cut for cut in found if _is_active(cut[1])]
+    node, stop = (*active, *own, *products, *before, *caused, *found, (None, None))[0]
+    near = node_before(node, seen.places) if node else None
+    behind = seen.shut.get(near, ()) if near else ()
+    return next((weights for _, weights in behind if weights.kind == "weights"), stop)
+
+
+def _leading_to(leaf: Node, graph: Graph) -> set[Node | None]:
     leads: set[Node | None] = {leaf}
     for node in reversed(graph.nodes):  # whatever leads to a node comes before it
         if any(child in leads for child, _ in node.next_functions):
             leads.add(node)
-    every = (cut for node in graph.nodes for cut in cuts.get(node, ()))
-    found = [stop for child, stop in every if child in leads]
-    cancelled = [stop for stop in found if stop.kind == "cancels"]
-    active = [stop for stop in found if stop.op not in _PASSIVE and stop not in cancelled]
-    return (*active, *cancelled, *found, None)[0]
+    return leads
+
+
+def _of(
+    cuts: Mapping[Node, Cuts], graph: Graph, inputs: Collection[Node | None]
+) -> Iterator[tuple[Node, Stop]]:
+    """What keeps gradient from some inputs, the nearest to the loss first."""
+    return (
+        (node, stop)
+        for node in graph.nodes
+        for child, stop in cuts.get(node, ())
+        if child in inputs
+    )
+
+
+def _making_alike(name: str, seen: _Seen) -> list[tuple[Node, Stop]]:
+    """What is shut before a parameter's module, where that returns the same for all examples."""
+    module = module_of(name)
+    if module not in seen.calls.alike:
+        return []
+    behind: set[Node | None] = {n for n, place in seen.places.items() if place.name == module}
+    for node in seen.graph.nodes:
+        if node in behind:
+            behind.update(child for child, _ in node.next_functions)
+    return [*_of(seen.shut, seen.graph, behind)]
+
+
+def _is_active(stop: Stop) -> bool:
+    """Whether it is of an operation's own making that it lets nothing through."""
+    if stop.kind or stop.levels:
+        return stop.kind != "cancels"
+    return stop.op not in _PASSIVE and stop.op not in _AT_ZERO

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pytest_gradhealth.results.serialization import AtLeast
 
-#: What a function of the model's own passes on, that a gradient is too small for its format, or
-#: that what comes back on several ways cancels.
-StopKind = Literal["", "zeros", "none", "rounding", "cancels"]
+#: What a function of the model's own passes on, that a gradient is too small for its format, that
+#: what comes back on several ways cancels, or that a layer's weights are all zero.
+StopKind = Literal["", "zeros", "none", "rounding", "cancels", "weights"]
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ A unit that is zero for every example has no gradient: nothing will ever wake it
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from pytest_gradhealth.errors import DeadUnitsError
@@ -108,8 +109,20 @@ def folded(
         alike[severity, more].append(seen)
     for (severity, more), places in alike.items():
         worst = max(places, key=lambda seen: getattr(seen, kind) or 0.0)
-        others = [seen.title for seen in places if seen is not worst]
-        yield worst, severity, f", likewise {listing(others, 2)}" * bool(others), more
+        others = [seen for seen in places if seen is not worst]
+        yield worst, severity, _of_others(worst, others, kind), more
+
+
+def _of_others(worst: ActivationRecord, others: Sequence[ActivationRecord], kind: str) -> str:
+    """What is true of all others as well, to be said behind what is of the worst."""
+    if not others:
+        return ""
+    names = listing([seen.title for seen in others], 2)
+    most, least = getattr(worst, kind) or 0.0, min(getattr(seen, kind) or 0.0 for seen in others)
+    if f"{most:.0%}" == f"{least:.0%}" and (most == 1) == (least == 1):
+        return f", likewise {names}"
+    percent = math.floor(round(100 * least, 6))
+    return f", {percent}%{' or more' * (len(others) > 1)} of {names}"
 
 
 def worst_of(profile: GradientProfile, kind: str) -> list[ActivationRecord]:

@@ -101,7 +101,7 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
     first = next((u for u in profile.updates if u.change > limit), profile.updates[-1])
     slower = "a smaller learning rate"
     if limit < first.change < math.inf:
-        needed = (first.carry or 1.0) * first.change / (SAFE * limit)
+        needed = _yet_to_come(first) * first.change / (SAFE * limit)
         times = 10 ** math.ceil(math.log10(needed)) if needed < 1e6 else math.inf
         slower = f"a learning rate {times} times smaller" if times < 1e6 else slower
     norm = number(first.gradient)
@@ -121,6 +121,14 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
         because = f"the learning rate is too large for a gradient norm of {norm}"
         return Cause(f"{because}, in step {first.step}", slower)
     return Cause(f"the gradient norm is {norm} in step {first.step}", slower)
+
+
+def _yet_to_come(step: Update) -> float:
+    """How much longer momentum will make a step, beyond what of it has built up by then."""
+    if step.carry is None or not step.carry > 1:
+        return 1.0
+    built = -math.expm1(step.step * math.log1p(-1 / step.carry))
+    return 1 / built if built else math.inf
 
 
 def _would_fit(step: Update, limit: float) -> bool:

@@ -260,4 +260,11 @@ FORWARD = (
         f"what {{op}} returns {_TOO_MUCH}",
         "standardised inputs, smaller weights, or a normalisation layer before it",
     ),
+    Fault(
+        "",
+        lambda bad: bad.during == "loss" and not of_finite(bad),
+        "what the loss gets besides the model's outputs holds NaN or infinity: a target, a weight"
+        " or a constant",
+        "look at what it closes over; leave out what has no target: keep = y.isfinite()",
+    ),
 )

@@ -200,11 +200,6 @@ def _initialisation(path: GradientPath) -> str:
 def _zero(path: GradientPath, gate: int, profile: GradientProfile) -> Cause | None:
     """Why nothing comes through to a point, None where that is unknown."""
     near = path.points[min(gate + 1, path.links)]
-    if any(p.module == near.name and p.norm == 0 and len(p.shape) > 1 for p in profile.parameters):
-        return Cause(
-            f"the weights of {near.label} are all zero and stay so",
-            "a random initialisation of that layer",
-        )
     names = {point.name for point in path.points[: gate + 1]}
     silent = [p.name for p in profile.parameters if p.module in names]
     known = cause_of_silence(silent, profile.stops, profile.loss)

@@ -82,6 +82,10 @@ _KINDS: dict[StopKind, tuple[str, str]] = {
         " norm or sum, or taken from itself",
         "more than one number in the dimension that is normalised (dim=...), or none of it",
     ),
+    "weights": (
+        "the weights of {} are all zero and stay so",
+        "a random initialisation of that layer (of a normalisation, ones)",
+    ),
 }
 _DEAD = (
     "all units of {} are dead: its output is zero for the whole batch",
@@ -148,8 +152,19 @@ _MEANS = {
             "look at what makes them: a mask, a gate, or a weight of 0",
         ),
     ),
+    "Prod": (
+        "{} has more than one factor of 0, and so no slope in any",
+        "factors that are not 0 (F.softplus in place of a clamp), or a sum of logs",
+    ),
     **dict.fromkeys(
-        ("Abs", "Atan2", "Cdist", "LinalgVectorNorm", "Norm"),
+        ("Maximum", "Minimum"),
+        (
+            "{} takes the other one of the two for all that comes in with a gradient",
+            f"a soft bound (F.softplus, torch.logaddexp), or {_SCALE}",
+        ),
+    ),
+    **dict.fromkeys(
+        ("Abs", "Atan2", "Cdist", "LinalgVectorNorm", "Norm", "Pow"),
         ("{} gets zeros alone, where it has no slope", "inputs, or a start, other than zero"),
     ),
     "zeros": ("all inputs are zero", "a batch with data in it"),

@@ -46,7 +46,7 @@ from functools import partial
 from itertools import pairwise
 
 from pytest_gradhealth.errors import VanishingGradientError
-from pytest_gradhealth.formatting import count, listing, number, portion
+from pytest_gradhealth.formatting import count, factor, listing, number, portion
 from pytest_gradhealth.results.diagnosis import Finding, Limit, Severity
 from pytest_gradhealth.results.path import SMALL_PART, GradientPath, PathPoint, power
 from pytest_gradhealth.results.profile import GradientProfile
@@ -185,7 +185,9 @@ def _finding(siblings: Sequence[_Lost], evidence: Evidence) -> Finding:
         arrives = portion(path.vanishing, "it")
         text = f"the gradient vanishes: {arrives} reaches {path.destination}"
     if others:
-        text += f", likewise {listing([other.path.entry.label for other in others], 2)}"
+        names = listing([other.path.entry.label for other in others], 2)
+        most = factor(max(other.path.vanishing for other in others))
+        text += f", {'likewise' if most == factor(path.vanishing) else f'at most {most}'} {names}"
     text += lost.levelled or f"; limit x{number(limit.value)} ({limit.source})"
     return RULE.finding(
         lost.severity,

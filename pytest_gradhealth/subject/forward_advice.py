@@ -12,6 +12,7 @@ from pytest_gradhealth.formatting import listing, meant_by
 from pytest_gradhealth.subject.calling import fits, parameters_of, spread
 from pytest_gradhealth.subject.handed import Handed, is_about, made_of, no_tensors
 from pytest_gradhealth.subject.lightning import is_lightning
+from pytest_gradhealth.subject.width_advice import dimensions, indices, width
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.tensors.trees import tensors
 from pytest_gradhealth.tensors.unwrap import dtype_name
@@ -201,4 +202,5 @@ def _kind_of_number(handed: Handed) -> str:
 OF_FORWARDS = (
     *(_without_forward, _without_trainer, _without_inputs, _together, no_tensors, _named, _whole),
     *(_unknown, _in_sequence, _too_few, _channels_last, _swapped, _kind_of_number),
+    *(indices, dimensions, width),
 )

@@ -127,3 +127,9 @@ def made_of(name: str, dtype: torch.dtype) -> str:
     """Code that makes a tensor one of a type."""
     short = {torch.float32: "float", torch.float64: "double", torch.int64: "long"}
     return f"{name}.{short[dtype]}()" if dtype in short else f"{name}.to({dtype})"
+
+
+def reach_of(tensor: Tensor) -> str:
+    """From where to where numbers go, in words."""
+    low, high = (float(end) for end in tensor.detach().aminmax())
+    return f"from {low:.3g} to {high:.3g}"

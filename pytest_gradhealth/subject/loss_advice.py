@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pytest_gradhealth.formatting import listing
 from pytest_gradhealth.subject.calling import fits, function_of, name_of, parameters_of
-from pytest_gradhealth.subject.handed import Handed, is_about, made_of, no_tensors
+from pytest_gradhealth.subject.handed import Handed, is_about, made_of, no_tensors, reach_of
 from pytest_gradhealth.tensors.trees import attribute, tensors
 from pytest_gradhealth.tensors.unwrap import dtype_name, shape_of
 
@@ -102,6 +102,8 @@ def _target_shapes(handed: Handed) -> str:
     if not re.search(r"\bsize|shape|target", handed.said, re.IGNORECASE):
         return ""
     out, wanted = shape_of(outputs), shape_of(targets)
+    if out == wanted:
+        return ""
     shapes = f"the targets have shape {wanted}, the outputs {out}"
     for one in _places_of_one(out):
         if _without(out, one) == wanted:
@@ -115,6 +117,60 @@ def _target_shapes(handed: Handed) -> str:
     if len(out) > 2 and (out[0], *out[2:], out[1]) == wanted:
         return f"{shapes}; pass y.movedim(-1, 1)"
     return ""
+
+
+def _out_of_range(handed: Handed) -> str:
+    """Labels of classes that the outputs do not have."""
+    outputs, targets = handed.outputs, handed.targets
+    if not re.search(r"is out of bounds|Class values must be", handed.said):
+        return ""
+    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor) or outputs.dim() < 2:
+        return ""
+    low, high, n = int(targets.min()), int(targets.max()), outputs.shape[1]
+    if low >= 0 and high < n:
+        return ""
+    says = f"the targets go {reach_of(targets)}, and the outputs have the classes 0 to {n - 1}"
+    if low > 0 and high == n:
+        return f"{says}; pass y - 1"
+    if low < 0:
+        return f"{says}; pass labels from 0 on, and ignore_index={low} for what is to be left out"
+    return f"{says}; pass labels below {n}, or a model whose last layer returns {high + 1}"
+
+
+def _between_0_and_1(handed: Handed) -> str:
+    """Logits where a loss takes probabilities, or targets that are none."""
+    found = re.search(r"of (input|target) should be between 0 and 1", handed.said)
+    name = "outputs" if found and found[1] == "input" else "targets"
+    values = getattr(handed, name)
+    if not found or not isinstance(values, Tensor) or bool(values.isnan().any()):
+        return ""
+    says = f"the {name} go {reach_of(values)}, and the loss takes numbers between 0 and 1"
+    if name == "targets":
+        return f"{says}; pass targets that are probabilities, or nn.functional.mse_loss"
+    return f"{says}; pass loss=torch.nn.functional.binary_cross_entropy_with_logits"
+
+
+def _other_counts(handed: Handed) -> str:
+    """Targets for more or fewer examples than there are, or one where there are many outputs."""
+    outputs, targets = handed.outputs, handed.targets
+    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+        return ""
+    out, wanted = shape_of(outputs), shape_of(targets)
+    if not out or not wanted or not re.search(r"\bsize|batch_size", handed.said, re.IGNORECASE):
+        return ""
+    if out[0] != wanted[0] and len(out) < 3:
+        says = f"there are {wanted[0]} targets for {out[0]} outputs"
+        return f"{says}; pass as many targets as examples, in the same order"
+    if len(out) != 2 or wanted not in (out[:1], (*out[:1], 1)):
+        return ""
+    shapes = f"the targets have shape {wanted}, the outputs {out}"
+    labels = bool(((targets == targets.round()) & (targets >= 0) & (targets < out[1])).all())
+    if not labels:
+        return f"{shapes}; pass {out[1]} targets for each, or a model whose last layer returns 1"
+    return (
+        f"{shapes}: they look like labels of classes; pass loss=torch.nn.functional.cross_entropy,"
+        f" or torch.nn.functional.one_hot(y.long(), {out[1]}).float()"
+    )
 
 
 def _places_of_one(shape: tuple[int, ...]) -> list[int]:
@@ -135,5 +191,5 @@ def _in_code(loss: Any) -> str:
 #: The first that has something to say is heard.
 OF_LOSSES = (
     *(_arguments, no_tensors, _no_tensor_out, _no_targets, _swapped, _differentiates),
-    *(_target_types, _target_shapes),
+    *(_target_types, _out_of_range, _between_0_and_1, _target_shapes, _other_counts),
 )

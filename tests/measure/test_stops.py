@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -53,7 +54,18 @@ CANCELS = Stop("Addmm", "a", "Linear", kind="cancels")
         (lambda x: x * 0, Stop("Mul", "a", "Linear", "behind")),
         (lambda x: F.relu(x - 99) * x, Stop("Relu", "a", "Linear", "behind", elements=0)),
         (lambda x: F.relu6(x - 99), Stop("Relu6", "a", "Linear", "behind")),
-        (lambda x: torch.atan2(0 * x, 0 * x), Stop("Atan2", "a", "Linear", "behind")),
+        (lambda x: torch.atan2(0 * x, 0 * x), Stop("Mul", "a", "Linear", "behind")),
+        (
+            lambda x: torch.atan2(x - x.detach(), x - x.detach()),
+            Stop("Atan2", "a", "Linear", "behind"),
+        ),
+        (lambda x: F.normalize(0 * x, dim=1), Stop("Mul", "a", "Linear", "behind")),
+        (lambda x: torch.maximum(x - 99, 0 * x), Stop("Maximum", "a", "Linear", "behind")),
+        (
+            lambda x: (x - 99).clamp(min=0).prod(1, True).expand(8, 6),
+            Stop("Clamp", "a", "Linear", "behind"),
+        ),
+        (lambda x: F.softplus(x - 999).square(), Stop("Softplus", "a", "Linear", "behind")),
         (lambda x: x - x.detach() - (x - x.detach()), CANCELS),
         (lambda x: x / x.abs(), CANCELS),
         (
@@ -62,7 +74,8 @@ CANCELS = Stop("Addmm", "a", "Linear", kind="cancels")
         ),
     ],
     ids=[
-        *("relu", "tanh", "alive", "clamp", "round", "zeros", "zeros of a relu", "relu6", "atan2"),
+        *("relu", "tanh", "alive", "clamp", "round", "zeros", "zeros of a relu", "relu6"),
+        *("zeros in atan2", "atan2", "normalised zeros", "maximum", "product", "power"),
         *("cancelled", "over its own size", "normalised alone"),
     ],
 )
@@ -182,3 +195,106 @@ def test_what_is_flat_is_a_stop_however_small_the_gradient() -> None:
 
 def test_a_forward_that_does_not_run_tells_nothing() -> None:
     assert of(Two(lambda x: x @ x)) == ()
+
+
+class Pair(nn.Module):
+    """Compares what two layers make of two views of a batch."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor], compared: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.act, self.compared = nn.Linear(4, 6), nn.Linear(6, 3), act, compared
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, two = (self.b(self.act(self.a(view))) for view in (x, x.roll(1, 0)))
+        return self.compared(one, two)
+
+
+def far(one: Tensor, two: Tensor) -> Tensor:
+    return (one - two).square().mean(1)
+
+
+def whitened(x: Tensor) -> Tensor:
+    return (x - x.mean(0)) / (x.std(0) + 1e-5)
+
+
+CONTRASTS = {
+    "hinge": lambda one, two: F.relu(1 - far(one, two)).mean(),
+    "softplus": lambda one, two: F.softplus(1 - far(one, two)).mean(),
+    "margin": lambda one, two: F.triplet_margin_loss(one, one.roll(1, 0), two),
+    "absolute": lambda one, two: 2 - (one - two).abs().mean(),
+    "variance": lambda one, two: (
+        F.relu(2 - (one.var(0) + 1e-4).sqrt()).mean() + F.mse_loss(one, two)
+    ),
+    "whitened": lambda one, two: (whitened(one).T @ whitened(two) - torch.eye(3)).square().sum(),
+    "distance": lambda one, two: 1 - torch.linalg.vector_norm(one - two, dim=1).mean(),
+}
+
+
+@pytest.mark.parametrize("compared", CONTRASTS.values(), ids=CONTRASTS)
+@pytest.mark.parametrize("act", [F.relu, nn.ReLU()], ids=["function", "module"])
+def test_units_that_are_dead_are_told_where_a_loss_of_equal_examples_sends_nothing_back(
+    compared: Callable[..., Tensor], act: Callable[[Tensor], Tensor]
+) -> None:
+    torch.manual_seed(0)
+    model = Pair(act, compared)
+    nn.init.constant_(model.a.bias, -99)
+    subject = Subject(model, torch.randn(8, 4), None, None, torch.device("cpu"))
+    (stop,) = stops(subject, ["a.weight", "a.bias", "b.weight"], seed=0)
+    assert (stop.op, stop.elements, stop.kind) == ("Relu", 0, "")
+    assert stop.where == ("act (ReLU)" if isinstance(act, nn.Module) else "relu behind a (Linear)")
+    assert stop.parameters == ("a.bias", "a.weight", "b.weight")
+
+
+def test_where_no_unit_is_dead_equal_examples_are_no_fault_of_the_layers() -> None:
+    torch.manual_seed(0)
+    model = Pair(F.relu, CONTRASTS["hinge"])
+    subject = Subject(model, torch.ones(8, 4), None, None, torch.device("cpu"))
+    (stop,) = stops(subject, ["a.weight", "b.weight"], seed=0)
+    assert stop.op == "Pow"
+
+
+@pytest.mark.parametrize("act", [nn.ReLU(), nn.LeakyReLU(), nn.Identity()])
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(6), nn.LayerNorm(6), nn.Linear(6, 6)])
+def test_weights_of_zero_are_told_and_not_the_units_that_they_make_dead(
+    layer: nn.Module, frozen: bool, act: nn.Module
+) -> None:
+    layer = deepcopy(layer).requires_grad_(not frozen)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    model = nn.Sequential(nn.Linear(4, 6), layer, act, nn.Linear(6, 2))
+    (stop,) = before(model, "0.weight")
+    assert (stop.kind, stop.where) == ("weights", f"1 ({type(layer).__name__})")
+
+
+def test_a_gate_of_zeros_is_not_what_makes_units_dead_that_come_later() -> None:
+    """A block that starts as nothing, before units that are dead for their biases."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.gate, self.b = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+            nn.init.zeros_(self.gate.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.a(x)
+            out: Tensor = self.b(F.relu(h + self.gate(h) - 99))
+            return out
+
+    (stop,) = before(Net(), "a.weight")
+    assert stop.op == "Relu"
+
+
+def test_a_backward_that_takes_no_other_gradient_is_asked_for_nothing_more() -> None:
+    def backward(gradient: Tensor) -> Tensor:
+        if float(gradient.detach().flatten()[0]) != 1:
+            raise ValueError
+        return gradient
+
+    root = function("Root", lambda x: x * 1, backward)
+    model = Two(lambda x: F.relu(x - 99))
+    subject = Subject(
+        model, torch.ones(8, 4), None, lambda out: root(out.sum()), torch.device("cpu")
+    )
+    (stop,) = stops(subject, ["a.weight"], seed=0)
+    assert stop.op == "Relu"

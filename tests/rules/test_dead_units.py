@@ -387,8 +387,8 @@ def test_however_many_layers_are_dead_each_kind_is_told_once() -> None:
             "warning",
             "blocks.4",
             1.0,
-            "all 64 units of blocks.4 are dead: zero for the whole batch, likewise blocks.0,"
-            " blocks.5 and 194 more",
+            "all 64 units of blocks.4 are dead: zero for the whole batch, 92% or more of"
+            " blocks.0, blocks.5 and 194 more",
         ),
         (
             "failure",
@@ -398,3 +398,27 @@ def test_however_many_layers_are_dead_each_kind_is_told_once() -> None:
             " blocks.3; limit 95% (default)",
         ),
     ]
+
+
+@pytest.mark.parametrize(
+    ("shares", "text"),
+    [
+        (
+            [1.0, 1.0, 1.0],
+            "all 64 units of b0 are dead: zero for the whole batch, likewise b1 and b2",
+        ),
+        ([1.0, 0.999], "all 64 units of b0 are dead: zero for the whole batch, 99% of b1"),
+        ([0.96875, 0.90625], "62 of 64 units of b0 are dead: zero for the whole batch, 90% of b1"),
+        (
+            [0.91, 0.97, 0.96],
+            "62 of 64 units of b1 are dead: zero for the whole batch, 91% or more of b0 and b2",
+        ),
+    ],
+)
+def test_of_several_what_is_told_is_true_of_all(shares: list[float], text: str) -> None:
+    dead = [
+        ActivationRecord(f"b{n}", "ReLU", "ReLU", 64, dead=share) for n, share in enumerate(shares)
+    ]
+    look = GradientProfile(0, 0, 2.3, paths=(), activations=tuple(dead))
+    (finding,) = RULE.judge(Evidence(look, None, {"max_dead": Limit(0.95, "default")}))
+    assert finding.message == text

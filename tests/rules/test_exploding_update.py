@@ -25,7 +25,7 @@ from pytest_gradhealth import (
 )
 from pytest_gradhealth.results.diagnosis import Limit
 from pytest_gradhealth.results.profile import GradientProfile, Update
-from pytest_gradhealth.rules.exploding_update import check
+from pytest_gradhealth.rules.exploding_update import RULE, check
 from pytest_gradhealth.rules.rule import Evidence
 from tests.helpers.architectures import (
     TOKENS,
@@ -484,6 +484,27 @@ def test_what_is_told_trains(case: str) -> None:
                 nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
         assert loss < y.var() / 2, "half of what one answer for all has"
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9, 0.99, 1.0])
+@pytest.mark.parametrize("number", [1, 2, 6, 10])
+def test_of_a_later_step_momentum_counts_as_far_as_it_is_yet_to_come(
+    number: int, momentum: float
+) -> None:
+    built = sum(momentum**k for k in range(number))
+    carry = 1 / (1 - momentum) if momentum < 1 else math.inf
+    steps = [Update(k, 1.0, 1.0, 1.0, "fc", 0.5, carry) for k in range(1, number)]
+    steps.append(Update(number, 1.0, 1.0, 1.0, "fc", 2.3, carry))
+    look = GradientProfile(0, 0, 1.0, paths=(), updates=tuple(steps))
+    (finding,) = RULE.judge(Evidence(look, None, {"max_update": Limit(1.0, "default")}))
+    cause = RULE.explain(finding, look)
+    needed = carry / built * 2.3 / 0.2
+    assert cause is not None
+    if needed < math.inf:
+        times = 10 ** math.ceil(math.log10(needed))
+        assert cause.advice == f"a learning rate {times} times smaller"
+    else:
+        assert cause.advice == "a smaller learning rate"
 
 
 @pytest.mark.usefixtures("_outside_pytest")

@@ -119,6 +119,6 @@ def test_layers_side_by_side_are_one_finding_of_the_one_that_gets_the_least() ->
     (finding,) = vanishing.check(Evidence(profile, None, LIMITS))
     assert (finding.severity, finding.layer, finding.path) == ("failure", "d", 3)
     assert finding.message == (
-        "the gradient vanishes: x5e-07 of it reaches d (Embedding), likewise c, b and 1 more;"
+        "the gradient vanishes: x5e-07 of it reaches d (Embedding), at most x1e-06 c, b and 1 more;"
         " limit x1e-05 (default)"
     )

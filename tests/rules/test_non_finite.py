@@ -170,6 +170,76 @@ def test_targets_that_are_missing_are_the_cause_in_the_backward() -> None:
     assert explained(diagnosis, "GH301")[1] == "the targets hold NaN or infinity"
 
 
+#: What a loss makes of outputs and targets.
+LOSSES = {
+    "mse_loss": nn.functional.mse_loss,
+    "l1_loss": nn.functional.l1_loss,
+    "by hand": lambda out, y: ((out - y) ** 2).mean(),
+    "of a part": lambda out, y: ((out[:, 0] - y[:, 0]) ** 2).mean(),
+    "scaled": lambda out, y: nn.functional.mse_loss(out, (y - y.mean()) / y.std()),
+    "of logits": nn.functional.binary_cross_entropy_with_logits,
+}
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_targets_that_are_not_finite_are_the_cause(
+    loss: Callable[[Tensor, Tensor], Tensor], value: float
+) -> None:
+    x, y = batch()[0], torch.rand(len(batch()[0]), 5)
+    y[3, 0] = value
+    message, *cause = explained(probe(net(), x, y, loss=loss), "GH301")
+    assert message.endswith(": the targets are not finite")
+    assert cause == [
+        "the targets hold NaN or infinity",
+        "leave out what has no target: keep = y.isfinite()",
+    ]
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_infinite_targets_are_the_cause_in_the_backward(value: float) -> None:
+    x, y = batch()[0], torch.rand(len(batch()[0]), 5)
+    y[0] = value
+    diagnosis = probe(
+        net(), x, y, loss=lambda out, y: torch.where(y.isfinite(), (out - y) ** 2, 0).mean()
+    )
+    assert explained(diagnosis, "GH301")[1] == "the targets hold NaN or infinity"
+
+
+def test_targets_that_the_loss_leaves_out_are_not_the_cause() -> None:
+    x, y = batch()[0], torch.rand(len(batch()[0]), 5)
+    y[0] = math.inf
+    diagnosis = probe(
+        net(),
+        x,
+        y,
+        loss=lambda out, y: torch.where(y.isfinite(), out - y, 0).mean() + (out - out).log().mean(),
+    )
+    assert explained(diagnosis, "GH301")[:2] == (
+        "the loss is infinite, in log, although every layer's output is finite",
+        "log of 0",
+    )
+
+
+def test_a_mask_among_the_targets_is_told_by_what_mixes_it() -> None:
+    x, y = batch()[0], torch.full((len(batch()[0]), 5), -math.inf)
+    diagnosis = probe(net(), x, y, loss=lambda out, mask: (out + mask).softmax(-1).square().mean())
+    assert explained(diagnosis, "GH301")[0] == (
+        "the loss is NaN, in softmax, although every layer's output is finite"
+    )
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_what_a_loss_closes_over_is_told_where_nothing_has_made_it(value: float) -> None:
+    known = torch.full((len(batch()[0]), 5), value)
+    diagnosis = probe(net(), batch()[0], loss=lambda out: nn.functional.mse_loss(out, known))
+    assert explained(diagnosis, "GH301")[1:] == (
+        "what the loss gets besides the model's outputs holds NaN or infinity: a target, a weight"
+        " or a constant",
+        "look at what it closes over; leave out what has no target: keep = y.isfinite()",
+    )
+
+
 def test_a_backward_that_no_mode_can_look_into_is_looked_at_from_outside() -> None:
     def backward(gradient: Tensor) -> Tensor:
         if torch.utils._python_dispatch.is_in_torch_dispatch_mode():

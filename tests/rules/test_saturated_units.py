@@ -157,6 +157,6 @@ def test_however_many_layers_are_saturated_they_are_told_once() -> None:
         (
             "warning",
             "acts.2",
-            "99% of acts.2 (Tanh) is saturated, likewise acts.1, acts.3 and 197 more",
+            "99% of acts.2 (Tanh) is saturated, 91% or more of acts.1, acts.3 and 197 more",
         )
     ]

@@ -52,6 +52,19 @@ def test_what_levels_one_element_has_a_cause(op: str) -> None:
             Stop("Atan2", "fc", "Linear", "behind"),
             "atan2 behind fc (Linear) gets zeros alone, where it has no slope",
         ),
+        (
+            Stop("NativeBatchNorm", "bn", "BatchNorm1d", kind="weights"),
+            "the weights of bn (BatchNorm1d) are all zero and stay so",
+        ),
+        (
+            Stop("Maximum", "fc", "Linear", "behind"),
+            "maximum behind fc (Linear) takes the other one of the two for all that comes in with a"
+            " gradient",
+        ),
+        (
+            Stop("Prod", "fc", "Linear", "behind"),
+            "prod behind fc (Linear) has more than one factor of 0, and so no slope in any",
+        ),
     ],
 )
 def test_what_cuts_off_is_told_as_it_is(stop: Stop, because: str) -> None:
@@ -61,7 +74,7 @@ def test_what_cuts_off_is_told_as_it_is(stop: Stop, because: str) -> None:
 
 
 def test_of_an_operation_of_the_graph_that_is_not_known_nothing_is_said() -> None:
-    assert cause_of_stop(Stop("Minimum", "fc", "Linear", "behind")) is None
+    assert cause_of_stop(Stop("Hypot", "fc", "Linear", "behind")) is None
 
 
 def test_each_parameter_has_its_own_reason() -> None:

@@ -291,20 +291,50 @@ def test_what_it_says_to_pass_works(
     ("model", "given", "named", "last"),
     [
         # An autoencoder, whose targets look like what a first layer takes.
-        (net(4), (torch.randn(16, 5), X), MSE, "raised in 0 (Linear)"),
+        (
+            net(4),
+            (torch.randn(16, 5), X),
+            MSE,
+            "0 (Linear) takes 4 features, and gets 5; pass inputs of that width, or make it"
+            " Linear(5, ...)",
+        ),
         (
             net(4),
             (X.long(), X),
             MSE,
             "the inputs are int64, the parameters float32; pass x.float()",
         ),
-        (net(4), (X[:, :3], (X > 0).long()), BCE, "raised in 0 (Linear)"),
-        (net(), (X.T, Y), CE, "raised in 0 (Linear)"),
-        (conv(), (IMAGES[:, :2], MASKS), CE, "raised in 0 (Conv2d)"),
-        (net(), (X, Y[:8]), CE, "it was called with outputs: (16, 3) float32; targets: (8,) int64"),
+        (
+            net(4),
+            (X[:, :3], (X > 0).long()),
+            BCE,
+            "0 (Linear) takes 4 features, and gets 3; pass inputs of that width, or make it"
+            " Linear(3, ...)",
+        ),
+        (
+            net(),
+            (X.T, Y),
+            CE,
+            "0 (Linear) takes 4 features, and gets 16; pass inputs of that width, or make it"
+            " Linear(16, ...)",
+        ),
+        (
+            conv(),
+            (IMAGES[:, :2], MASKS),
+            CE,
+            "0 (Conv2d) takes 3 channels, and gets 2; pass inputs of that width, or make it"
+            " Conv2d(2, ...)",
+        ),
+        (
+            net(),
+            (X, Y[:8]),
+            CE,
+            "there are 8 targets for 16 outputs; pass as many targets as examples, in the same"
+            " order",
+        ),
     ],
 )
-def test_nothing_is_said_where_it_would_not_help(
+def test_nothing_else_is_said_where_it_would_not_help(
     model: Any, given: Any, named: Any, last: str
 ) -> None:
     assert told(model, given, named) == last

@@ -530,7 +530,14 @@ TOLD: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], str]] = {
         "the model factory Linear raised {told}; a factory is called without arguments, for example"
         " lambda: Net(width=64)",
     ),
-    "wrong width": (net(5), (X, Y), CE, FORWARD + "(16, 4) float32" + IN_0),
+    "wrong width": (
+        net(5),
+        (X, Y),
+        CE,
+        FORWARD
+        + f"(16, 4) float32{IN_0}\n  0 (Linear) takes 5 features, and gets 4; pass inputs of"
+        " that width, or make it Linear(4, ...)",
+    ),
     "whole numbers": (
         net(),
         (X.long(), Y),
