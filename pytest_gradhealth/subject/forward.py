@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import told
@@ -58,7 +61,8 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
     called = as_called(inputs)
     call, (args, named) = called.call, spread(called.inputs)
     try:
-        return model(*args, **named) if call is None else call(model, *args, **named)
+        with _weights_made_anew():
+            return model(*args, **named) if call is None else call(model, *args, **named)
     except ProbeError:
         raise  # a training step without a loss
     except Exception as error:
@@ -67,6 +71,18 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
             f"{_name_of(model, call)} raised {told(error)}"
             f"\n  it was called with {describe(named or given)}"
         ) from error
+
+
+@contextmanager
+def _weights_made_anew() -> Iterator[None]:
+    """Make parametrised weights in the forward: what parametrize.cached() keeps is of another."""
+    own = vars(parametrize)
+    kept = own.get("_cache")
+    own["_cache"] = {}
+    try:
+        yield
+    finally:
+        own["_cache"] = kept
 
 
 def _name_of(model: nn.Module, call: Any) -> str:

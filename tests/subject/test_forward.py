@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from pytest_gradhealth import probe
@@ -219,3 +220,37 @@ def test_a_hook_that_raises() -> None:
         "Sequential.forward raised KeyError: 'nothing'\n  it was called with (16, 20) float32",
         KeyError,
     )
+
+
+class Doubled(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return 2 * weight
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_under_cached_parametrisations_each_forward_makes_its_own(filled: bool) -> None:
+    torch.manual_seed(0)
+    model, x, y = mlp(inputs=4, width=6), torch.randn(8, 4), torch.arange(8) % 5
+    model[-1].load_state_dict(
+        {"weight": torch.zeros(5, 6), "bias": torch.zeros(5)}
+    )  # looked at again
+    parametrize.register_parametrization(model[-1], "weight", Doubled())
+    plain = probe(model, x, y, loss=nn.functional.cross_entropy)
+    with parametrize.cached():
+        made = model[-1].weight if filled else None
+        cached = probe(model, x, y, loss=nn.functional.cross_entropy)
+        assert not filled or model[-1].weight is made, "the caller's is left as it was"
+    assert cached.verdict == plain.verdict == "healthy"
+    assert cached.confirmation is not None
+    assert [p.gradient for p in cached.profile.parameters] == [
+        p.gradient for p in plain.profile.parameters
+    ]
+
+
+def test_a_forward_that_raises_leaves_cached_parametrisations() -> None:
+    model = mlp(inputs=4)
+    parametrize.register_parametrization(model[2], "weight", Doubled())
+    with parametrize.cached():
+        made = model[2].weight
+        refusal(model, torch.zeros(2, 5))
+        assert model[2].weight is made
