@@ -227,20 +227,24 @@ class Doubled(nn.Module):
         return 2 * weight
 
 
-def test_under_cached_parametrisations_each_forward_makes_its_own() -> None:
+@pytest.mark.parametrize("filled", [True, False])
+def test_under_cached_parametrisations_each_forward_makes_its_own(filled: bool) -> None:
     torch.manual_seed(0)
-    model, x = mlp(inputs=4, width=6), torch.randn(8, 4)
-    parametrize.register_parametrization(model[2], "weight", Doubled())
-    plain = probe(model, x)
+    model, x, y = mlp(inputs=4, width=6), torch.randn(8, 4), torch.arange(8) % 5
+    model[-1].load_state_dict(
+        {"weight": torch.zeros(5, 6), "bias": torch.zeros(5)}
+    )  # looked at again
+    parametrize.register_parametrization(model[-1], "weight", Doubled())
+    plain = probe(model, x, y, loss=nn.functional.cross_entropy)
     with parametrize.cached():
-        made = model[2].weight
-        cached = probe(model, x)
-        assert model[2].weight is made, "the caller's is left as it was"
+        made = model[-1].weight if filled else None
+        cached = probe(model, x, y, loss=nn.functional.cross_entropy)
+        assert not filled or model[-1].weight is made, "the caller's is left as it was"
     assert cached.verdict == plain.verdict == "healthy"
+    assert cached.confirmation is not None
     assert [p.gradient for p in cached.profile.parameters] == [
         p.gradient for p in plain.profile.parameters
     ]
-    torch.autograd.backward(torch.as_tensor(made).sum())
 
 
 def test_a_forward_that_raises_leaves_cached_parametrisations() -> None:
