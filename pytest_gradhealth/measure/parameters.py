@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pytest_gradhealth.isolation.write_guard import unguarded
 from pytest_gradhealth.measure.parts import parts_of
-from pytest_gradhealth.results.profile import ParameterRecord, ParameterState
+from pytest_gradhealth.results.profile import ParameterRecord, ParameterState, PartRecord
 from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.graph import Graph
 from pytest_gradhealth.tensors.hooks import hooked
@@ -81,7 +81,7 @@ class Measured:
             penalty=numbers.get(self.penalty),
             other_names=self.others,
             same=self.same,
-            parts=tuple(zip(self.part_names, parts, strict=False)),
+            parts=tuple(map(PartRecord, self.part_names, parts)),
         )
 
 

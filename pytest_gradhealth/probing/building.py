@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -34,23 +35,25 @@ class Built:
 def build_model(factory: Callable[[], nn.Module], seed: int, wanted: str) -> Built:
     """Call a factory with random numbers from `seed`, also those of an accelerator in use.
 
-    Once, in filled memory, and again as it is where that shows. Raises ProbeError if it fails.
+    Once, in memory filled with NaN, and again in one of zeros where that shows, for what it shows
+    is to be the same in each run. Raises ProbeError if it fails.
     """
-    filled = _built(factory, seed, wanted, filled=True)
+    filled = _built(factory, seed, wanted, "nan")
     suspects = with_nan(filled)
     if not suspects:
         return Built(filled)
-    # While the first one keeps its memory, which the second would get otherwise, NaN and all.
-    model = _built(factory, seed, wanted, filled=False)
+    model = _built(factory, seed, wanted, "zeros")
     written = with_nan(model)
     names = [n for n in suspects if n not in written or not torch.equal(suspects[n], written[n])]
     return Built(model, filled if names else None, tuple(names))
 
 
-def _built(factory: Callable[[], nn.Module], seed: int, wanted: str, *, filled: bool) -> nn.Module:
+def _built(
+    factory: Callable[[], nn.Module], seed: int, wanted: str, memory: Literal["nan", "zeros"]
+) -> nn.Module:
     accelerator = torch.accelerator.current_accelerator() if has_accelerator() else None
     device = torch.device("cpu") if accelerator is None or wanted == "cpu" else accelerator
-    with isolated([factory], device), fresh_memory(filled=filled):
+    with isolated([factory], device), fresh_memory(memory):
         seed_everything(seed, device)
         try:
             model = factory()

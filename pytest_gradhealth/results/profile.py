@@ -60,6 +60,14 @@ class OutputRecord:
 
 
 @dataclass(frozen=True)
+class PartRecord:
+    """A part of a weight that is a weight of its own, and the L2 norm of its gradient."""
+
+    name: str
+    gradient: float
+
+
+@dataclass(frozen=True)
 class ParameterRecord:
     """A parameter, its L2 norm and that of its gradient (None without one).
 
@@ -67,8 +75,8 @@ class ParameterRecord:
     not matter, as before a normalisation layer. `penalty` is the L2 norm of the gradient of the
     regularisation term (weight decay included where it is part of the gradient), None without one.
     `other_names` are further names of a shared parameter. `same` says that all rows of a weight are
-    equal, and so are those of its gradient; `parts` are the gradient's norms for the parts of a
-    weight that are weights of their own (query, key and value, the gates of a layer), by name.
+    equal, and so are those of its gradient; `parts` are query, key and value, or the gates of a
+    layer, where one weight makes them all.
     """
 
     name: str
@@ -80,7 +88,7 @@ class ParameterRecord:
     penalty: float | None = None
     other_names: tuple[str, ...] = ()
     same: bool = False
-    parts: tuple[tuple[str, float], ...] = ()
+    parts: tuple[PartRecord, ...] = ()
 
     @property
     def module(self) -> str:

@@ -67,9 +67,9 @@ def attention_ratios(profile: GradientProfile) -> Mapping[str, float]:
     }
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for parameter in profile.parameters:
-        for part, gradient in parameter.parts:
-            if role := ATTENTION_ROLES.get(part):
-                found[parameter.module][role].append(gradient)
+        for part in parameter.parts:
+            if role := ATTENTION_ROLES.get(part.name):
+                found[parameter.module][role].append(part.gradient)
         owner, _, last = parameter.module.rpartition(".")
         role, is_weight = ATTENTION_ROLES.get(last), parameter.name.endswith("weight")
         if role and is_weight and parameter.gradient is not None:

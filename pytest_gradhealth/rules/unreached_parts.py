@@ -16,7 +16,7 @@ def silent_parts(profile: GradientProfile) -> list[tuple[str, str]]:
     """
     zero = {p.module for p in profile.parameters if p.state == "zero"}
     alive = (p for p in profile.parameters if p.gradient and p.module not in zero)
-    return [(p.name, part) for p in alive for part, norm in p.parts if norm == 0]
+    return [(p.name, part.name) for p in alive for part in p.parts if part.gradient == 0]
 
 
 def silent_uses(profile: GradientProfile) -> list[str]:

@@ -306,6 +306,17 @@ def test_without_a_factory_other_numbers_are_anyones(value: float) -> None:
     assert told(diagnosed(model), "GH409") == []
 
 
+def test_what_is_probed_is_the_same_in_each_run() -> None:
+    """Memory that others have left NaN in is no weight that was written as NaN."""
+    blocks = [torch.full((16, 5), torch.nan) for _ in range(100)]
+    del blocks
+    first, second = diagnosed(raw), diagnosed(raw)
+    assert first.findings == second.findings
+    assert first.findings[0].code == "GH409"
+    (weight,) = (p for p in first.profile.parameters if p.name == "weight")
+    assert weight.norm == 0
+
+
 def test_a_factory_is_called_once_and_draws_what_it_draws() -> None:
     """In filled memory, which changes no number that is written; the switches are as before."""
     seen = Notes[Any]()
