@@ -132,7 +132,7 @@ def test_targets_far_from_zero_are_met_by_the_bias(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(trial, "built_in_remedies", lambda: (BY_NAME["initial bias"],))
     y = 1000 + FLAT[:, :1]
     torch.manual_seed(0)
-    optimizer: Any = lambda parameters: torch.optim.SGD(parameters, lr=0.3)  # noqa: E731
+    optimizer: Any = lambda parameters: torch.optim.SGD(parameters, lr=0.1)  # noqa: E731
     options: Any = {"loss": F.mse_loss, "optimizer": optimizer, "clip": math.inf}
     diagnosis = probe(mlp(nn.ReLU, classes=1), FLAT, y, **options)
     assert [f.code for f in diagnosis.of(["GH202"])] == ["GH202"]
