@@ -66,8 +66,8 @@ def _gets_gradient(twin: Subject, module: str, seed: int) -> bool:
     What its outputs get says less: they may be written over in place.
     """
     owner = twin.model.get_submodule(module)
-    own = {name: nn.Parameter(p.detach().clone()) for name, p in owner.named_parameters("", False)}
-    tied = dict(owner.named_parameters("", False))
+    tied = dict(owner.named_parameters(recurse=False))
+    own = {name: nn.Parameter(p.detach().clone()) for name, p in tied.items()}
     for name, parameter in own.items():
         setattr(owner, name, parameter)
     loss = Pass(twin, seed).run()

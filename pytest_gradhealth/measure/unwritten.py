@@ -38,8 +38,9 @@ def never_written(subject: Subject, names: Collection[str], *, seed: int) -> tup
         with suppress(ProbeError, RuntimeError):
             outputs = Pass(subject, seed).forward()
             broken = any(bool(t.isnan().any()) for t in tensors(outputs))
-        left = [name for name in names if name in with_nan(model)]
-    parameters = [name for name in left if name in named_parameters(model)]
+        still, known = with_nan(model), named_parameters(model)
+    left = [name for name in names if name in still]
+    parameters = [name for name in left if name in known]
     return tuple(parameters or (left if broken else ()))
 
 

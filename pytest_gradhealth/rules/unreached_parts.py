@@ -32,7 +32,7 @@ def silent_uses(profile: GradientProfile) -> list[str]:
 def cut_parts(profile: GradientProfile) -> Iterator[ParameterRecord]:
     """Parts of parameters that change the loss and get no gradient, as parameters of their own."""
     yield from (p for p in _parts(profile) if p.name in profile.felt_parts)
-    for module in {*silent_uses(profile)} & {*profile.felt_parts}:
+    for module in (m for m in silent_uses(profile) if m in profile.felt_parts):
         for p in profile.parameters:
             own = (name for name in (p.name, *p.other_names) if module_of(name) == module)
             yield from (_apart(p, name) for name in own if p.other_names)

@@ -68,8 +68,8 @@ def _finding(
 
 def cause_of(finding: Finding, profile: GradientProfile) -> Cause:
     """What leaves memory as it was, and what to write there."""
-    names = profile.unwritten or tuple(p.name for p in _raw(profile))
-    if not profile.unwritten:
+    names = profile.unwritten
+    if not names:
         return Cause(
             "torch.empty(...) without an initialiser, or a file that is damaged",
             "pass the factory that builds the model in place of the model, which tells for sure",
