@@ -16,6 +16,7 @@ from pytest_gradhealth.errors import GradientHealthError, SettingError
 from pytest_gradhealth.formatting import View, number, shortened, shown, told
 from pytest_gradhealth.results.diagnosis import RANK, Diagnosis, Finding, Limit, Severity
 from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.page import page_of
 
 
 @dataclass(frozen=True)
@@ -204,19 +205,7 @@ class Rule:
     @property
     def page(self) -> str:
         """The rule's page of documentation, in Markdown."""
-        first, _, rest = self.doc.partition("\n")
-        text = rest if first.startswith(f"{self.code}: ") else self.doc
-        settings = "\n".join(f"- `{option.name}`: {option.described}" for option in self.options)
-        parts = [
-            f"# {self.code} {self.name}",
-            f"{self.summary[:1].upper()}{self.summary[1:]}.",
-            f"It reads: {self.reads}.",
-            text.strip(),
-            f"## Settings\n\n{settings or 'It has none.'}",
-            f'## Leaving it out\n\n`ignore=["{self.code}"]` in a call or a marker, or'
-            f" `--gradhealth-ignore={self.code}`; with `:encoder.*` behind it for some layers.",
-        ]
-        return "\n\n".join(part for part in parts if part) + "\n"
+        return page_of(self)
 
     def _after_a_crash(self) -> str:
         of = getattr(self.check, "__module__", None) or ""
