@@ -21,8 +21,9 @@ def page_of(rule: Rule) -> str:
     Its sections are those of the rule's `doc`, with the settings before what is said of ignoring it
     and the references, which come last.
     """
-    first, _, rest = rule.doc.partition("\n")
-    opening, *sections = _sections(rest if first.startswith(f"{rule.code}: ") else rule.doc)
+    doc = rule.doc or ""
+    first, _, rest = doc.partition("\n")
+    opening, *sections = _sections(rest if first.startswith(f"{rule.code}: ") else doc)
     last = dict.fromkeys((_IGNORING, _REFERENCES), "")
     last |= {title: text for title, text in sections if title in last}
     settings = "\n".join(f"- `{option.name}`: {option.described}" for option in rule.options)

@@ -84,11 +84,11 @@ class Rule:
     more plainly: beside one that is as severe, this rule is silent. What a rule finds that `leads`
     is told first, after what is the cause of all that the rules find that it `explains`.
 
-    `doc` is the text of its page, in Markdown. `settings` are the thresholds it reads, the one that
-    its `quantity` is compared with first: names of settings there are, or an Option for one of its
-    own. `cause` is why it fails and what to try, or a function that tells from a finding and the
-    look. `exhibit` returns a table of its own (by default the gradient path is shown) for its
-    findings in a diagnosis.
+    `doc` is the text of its page, in Markdown (None where Python leaves docstrings out). `settings`
+    are the thresholds it reads, the one that its `quantity` is compared with first: names of
+    settings there are, or an Option for one of its own. `cause` is why it fails and what to try, or
+    a function that tells from a finding and the look. `exhibit` returns a table of its own (by
+    default the gradient path is shown) for its findings in a diagnosis.
 
     `of_scale`: it may fail for the scale of the outputs alone, which is nothing to go by in
     evaluation mode. `patient`: training may yet cure what it finds. `judges_steps`: it judges
@@ -110,7 +110,7 @@ class Rule:
     echoes: tuple[str, ...] = ()
     leads: bool = False
     explains: tuple[str, ...] = ()
-    doc: str = ""
+    doc: str | None = ""
     settings: tuple[str | Option, ...] = ()
     quantity: Quantity | None = None
     cause: Cause | Callable[[Finding, GradientProfile], Cause | None] | None = None

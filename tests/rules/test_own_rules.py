@@ -7,6 +7,8 @@ import json
 import math
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -210,6 +212,14 @@ def test_its_page_has_what_a_built_in_page_has() -> None:
         " `--gradhealth-ignore=MY203`, leaves it\nout; with `:encoder.*` behind the code for some"
         " layers.\n"
     )
+
+
+def test_rules_do_without_docstrings_where_python_leaves_them_out() -> None:
+    code = "from pytest_gradhealth.rules import built_in_rules as b; print(b()[0].page)"
+    command = [sys.executable, "-OO", "-c", code]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("# GH101 vanishing\n\nThe gradient must not vanish")
+    assert "## Settings" in ran.stdout
 
 
 def test_its_cause_may_be_told_from_what_was_measured() -> None:
