@@ -90,14 +90,13 @@ def regression() -> str:
 
 def settings() -> str:
     """The table of settings, from the one of the options."""
-    rows = ["| call and marker | command line | ini | default |", "| --- | --- | --- | --- |"]
+    rows = ["| setting | what it does | default |", "| --- | --- | --- |"]
     for option in OPTIONS:
         value = option.example or plain(option.default)
         called = {"string": f'"{value}"', "args": f'["{value}"]'}.get(option.ini, value)
         typed = option.flag if option.is_switch else f"{option.flag}={value}"
-        rows.append(
-            f"| `{option.name}={called}` | `{typed}` | `{option.key}` | {option.default_in_words} |"
-        )
+        names = f"`{option.name}={called}`<br>`{typed}`<br>`{option.key}`"
+        rows.append(f"| {names} | {option.help} | {option.default_in_words} |")
     return "\n".join(rows)
 
 

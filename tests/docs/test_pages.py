@@ -201,6 +201,7 @@ def test_the_pictures_show_what_a_probe_finds(name: str) -> None:
 def test_resemblance_can_fail() -> None:
     shown = "failure  x3.1e-09  3  12  Net  ..a.py\n1 passed in 1.2s"
     assert resembles(shown, "failure x3e-09 3 99  Net  ..a.py\n1 passed in 3.4s")
+    assert resembles(shown, "failure x3e-09 3 99  Net  ..a.py\n1 passed in 67.83s (0:01:07)")
     assert not resembles(shown, shown.replace("e-09", "e-08"))
     assert not resembles(shown, shown.replace("failure", "healthy"))
     assert not resembles(shown, shown.replace("1 passed", "2 passed"))

@@ -21,7 +21,7 @@ def resembles(shown: str, real: str) -> bool:
         return [float(number.lstrip("x")) for number in NUMBER.findall(text)]
 
     def words(text: str) -> list[str]:
-        text = re.sub(r"in \d+\.\d+s|#+|=+", "", text)
+        text = re.sub(r"in \d+\.\d+s(?: \([\d:]+\))?|#+|=+", "", text)
         return NUMBER.sub("N", text).split()
 
     # The column of milliseconds is the one before the model's.
@@ -29,7 +29,7 @@ def resembles(shown: str, real: str) -> bool:
     if not has_same_trials(shown, real):
         return False
     shown, real = TRIED.sub("", shown), TRIED.sub("", real)
-    timeless = [re.sub(r"in \d+\.\d+s", "", text) for text in (shown, real)]
+    timeless = [re.sub(r"in \d+\.\d+s(?: \([\d:]+\))?", "", text) for text in (shown, real)]
     return words(shown) == words(real) and numbers(timeless[0]) == pytest.approx(
         numbers(timeless[1]), rel=0.2
     )
