@@ -44,6 +44,18 @@ def _asked(tensor: Tensor, question: Callable[[torch.UntypedStorage], int]) -> i
         return 0
 
 
+def as_it_lies(tensor: Tensor) -> Tensor | None:
+    """All elements of a dense tensor in the order of its memory; None with gaps or repeats."""
+    if tensor.is_contiguous():
+        return tensor.view(-1)
+    expected = 1
+    for step, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and step != expected:
+            return None
+        expected *= size
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
 def span(tensor: Tensor) -> int:
     """Elements from the first to the last in memory."""
     if tensor.is_contiguous():
