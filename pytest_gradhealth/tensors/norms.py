@@ -9,10 +9,16 @@ import torch
 from torch import Tensor
 
 from pytest_gradhealth.tensors.devices import on_host
-from pytest_gradhealth.tensors.modules import is_dtensor
 from pytest_gradhealth.tensors.storage import as_it_lies
 from pytest_gradhealth.tensors.trees import tensors
-from pytest_gradhealth.tensors.unwrap import outside_transforms, packed, unwrapped, whole
+from pytest_gradhealth.tensors.unwrap import (
+    PLAIN,
+    is_spread,
+    outside_transforms,
+    packed,
+    unwrapped,
+    whole,
+)
 
 #: Between these, the squares of float32 numbers add up without loss.
 SAFE_FLOAT32 = (1e-15, 1e18)
@@ -36,7 +42,7 @@ def l2_norm(tensor: Tensor) -> Tensor:
     """
     if _has_few(tensor):
         return _norm(tensor.detach(), dtype=torch.float64)
-    if is_dtensor(tensor):
+    if is_spread(tensor):
         return whole(_norm(tensor.detach(), dtype=_widest(tensor)))
     values = _values(tensor)
     if values.numel() == 0:
@@ -161,10 +167,7 @@ def _has_few(tensor: Tensor) -> bool:
 
 def is_ordinary(tensor: Tensor) -> bool:
     """Whether a tensor is dense, and nothing but a tensor."""
-    return tensor.layout is torch.strided and type(tensor) in _PLAIN and not tensor.is_nested
-
-
-_PLAIN = (Tensor, torch.nn.Parameter)
+    return tensor.layout is torch.strided and type(tensor) in PLAIN and not tensor.is_nested
 
 
 def _norm(values: Tensor, dim: int | None = None, dtype: torch.dtype | None = None) -> Tensor:
