@@ -136,13 +136,16 @@ def spread(outputs: Tensor, dim: int = 0, norm: Tensor | None = None) -> Tensor:
         return torch.full((), math.nan)  # one made dense might not fit into memory
     numeric = outputs.is_floating_point() or outputs.is_complex()
     values = outputs if numeric and outputs.element_size() > 1 else outputs.double()
-    size, mean = l2_norm(values) if norm is None else norm, values.mean(dim, keepdim=True)
+    size = l2_norm(values) if norm is None else norm
     if on_host(values) and _is_plain(values) and values.numel() > FEW:
         # What the mean leaves of the square is told without another tensor, unless it is little.
+        mean = values.mean(dim, keepdim=True)
         left = 1 - (l2_norm(mean) / size).square() * values.shape[dim]
         if left.item() > _MUCH:
             return left.sqrt()
-    distance: Tensor = l2_norm(values - mean) / size
+    first = values.narrow(dim, 0, min(1, values.shape[dim]))
+    apart = values - first  # of what is the same for all, no rounding of a mean
+    distance: Tensor = l2_norm(apart - apart.mean(dim, keepdim=True)) / size
     return distance
 
 
