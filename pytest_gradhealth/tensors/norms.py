@@ -127,7 +127,9 @@ def spread(outputs: Tensor, dim: int = 0) -> Tensor:
         return torch.full((), math.nan)  # one made dense might not fit into memory
     numeric = outputs.is_floating_point() or outputs.is_complex()
     values = outputs if numeric and outputs.element_size() > 1 else outputs.double()
-    distance: Tensor = l2_norm(values - values.mean(dim, keepdim=True)) / l2_norm(values)
+    first = values.narrow(dim, 0, min(1, values.shape[dim]))
+    apart = values - first  # of what is the same for all, no rounding of a mean
+    distance: Tensor = l2_norm(apart - apart.mean(dim, keepdim=True)) / l2_norm(values)
     return distance
 
 
