@@ -5,6 +5,8 @@ A loop of gates without weights of their own is one, as a scan or a product in c
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,25 +18,27 @@ if TYPE_CHECKING:
 
 #: The share of the gradient behind a stretch that counts as lost: less than one layer leaves of it.
 LOST = 1e-2
-#: The share that a layer gets which makes a gate, and is alive.
-ALIVE = 1e-3
+#: The share that a layer gets which makes a gate, or is between two of such loops, and is alive.
+ALIVE = 1e-4
 #: Layers up to which it is told whether they all lose their gradient so.
 MOST = 16
 
 
-def gated(network: Network, far: int, near: int) -> Loop | None:
-    """What may be a loop of gates between two marks of a path, of which the far one gets little.
+def gated(network: Network, far: int, near: Sequence[int]) -> Loop | None:
+    """What may be a loop of gates between marks of a path, of which the far one gets little.
 
-    No layer may be what loses it: those in between, which a stack of such loops has, and those that
-    join the way from beside get their gradient, or lose it in such a loop as well.
+    The near ones are the next mark, or all ends that the path parts into. No layer may be what
+    loses it: those in between, which a stack of such loops has, and those that join the way from
+    beside get their gradient, or lose it in such a loop as well.
     """
     found = _without_layers(network, far, near)
     if found is None or not _are_lost_between_layers(network, far, found.faint):
         return None
     points = network.points
     beside = frozenset(call_of(points[mark]) for mark in found.beside)
-    start = frozenset([call_of(points[near])])
-    return Loop(far, near, start, (), gate=call_of(points[far]), beside=beside, bare=found.bare)
+    ends = frozenset(call_of(points[mark]) for mark in near)
+    start = max(near, key=lambda mark: points[mark].norm)
+    return Loop(far, start, ends, (), gate=call_of(points[far]), beside=beside, bare=found.bare)
 
 
 def _are_lost_between_layers(network: Network, far: int, faint: frozenset[int]) -> bool:
@@ -45,7 +49,7 @@ def _are_lost_between_layers(network: Network, far: int, faint: frozenset[int]) 
         if mark in needs:
             continue
         chain = network.tree.chain(mark, network.marks).marks[:2]
-        found = _without_layers(network, *chain) if len(chain) == 2 else None
+        found = _without_layers(network, mark, chain[1:]) if len(chain) == 2 else None
         if found is None or len(needs) > MOST:
             return False
         needs[mark] = found.faint
@@ -68,14 +72,14 @@ class _Stretch:
     bare: bool
 
 
-def _without_layers(network: Network, far: int, near: int) -> _Stretch | None:
-    """The stretch between two marks, if it loses much and something joins it."""
+def _without_layers(network: Network, far: int, near: Sequence[int]) -> _Stretch | None:
+    """The stretch between marks, if it loses much and something joins it."""
     points = network.points
-    whole = points[near].norm
+    whole = math.hypot(*(points[mark].norm for mark in near))
     if points[far].norm >= LOST * whole:
         return None
     stretch = network.tree.stretch(far, near, network.marks)
-    layers = {points[mark].name for mark in (*stretch.within, near)}
+    layers = {points[mark].name for mark in (*stretch.within, *near)}
     taken, made = (
         any(layers.isdisjoint(ancestry(network.owners[leaf])) for leaf in leaves)
         for leaves in (stretch.leaves, stretch.made)

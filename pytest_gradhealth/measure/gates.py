@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -15,9 +16,11 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from pytest_gradhealth.measure.loop import Call, Loop
 from pytest_gradhealth.measure.perturbation import on_another_batch
+from pytest_gradhealth.results.names import OUTPUT
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.hooks import hooked
+from pytest_gradhealth.tensors.norms import l2_norm
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
 
 #: What layers are made to return, with either sign: some opens sigmoids, some exponents, some is a
@@ -41,9 +44,9 @@ def are_gates(subject: Subject, loop: Loop, seed: int) -> bool:
     closed by constants, or by what comes through itself, stays closed. Where bare weights are in
     their place, the batch has to decide how much comes through. To be called inside `isolated`.
     """
-    closed = float(comes_back(subject, loop, seed, lambda _, tensor: tensor).norm())
+    closed = comes_back(subject, loop, seed).share
     for draw, size, dim in product(range(DRAWS if loop.beside else 0), SIZES, (-1, 1)):
-        opened = float(comes_back(subject, loop, seed, _beside(loop, draw, size, dim)).norm())
+        opened = comes_back(subject, loop, seed, _beside(loop, draw, size, dim)).share
         if math.isfinite(opened) and opened > closed ** (1 - OPENED):
             return True
     return loop.bare and _differs(subject, loop, seed)
@@ -77,17 +80,40 @@ def _differs(subject: Subject, loop: Loop, seed: int) -> bool:
         return tensor
 
     def hold(call: Call, tensor: Tensor) -> Tensor:
-        return tensor - tensor.detach() + kept.pop(0) if call == loop.gate else tensor
+        return tensor - tensor.detach() + kept.pop(0) if call == loop.gate and kept else tensor
 
     ours = comes_back(subject, loop, seed, keep)
-    theirs = comes_back(on_another_batch(subject), loop, seed, hold)
-    felt = (ours != 0) | (theirs != 0)
-    changed = (ours - theirs).abs() > CHANGED * torch.maximum(ours.abs(), theirs.abs())
+    theirs = comes_back(on_another_batch(subject), loop, seed, hold, ours.along)
+    felt = (ours.gradient != 0) | (theirs.gradient != 0)
+    most = torch.maximum(ours.gradient.abs(), theirs.gradient.abs())
+    changed = (ours.gradient - theirs.gradient).abs() > CHANGED * most
     return bool(2 * changed.sum() > felt.sum())
 
 
-def comes_back(subject: Subject, loop: Loop, seed: int, instead: Instead) -> Tensor:
-    """The gradient at the gate of a loop, where that at its end has a norm of one."""
+@dataclass(frozen=True)
+class Back:
+    """The gradient that comes back to the gate of a loop, and the one at its ends, of norm one."""
+
+    gradient: Tensor
+    along: Sequence[Tensor]
+
+    @property
+    def share(self) -> float:
+        """The L2 norm of what comes back."""
+        return float(self.gradient.norm())
+
+
+def comes_back(
+    subject: Subject,
+    loop: Loop,
+    seed: int,
+    instead: Instead | None = None,
+    along: Sequence[Tensor] = (),
+) -> Back:
+    """What one forward lets through from the ends of a loop to its gate.
+
+    Of the gradient of the loss, or `along` another one of norm one.
+    """
     ends: list[Tensor] = []
     gates: list[GradientEdge] = []
     calls: Counter[str] = Counter()
@@ -97,7 +123,8 @@ def comes_back(subject: Subject, loop: Loop, seed: int, instead: Instead) -> Ten
             del module, inputs
             call = name, calls[name]
             calls[name] += 1
-            outputs = map_tensors(lambda tensor: instead(call, tensor), outputs)
+            if instead is not None:
+                outputs = map_tensors(lambda tensor: instead(call, tensor), outputs)
             known = [tensor for tensor in tensors(outputs) if tensor.requires_grad]
             ends.extend(known if call in loop.calls else ())
             gates.extend(map(get_gradient_edge, known if call == loop.gate else ()))
@@ -108,15 +135,20 @@ def comes_back(subject: Subject, loop: Loop, seed: int, instead: Instead) -> Ten
     names = {name for name, _ in {*loop.calls, *loop.beside, loop.gate or ("", 0)}}
     modules = [(name, m) for name, m in subject.model.named_modules() if name in names]
     with hooked(module.register_forward_hook(hook(name)) for name, module in modules):
-        Pass(subject, seed).forward()
-        along = [_wave(end) for end in ends]
-        found = torch.autograd.grad(ends, gates, along, allow_unused=True)
-    whole = math.hypot(*(float(wave.double().norm()) for wave in along))
-    return torch.cat([each.double().reshape(-1) / whole for each in found if each is not None])
+        run = Pass(subject, seed)
+        outputs = run.forward()
+        if any(name == OUTPUT for name, _ in loop.calls):
+            ends.extend(tensor for tensor in tensors(outputs) if tensor.requires_grad)
+        along = along or _of_norm_one(
+            torch.autograd.grad(run.loss(), ends, retain_graph=True, materialize_grads=True)
+        )
+        scales = [torch.finfo(each.dtype).max ** 0.75 for each in along]  # of which little is lost
+        large = [scale * each for scale, each in zip(scales, along, strict=True)]
+        found = torch.autograd.grad(ends, gates, large, allow_unused=True)
+    known = [each.double().reshape(-1) / scales[0] for each in found if each is not None]
+    return Back(torch.cat(known) if known else torch.zeros(1, dtype=torch.float64), along)
 
 
-def _wave(end: Tensor) -> Tensor:
-    """Numbers that differ, so large that little of them is not zero yet."""
-    wave = torch.arange(1, end.numel() + 1, device=end.device).cos().reshape(end.shape)
-    scaled: Tensor = wave.to(end.dtype) * torch.finfo(end.dtype).max ** 0.75
-    return scaled
+def _of_norm_one(gradients: Sequence[Tensor]) -> list[Tensor]:
+    norm = math.hypot(*(float(l2_norm(gradient)) for gradient in gradients))
+    return [gradient / norm for gradient in gradients] if norm else [*gradients]

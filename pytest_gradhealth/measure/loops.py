@@ -36,7 +36,8 @@ def loops_behind(network: Network, mark: int) -> list[Loop]:
         else:
             begun |= names
     names = begun.union(*(loop.names for loop in loops))
-    for far, near in pairwise(network.tree.chain(mark, network.marks).marks):
+    chain = network.tree.chain(mark, network.marks).marks
+    for far, near in pairwise(chain):
         loop = _inside(network, mark, near)
         if loop is None:
             weights = {w for w in _used(rows, far, near, STEPS) if network.owners[w] not in names}
@@ -44,8 +45,12 @@ def loops_behind(network: Network, mark: int) -> list[Loop]:
             loop = _side_by_side(network, far, rows, weights) if weights and not shared else None
             if loop is not None and weights <= used.made:
                 loop = replace(loop, made=True) if _loses(network, loop) else None
-        loop = loop or gated(network, far, near)
+        loop = loop or gated(network, far, [near])
         loops += [loop] if loop is not None else []
+    behind = network.tree.behind([chain[-1:]])
+    ends = [m for m in network.tree.outermost(network.marks) if network.tree.depends(m, behind)]
+    if len(ends) > 1 and (loop := gated(network, chain[-1], ends)):
+        loops.append(loop)
     return sorted(loops, key=lambda loop: loop.start)
 
 

@@ -10,7 +10,7 @@ from functools import reduce
 
 @dataclass(frozen=True)
 class Stretch:
-    """The marks between two others, and those that join the ways from beside, with no other there.
+    """The marks between one and others, and the first ones that join the ways from beside.
 
     `leaves` are what the ways take, `made` what those take that join them, short of all marks.
     """
@@ -134,16 +134,16 @@ class MarkedGraph:
                 found[child] |= found[vertex]
         return found
 
-    def stretch(self, far: int, near: int, wanted: Collection[int]) -> Stretch:
-        """Return what is on the ways from one mark to another, and what joins them."""
-        behind, ahead = self.behind([[far]]), self._ahead([[near]])
-        first, last = self._vertex_of[far], self._vertex_of[near]
+    def stretch(self, far: int, near: Collection[int], wanted: Collection[int]) -> Stretch:
+        """Return what is on the ways from one mark to others, and what joins them."""
+        behind, ahead = self.behind([[far]]), self._ahead([near])
+        first, lasts = self._vertex_of[far], {self._vertex_of[mark] for mark in near}
         inside = [v for v, on_way in enumerate(map(operator.and_, behind, ahead)) if on_way]
         inside.remove(first)
         beside, past = self._first(
             (c for v in inside for c in self._children[v] if not behind[c]), wanted
         )
-        inside.remove(last)
+        inside = [v for v in inside if v not in lasts]
         return Stretch(
             frozenset(self._mark_at[v] for v in inside if self._mark_at.get(v) in wanted),
             frozenset(beside),

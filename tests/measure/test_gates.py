@@ -34,7 +34,8 @@ class Started(nn.Module):
     def __init__(self, run: Run, **layers: nn.Module) -> None:
         super().__init__()
         self.run = run
-        self.begin, self.head = nn.Linear(5, WIDTH), nn.Linear(WIDTH, CLASSES)
+        self.begin = nn.Linear(5, WIDTH)
+        self.head: nn.Module = nn.Linear(WIDTH, CLASSES)
         self.gate, self.new = nn.Linear(3, WIDTH), nn.Linear(3, WIDTH)
         for name, layer in layers.items():
             self.add_module(name, layer)
@@ -159,6 +160,26 @@ def with_functions(m: Any, state: Tensor, data: Tensor) -> Tensor:
     return out
 
 
+class TwoHeads(Started):
+    def forward(self, context: Tensor, data: Tensor) -> Any:
+        state = self.run(self, torch.tanh(self.begin(context)), data)
+        return self.head(state), self.get_submodule("other")(state)
+
+
+class Headless(Started):
+    def forward(self, context: Tensor, data: Tensor) -> Tensor:
+        return self.run(self, torch.tanh(self.begin(context)), data)[:, :CLASSES]
+
+
+def with_projections(m: Any, state: Tensor, data: Tensor) -> Tensor:
+    """Two scans that begin with one state, of which the second returns all its steps to a layer."""
+    gates = torch.sigmoid(m.gate(data))
+    states = m.first(products(state, gates, (1 - gates) * m.new(data)))
+    gates = torch.sigmoid(m.next_gate(states))
+    out: Tensor = m.second(products(state, gates, (1 - gates) * m.next_new(states)))[:, -1]
+    return out
+
+
 def square(*names: str) -> dict[str, nn.Module]:
     return {name: nn.Linear(WIDTH, WIDTH) for name in names}
 
@@ -184,6 +205,11 @@ FORGETFUL: dict[str, Callable[[], nn.Module]] = {
     "weights without layers": lambda: Started(of_weights),
     "two loops that begin with one state": lambda: twice(stepwise),
     "two scans that begin with one state": lambda: twice(products),
+    "a layer behind each": lambda: Started(
+        with_projections, **square("first", "second", "next_gate", "next_new")
+    ),
+    "two heads": lambda: TwoHeads(one(products), other=nn.Linear(WIDTH, 2)),
+    "no head": lambda: Headless(one(products)),
     "functions between two scans": lambda: Started(with_functions, **square("between")),
     "each with a layer of its own": lambda: Started(
         stacked(products, own=True), **square("first", "second", "next_gate", "next_new")
@@ -254,8 +280,15 @@ def drawn() -> None:
     torch.manual_seed(0)
 
 
+def loss(outputs: Any, classes: Tensor) -> Tensor:
+    if isinstance(outputs, tuple):
+        return cross_entropy(outputs[0], classes) + outputs[1].square().mean()
+    out: Tensor = cross_entropy(outputs, classes)
+    return out
+
+
 def judged(model: nn.Module) -> Diagnosis:
-    return probe(model, (CONTEXT, DATA), Y, loss=cross_entropy, select=["GH101"], confirm_steps=0)
+    return probe(model, (CONTEXT, DATA), Y, loss=loss, select=["GH101"], confirm_steps=0)
 
 
 @pytest.mark.parametrize("way", FORGETFUL)
@@ -279,9 +312,14 @@ def test_what_comes_back_is_the_product_of_the_gates() -> None:
         return out
 
     model = Started(run, door=nn.Identity(), end=nn.Identity())
+    model.head = nn.Identity()
     loop = Loop(0, 1, frozenset([("end", 0)]), (), gate=("door", 0))
-    subject = Subject(model, (CONTEXT, DATA), None, None, torch.device("cpu"))
-    found = comes_back(subject, loop, 0, lambda _, tensor: tensor)
-    wave = torch.arange(1, EXAMPLES * WIDTH + 1).double().cos().reshape(EXAMPLES, WIDTH)
-    left = torch.sigmoid(model.gate(DATA)).double().prod(1)
-    torch.testing.assert_close(found, (left * wave / wave.norm()).reshape(-1), rtol=1e-4, atol=0.0)
+    wave = torch.arange(1, EXAMPLES * WIDTH + 1).cos().reshape(EXAMPLES, WIDTH)
+    subject = Subject(
+        model, (CONTEXT, DATA), None, lambda out: (wave * out).sum(), torch.device("cpu")
+    )
+    found = comes_back(subject, loop, 0)
+    left = torch.sigmoid(model.gate(DATA)).detach().double().prod(1)
+    expected = (left * wave / wave.norm()).reshape(-1)
+    torch.testing.assert_close(found.gradient, expected, rtol=1e-4, atol=0.0)
+    assert found.share == pytest.approx(float(expected.norm()), rel=1e-4)
