@@ -9,6 +9,7 @@ from typing import Literal
 from pytest_gradhealth.results.alike import Alike
 from pytest_gradhealth.results.flow import FlowRecord
 from pytest_gradhealth.results.holdings import Holdings
+from pytest_gradhealth.results.learning import Learning
 from pytest_gradhealth.results.magnitudes import LossScale, MagnitudeRecord
 from pytest_gradhealth.results.names import OUTPUT, module_of
 from pytest_gradhealth.results.non_finite import NonFinite
@@ -190,7 +191,7 @@ class GradientProfile:
     `holdings` is what the optimizer has of the model, where one was declared that can be asked;
     `unwritten` names the parameters and buffers that its factory has left as memory was;
     `felt_parts` those parts of weights, or modules with a weight of another, that get no gradient
-    and change the loss.
+    and change the loss; `learning` is what training on the batch has come to, where that was asked.
     """
 
     seed: int
@@ -226,6 +227,7 @@ class GradientProfile:
     holdings: Holdings | None = None
     unwritten: tuple[str, ...] = ()
     felt_parts: tuple[str, ...] = ()
+    learning: Learning | None = None
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:
