@@ -112,7 +112,8 @@ def comes_back(subject: Subject, loop: Loop, seed: int, instead: Instead) -> Ten
         along = [_wave(end) for end in ends]
         found = torch.autograd.grad(ends, gates, along, allow_unused=True)
     whole = math.hypot(*(float(wave.double().norm()) for wave in along))
-    return torch.cat([each.double().reshape(-1) / whole for each in found if each is not None])
+    back = [each.double().reshape(-1) / whole for each in found if each is not None]
+    return torch.cat(back) if back else torch.zeros(0)  # what is cut off gets nothing
 
 
 def _wave(end: Tensor) -> Tensor:
