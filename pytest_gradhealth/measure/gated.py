@@ -29,9 +29,11 @@ def gated(network: Network, far: int, near: Sequence[int]) -> Loop | None:
 
     The near ones are the next mark, or all ends that the path parts into. No layer may be what
     loses it: those in between, which a stack of such loops has, and those that join the way from
-    beside get their gradient, or lose it in such a loop as well.
+    beside get their gradient, or lose it in such a loop as well. The calls of a layer, one after the
+    other, show the steps of a loop that they are in.
     """
-    found = _without_layers(network, far, near)
+    again = len(near) == 1 and len(network.calls[network.points[near[0]].key[::2]]) > 1
+    found = None if again else _without_layers(network, far, near)
     if found is None or not _are_lost_between_layers(network, far, found.faint):
         return None
     points = network.points

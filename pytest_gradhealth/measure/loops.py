@@ -47,11 +47,17 @@ def loops_behind(network: Network, mark: int) -> list[Loop]:
                 loop = replace(loop, made=True) if _loses(network, loop) else None
         loop = loop or gated(network, far, [near])
         loops += [loop] if loop is not None else []
-    behind = network.tree.behind([chain[-1:]])
-    ends = [m for m in network.tree.outermost(network.marks) if network.tree.depends(m, behind)]
-    if len(ends) > 1 and (loop := gated(network, chain[-1], ends)):
-        loops.append(loop)
+    ends = _ends(network, chain[-1])
+    loop = gated(network, chain[-1], ends) if len(ends) > 1 else None
+    loops += [loop] if loop is not None else []
     return sorted(loops, key=lambda loop: loop.start)
+
+
+def _ends(network: Network, mark: int) -> list[int]:
+    """The last marks that a mark leads to, as several heads are."""
+    behind = network.tree.behind([[mark]])
+    outermost = network.tree.outermost(network.marks)
+    return [end for end in outermost if network.tree.depends(end, behind)]
 
 
 def _loses(network: Network, loop: Loop) -> bool:
