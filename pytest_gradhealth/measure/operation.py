@@ -27,6 +27,10 @@ _SAME = {
 }
 
 
+#: Operations that put a number in, or fill a tensor with one.
+_FILLS = "where masked_fill index_put fill full full_like new_full constant_pad_nd".split()
+
+
 @dataclass(frozen=True)
 class Operation:
     """An operation with its arguments, as they were before; `given` are the tensors among them.
@@ -58,11 +62,11 @@ class Operation:
     @property
     def taken(self) -> str:
         """The kind of the worst that it got, tensor or number, but for a NaN that it puts in."""
-        numbers = (_wide(a) for a in numbers_of(self.args) if not isinstance(a, Tensor))
-        pairs = zip(self.given, self.kinds, strict=True)
-        puts = self.name == "where"  # which gets the number as a tensor
-        kinds = (kind for t, kind in pairs if not (puts and kind == "nan" and not t.dim()))
-        return worst_kind((*kinds, *map(kind_of, numbers)))
+        numbers = [_wide(a) for a in numbers_of(self.args) if not isinstance(a, Tensor)]
+        kinds = (*self.kinds, *map(kind_of, numbers))
+        pairs = zip((*self.given, *numbers), kinds, strict=True)
+        fills = self.name in _FILLS  # some of which get the number as a tensor
+        return worst_kind(kind for t, kind in pairs if not (fills and kind == "nan" and not t.dim()))
 
     @property
     def goes_by_elements(self) -> bool:
