@@ -25,10 +25,19 @@ _SAME = {
     "linalg_slogdet": "slogdet",
     "to_copy": "to",
 }
-
-
 #: Operations that put a number in, or fill a tensor with one.
-_FILLS = "where masked_fill index_put fill full full_like new_full constant_pad_nd".split()
+_FILLS = {
+    *[
+        "where",
+        "masked_fill",
+        "index_put",
+        "fill",
+        "full",
+        "full_like",
+        "new_full",
+        "constant_pad_nd",
+    ]
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,9 @@ class Operation:
         kinds = (*self.kinds, *map(kind_of, numbers))
         pairs = zip((*self.given, *numbers), kinds, strict=True)
         fills = self.name in _FILLS  # some of which get the number as a tensor
-        return worst_kind(kind for t, kind in pairs if not (fills and kind == "nan" and not t.dim()))
+        return worst_kind(
+            kind for t, kind in pairs if not (fills and kind == "nan" and not t.dim())
+        )
 
     @property
     def goes_by_elements(self) -> bool:

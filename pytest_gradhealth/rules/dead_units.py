@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from pytest_gradhealth.errors import DeadUnitsError
@@ -63,15 +64,15 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         share = seen.dead or 0.0
         dead = "all" if share == 1 else f"{round(share * seen.units)} of"
         text = f"{dead} {seen.units} units of {seen.title} are dead: zero for the whole batch"
-        yield RULE.finding(
+        finding = RULE.finding(
             severity,
             seen.name,
             text + of_others(seen, others, "dead") + more,
             profile=first,
             value=share,
             limit=limit if severity == "failure" else None,
-            others=(other.name for other in others),
         )
+        yield replace(finding, others=tuple(other.name for other in others))
 
 
 def on_paths(profile: GradientProfile) -> set[str]:

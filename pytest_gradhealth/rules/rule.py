@@ -243,7 +243,6 @@ class Rule:
         value: float | None = None,
         limit: Limit | None = None,
         path: int | None = None,
-        others: Iterable[str] = (),
     ) -> Finding:
         """Make a finding of this rule; `limit` brings its source along."""
         return Finding(
@@ -257,7 +256,6 @@ class Rule:
             limit_source=limit.source if limit else "",
             seed=profile.seed,
             path=path,
-            others=tuple(others),
         )
 
 

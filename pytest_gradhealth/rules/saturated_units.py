@@ -19,6 +19,7 @@ left.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from pytest_gradhealth.errors import SaturatedUnitsError
@@ -64,15 +65,15 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     for seen, others, severity, more in folded(found, "flat"):
         title = seen.title if seen.at else f"{seen.title} ({seen.function})"
         share = seen.flat or 0.0
-        yield RULE.finding(
+        finding = RULE.finding(
             severity,
             seen.name,
             f"{share:.0%} of {title} is saturated{of_others(seen, others, 'flat')}{more}",
             profile=first,
             value=share,
             limit=limit if severity == "failure" else None,
-            others=(other.name for other in others),
         )
+        yield replace(finding, others=tuple(other.name for other in others))
 
 
 def _is_a_gate(seen: ActivationRecord, profile: GradientProfile) -> bool:
