@@ -127,6 +127,10 @@ class UntrainedParameterError(GradientHealthError):
     """The declared optimizers do not train a parameter that gets a gradient (GH602)."""
 
 
+class UnlearnedBatchError(GradientHealthError):
+    """A few training steps do not lower the loss of one batch (GH604)."""
+
+
 class RegressionError(GradientHealthError):
     """A model's gradients are worse than its baseline says, or reach other layers."""
 

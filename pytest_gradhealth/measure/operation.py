@@ -26,18 +26,8 @@ _SAME = {
     "to_copy": "to",
 }
 #: Operations that put a number in, or fill a tensor with one.
-_FILLS = {
-    *[
-        "where",
-        "masked_fill",
-        "index_put",
-        "fill",
-        "full",
-        "full_like",
-        "new_full",
-        "constant_pad_nd",
-    ]
-}
+_FILLS: tuple[str, ...] = ("where", "masked_fill", "index_put", "fill")
+_FILLS += ("full", "full_like", "new_full", "constant_pad_nd")
 
 
 @dataclass(frozen=True)
