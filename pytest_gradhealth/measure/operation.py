@@ -25,6 +25,9 @@ _SAME = {
     "linalg_slogdet": "slogdet",
     "to_copy": "to",
 }
+#: Operations that put a number in, or fill a tensor with one.
+_FILLS: tuple[str, ...] = ("where", "masked_fill", "index_put", "fill")
+_FILLS += ("full", "full_like", "new_full", "constant_pad_nd")
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,13 @@ class Operation:
     @property
     def taken(self) -> str:
         """The kind of the worst that it got, tensor or number, but for a NaN that it puts in."""
-        numbers = (_wide(a) for a in numbers_of(self.args) if not isinstance(a, Tensor))
-        pairs = zip(self.given, self.kinds, strict=True)
-        puts = self.name == "where"  # which gets the number as a tensor
-        kinds = (kind for t, kind in pairs if not (puts and kind == "nan" and not t.dim()))
-        return worst_kind((*kinds, *map(kind_of, numbers)))
+        numbers = [_wide(a) for a in numbers_of(self.args) if not isinstance(a, Tensor)]
+        kinds = (*self.kinds, *map(kind_of, numbers))
+        pairs = zip((*self.given, *numbers), kinds, strict=True)
+        fills = self.name in _FILLS  # some of which get the number as a tensor
+        return worst_kind(
+            kind for t, kind in pairs if not (fills and kind == "nan" and not t.dim())
+        )
 
     @property
     def goes_by_elements(self) -> bool:

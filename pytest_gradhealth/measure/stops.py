@@ -18,6 +18,7 @@ from pytest_gradhealth.measure.calls import Call, Calls
 from pytest_gradhealth.measure.places import Place, layer_before, node_before, places_of
 from pytest_gradhealth.measure.recorder import Recorder, recorded_modules
 from pytest_gradhealth.measure.shut import Cuts, reached_past, shut_by
+from pytest_gradhealth.results.activation_functions import FUNCTIONAL, NAMES
 from pytest_gradhealth.results.names import OUTPUT, module_of
 from pytest_gradhealth.results.stop import Stop, StopKind
 from pytest_gradhealth.subject.passes import Pass, run_backward
@@ -187,9 +188,13 @@ def _passes_more(node: Any, gradients: Sequence[Any], silent: Collection[Node | 
 
 
 def _is_its(op: str, place: Place) -> bool:
-    """Whether an operation is all that a module does: the Relu of an nn.ReLU."""
+    """Whether an operation is all that a module does: the Relu of an nn.ReLU.
+
+    That of an activation may go by another name: nn.Hardtanh(0, 6) is a Relu6.
+    """
     kind = re.sub(r"[1-3]d$", "", place.leaf.lower())
-    return kind != "" and op.lower().endswith(kind)
+    named = kind != "" and op.lower().endswith(kind)
+    return named or (op in FUNCTIONAL and place.leaf in NAMES)
 
 
 def _elements(node: Any, op: str, gradient: Tensor) -> int | None:

@@ -1,4 +1,4 @@
-"""Remedies applied to copies, one by one, those that draw weights with several draws."""
+"""Remedies applied to copies, one by one, those that cure with several draws of the weights."""
 
 from __future__ import annotations
 
@@ -26,10 +26,6 @@ from pytest_gradhealth.subject.step import Step
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.training.learning import learns
 
-#: Draws of new weights that a remedy has to cure with.
-DRAWS = 3
-#: What lies between the seeds of two draws.
-_STRIDE = 7919
 _AS_GOOD = "the same training does as much without it"
 
 
@@ -42,7 +38,7 @@ def first_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class _Applied:
-    """A copy with a remedy: `draws` says that the remedy has drawn random numbers."""
+    """A copy with a remedy: `draws` says that the remedy, or a factory, draws its weights."""
 
     patient: Patient
     subject: Subject
@@ -52,14 +48,14 @@ class _Applied:
 
 
 def _apply(ward: Ward, remedy: Remedy, draw: int) -> _Applied:
-    patient, subject = ward.copy()
+    patient, subject = ward.copy(draw)
     given = patient.step, patient.optimizer
-    seed = ward.trial.seed + draw * _STRIDE
+    seed = ward.seed(draw)
     seed_everything(seed, subject.device)
     undrawn = _numbers(subject)
     seed_everything(seed, subject.device)
     code = remedy.change(patient) or remedy.code
-    draws = _numbers(subject) != undrawn
+    draws = _numbers(subject) != undrawn or ward.redraw is not None
     model = patient.model.to(subject.device)  # which may be one that the remedy has built
     subject = replace(subject, model=model, step=patient.step or Step())
     changes = (patient.step, patient.optimizer) != given
@@ -123,20 +119,22 @@ def treatments(ward: Ward, base: Untreated, remedies: Sequence[Remedy]) -> Itera
 
 
 def _confirmed(ward: Ward, base: Untreated, first: _Result) -> Treatment:
-    """A cure by new weights, if further draws cure as well; else the first that does not."""
+    """A cure, if further draws of the weights are cured as well; else the first that is not."""
     found = first.treatment
     if not first.is_uncertain:
         return found
-    for draw in range(1, DRAWS):
+    for draw in range(1, ward.draws):
         other = found
         if in_time := ward.clock.leaves_room:
             other = _treated(ward, base, first.remedy, draw, first=found.after).treatment
         if not in_time or (other.outcome != "cured" and ward.clock.is_over):
-            reason = f"there was time for {draw} of {DRAWS} draws of its weights only"
+            reason = f"there was time for {draw} of {ward.draws} draws of the weights only"
             return replace(found, outcome="better", reason=reason)
         if other.outcome != "cured":
-            reason = f"cured with {draw} of {draw + 1} draws of its weights"
+            reason = f"cured with {draw} of {draw + 1} draws of the weights"
             reason = f"{reason}; {other.reason}" if other.reason else reason
+            if other.after is None:
+                return replace(found, outcome="better", reason=reason)
             return replace(other, code=found.code, reason=reason)
     return found
 

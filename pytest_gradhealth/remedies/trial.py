@@ -2,13 +2,17 @@
 
 A remedy has cured a model if the rule that failed passes on the copy, under the same seed on the
 same batch, and the loss falls in a short training on that batch, further than the best constant
-answer would bring it; if it draws new weights, with each of three draws.
+answer would bring it; with each of several draws of the weights, where these are drawn by the
+remedy or by a factory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cache
+
+from torch import nn
 
 from pytest_gradhealth.config.arguments import listed, require
 from pytest_gradhealth.config.options import BY_NAME
@@ -94,6 +98,7 @@ def treat(
         clock = Clock(budget, longest=diagnosis.milliseconds / 1e3)
         ward = Ward(
             trial=replace(trial, optimizer=as_factory(trial.optimizer)),
+            redraw=_redraw(origin) if origin.case.is_factory else None,
             criteria=Criteria.of(origin.settings, origin.rules, diagnosis.limits),
             codes=codes,
             known=frozenset(f.code for f in diagnosis.findings if f.severity == "failure"),
@@ -111,6 +116,11 @@ def treat(
             except Exception as error:  # whatever it is, it must not hide what failed
                 return none("cannot", f"no copy can be trained: {first_line(error)}")
             return tuple(sorted(filter(changes, treatments(ward, base, chosen)), key=merit))
+
+
+def _redraw(origin: Origin) -> Callable[[int], nn.Module]:
+    """What builds the model from another seed, once for all remedies."""
+    return cache(lambda seed: prepare(origin.case, origin.settings, seed).subject.model)
 
 
 def _impossible(trial: Trial, origin: Origin) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
+from torch import nn
+
 from pytest_gradhealth.config.values import FEWEST
 from pytest_gradhealth.measure.constant_predictor import yardstick
 from pytest_gradhealth.probing.examine import examine
@@ -26,6 +28,11 @@ from pytest_gradhealth.training.learning import LEAST, LONG, STEPS, is_decided
 from pytest_gradhealth.training.loop import optimizer_for, train
 from pytest_gradhealth.training.optimizers import OptimizerLike
 
+#: Draws of the weights that a remedy has to cure with: more where training may run away, since what
+#: does so with half of the draws comes through three of them now and then.
+DRAWS, SHAKY_DRAWS = 3, 5
+#: What lies between the seeds of two draws.
+STRIDE = 7919
 #: One training may take the n-th part of the time that is left, if that is for the least of steps.
 TRAINING_SHARE = 4
 
@@ -34,10 +41,12 @@ TRAINING_SHARE = 4
 class Ward:
     """The failing model, how it is judged, and the time there is.
 
-    `codes` are those to be cured, `known` all that fail.
+    `codes` are those to be cured, `known` all that fail. `redraw` builds the model anew from a
+    seed, where there is a factory.
     """
 
     trial: Trial
+    redraw: Callable[[int], nn.Module] | None
     criteria: Criteria
     codes: tuple[str, ...]
     known: frozenset[str]
@@ -57,13 +66,27 @@ class Ward:
         return adapts and not self.rule.judges_steps
 
     @property
+    def draws(self) -> int:
+        """How many draws of the weights a remedy has to cure with."""
+        return DRAWS if self.is_steady else SHAKY_DRAWS
+
+    def seed(self, draw: int) -> int:
+        """The seed of a draw of weights."""
+        return self.trial.seed + draw * STRIDE
+
+    @property
     def no_time(self) -> str:
         """Why a remedy was not tried."""
         return f"no time was left (remedy_budget={self.budget:g} s)"
 
-    def copy(self) -> tuple[Patient, Subject]:
-        """A deep copy of the model, as a patient (with its own batch) and as a subject."""
+    def copy(self, draw: int = 0) -> tuple[Patient, Subject]:
+        """A deep copy of the model, as a patient (with its own batch) and as a subject.
+
+        Of a further draw of its weights, where a factory makes them.
+        """
         subject = replace(self.trial.subject, fused=True)
+        if draw and self.redraw is not None:
+            subject = replace(subject, model=self.redraw(self.seed(draw)))
         twin, _ = copied(subject, None, subject.device)
         inputs = fresh(subject.inputs, subject.device)
         optimizer = self.trial.optimizer
@@ -95,8 +118,7 @@ class Ward:
         stepper = optimizer_for(subject, optimizer)
         found: list[float] = []
         share = Clock(self.clock.left / TRAINING_SHARE)
-        steps = STEPS if self.is_steady else LONG
-        for loss in train(subject, stepper, seed=self.trial.seed, steps=steps):
+        for loss in train(subject, stepper, seed=self.trial.seed, steps=LONG):
             found.append(float(loss))
             if is_decided(found, held_against, patience, steady=self.is_steady):
                 break

@@ -29,10 +29,10 @@ def path_table(
     view = view or View()
     found = _found_at(path, findings)
     largest = path.largest_step(down=-path.vanishing > path.exploding) or 0
-    focus = largest if found is None else found
+    focus = (*found, largest)[0]
     listed = listed_rows(focus, len(path.points), verbose=view.verbose)
     rows = [
-        _gap(path, item) if isinstance(item, range) else _row(path, item, item == found)
+        _gap(path, item) if isinstance(item, range) else _row(path, item, item in found)
         for item in listed
     ]
     names = ["", "layer", "type", "output", "norm", "step"]
@@ -49,10 +49,11 @@ def path_table(
     return columns(rows, [*names, ""], "llllrrl"), hidden
 
 
-def _found_at(path: GradientPath, findings: Sequence[Finding]) -> int | None:
-    """The row of the first finding that is on the path, None if none is."""
+def _found_at(path: GradientPath, findings: Sequence[Finding]) -> list[int]:
+    """The rows of the first finding that is on the path, its worst layer first."""
     labels = {point.label: index for index, point in enumerate(path.points)}
-    return next((labels[f.layer] for f in findings if f.layer in labels), None)
+    found = next((f.layers for f in findings if f.layer in labels), ())
+    return [labels[layer] for layer in found if layer in labels]
 
 
 def listed_rows(focus: int, total: int, *, verbose: bool) -> list[int | range]:

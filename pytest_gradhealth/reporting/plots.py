@@ -42,7 +42,8 @@ def _plot(probe: Probe, path: GradientPath) -> dict[str, Any]:
     findings = [*_findings_on(path, probe.diagnosis)]
     found: dict[str, list[str]] = defaultdict(list)
     for finding in findings:
-        found[finding.layer].append(text(finding.code, 24))
+        for layer in finding.layers:
+            found[layer].append(text(finding.code, 24))
     points, steps = [], path.steps
     estimated = {output.key for output in profile.outputs if output.sampled}
     for index, point in enumerate(path.points):

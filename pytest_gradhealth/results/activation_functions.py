@@ -38,6 +38,7 @@ _ALL = (
     ActivationFunction("Tanh", "Tanh", "1", gain="tanh"),
     ActivationFunction("Hardtanh", "Hardtanh", "1", gain="tanh"),
 )
+NAMES = {activation.name for activation in _ALL}
 #: Activations that flatten out on both sides, with the largest slope they have.
 SATURATING = {activation.name: activation.slope for activation in _ALL if activation.slope}
 RECTIFIERS = {activation.name for activation in _ALL if activation.rectifies}

@@ -38,8 +38,9 @@ class Finding:
     """What one rule found: `value` was measured at `layer`, against `limit` from `limit_source`.
 
     `value` and `limit` are ratios, not decades; both are None where a rule compares nothing.
-    `path` is the index of the gradient path in the profile of the seed that shows it. Of severity
-    "not judged" is the reason why there was nothing to judge.
+    `path` is the index of the gradient path in the profile of the seed that shows it. `others` are
+    further layers of which the same is said. Of severity "not judged" is the reason why there was
+    nothing to judge.
     """
 
     code: str
@@ -52,6 +53,12 @@ class Finding:
     limit_source: str = ""
     seed: int | None = None
     path: int | None = None
+    others: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """All layers that it is about, the worst first."""
+        return self.layer, *self.others
 
     @property
     def complains(self) -> bool:

@@ -55,6 +55,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from pytest_gradhealth.errors import DeadUnitsError
@@ -92,18 +93,19 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         fails = fails and not (again is not None and again <= limit.value)
         severity: Severity = "failure" if fails else "info" if seen in by_chance else "warning"
         found.append((seen, severity, f"; limit {limit.value:.0%} ({limit.source})" * fails))
-    for seen, severity, others, more in folded(found, "dead"):
+    for seen, others, severity, more in folded(found, "dead"):
         share = seen.dead or 0.0
         dead = "all" if share == 1 else f"{round(share * seen.units)} of"
         text = f"{dead} {seen.units} units of {seen.title} are dead: zero for the whole batch"
-        yield RULE.finding(
+        finding = RULE.finding(
             severity,
             seen.name,
-            text + others + more,
+            text + of_others(seen, others, "dead") + more,
             profile=first,
             value=share,
             limit=limit if severity == "failure" else None,
         )
+        yield replace(finding, others=tuple(other.name for other in others))
 
 
 def on_paths(profile: GradientProfile) -> set[str]:
@@ -135,18 +137,18 @@ def asleep_by_chance(profile: GradientProfile) -> frozenset[str]:
 
 def folded(
     found: Iterable[Seen], kind: str
-) -> Iterator[tuple[ActivationRecord, Severity, str, str]]:
-    """Of activations of which the same is to be said the worst, with words for the others."""
+) -> Iterator[tuple[ActivationRecord, list[ActivationRecord], Severity, str]]:
+    """Of activations of which the same is to be said the worst, and the others."""
     alike: dict[tuple[Severity, str], list[ActivationRecord]] = defaultdict(list)
     for seen, severity, more in found:
         alike[severity, more].append(seen)
     for (severity, more), places in alike.items():
         worst = max(places, key=lambda seen: getattr(seen, kind) or 0.0)
         others = [seen for seen in places if seen is not worst]
-        yield worst, severity, _of_others(worst, others, kind), more
+        yield worst, others, severity, more
 
 
-def _of_others(worst: ActivationRecord, others: Sequence[ActivationRecord], kind: str) -> str:
+def of_others(worst: ActivationRecord, others: Sequence[ActivationRecord], kind: str) -> str:
     """What is true of all others as well, to be said behind what is of the worst."""
     if not others:
         return ""

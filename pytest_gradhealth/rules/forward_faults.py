@@ -228,6 +228,12 @@ FORWARD = (
         "a number in its place; of a determinant torch.linalg.slogdet(x)[1], the log of its size",
     ),
     Fault(
+        "masked_fill index_put fill full full_like new_full constant_pad_nd",
+        lambda bad: of_finite(bad) and bad.value == "nan",
+        "the NaN that {op} fills in is not taken out again before the loss",
+        "0 in its place, and the filled positions kept out of the loss: loss[~mask].mean()",
+    ),
+    Fault(
         "mul",
         mixes,
         "0 * inf: a product with 0 does not take infinity out",

@@ -53,6 +53,7 @@ Where a sigmoid or tanh is to work as a switch.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from pytest_gradhealth.errors import SaturatedUnitsError
@@ -62,6 +63,7 @@ from pytest_gradhealth.rules.dead_units import (
     Seen,
     folded,
     largest_share,
+    of_others,
     on_paths,
     place_of,
     shares_of,
@@ -94,17 +96,18 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         gate = not fails and _is_a_gate(seen, first)
         more += "; by its bias alone, as a gate that starts open or shut" * gate
         found.append((seen, "failure" if fails else "info" if gate else "warning", more))
-    for seen, severity, others, more in folded(found, "flat"):
+    for seen, others, severity, more in folded(found, "flat"):
         title = seen.title if seen.at else f"{seen.title} ({seen.function})"
         share = seen.flat or 0.0
-        yield RULE.finding(
+        finding = RULE.finding(
             severity,
             seen.name,
-            f"{share:.0%} of {title} is saturated{others}{more}",
+            f"{share:.0%} of {title} is saturated{of_others(seen, others, 'flat')}{more}",
             profile=first,
             value=share,
             limit=limit if severity == "failure" else None,
         )
+        yield replace(finding, others=tuple(other.name for other in others))
 
 
 def _is_a_gate(seen: ActivationRecord, profile: GradientProfile) -> bool:

@@ -14,8 +14,11 @@ from pytest_gradhealth.results.yardstick import Yardstick
 #: Steps of the short training, and those after which a small fall counts; a large one does from
 #: FEWEST on.
 STEPS, LEAST = 60, 20
-#: Steps of one that may yet run away, as with SGD: losses were seen to, up to step 102 of 200.
+#: Steps of one that still falls by then, as of layers that were asleep, or that may yet run away,
+#: as with SGD: losses were seen to, up to step 102 of 200.
 LONG = 3 * STEPS
+#: Steps in a row with hardly any loss left, after which none was seen to.
+CALM = STEPS // 2
 #: Share of the loss that has to go in a short training.
 FALL = 0.1
 #: Share of the loss, or of its spread over examples where its zero is arbitrary, that is much.
@@ -59,7 +62,8 @@ def is_decided(
 
     The loss is not finite any more; for some steps it has been low enough twice over, or half of
     what it was; or it stands still after the steps that `patience` allows. Where that is none, it
-    is enough if the loss does not rise. What is not `steady` may run away after it was low.
+    is enough if the loss does not rise. What is not `steady` may run away after it was low, until
+    it has been calm; what was asleep may need more steps, and gets them as long as the loss falls.
     """
     steps = len(losses)
     if not math.isfinite(losses[-1]):
@@ -69,11 +73,19 @@ def is_decided(
     mark = mark_of(yardstick, losses[0])
     low = (1 - (2 * FALL if steps >= LEAST else ENOUGH)) * mark if patience else losses[0]
     if max(losses[-AGREEING:]) <= low:
-        return steady or (steps >= STEPS and not patience)
+        calm = steps >= CALM and max(losses[-CALM:]) < NOTHING * mark
+        return steady or calm or (steps >= STEPS and not patience)
     last = losses[-max(patience // 2, STILL) :]
     least = (NOTHING if patience <= FEWEST else FLAT) * mark
     still = max(last) - min(last) < least and last[-1] <= losses[0]
-    return steps >= STEPS or (steps >= patience and still)
+    if steps >= STEPS:
+        return patience <= FEWEST or not _is_lower(losses, mark)
+    return steps >= patience and still
+
+
+def _is_lower(losses: Sequence[float], mark: float) -> bool:
+    """Whether the last losses are lower than all were some time ago."""
+    return max(losses[-AGREEING:]) < min(losses[:-LEAST]) - NOTHING * mark
 
 
 def rises(measure: Measure, yardstick: Yardstick) -> bool:

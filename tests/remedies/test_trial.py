@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import pickle
 from collections.abc import Callable
@@ -586,8 +587,8 @@ def lucky(*cures: bool) -> Remedy:
     ("cures", "outcome", "reason"),
     [
         ((True, True, True), "cured", ""),
-        ((True, False), "no effect", "cured with 1 of 2 draws of its weights"),
-        ((True, True, False), "no effect", "cured with 2 of 3 draws of its weights"),
+        ((True, False), "no effect", "cured with 1 of 2 draws of the weights"),
+        ((True, True, False), "no effect", "cured with 2 of 3 draws of the weights"),
     ],
 )
 def test_a_draw_of_weights_cures_if_others_do_too(
@@ -616,6 +617,73 @@ def test_further_draws_train_only_where_the_first_has_not_been_quick(
     assert len(looks) == 3
 
 
+def test_what_a_factory_builds_is_cured_with_other_draws_of_its_weights_too(
+    only: Callable[..., None],
+) -> None:
+    only()
+    builds, drawn, healthy = itertools.count(), [], mlp()
+
+    def factory() -> nn.Module:
+        next(builds)
+        return sick()
+
+    def fit(patient: Patient) -> None:
+        """Draws nothing, and cures the first weights that it sees alone."""
+        drawn.append(patient.model.get_parameter("0.weight").detach().clone())
+        if torch.equal(drawn[-1], drawn[0]):
+            patient.model = copy.deepcopy(healthy)
+
+    diagnosis = diagnosed(factory, seeds=[3])
+    (found,) = suggest(diagnosis, remedies=[Remedy("fit", ("GH101",), fit)], budget=60)
+    assert (found.outcome, found.reason) == (
+        "no effect",
+        "cured with 1 of 2 draws of the weights",
+    )
+    before = next(builds)
+    remedies = [Remedy(name, ("GH101",), nothing_but(healthy)) for name in ("one", "two")]
+    assert set(outcomes(suggest(diagnosis, remedies=remedies, budget=60)).values()) == {"cured"}
+    assert next(builds) - before - 1 == 3, "each draw is built once for all remedies"
+
+
+def nothing_but(model: nn.Module) -> Callable[[Patient], None]:
+    def change(patient: Patient) -> None:
+        patient.model = copy.deepcopy(model)
+
+    return change
+
+
+def test_a_factory_that_builds_but_once_leaves_no_more_than_better(
+    only: Callable[..., None],
+) -> None:
+    only()
+    models = iter([sick(), sick()])
+    diagnosis = diagnosed(lambda: next(models), seeds=[3])
+    cure = Remedy("cure", ("GH101",), nothing_but(mlp()))
+    (found,) = suggest(diagnosis, remedies=[cure], budget=60)
+    assert found.outcome == "better"
+    assert found.reason.startswith(
+        "cured with 1 of 2 draws of the weights; the model factory <lambda> raised StopIteration"
+    )
+    assert found.after is not None
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "draws"),
+    [
+        (torch.optim.Adam, 3),
+        (lambda ps: torch.optim.SGD(ps, lr=0.05, momentum=0.9), 5),
+    ],
+    ids=["steady", "may run away"],
+)
+def test_what_may_run_away_has_to_cure_with_more_draws(
+    optimizer: Any, draws: int, only: Callable[..., None], looks: list[object]
+) -> None:
+    only()
+    options: dict[str, Any] = {"optimizer": optimizer}
+    (found,) = suggest(diagnosed(**options), remedies=[called("drawn", mlp)], budget=600)
+    assert (found.outcome, len(looks)) == ("cured", draws)
+
+
 def test_what_draws_nothing_is_tried_once(only: Callable[..., None]) -> None:
     only()
     healthy, called = mlp(), []
@@ -637,7 +705,7 @@ def test_a_budget_that_ends_between_draws_says_so(
     (found,) = suggest(diagnosed(), remedies=[lucky(True, True)], budget=60)
     assert (found.outcome, found.reason) == (
         "better",
-        "there was time for 2 of 3 draws of its weights only",
+        "there was time for 2 of 3 draws of the weights only",
     )
 
 
@@ -655,7 +723,7 @@ def test_a_budget_that_ends_in_a_draw_is_not_held_against_the_remedy(
     (found,) = suggest(diagnosed(), remedies=[Remedy("mine", ("GH101",), change)], budget=60)
     assert (found.outcome, found.reason) == (
         "better",
-        "there was time for 1 of 3 draws of its weights only",
+        "there was time for 1 of 3 draws of the weights only",
     )
 
 

@@ -422,3 +422,18 @@ def test_of_several_what_is_told_is_true_of_all(shares: list[float], text: str) 
     look = GradientProfile(0, 0, 2.3, paths=(), activations=tuple(dead))
     (finding,) = RULE.judge(Evidence(look, None, {"max_dead": Limit(0.95, "default")}))
     assert finding.message == text
+
+
+def test_the_table_marks_each_layer_of_which_the_same_is_told() -> None:
+    x, y = batch()
+    model = mlp(hidden=3)
+    for layer in (model[0], model[4]):
+        with_biases(layer, range(31))
+    diagnosis = probe(model, x, y, loss=cross_entropy, select=["GH402"])
+    (finding,) = diagnosis.findings
+    assert finding.message == (
+        "31 of 32 units of 1 are dead: zero for the whole batch, likewise 5; limit 95% (default)"
+    )
+    assert finding.layers == ("1", "5")
+    marked = [line.split()[1:3] for line in str(diagnosis).splitlines() if line[:1] == ">"]
+    assert marked == [["1", "ReLU"], ["5", "ReLU"]]

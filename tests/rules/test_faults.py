@@ -72,6 +72,12 @@ def all_equal(outputs: Tensor) -> Tensor:
     return (outputs[:, 0] * (returns - returns.mean()) / returns.std()).mean()
 
 
+def with_nan(x: Tensor) -> Tensor:
+    marked = x.clone()
+    marked[torch.arange(8) > 3] = math.nan
+    return marked
+
+
 def over_a_sum_in_a_buffer(x: Tensor) -> Tensor:
     total = torch.empty(1)
     torch.sum(torch.tensor([[-1.0, 1.0]]), 1, out=total)
@@ -379,6 +385,24 @@ FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         INSIDE.format("infinite", "masked_fill"),
         "the infinity that masked_fill fills in is not taken out again before the loss",
         "keep the filled positions out of the loss: loss[~mask].mean()",
+    ),
+    "NaN under a mask": (
+        lambda x: x.masked_fill(torch.tensor([True, False, False, False]), math.nan),
+        INSIDE.format("NaN", "masked_fill"),
+        "the NaN that masked_fill fills in is not taken out again before the loss",
+        "0 in its place, and the filled positions kept out of the loss: loss[~mask].mean()",
+    ),
+    "NaN written to some": (
+        with_nan,
+        INSIDE.format("NaN", "index_put"),
+        "the NaN that index_put fills in is not taken out again before the loss",
+        "0 in its place, and the filled positions kept out of the loss: loss[~mask].mean()",
+    ),
+    "NaN from a constant": (
+        lambda x: x + torch.full_like(x, math.nan),
+        INSIDE.format("NaN", "full_like"),
+        "the NaN that full_like fills in is not taken out again before the loss",
+        "0 in its place, and the filled positions kept out of the loss: loss[~mask].mean()",
     ),
 }
 

@@ -13,6 +13,7 @@ from pytest_gradhealth.results.diagnosis import Measure
 from pytest_gradhealth.results.yardstick import Yardstick
 from pytest_gradhealth.training.learning import (
     AGREEING,
+    CALM,
     LEAST,
     LONG,
     STEPS,
@@ -126,7 +127,32 @@ def test_a_training_ends_when_the_loss_stands_still(patience: int) -> None:
     slow = [2.4 - 0.0012 * step for step in range(STEPS)]
     assert ends(slow) == (list(range(FEWEST, STEPS + 1)) if patience == FEWEST else [STEPS])
     assert ends([2.2, *plateau[1:]]) == [STEPS], "it has risen, and may yet come down"
-    assert ends([2.4 - 0.006 * step for step in range(STEPS)]) == [STEPS]
+    falling = [2.4 - 0.006 * step for step in range(STEPS)]
+    assert ends(falling) == [STEPS] * (patience == FEWEST), "others may yet be cured"
+
+
+@pytest.mark.parametrize(("patience", "decided"), [(FEWEST, FEWEST), (LEAST, 112), (STEPS, 112)])
+def test_what_was_asleep_is_trained_as_long_as_its_loss_falls(patience: int, decided: int) -> None:
+    """It has hardly fallen by step 60, and is low from step 110 on."""
+    begins = [2.4 - 0.003 * step for step in range(50)]
+    waking = [*begins, *(2.25 - 0.007 * step for step in range(LONG))]
+    found = (n for n in range(1, LONG) if is_decided(waking[:n], GUESS, patience))
+    assert next(found, None) == decided
+
+
+def test_a_training_that_falls_no_more_ends_with_the_others() -> None:
+    arrived = [2.4 - 0.006 * min(step, 38) for step in range(LONG)]
+    assert is_decided(arrived[:STEPS], GUESS, STEPS)
+    assert not is_decided([*arrived[: STEPS - AGREEING], *[2.0] * AGREEING], GUESS, STEPS)
+
+
+@pytest.mark.parametrize(("last", "decided"), [(0.02, 1 + CALM), (0.03, None)])
+def test_what_may_run_away_is_trained_until_it_has_been_calm(
+    last: float, decided: int | None
+) -> None:
+    losses = [2.4, *[last] * LONG]
+    found = (n for n in range(1, LONG) if is_decided(losses[:n], GUESS, STEPS, steady=False))
+    assert next(found, None) == decided
 
 
 @pytest.mark.parametrize(
