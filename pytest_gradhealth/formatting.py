@@ -36,12 +36,14 @@ BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "._-=+*%#"
 class View:
     """How a message is drawn: all rows or the worst, in how many columns.
 
-    `rerun` is the command that draws it for one test alone, "" where there is none.
+    `rerun` is the command that draws it for one test alone, "" where there is none; `own` are the
+    codes of the rules that were registered for that test beside the package's.
     """
 
     verbose: bool = False
     width: int = WIDTH
     rerun: str = ""
+    own: tuple[str, ...] = ()
 
 
 def number(value: float) -> str:

@@ -14,8 +14,10 @@ from pytest_gradhealth.results.names import ancestry
 if TYPE_CHECKING:
     from pytest_gradhealth.measure.paths import Network
 
-#: The share of the gradient behind a stretch that is alive: more than layers lose one by one.
-ALIVE = 1e-2
+#: The share of the gradient behind a stretch that counts as lost: less than one layer leaves of it.
+LOST = 1e-2
+#: The share that a layer gets which makes a gate, and is alive.
+ALIVE = 1e-3
 #: Layers up to which it is told whether they all lose their gradient so.
 MOST = 16
 
@@ -58,7 +60,7 @@ def _are_lost_between_layers(network: Network, far: int, faint: frozenset[int]) 
 class _Stretch:
     """A stretch that loses much, the marks on it and beside it that get little, and what joins it.
 
-    Layers, by their marks, or weights that are `bare` of them.
+    Layers, by their marks, or weights that are `bare` of them, where the way itself takes none.
     """
 
     faint: frozenset[int]
@@ -67,10 +69,10 @@ class _Stretch:
 
 
 def _without_layers(network: Network, far: int, near: int) -> _Stretch | None:
-    """The stretch between two marks, if it loses much and takes no weights but those of layers."""
+    """The stretch between two marks, if it loses much and something joins it."""
     points = network.points
-    least = ALIVE * points[near].norm
-    if points[far].norm >= least:
+    whole = points[near].norm
+    if points[far].norm >= LOST * whole:
         return None
     stretch = network.tree.stretch(far, near, network.marks)
     layers = {points[mark].name for mark in (*stretch.within, near)}
@@ -79,7 +81,8 @@ def _without_layers(network: Network, far: int, near: int) -> _Stretch | None:
         for leaves in (stretch.leaves, stretch.made)
     )
     beside = {mark for mark in stretch.beside if points[mark].name != points[far].name}
-    if taken or not (beside or made):
+    bare = made and not taken
+    if not (beside or bare):
         return None
-    faint = (mark for mark in stretch.within | beside if points[mark].norm < least)
-    return _Stretch(frozenset(faint), frozenset(beside), made)
+    faint = (mark for mark in stretch.within | beside if points[mark].norm < ALIVE * whole)
+    return _Stretch(frozenset(faint), frozenset(beside), bare)

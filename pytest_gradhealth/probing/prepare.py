@@ -84,7 +84,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
         dependency=case.dependency,
         loss_scale=declared_scale(case.precision, case.loss_scale),
         copy=settings.copy,
-        exact=settings.exact,
+        exact=settings.exact or case.step is not None,  # steps ask which weights have no scale
     )
     in_place, anyhow = is_sharded(model), settings.device == "auto"
     device = home

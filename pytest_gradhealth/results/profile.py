@@ -73,8 +73,9 @@ class ParameterRecord:
     """A parameter, its L2 norm and that of its gradient (None without one).
 
     `alignment` is the cosine between a weight and its gradient: zero for a weight whose scale does
-    not matter, as before a normalisation layer. `penalty` is the L2 norm of the gradient of the
-    regularisation term (weight decay included where it is part of the gradient), None without one.
+    not matter, as before a normalisation layer; None elsewhere, and where a look estimates norms.
+    `penalty` is the L2 norm of the gradient of the regularisation term (weight decay included where
+    it is part of the gradient), None without one.
     `other_names` are further names of a shared parameter. `same` says that all rows of a weight are
     equal, and so are those of its gradient; `parts` are query, key and value, or the gates of a
     layer, where one weight makes them all.

@@ -18,8 +18,10 @@ from pytest_gradhealth.subject.subject import Subject
 from tests.helpers.findings import codes
 
 EXAMPLES, STEPS, WIDTH, CLASSES = 8, 40, 8, 4
-CONTEXT, DATA = torch.randn(EXAMPLES, 5), torch.randn(EXAMPLES, STEPS, 3)
-Y = torch.randint(CLASSES, (EXAMPLES,))
+DRAWN = torch.Generator().manual_seed(0)
+CONTEXT = torch.randn(EXAMPLES, 5, generator=DRAWN)
+DATA = torch.randn(EXAMPLES, STEPS, 3, generator=DRAWN)
+Y = torch.randint(CLASSES, (EXAMPLES,), generator=DRAWN)
 
 #: Makes the last states of all that it has made of a first state, of gates, and of what is new.
 Scan = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -101,6 +103,37 @@ def of_a_matrix(m: Any, state: Tensor, data: Tensor) -> Tensor:
     return memory.mean(1)
 
 
+def of_an_outer_product(m: Any, state: Tensor, data: Tensor) -> Tensor:
+    passed = m.gate(data).sigmoid().log().cumsum(1)
+    new = m.new(data) * (passed[:, -1:] - passed).exp()
+    memory = m.begin(CONTEXT)[:, :, None] * state[:, None] * passed[:, -1].exp()[:, :, None]
+    out: Tensor = memory.mean(2) + new.sum(1)
+    return out
+
+
+def of_an_offset(m: Any, state: Tensor, data: Tensor) -> Tensor:
+    gates = torch.sigmoid(m.gate(data) - 3.5)
+    return products(state, gates, m.new(data))[:, -1]
+
+
+def of_squares(m: Any, state: Tensor, data: Tensor) -> Tensor:
+    return products(state, m.gate(data).square().mul(-4).exp(), m.new(data))[:, -1]
+
+
+def of_a_convolution(m: Any, state: Tensor, data: Tensor) -> Tensor:
+    gates, new = m.both(data.mT)[..., :STEPS].chunk(2, 1)
+    return products(state, gates.sigmoid().mT, new.mT)[:, -1]
+
+
+def of_one_unit(forget: str, take: str) -> Callable[[], nn.Module]:
+    def run(m: Any, state: Tensor, data: Tensor) -> Tensor:
+        opened = [m.get_submodule(name)(data).sigmoid() for name in (forget, take)]
+        gates = opened[0] / sum(opened)
+        return products(state, gates.expand(-1, -1, WIDTH), m.new(data))[:, -1]
+
+    return lambda: Started(run, **{name: nn.Linear(3, 1) for name in (forget, take)})
+
+
 def of_weights(m: Any, state: Tensor, data: Tensor) -> Tensor:
     gates = torch.sigmoid(data @ m.gate.weight.T)
     return products(state, gates, data @ m.new.weight.T)[:, -1]
@@ -115,6 +148,15 @@ def stacked(scan: Scan, *, own: bool = False) -> Run:
         return scan(second, gates, (1 - gates) * m.next_new(states))[:, -1]
 
     return run
+
+
+def with_functions(m: Any, state: Tensor, data: Tensor) -> Tensor:
+    """A second scan whose gates no layer returns."""
+    gates = torch.sigmoid(m.gate(data))
+    states = products(state, gates, (1 - gates) * m.new(data)) @ m.between.weight
+    gates = torch.sigmoid(states)
+    out: Tensor = products(state, gates, (1 - gates) * states)[:, -1]
+    return out
 
 
 def square(*names: str) -> dict[str, nn.Module]:
@@ -132,9 +174,17 @@ FORGETFUL: dict[str, Callable[[], nn.Module]] = {
     "in logarithms": lambda: Started(in_logarithms),
     "two gates of one layer": lambda: Started(of_two_gates, both=nn.Linear(3, 2 * WIDTH)),
     "a matrix": lambda: Started(of_a_matrix, key=nn.Linear(3, 1)),
+    "a layer that is called twice": lambda: Started(of_an_outer_product),
+    "an offset": lambda: Started(of_an_offset),
+    "squares": lambda: Started(of_squares),
+    "a convolution": lambda: Started(of_a_convolution, both=nn.Conv1d(3, 2 * WIDTH, 2, padding=1)),
+    "one unit": of_one_unit("forget", "take"),
+    "one unit, named otherwise": of_one_unit("keep", "input_gate"),
+    "one unit, named in short": of_one_unit("f", "i"),
     "weights without layers": lambda: Started(of_weights),
     "two loops that begin with one state": lambda: twice(stepwise),
     "two scans that begin with one state": lambda: twice(products),
+    "functions between two scans": lambda: Started(with_functions, **square("between")),
     "each with a layer of its own": lambda: Started(
         stacked(products, own=True), **square("first", "second", "next_gate", "next_new")
     ),
@@ -197,6 +247,11 @@ LOST: dict[str, tuple[Run, bool]] = {
     "layers before the scan": (before_the_scan, True),
     "layers behind the scan": (behind_the_scan, True),
 }
+
+
+@pytest.fixture(autouse=True)
+def drawn() -> None:
+    torch.manual_seed(0)
 
 
 def judged(model: nn.Module) -> Diagnosis:

@@ -251,7 +251,8 @@ def test_a_step_that_is_too_short_says_how_far_it_moved_anything() -> None:
         "one answer for all examples: 9\n\n"
         "cause:  60 steps have moved no parameter by more than x0.00024 of it: the\n"
         "        learning rate is too small\n"
-        "try:    a learning rate 1000 times larger"
+        "try:    a learning rate 1000 times larger\n"
+        "rule:   pytest --gradhealth-explain GH604"
     )
 
 
@@ -269,7 +270,8 @@ def test_a_rule_that_fails_is_the_cause_and_says_so() -> None:
         "cause:  all units of 3 (ReLU) are dead: its output is zero for the whole\n"
         "        batch\n"
         "try:    smaller or zero biases, scaled inputs, or nn.LeakyReLU() (F.softplus\n"
-        "        where it has to be positive)"
+        "        where it has to be positive)\n"
+        "rule:   pytest --gradhealth-explain GH604"
     )
 
 
@@ -282,7 +284,10 @@ def test_units_that_a_step_has_killed_are_told_beside_the_step() -> None:
         "steps: all 16 units of 3 are dead: zero for the whole batch; limit 95% (default)" in told
     )
     assert re.search(r"cause:  the loss rises since the steps are too long: they move a", told)
-    assert told.endswith("\ntry:    a learning rate 10 times smaller, or clip=1.0")
+    assert told.endswith(
+        "\ntry:    a learning rate 10 times smaller, or clip=1.0\n"
+        "rule:   pytest --gradhealth-explain GH604"
+    )
 
 
 def test_nan_on_the_way_is_told_with_step_and_operation() -> None:
