@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+
+import torch
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.batch import batch_record
@@ -26,14 +30,20 @@ from pytest_gradhealth.training.loop import optimizer_for
 from pytest_gradhealth.training.memory import check_room
 from pytest_gradhealth.training.rebinding import explained
 
+#: What is tried where nobody has declared an optimizer, and ours does not learn the batch.
+GENTLER = partial(torch.optim.Adam, lr=1e-4)
+
 
 def learning_of(trial: Trial, limits: Mapping[str, Limit], first: Look) -> Learning:
     """Train a copy on the batch and, where that is not learned, ask the other rules why.
 
+    Where no optimizer is declared, ours may have too large a learning rate, and a smaller one will
+    do.
+
     Raises ProbeError if the model, the loss or the optimizer fails on the way, there is no room for
     the copy, or its forward waits for other processes, which may need more steps.
     """
-    subject, seed = trial.subject, trial.seed
+    subject = trial.subject
     if waits_for_others(subject.model):
         raise ProbeError(
             "whether a batch can be learned is not measured on a model whose forward waits for"
@@ -42,6 +52,17 @@ def learning_of(trial: Trial, limits: Mapping[str, Limit], first: Look) -> Learn
     if trial.optimizer is None:
         subject = replace(subject, scale=leveling(first.profile))
     check_room(subject.modules, trial.optimizer, subject.device)
+    trial = replace(trial, subject=subject)
+    found = _trained(trial, limits, first)
+    if trial.optimizer is None and found.course in ("stuck", "rising", "not finite"):
+        with suppress(ProbeError):  # of gradients that are sparse, say
+            gentler = _trained(replace(trial, optimizer=GENTLER), limits, first)
+            found = gentler if gentler.course == "learned" else found
+    return found
+
+
+def _trained(trial: Trial, limits: Mapping[str, Limit], first: Look) -> Learning:
+    subject, seed = trial.subject, trial.seed
     with subject.isolated(trial.optimizer):
         twin, optimizer = copied(subject, trial.optimizer, subject.device)
         stepper = optimizer_for(twin, optimizer)

@@ -2,13 +2,14 @@
 
 ## What it does
 
-Trains a copy on the batch with your optimizer (by default Adam), with the same random numbers in
-each step, and stops as soon as it is decided. The loss has to fall by a tenth of what it was, and
-below the best answer that is the same for all examples; where it can be negative, by a tenth of
-what the losses of single examples lie apart. Where it still falls after `learn_steps`, as many are
-made again, and once more; one that falls all the same is "not judged", as is one that has fallen
-and stands still where nobody knows what one answer for all would have. What was not learned says
-how far it came, and what the other rules find in the model, or in the copy after the steps.
+Trains a copy on the batch with your optimizer (by default Adam, and if that does not learn it, at a
+tenth of its rate), with the same random numbers in each step, and stops as soon as it is decided.
+The loss has to fall by a tenth of what it was, and below the best answer that is the same for all
+examples; where it can be negative, by a tenth of what the losses of single examples lie apart.
+Where it still falls after `learn_steps`, as many are made again, and once more; one that falls all
+the same is "not judged", as is one that has fallen and stands still where nobody knows what one
+answer for all would have. What was not learned says how far it came, and what the other rules find
+in the model, or in the copy after the steps.
 
 It is asked by `assert_learns`, by `learn_steps=60`, or where it is selected by its code.
 

@@ -118,6 +118,16 @@ def test_training_ends_as_soon_as_it_is_decided(rate: float, steps: int) -> None
     assert forwards(learn_steps=60) == plain + steps + 1 + (rate < 0.001)
 
 
+def test_the_random_numbers_of_each_step_are_the_same() -> None:
+    class Drawing(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return 0 * super().forward(x) + torch.rand(())
+
+    found = learning_of(failing(Drawing(1, 1), torch.ones(4, 1), loss=torch.sum))
+    assert len(found.losses) == 20
+    assert len({*found.losses}) == 1
+
+
 # Nets whose gradients are level, and which nothing trains.
 
 
@@ -172,33 +182,39 @@ ONE_ANSWER = "it has learned one answer for all examples, and nothing that tells
 
 
 @pytest.mark.parametrize(
-    ("made", "rate", "because"),
+    ("made", "optimizer", "because"),
     [
         (
             contradicting,
             None,
             "32 of 32 examples have the inputs of another one, and another target",
         ),
-        (contradicting, 0.1, "32 of 32 examples have the inputs of another one, and another"),
+        (contradicting, sgd(0.1), "32 of 32 examples have the inputs of another one, and another"),
         (all_but_linear, None, ONE_ANSWER),
-        (all_but_linear, 0.01, ONE_ANSWER),
-        (collapsed_kernel, None, ONE_ANSWER),
+        (all_but_linear, sgd(0.01), ONE_ANSWER),
         (
             odd_scales,
-            1e-7,
+            sgd(1e-7),
             "the features of the inputs have a root mean square of between 0.001 and 1e+03: ",
         ),
         (far_from_zero, None, "the features of the inputs have a root mean square of 1e+02: "),
     ],
 )
 def test_nets_with_level_gradients_that_nothing_trains(
-    made: Callable[[], tuple[nn.Module, Any, Any, Any]], rate: float | None, because: str
+    made: Callable[[], tuple[nn.Module, Any, Any, Any]], optimizer: Any, because: str
 ) -> None:
     net, x, y, loss = made()
-    optimizer = None if rate is None else sgd(rate)
     diagnosis = failing(net, x, y, loss=loss, optimizer=optimizer)
     assert not {"GH101", "GH201"} & {*codes(diagnosis), *codes(diagnosis, "warning")}
     assert explained(diagnosis, "GH604")[1].startswith(because)
+
+
+def test_a_smaller_rate_will_do_where_none_is_declared() -> None:
+    torch.manual_seed(0)
+    net, x, y, loss = collapsed_kernel()
+    found = learning_of(assert_learns(net, x, y, loss=loss))
+    assert (found.course, found.steps) == ("learned", 60)
+    assert len(found.losses) > 6
 
 
 @pytest.mark.parametrize(
