@@ -29,8 +29,8 @@ def gated(network: Network, far: int, near: Sequence[int]) -> Loop | None:
 
     The near ones are the next mark, or all ends that the path parts into. No layer may be what
     loses it: those in between, which a stack of such loops has, and those that join the way from
-    beside get their gradient, or lose it in such a loop as well. The calls of a layer, one after the
-    other, show the steps of a loop that they are in.
+    beside get their gradient, or lose it in such a loop as well. Calls of a layer, one after the
+    other, show the steps of the loop that they are in.
     """
     again = len(near) == 1 and len(network.calls[network.points[near[0]].key[::2]]) > 1
     found = None if again else _without_layers(network, far, near)

@@ -64,9 +64,7 @@ def look(
             )
             run.forget_batch()
             tree = dominators(graph, {m.edge: i for i, m in marks.items() if m.edge is not None})
-            estimates = any(mark.sampled for mark in marks.values())
-            if estimates:
-                _glance_beside(tree, marks, recorder)
+            estimates = _glance_beside(tree, marks, recorder)
         recorder.gradients = "ignored"
         # Before the backward frees the graph, which a penalty on activations needs.
         penalties = penalty_gradients(subject.model, subject.step, subject.decay)
@@ -123,10 +121,13 @@ def _path_marks(marks: Iterable[Mark], root: Edge) -> dict[int, Mark]:
     return dict(enumerate(layers))
 
 
-def _glance_beside(tree: DominatorTree, marks: Mapping[int, Mark], recorder: Recorder) -> None:
-    """Have the norms of what is beside the paths estimated, too."""
+def _glance_beside(tree: DominatorTree, marks: Mapping[int, Mark], recorder: Recorder) -> bool:
+    """Have the norms of what is beside the paths estimated, too, where any are; return whether."""
+    if not any(mark.sampled for mark in marks.values()):
+        return False
     judged = on_paths(tree, {i: (m.name, m.output) for i, m in marks.items()})
     recorder.glance_at(mark for i, mark in marks.items() if i not in judged)
+    return True
 
 
 def _ways(graph: Graph, marks: Iterable[Mark], outputs: object) -> Ways:

@@ -281,10 +281,9 @@ def drawn() -> None:
 
 
 def loss(outputs: Any, classes: Tensor) -> Tensor:
-    if isinstance(outputs, tuple):
-        return cross_entropy(outputs[0], classes) + outputs[1].square().mean()
-    out: Tensor = cross_entropy(outputs, classes)
-    return out
+    first, *others = outputs if isinstance(outputs, tuple) else (outputs,)
+    terms = [cross_entropy(first, classes), *(other.square().mean() for other in others)]
+    return torch.stack(terms).sum()
 
 
 def judged(model: nn.Module) -> Diagnosis:
