@@ -127,6 +127,10 @@ class UntrainedParameterError(GradientHealthError):
     """The declared optimizers do not train a parameter that gets a gradient (GH602)."""
 
 
+class StepTooLongError(GradientHealthError):
+    """The learning rate is many times the critical one: the first step overshoots (GH603)."""
+
+
 class RegressionError(GradientHealthError):
     """A model's gradients are worse than its baseline says, or reach other layers."""
 

@@ -36,12 +36,15 @@ from pytest_gradhealth.probing.second_look import (
     look_after_steps,
 )
 from pytest_gradhealth.results.diagnosis import Finding, verdict_of
+from pytest_gradhealth.results.first_step import FirstStep
 from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile, Update
 from pytest_gradhealth.rules.exploding import scale_free_weights
 from pytest_gradhealth.subject.inputs import check_numbers, holds_nan, with_zeros
 from pytest_gradhealth.tensors.modules import is_sharded, waits_for_others
 from pytest_gradhealth.training.copies import copied
+from pytest_gradhealth.training.first_step import first_step, may_be_too_long
 from pytest_gradhealth.training.loop import optimizer_for
+from pytest_gradhealth.training.memory import check_room
 from pytest_gradhealth.training.rebinding import explained
 from pytest_gradhealth.training.updates import updates
 
@@ -151,6 +154,9 @@ def _first_look(trial: Trial) -> Look:
     if trial.makes_steps:
         made = _updates(trial, first.profile)
         first = replace(first, profile=replace(first.profile, updates=made))
+    if anywhere(subject.model, may_be_too_long(trial.kind, first.profile)):
+        step = _first_step(trial)
+        first = replace(first, profile=replace(first.profile, first_step=step))
     if anywhere(subject.model, not _is_finite(first.profile)):
         first = _marked(first, trial)
     profile = with_reasons(trial.subject, first.profile, seed=trial.seed)
@@ -229,6 +235,20 @@ def _updates(trial: Trial, profile: GradientProfile) -> tuple[Update, ...]:
         stepper = optimizer_for(twin, optimizer)
         with explained(subject.model, twin.model):
             return updates(twin, stepper, seed=trial.seed, steps=UPDATE_STEPS, exempt=exempt)
+
+
+def _first_step(trial: Trial) -> FirstStep | None:
+    """Make the user's first step on a copy; None where it is short enough, or cannot be made."""
+    subject = trial.subject
+    if waits_for_others(subject.model) or is_sharded(subject.model):
+        return None
+    with subject.isolated(trial.optimizer), suppress(ProbeError, RuntimeError):
+        check_room(subject.modules, trial.optimizer, subject.device)
+        twin, optimizer = copied(subject, trial.optimizer, subject.device)
+        stepper = optimizer_for(twin, optimizer)
+        with explained(subject.model, twin.model):
+            return first_step(twin, stepper, seed=trial.seed)
+    return None
 
 
 def _with_missing(profile: GradientProfile, inputs: object) -> GradientProfile:
