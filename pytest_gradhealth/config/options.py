@@ -161,7 +161,7 @@ OPTIONS: tuple[Option, ...] = (
         "GH603 fails when the learning rate is more than this many times the critical one",
         10.0,
     ),
-    Option("warn_max_rate", "GH603 warns above this many times the critical learning rate", 3.0),
+    Option("warn_max_rate", "GH603 warns above this many times the critical learning rate", 5.0),
     Option("max_output", "GH203 fails when the RMS of the outputs is above this", 1e3),
     Option("min_spread", "GH404 fails when outputs differ by less than this over the batch", 5e-6),
     Option(

@@ -14,7 +14,7 @@ behind many batch normalisations, rises and falls again for steps that do no har
 and its like only warn, above `max_rate`: their steps do not grow with the gradient, so that some
 networks come back from any height.
 
-Nothing of this is done where the step promises, to first order, less than twice the loss.
+Nothing of this is done where the step promises, to first order, less than five times the loss.
 
 ## Why
 

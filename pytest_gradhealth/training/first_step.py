@@ -27,8 +27,9 @@ from pytest_gradhealth.training.loop import train
 from pytest_gradhealth.training.typed import rates_of, typed
 
 #: What a step promises to take from the loss, over the loss, from which on it may be too long. On a
-#: parabola, one of r times the critical length promises 4 r times what the best one takes.
-PROMISE = 2.0
+#: parabola, one of r times the critical length promises 4 r times what the best one takes; of those
+#: of the study that are far too long, next to none promises less (examples/study/RATES.md).
+PROMISE = 5.0
 #: Share of the loss that is rounding.
 ROUNDING = 1e-4
 #: Share of the loss that the best step along the way has to take, to be one at all.

@@ -15,15 +15,23 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import LBFGS, SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from pytest_gradhealth import probe
 from pytest_gradhealth.results.first_step import FirstStep
+from pytest_gradhealth.training.kind import kind_of
+from pytest_gradhealth.training.optimizers import configured_optimizer
 from pytest_gradhealth.training.typed import typed
 from tests.helpers.nets import batch, mlp
 
 
 def half_square(outputs: Tensor) -> Tensor:
     return outputs.square().sum() / 2
+
+
+def near_zero(outputs: Tensor) -> Tensor:
+    """The same, but for a constant that leaves 1 of 6: what is promised is more, beside that."""
+    return half_square(outputs) - 5
 
 
 def bowl(seed: int = 0, size: int = 4) -> tuple[nn.Module, Tensor]:
@@ -60,7 +68,7 @@ MOVES: dict[str, tuple[Callable[..., Optimizer], Callable[[Tensor], Tensor]]] = 
 
 @pytest.mark.parametrize("name", MOVES)
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10**6), times=st.floats(20, 1e6))  # of those it promises much
+@given(seed=st.integers(0, 10**6), times=st.floats(40, 1e6))  # of those it promises much
 def test_the_critical_rate_of_a_parabola_is_exact(name: str, seed: int, times: float) -> None:
     make, move = MOVES[name]
     model, x = bowl(seed)
@@ -84,7 +92,8 @@ def test_two_over_the_sharpness_is_the_limit_of_gradient_descent(times: float, s
     model = nn.Linear(3, 1, bias=False, dtype=torch.float64)
     nn.init.ones_(model.weight)
     x = 2 * torch.eye(3, dtype=torch.float64)  # a sharpness of 4
-    found = first(model, x, optimizer=SGD(model.parameters(), lr=times * 2 / 4))
+    optimizer = SGD(model.parameters(), lr=times * 2 / 4)
+    found = first(model, x, optimizer=optimizer, loss=near_zero)
     assert (found is not None) == seen
     if found is not None:
         assert found.critical * found.rates[0] == pytest.approx(0.5, rel=1e-9)
@@ -243,13 +252,13 @@ def test_dropout_is_the_same_along_the_step() -> None:
     x, y = torch.randn(32, 20), torch.randint(0, 5, (32,))
     layers = [*mlp(width=64)]
     model = nn.Sequential(*layers[:2], nn.Dropout(0.5), *layers[2:])
-    rates = [2.0**k for k in range(6, 14, 2)]
+    rates = [2.0**k for k in (8, 10, 12)]
     found = [
         first(model, x, y, loss=cross_entropy, optimizer=SGD(model.parameters(), lr=rate))
         for rate in rates
     ]
     criticals = [f.critical * r for f, r in zip(found, rates, strict=True) if f is not None]
-    assert criticals == pytest.approx([9.309] * 4, rel=1e-3)
+    assert criticals == pytest.approx([9.309] * 3, rel=1e-3)
 
 
 def test_model_optimizer_and_random_numbers_stay_as_they_are() -> None:
@@ -263,7 +272,9 @@ def test_model_optimizer_and_random_numbers_stay_as_they_are() -> None:
     assert torch.equal(torch.get_rng_state(), drawn)
     assert optimizer.state_dict() == before[1]
     assert all(torch.equal(t, before[0][n]) for n, t in model.state_dict().items())
-    assert torch.equal(model.get_parameter("0.weight").grad, torch.ones(32, 20))
+    gradient = model.get_parameter("0.weight").grad
+    assert gradient is not None
+    assert torch.equal(gradient, torch.ones(32, 20))
 
 
 class Counting(nn.Linear):
@@ -274,10 +285,10 @@ class Counting(nn.Linear):
         return super().forward(x)
 
 
-#: Rates where 0.5 is critical, which promises four times the loss, and what a probe costs.
+#: Rates where 0.5 is critical, and what a probe costs: 48 times the rate is promised.
 COSTS = {
-    "little is promised": (0.249, 1, 1),
-    "a step, and the loss behind it": (0.251, 3, 2),
+    "little is promised": (0.1, 1, 1),
+    "a step, and the loss behind it": (0.11, 3, 2),
     "the start, and five halvings": (0.6, 9, 2),
     "and half of what is short enough": (1.6, 10, 2),
     "however long it is": (1e6, 9, 2),
@@ -300,8 +311,32 @@ def test_only_a_step_that_promises_much_costs_passes(
     model = Counting(3, 3, bias=False, dtype=torch.float64)
     nn.init.eye_(model.weight)
     x = 2 * torch.eye(3, dtype=torch.float64)
-    first(model, x, optimizer=SGD(model.parameters(), lr=rate))
+    first(model, x, optimizer=SGD(model.parameters(), lr=rate), loss=near_zero)
     assert (Counting.forwards, counts["backward"]) == (forwards, backwards)
+
+
+class Configured(nn.Linear):
+    """Makes its optimizer, and has a scheduler begin with some part of its rate."""
+
+    def __init__(self, begins_with: float) -> None:
+        super().__init__(2, 2)
+        self.begins_with = begins_with
+
+    def configure_optimizers(self) -> Any:
+        optimizer = SGD(self.parameters(), lr=0.5)
+        return [optimizer], [LambdaLR(optimizer, lambda _: self.begins_with)]
+
+
+@pytest.mark.parametrize(("begins_with", "rate"), [(1.0, 0.5), (0.01, None), (0.0, None)])
+def test_a_module_that_warms_up_does_not_step_at_its_rate(
+    begins_with: float, rate: float | None
+) -> None:
+    model = Configured(begins_with)
+    optimizer = configured_optimizer(model)
+    assert optimizer is not None
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5]
+    rates = kind_of(optimizer, model, "configure_optimizers").rates
+    assert rates == ({} if rate is None else {"weight": rate, "bias": rate})
 
 
 def test_an_optimizer_is_typed_with_what_is_not_its_default() -> None:
@@ -311,5 +346,5 @@ def test_an_optimizer_is_typed_with_what_is_not_its_default() -> None:
         "torch.optim.Adam(model.parameters(), lr={}, betas=(0.9, 0.98), weight_decay=0.1)"
     )
     assert typed(Up(parameters, lr=1.0)) == "Up(model.parameters(), lr={})"
-    other = {"params": [nn.Parameter(torch.zeros(2))], "lr": 1.0}
-    assert typed(SGD([{"params": parameters}, other], lr=0.1)) == ""
+    groups: list[dict[str, Any]] = [{"params": parameters}, {"params": [torch.zeros(2)], "lr": 1.0}]
+    assert typed(SGD(groups, lr=0.1)) == ""
