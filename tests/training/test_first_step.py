@@ -161,6 +161,33 @@ def test_a_step_beyond_all_numbers_is_measured_by_shorter_ones() -> None:
     assert found.excess > 1e8
 
 
+def test_a_rough_loss_that_stays_within_bounds_is_judged_by_what_the_step_costs() -> None:
+    model = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    nn.init.constant_(model.weight, 0.01)
+
+    def rough(outputs: Tensor) -> Tensor:
+        return 1 + torch.cos(200 * outputs).sum() / 20
+
+    x = torch.ones(1, 1, dtype=torch.float64)
+    found = first(model, x, loss=rough, optimizer=SGD(model.parameters(), lr=1.0))
+    assert found is not None
+    assert found.after > found.before
+    assert 1 < found.excess < 2, "it rises first at a thousandth of the step"
+
+
+@pytest.mark.parametrize(("floor", "seen"), [(200, True), (400, False)])
+def test_a_best_step_that_takes_next_to_nothing_is_none(floor: float, seen: bool) -> None:
+    model = nn.Linear(3, 1, bias=False, dtype=torch.float64)
+    nn.init.ones_(model.weight)
+    x = 2 * torch.eye(3, dtype=torch.float64)
+
+    def high(outputs: Tensor) -> Tensor:
+        return half_square(outputs) + floor  # of which 6 can go
+
+    found = first(model, x, loss=high, optimizer=SGD(model.parameters(), lr=1e4))
+    assert (found is not None) == seen
+
+
 class Noisy(nn.Linear):
     """Adds noise that no seed of torch decides, or remembers its calls."""
 
