@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pytest_gradhealth.assertions import assert_all_reached as assert_all_reached
     from pytest_gradhealth.assertions import assert_finite_gradients as assert_finite_gradients
     from pytest_gradhealth.assertions import assert_healthy as assert_healthy
+    from pytest_gradhealth.assertions import assert_learns as assert_learns
     from pytest_gradhealth.assertions import assert_matches_baseline as assert_matches_baseline
     from pytest_gradhealth.assertions import (
         assert_no_dominating_regularizer as assert_no_dominating_regularizer,
@@ -56,9 +57,10 @@ if TYPE_CHECKING:
 #: The public names, by the module that each is loaded from when it is used; exceptions apart.
 HOMES = {
     "assertions": (
-        "assert_all_reached assert_finite_gradients assert_healthy assert_matches_baseline "
-        "assert_no_dominating_regularizer assert_no_exploding assert_no_exploding_update "
-        "assert_no_underflow assert_no_vanishing assert_no_vanishing_in_time"
+        "assert_all_reached assert_finite_gradients assert_healthy assert_learns "
+        "assert_matches_baseline assert_no_dominating_regularizer assert_no_exploding "
+        "assert_no_exploding_update assert_no_underflow assert_no_vanishing "
+        "assert_no_vanishing_in_time"
     ),
     "config.options": "Option",
     "formatting": "View",

@@ -131,6 +131,10 @@ class StepTooLongError(GradientHealthError):
     """The learning rate is many times the critical one: the first step overshoots (GH603)."""
 
 
+class UnlearnedBatchError(GradientHealthError):
+    """A few training steps do not lower the loss of one batch (GH604)."""
+
+
 class RegressionError(GradientHealthError):
     """A model's gradients are worse than its baseline says, or reach other layers."""
 

@@ -13,6 +13,9 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from keyword import iskeyword
+from typing import TypeVar
+
+T = TypeVar("T")
 
 #: Columns of a failure message: 80, less what pytest puts before each line.
 WIDTH = 76
@@ -33,12 +36,14 @@ BLOCKS, ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "._-=+*%#"
 class View:
     """How a message is drawn: all rows or the worst, in how many columns.
 
-    `rerun` is the command that draws it for one test alone, "" where there is none.
+    `rerun` is the command that draws it for one test alone, "" where there is none; `own` are the
+    codes of the rules that were registered for that test beside the package's.
     """
 
     verbose: bool = False
     width: int = WIDTH
     rerun: str = ""
+    own: tuple[str, ...] = ()
 
 
 def number(value: float) -> str:
@@ -263,6 +268,22 @@ def bar(norm: float, scale: tuple[float, float], longest: int) -> str:
     low, high = scale
     share = 1.0 if high == low else (math.log10(norm) - low) / (high - low)
     return "#" * max(1, round(share * longest))
+
+
+def block(share: float) -> str:
+    """A block as high as a share of 1, the lowest and the highest for what lies beyond."""
+    return BLOCKS[min(len(BLOCKS) - 1, max(0, round(share * (len(BLOCKS) - 1))))]
+
+
+def sampled(values: Sequence[T], most: int) -> list[T]:
+    """At most so many of some values, with the first and the last.
+
+    >>> sampled("abcdefgh", 3)
+    ['a', 'e', 'h']
+    """
+    if len(values) <= most:
+        return [*values]
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
 def columns(rows: Sequence[Sequence[str]], names: Sequence[str], aligned: str) -> str:

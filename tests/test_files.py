@@ -22,7 +22,7 @@ import pytest_gradhealth
 from pytest_gradhealth import files
 from pytest_gradhealth.files import read, rewrite
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "baselines.md"
 PACKAGE = Path(pytest_gradhealth.__file__).parent
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes, modes and links of POSIX")
 
@@ -136,7 +136,7 @@ def test_what_a_killed_run_leaves_is_ignored_by_git_and_gone_after_the_next(file
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == -9
     assert file.read_bytes() == b"old"
     left = [name for name in names(file.parent) if name != "x.json"]
-    (advice,) = re.findall(r"^\s*(\.gradhealth\S+)$", README.read_text("utf-8"), re.MULTILINE)
+    (advice,) = re.findall(r"^\s*(\.gradhealth\S+)$", PAGE.read_text("utf-8"), re.MULTILINE)
     assert left == fnmatch.filter(left, advice) != []
     rewrite(file, lambda: b"newer")
     assert file.read_bytes() == b"newer"

@@ -156,7 +156,9 @@ def test_a_heavier_plugin_would_be_noticed(
 # What is heavy is not imported before it is used
 
 
-@pytest.mark.parametrize("module", ["distributed.team", "remedies.remedy", "plugin.fixture"])
+@pytest.mark.parametrize(
+    "module", ["distributed.team", "remedies.remedy", "plugin.explain", "plugin.fixture"]
+)
 def test_what_is_asked_of_every_test_loads_no_torch(module: str) -> None:
     added = loaded_by(f"import pytest_gradhealth.{module}")
     assert f"pytest_gradhealth.{module}" in added

@@ -1,7 +1,7 @@
 """Measures what a probe costs and prints the table: python -m examples.benchmarks
 
 Exits with 1 where a target is missed. `--only` takes parts by name; `--write` also writes the table
-to RESULTS.md and its medians into the README, and the figures of a GPU to RESULTS-cuda.md.
+to RESULTS.md and its medians into the page of costs, and the figures of a GPU to RESULTS-cuda.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from examples.benchmarks.steps import memory_row, peak_on_cuda, peak_on_host, ti
 from examples.benchmarks.suite import suite_rows
 from examples.benchmarks.table import Row, environment, summary, table
 from examples.benchmarks.workloads import WORKLOADS
-from examples.readme import README, with_blocks
+from examples.readme import COSTS, with_blocks
 
 FOLDER = Path(__file__).parent
 #: Rounds of pairs: many of what takes a millisecond, few of what takes seconds.
@@ -88,12 +88,12 @@ FILES = {
 
 
 def write(name: str, rows: Sequence[Row], machine: str) -> None:
-    """Write all figures to a file, and the medians of those without a GPU into the README."""
+    """Write all figures to a file, and the medians of those without a GPU into the costs page."""
     title = "# What a probe costs on a GPU" if "cuda" in name else "# What a probe costs"
     (FOLDER / name).write_text(f"{title}\n\n```text\n{table(rows)}\n\n{machine}\n```\n")
     if "cuda" not in name:
-        blocks = with_blocks(README.read_text(), benchmarks=f"{summary(rows)}\n\n{machine}")
-        README.write_text(blocks)
+        blocks = with_blocks(COSTS.read_text(), benchmarks=f"{summary(rows)}\n\n{machine}")
+        COSTS.write_text(blocks)
 
 
 def main() -> int:

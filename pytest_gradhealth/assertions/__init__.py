@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_gradhealth.assertions.baseline import assert_matches_baseline as assert_matches_baseline
-from pytest_gradhealth.assertions.verdict import Message, check
+from pytest_gradhealth.assertions.verdict import Message, check, check_has_learning, check_steps
 from pytest_gradhealth.config.arguments import called
+from pytest_gradhealth.config.options import LEARN_STEPS, LEARNING
 from pytest_gradhealth.probing.case import Case, ModelLike
 from pytest_gradhealth.probing.probe import declared_step
 from pytest_gradhealth.results.diagnosis import Diagnosis
@@ -160,6 +161,42 @@ def assert_no_dominating_regularizer(
     __tracebackhide__ = True
     case = Case(model, inputs, targets, loss, optimizer, Step(clip, regularizer), call=call)
     return check(("GH601", "GH301"), case, settings, msg)
+
+
+@called
+def assert_learns(
+    model: ModelLike | Diagnosis,
+    inputs: Any = None,
+    targets: Any = None,
+    *,
+    steps: int = LEARN_STEPS,
+    loss: Loss | None = None,
+    call: Call | None = None,
+    optimizer: OptimizersLike | None = None,
+    clip: Clip | None = None,
+    regularizer: Regularizer | None = None,
+    msg: Message | None = None,
+    **settings: Unpack[SettingValues],
+) -> Diagnosis:
+    """Assert that training on the batch lowers its loss (GH604).
+
+    A copy is trained for `steps` with `clip` and `optimizer` (default Adam, lr 1e-3), until it is
+    decided: the loss has to fall by a tenth, and below the best answer that is the same for all
+    examples. Where it still falls, up to three times as many steps are made, and one that falls all
+    the same is "not judged". The random numbers of each step are the same. There has to be a loss,
+    given or the model's own. The other arguments are those of `assert_no_exploding_update`.
+
+    Returns the Diagnosis; its `profile.learning` has the curve. Raises UnlearnedBatchError, or
+    NonFiniteGradientError where NaN or infinity leaves nothing to lower; ProbeError for what cannot
+    be probed, or has no loss.
+    """
+    __tracebackhide__ = True
+    check_steps(steps)
+    step = declared_step(clip, regularizer)
+    case = Case(model, inputs, targets, loss, optimizer, step, call=call)
+    diagnosis = check((LEARNING, "GH301"), case, {**settings, "learn_steps": steps}, msg)
+    check_has_learning(diagnosis, case)
+    return diagnosis
 
 
 @called

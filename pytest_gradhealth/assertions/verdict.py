@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_gradhealth.assertions.warned import warn_of
+from pytest_gradhealth.config.arguments import require
 from pytest_gradhealth.config.options import BY_NAME, OPTIONS
 from pytest_gradhealth.config.settings import Settings
+from pytest_gradhealth.config.values import FEWEST, integer
 from pytest_gradhealth.context import current
 from pytest_gradhealth.distributed.team import agreed, by_owner
 from pytest_gradhealth.errors import GradientHealthError, ProbeError
@@ -76,6 +78,32 @@ def check(
     rule = rules.get(failures[0].code)
     error_class = GradientHealthError if rule is None else rule.error
     raise error_class(with_message(text, msg), failures, diagnosis)
+
+
+def check_steps(steps: object) -> None:
+    """Raise ProbeError for what is no number of training steps."""
+    require(
+        "steps",
+        steps,
+        lambda given: integer(given, least=FEWEST),
+        "the number of training steps, at least 6, for example steps=60",
+    )
+
+
+def check_has_learning(diagnosis: Diagnosis, case: Case) -> None:
+    """Raise ProbeError for a diagnosis without training, or of what has nothing to learn."""
+    if diagnosis.profile.learning is not None:
+        return
+    if isinstance(case.model, Diagnosis):
+        raise ProbeError(
+            "this diagnosis was made without training on the batch; pass the model, or"
+            " probe(..., learn_steps=60)"
+        )
+    raise ProbeError(
+        "there is no loss that training could lower: pass loss=..., for example"
+        " loss=torch.nn.functional.cross_entropy, or inputs with labels of which the model makes"
+        " its own"
+    )
 
 
 def with_message(text: str, msg: Message | None) -> str:

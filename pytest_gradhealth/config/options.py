@@ -116,6 +116,17 @@ OPTIONS: tuple[Option, ...] = (
         told="5, with 0 the first look stands",
     ),
     Option(
+        "learn_steps",
+        "training steps on a copy in which the batch has to be learned (GH604)",
+        None,
+        use="measurement",
+        parse=values.learning_steps,
+        expects="a number of steps, at least 6, or 0 for none",
+        ini="int",
+        example="60",
+        told="none, 60 where GH604 is selected",
+    ),
+    Option(
         "copy",
         "copy large parameters before each run, else watch over them",
         None,
@@ -241,6 +252,9 @@ OPTIONS: tuple[Option, ...] = (
     ),
 )
 BY_NAME = {option.name: option for option in OPTIONS}
+#: The rule that applies where it is asked for alone, and in how many steps a batch has to be
+#: learned where nobody says it.
+LEARNING, LEARN_STEPS = "GH604", 60
 #: Limits of the built-in rules that nobody can set: RMS of the outputs, and their spread over the
 #: batch, from which on there is a warning.
 FIXED_LIMITS = {"warn_max_output": 1e2, "warn_min_spread": 1e-4}
@@ -258,6 +272,7 @@ if TYPE_CHECKING:
         device: str | torch.device | None
         seeds: int | Sequence[int] | None
         confirm_steps: int | None
+        learn_steps: int | None
         copy: bool | None
         exact: bool | None
         min_ratio: float | None

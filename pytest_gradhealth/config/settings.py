@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_gradhealth.config.options import BY_NAME, OPTIONS, Option
+from pytest_gradhealth.config.options import BY_NAME, LEARN_STEPS, LEARNING, OPTIONS, Option
 from pytest_gradhealth.errors import SettingError
 
 if TYPE_CHECKING:
@@ -56,10 +56,16 @@ class Settings:
         return Settings(merged, sources)
 
     @property
+    def steps_to_learn(self) -> int:
+        """The steps in which a batch has to be learned, 0 where nobody asks for that."""
+        given: int | None = self.learn_steps
+        return LEARN_STEPS * (LEARNING in self.select) if given is None else given
+
+    @property
     def of_measurement(self) -> dict[str, Any]:
         """The values that a measurement depends on; the others only matter to its judgement."""
         names = [option.name for option in OPTIONS if option.use == "measurement"]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"learn_steps": self.steps_to_learn}
 
     def measured_with(self, other: Settings) -> Settings:
         """The same settings, but for what `other` has measured with."""

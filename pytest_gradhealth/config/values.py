@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+#: Training steps from which on it can be told whether a loss falls.
+FEWEST = 6
+
 
 def is_truth(value: object) -> bool:
     """Whether a value is True or False, also one of NumPy or torch."""
@@ -78,6 +81,11 @@ def integer(value: Any, least: int) -> int:
 def steps(value: Any) -> int:
     """Read a number of steps."""
     return integer(value, least=0)
+
+
+def learning_steps(value: Any) -> int:
+    """Read a number of steps that is enough to tell whether a loss falls, or 0 for none."""
+    return integer(value, least=0) and integer(value, least=FEWEST)
 
 
 def ratio(value: Any) -> float:

@@ -91,7 +91,9 @@ def _are_same_places(one: Reachable, other: Reachable) -> bool:
             return bool(repr(ours) == repr(theirs) if kind in _DECIMALS else ours == theirs)
         return kind in CONTAINERS and one.order[id(ours)] == other.order[id(theirs)]
 
-    return len(one.places) == len(other.places) and all(
+    if len(one.places) != len(other.places) or len(one.empty) != len(other.empty):
+        return False
+    return all(map(same, one.empty, other.empty)) and all(
         same(ours[0], theirs[0])
         and len(ours[2]) == len(theirs[2])
         and all(map(same, ours[2], theirs[2]))

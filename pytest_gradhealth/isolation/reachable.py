@@ -113,6 +113,8 @@ class Reachable:
 
     def __init__(self, roots: Iterable[Any], *, written: bool, code: bool = True) -> None:
         self.places: list[tuple[Any, Kind, Items]] = []
+        #: Containers that hold nothing, which most of those in a module do.
+        self.empty: list[Any] = []
         self.tensors: list[Tensor] = []
         self.arrays: list[Any] = []
         self.complete = True
@@ -125,19 +127,21 @@ class Reachable:
         self._is_own = _is_own_to_put_back if written else _is_own_to_read
         self._others = OTHERS | (kinds_of_code(self._is_own) if code else _SHARED)
         self._kinds: dict[type, tuple[Kind, ...]] = {}
-        order, waiting, lent = self.order, list(self._roots), list[Any]()
-        while (waiting or lent) and (written or self.complete):
+        order, noted, waiting, lent = self.order, set[type](), list(self._roots), list[Any]()
+        while (waiting or lent) and (written or self._may_be_complete()):
             if not waiting:
                 waiting, lent = lent, []
                 self._lend(waiting)
             value = waiting.pop()
-            kind = type(value)
-            if kind in ATOMS or id(value) in order:
+            kind, key = type(value), id(value)
+            if kind in ATOMS or key in order:
                 continue
-            order[id(value)] = len(order)
+            order[key] = len(order)
             kinds = self._kinds.get(kind)
             if kinds is None:
                 kinds = self._kinds[kind] = self._kinds_of(kind)
+                if kind is types.FunctionType or issubclass(kind, Tensor) or is_array(kind):
+                    noted.add(kind)
             for one in kinds:
                 items = one.read(value)
                 self.places.append((value, one, items))
@@ -145,25 +149,27 @@ class Reachable:
                     continue
                 if one.lends:
                     lent += items
-                elif id(value) in self.lent:
+                elif key in self.lent:
                     self._lend(items)
                     waiting += items
                 else:
                     waiting += self._filled(items)
-            self._note(value, kind)
+            if kind in noted:
+                self._note(value, kind)
+        self.complete = self._may_be_complete()
+
+    def _may_be_complete(self) -> bool:
+        return self.complete and len(self.order) <= MOST and len(self.tensors) <= MOST_TENSORS
 
     def _filled(self, items: Items) -> list[Any]:
-        """What is to be looked into; empty containers, most of what a module holds, are noted."""
+        """What is to be looked into; empty containers are noted."""
         found, order = [], self.order
-        for item in items:
-            kind = type(item)
-            if kind in ATOMS:
-                continue
-            if kind not in CONTAINERS or item:
+        for item in [item for item in items if type(item) not in ATOMS]:
+            if type(item) not in CONTAINERS or item:
                 found.append(item)
             elif id(item) not in order:
                 order[id(item)] = len(order)
-                self.places.append((item, CONTAINERS[kind], ()))
+                self.empty.append(item)
         return found
 
     def _note(self, value: Any, kind: type) -> None:
@@ -176,8 +182,6 @@ class Reachable:
         elif is_array(kind):
             self.arrays.append(value)
             self.complete = self.complete and is_readable(value)
-        if len(self.order) > MOST or len(self.tensors) > MOST_TENSORS:
-            self.complete = False
 
     def _lend(self, values: Iterable[Any]) -> None:
         """Note the containers among some values that have not been come to otherwise."""

@@ -66,15 +66,11 @@ def restore(
 
 def _undone(reachable: Reachable, arrays: Iterable[KeptArray]) -> Iterator[Exception]:
     """Put back what has changed; yields what cannot be, and goes on with the rest."""
-    lent = reachable.lent
-    changed = [
-        (kind.put_back, owner, items)
-        for owner, kind, items in reachable.places
-        if kind.put_back is not None
-        if id(owner) not in lent and _has_changed(owner, kind, items)
-    ]
-    for put_back_place, owner, items in changed:
-        yield from _errors_of(put_back_place, owner, items)
+    changed = [place for place in reachable.places if _has_changed(*place)]
+    changed += [(owner, CONTAINERS[type(owner)], ()) for owner in reachable.empty if owner]
+    for owner, kind, items in changed:
+        if kind.put_back is not None and id(owner) not in reachable.lent:
+            yield from _errors_of(kind.put_back, owner, items)
     for array in arrays:
         yield from _errors_of(array.put_back)
 
@@ -96,9 +92,7 @@ def _name_of(tensor: Tensor, values: Iterable[Any]) -> str:
 
 def _has_changed(owner: Any, kind: Kind, items: Items) -> bool:
     """Whether a place holds other values than it did; states are always written anew."""
-    if kind.state:
-        return True
-    if not items and type(owner) in CONTAINERS:
-        return bool(owner)
+    if kind.put_back is None or kind.state:
+        return kind.state
     now = kind.read(owner)
     return len(now) != len(items) or not all(map(operator.is_, now, items))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import pstdev
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.results.yardstick import Yardstick
 from pytest_gradhealth.subject.forward import call_model, fresh
 from pytest_gradhealth.subject.loss import scalar_loss
 from pytest_gradhealth.subject.subject import Subject
@@ -33,23 +33,6 @@ COMPARED = 16
 
 #: The loss of an answer, the size of its slope there, and the answer, if it is one.
 _Tried = tuple[float, float, tuple[float, ...]]
-
-
-@dataclass(frozen=True)
-class Yardstick:
-    """What a fall of the loss is held against; NaN is what cannot be told.
-
-    `constant` is the least loss that one answer for all examples can have, `spread` how far the
-    losses of single examples lie apart. A loss that can be negative has an arbitrary zero.
-    `answer` is the best one, where the model has a single output and that is known. A constant that
-    is `guessed` is the loss at the start, in place of one that cannot be told.
-    """
-
-    constant: float = math.nan
-    spread: float = math.nan
-    can_be_negative: bool = False
-    answer: tuple[float, ...] = ()
-    guessed: bool = False
 
 
 def constant_answer(subject: Subject) -> float | None:

@@ -64,12 +64,15 @@ def look(
             )
             run.forget_batch()
             tree = dominators(graph, {m.edge: i for i, m in marks.items() if m.edge is not None})
-            _glance_beside(tree, marks, recorder)
+            estimates = any(mark.sampled for mark in marks.values())
+            if estimates:
+                _glance_beside(tree, marks, recorder)
         recorder.gradients = "ignored"
         # Before the backward frees the graph, which a penalty on activations needs.
         penalties = penalty_gradients(subject.model, subject.step, subject.decay)
         recorder.gradients = "measured"
-        aligned = _fed_to_norms(marks)
+        # Growth that they might excuse is looked at once more, without estimates.
+        aligned = frozenset[str]() if estimates else _fed_to_norms(marks)
         with run.own_gradients(), ExitStack() as stack:
             reader = None
             if not holding and not is_sharded(subject.model):
@@ -121,10 +124,9 @@ def _path_marks(marks: Iterable[Mark], root: Edge) -> dict[int, Mark]:
 
 
 def _glance_beside(tree: DominatorTree, marks: Mapping[int, Mark], recorder: Recorder) -> None:
-    """Have the norms of what is beside the paths estimated, where any are."""
-    if any(mark.sampled for mark in marks.values()):
-        judged = on_paths(tree, {i: (m.name, m.output) for i, m in marks.items()})
-        recorder.glance_at(mark for i, mark in marks.items() if i not in judged)
+    """Have the norms of what is beside the paths estimated, too."""
+    judged = on_paths(tree, {i: (m.name, m.output) for i, m in marks.items()})
+    recorder.glance_at(mark for i, mark in marks.items() if i not in judged)
 
 
 def _ways(graph: Graph, marks: Iterable[Mark], outputs: object) -> Ways:

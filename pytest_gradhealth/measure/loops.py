@@ -4,50 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from pytest_gradhealth.measure.gated import gated
+from pytest_gradhealth.measure.loop import KEPT, Loop, call_of
 from pytest_gradhealth.measure.reuse import STEPS, InARow, in_a_row
 from pytest_gradhealth.results.names import ancestry
 
 if TYPE_CHECKING:
     from pytest_gradhealth.measure.paths import Network
-
-#: The share of a gradient that is enough to come through what layers beside its way have made.
-KEPT = 0.1
-
-#: One call of a module: its name, and the number of the call.
-Call = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class Loop:
-    """Layers that are called in turns, again and again, or one that has all the steps before it.
-
-    As a fused one has, or a layer behind a loop that is written out with weights and no layers. A
-    path ends at the mark `door`, with the first step or right before such a layer, and another
-    begins at `start`. `calls` are all that the loop consists of, `steps` those behind the first
-    step, and what lies between them; of several loops side by side, those of each. What no layers
-    tell of it, its `weights` do, by their ids, of which layers beside its way may have `made` more.
-    """
-
-    door: int
-    start: int
-    calls: frozenset[Call]
-    steps: tuple[frozenset[Call], ...]
-    weights: frozenset[int] = frozenset()
-    made: bool = False
-
-    @property
-    def later(self) -> frozenset[Call]:
-        """All that is behind the first steps."""
-        return frozenset().union(*self.steps)
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The names of its modules."""
-        return frozenset(name for name, _ in self.calls)
 
 
 def loops_behind(network: Network, mark: int) -> list[Loop]:
@@ -77,6 +44,7 @@ def loops_behind(network: Network, mark: int) -> list[Loop]:
             loop = _side_by_side(network, far, rows, weights) if weights and not shared else None
             if loop is not None and weights <= used.made:
                 loop = replace(loop, made=True) if _loses(network, loop) else None
+        loop = loop or gated(network, far, near)
         loops += [loop] if loop is not None else []
     return sorted(loops, key=lambda loop: loop.start)
 
@@ -174,8 +142,8 @@ def _loop(
     return Loop(
         door,
         start,
-        frozenset(_call(network, each) for each in turn),
-        (frozenset(_call(network, each) for each in (*later, *between)),),
+        frozenset(call_of(network.points[each]) for each in turn),
+        (frozenset(call_of(network.points[each]) for each in (*later, *between)),),
     )
 
 
@@ -233,7 +201,7 @@ def _inside(network: Network, mark: int, start: int) -> Loop | None:
         return None
     behind = tree.behind([[mark]])
     doors = [m for m in tree.inputs(start, network.marks) if tree.depends(m, behind)]
-    call = frozenset([_call(network, start)])
+    call = frozenset([call_of(network.points[start])])
     return Loop(max(doors, key=lambda door: points[door].norm), start, call, (call,))
 
 
@@ -250,11 +218,6 @@ def _side_by_side(
     fused = [m for m in begun if points[m].name in network.sequences]
     own = {w for w in weights if network.owners[w] not in {points[m].name for m in fused}}
     start = max(begun, key=lambda m: points[m].norm)
-    steps = tuple(frozenset([_call(network, m)]) for m in fused)
-    calls = frozenset([_call(network, start)]).union(*steps)
+    steps = tuple(frozenset([call_of(network.points[m])]) for m in fused)
+    calls = frozenset([call_of(network.points[start])]).union(*steps)
     return Loop(far, start, calls, steps, frozenset(own))
-
-
-def _call(network: Network, mark: int) -> Call:
-    point = network.points[mark]
-    return point.name, point.call

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pytest_gradhealth.tensors.graph import op_name
-from pytest_gradhealth.tensors.norms import rms, spread
+from pytest_gradhealth.tensors.norms import l2_norm, rms, spread
 from pytest_gradhealth.tensors.readout import Readout
 from pytest_gradhealth.tensors.trees import tensors
 
@@ -51,10 +51,11 @@ class Seen:
 def seen(outputs: Any, inputs: Any, targets: Any) -> Seen:
     """Measure the outputs that hold several examples, beside what was given and wanted."""
     compared = [t for t in tensors(outputs) if is_batch(t)]
+    norms = [*map(l2_norm, compared)]
     return Seen(
-        apart=tuple(_apart(t) for t in compared),
+        apart=tuple(map(_apart, compared, norms)),
         given=tuple(spread(t) for t in tensors(inputs) if _has_examples(t)),
-        sizes=tuple(rms(t) for t in compared),
+        sizes=tuple(norm / t.numel() ** 0.5 for t, norm in zip(compared, norms, strict=True)),
         wanted=tuple(rms(t) for t in tensors(targets) if t.is_floating_point() and t.numel()),
     )
 
@@ -69,12 +70,12 @@ def _has_examples(tensor: Tensor) -> bool:
     return tensor.dim() > 0 and not tensor.is_nested and tensor.shape[0] > 1
 
 
-def _apart(output: Tensor) -> Tensor:
+def _apart(output: Tensor, norm: Tensor) -> Tensor:
     """The spread of an output, with the last bias or without, whichever is larger.
 
     A bias at the mean of the targets, or at a class's prior, is the same for all examples.
     """
-    plain = spread(output)
+    plain = spread(output, norm=norm)
     bias = last_bias(output)
     if bias is None:
         return plain

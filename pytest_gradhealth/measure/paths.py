@@ -10,7 +10,8 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from pytest_gradhealth.formatting import listing
-from pytest_gradhealth.measure.loops import Call, Loop, loops_behind
+from pytest_gradhealth.measure.loop import Call, Loop, call_of
+from pytest_gradhealth.measure.loops import loops_behind
 from pytest_gradhealth.results.names import OUTPUTS, ancestry
 from pytest_gradhealth.results.path import FAINT, GradientPath, PathPoint
 
@@ -106,7 +107,7 @@ def loops_crossed(network: Network) -> Iterator[tuple[Loop, Collection[Call], bo
     for way in _judged(network, network.marks):
         loops = _loops(network, way)
         marks = {*way.marks, *network.tree.chain(way.most, network.marks).marks} if loops else ()
-        calls = {(network.points[mark].name, network.points[mark].call) for mark in marks}
+        calls = {call_of(network.points[mark]) for mark in marks}
         yield from ((loop, calls, way.path.entry.norm == 0) for loop in loops)
 
 
@@ -117,7 +118,7 @@ def forgotten(network: Network, fed: Collection[str]) -> tuple[str, ...]:
     """
     loops = [loop for loop, *_ in loops_crossed(network) if not loop.names.isdisjoint(fed)]
     begun = {call for loop in loops for call in loop.calls - loop.later}
-    steps = {m for m, p in network.points.items() if (p.name, p.call) in begun}
+    steps = {mark for mark, point in network.points.items() if call_of(point) in begun}
     doors = {loop.door for loop in loops}
     alive = network.tree.short_of(doors | steps) - doors
     names = {network.points[mark].name for mark in network.marks & alive}

@@ -66,6 +66,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(keeper, "gradhealth-keeper")
 
 
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Print the pages of the rules that are asked for, instead of running tests."""
+    asked = config.getoption("gradhealth_explain")
+    if asked is None:
+        return None
+    from pytest_gradhealth.plugin.explain import explain
+
+    return explain(asked, config)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(
     item: pytest.Item, nextitem: pytest.Item | None

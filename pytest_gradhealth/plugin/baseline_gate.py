@@ -148,8 +148,8 @@ def _silent(diagnosis: Diagnosis, look: GradientProfile) -> Iterator[tuple[str, 
     Members of a list may be experts, whom another batch goes to.
     """
     from pytest_gradhealth.probing.routes import routed_lists
+    from pytest_gradhealth.rules.resting import Resting
     from pytest_gradhealth.rules.unreached import silenced
-    from pytest_gradhealth.rules.unused import Resting
 
     silent = [p for p in look.parameters if p.state == "none"] + silenced(look)
     resting, routed = Resting(look) if silent else None, routed_lists(diagnosis, look)

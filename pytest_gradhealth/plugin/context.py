@@ -174,8 +174,11 @@ class TestContext:
     def view(self) -> View:
         """How messages are drawn, with the command that runs this test alone."""
         from pytest_gradhealth.formatting import View
+        from pytest_gradhealth.rules import built_in_rules
 
-        return View(self.item.config.getoption("verbose", 0) > 0, rerun=self._rerun)
+        known = {rule.code for rule in built_in_rules()}
+        own = tuple(rule.code for rule in self.rules if rule.code not in known)
+        return View(self.item.config.getoption("verbose", 0) > 0, rerun=self._rerun, own=own)
 
     @property
     def _rerun(self) -> str:

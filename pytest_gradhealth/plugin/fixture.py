@@ -111,6 +111,7 @@ class GradHealth:
         assert_no_exploding = _method(assertions.assert_no_exploding)
         assert_no_exploding_update = _method(assertions.assert_no_exploding_update)
         assert_no_dominating_regularizer = _method(assertions.assert_no_dominating_regularizer)
+        assert_learns = _method(assertions.assert_learns)
         assert_finite_gradients = _method(assertions.assert_finite_gradients)
         assert_no_underflow = _method(assertions.assert_no_underflow)
         assert_all_reached = _method(assertions.assert_all_reached)

@@ -57,6 +57,13 @@ class RunOptions(NamedTuple):
 #: the type of its key in the ini file ("" for none).
 RUN_OPTIONS: tuple[tuple[str, str, str, Literal["", "args", "bool", "string"]], ...] = (
     ("report", "show the gradient profile of every model that was probed", "", "bool"),
+    (
+        "explain",
+        "print the pages of some rules, by code or name and separated by commas, and run no test;"
+        " all lists the rules",
+        "RULE",
+        "",
+    ),
     ("off", "skip every test that checks gradients, at its first check", "", ""),
     ("update", "write new and changed baselines of the tests that pass", "", ""),
     (

@@ -20,6 +20,7 @@ from pytest_gradhealth.measure.reading import DataFlow, Look
 from pytest_gradhealth.measure.recurrence import look_through_time
 from pytest_gradhealth.measure.rounding import rounding
 from pytest_gradhealth.probing.judge import Criteria
+from pytest_gradhealth.probing.one_batch import learning_of
 from pytest_gradhealth.probing.prepare import Trial
 from pytest_gradhealth.probing.reasons import (
     reason_of,
@@ -33,17 +34,15 @@ from pytest_gradhealth.probing.second_look import (
     behind_abrupt_steps,
     has_learned,
     leads_on,
+    leveling,
     look_after_steps,
 )
 from pytest_gradhealth.probing.steps import first_step_of, updates_of
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile
 from pytest_gradhealth.subject.inputs import check_numbers, holds_nan, with_zeros
+from pytest_gradhealth.subject.loss import STAND_IN
 from pytest_gradhealth.tensors.modules import is_sharded, waits_for_others
-
-#: L2 norm of the gradient at the loss in the steps before the second look, about that of a mean
-#: cross entropy over a hundred examples.
-LEVEL = 0.1
 
 
 def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
@@ -63,6 +62,7 @@ def _examined(
 ) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
     model = trial.subject.model
     first = _first_look(trial)
+    trial, first = _with_learning(trial, criteria, first)
     findings = criteria.judge(first.profile)
     complains = any(finding.complains for finding in findings)
     doubtful = criteria.in_doubt(findings) or any(
@@ -159,12 +159,22 @@ def _first_look(trial: Trial) -> Look:
     return first
 
 
+def _with_learning(trial: Trial, criteria: Criteria, first: Look) -> tuple[Trial, Look]:
+    """The look with what training on the batch comes to, where that is asked, found out once."""
+    profile = first.profile
+    if not trial.learn_steps or profile.objective == STAND_IN or not math.isfinite(profile.loss):
+        return trial, first
+    learning = trial.learning or learning_of(trial, criteria.limits, first)
+    profile = replace(profile, learning=learning)
+    return replace(trial, learning=learning), replace(first, profile=profile)
+
+
 def _second_look(
     trial: Trial, criteria: Criteria, first: GradientProfile, flow: DataFlow
 ) -> GradientProfile:
     """A look after the confirm steps, or after more where they lead somewhere."""
     if trial.optimizer is None:
-        trial = replace(trial, subject=replace(trial.subject, scale=_leveling(first)))
+        trial = replace(trial, subject=replace(trial.subject, scale=leveling(first)))
     model = trial.subject.model
     second = _look_again(trial, first, flow, criteria.confirm_steps)
     findings = criteria.judge(first, second)
@@ -225,16 +235,6 @@ def _with_missing(profile: GradientProfile, inputs: object) -> GradientProfile:
     return replace(
         profile, outputs=tuple(replace(o, activation=None) if m else o for o, m in pairs)
     )
-
-
-def _leveling(profile: GradientProfile) -> float:
-    """What brings the gradient at the loss to a common size.
-
-    Adam's eps would otherwise make the second look depend on the scale of the loss, which is
-    anyone's choice where no optimizer is declared.
-    """
-    size = max((path.last.norm for path in profile.judged_paths), default=0.0)
-    return LEVEL / size if 0 < size < math.inf else 1.0
 
 
 def _is_finite(profile: GradientProfile) -> bool:

@@ -19,6 +19,7 @@ from pytest_gradhealth.probing.building import Built, build_model
 from pytest_gradhealth.probing.case import Case
 from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.results.holdings import Maker
+from pytest_gradhealth.results.learning import Learning
 from pytest_gradhealth.subject.calling import as_taken
 from pytest_gradhealth.subject.lightning import is_lightning, training_batch
 from pytest_gradhealth.subject.step import Step
@@ -41,7 +42,8 @@ class Trial:
 
     `makes_steps` says whether the training step was declared, and is to be judged. `target` is the
     device that a copy is to be looked at on, None where the model itself is; `wished` says that
-    nobody asked for that device. `unwritten` names what its factory has left as memory was.
+    nobody asked for that device. `unwritten` names what its factory has left as memory was. The
+    batch is to be learned in `learn_steps`, 0 for not at all; `learning` is what came of that.
     """
 
     subject: Subject
@@ -52,6 +54,8 @@ class Trial:
     target: torch.device | None = None
     wished: bool = False
     unwritten: tuple[str, ...] = ()
+    learn_steps: int = 0
+    learning: Learning | None = None
 
 
 def prepare(case: Case, settings: Settings, seed: int) -> Trial:
@@ -61,7 +65,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     built = built or build_model(case.model, seed, settings.device)
     model = as_written(built.model)
     check_model(model)
-    check_shared(model, is_factory=case.is_factory, declared=_declared(case))
+    check_shared(model, is_factory=case.is_factory, declared=_declared(case, settings))
     shared = is_ddp(model)
     model = model.get_submodule("module") if shared else model
     case = _as_the_model_takes(case, model)
@@ -80,7 +84,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
         dependency=case.dependency,
         loss_scale=declared_scale(case.precision, case.loss_scale),
         copy=settings.copy,
-        exact=settings.exact,
+        exact=settings.exact or case.step is not None,  # steps ask which weights have no scale
     )
     in_place, anyhow = is_sharded(model), settings.device == "auto"
     device = home
@@ -102,6 +106,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
         target=device if shared or not there else None,
         wished=anyhow and device != home,
         unwritten=_unwritten(subject, built, seed),
+        learn_steps=settings.steps_to_learn,
     )
 
 
@@ -138,12 +143,13 @@ def _as_the_model_takes(case: Case, model: nn.Module) -> Case:
     return replace(case, inputs=as_taken(model, case.inputs, case.call))
 
 
-def _declared(case: Case) -> list[str]:
+def _declared(case: Case, settings: Settings) -> list[str]:
     """What was asked for beyond a plain look, by name."""
     named = {
         "dependency": case.dependency,
         "precision": case.precision,
         "regularizer": None if case.step is None else case.step.regularizer,
+        "learn_steps": settings.steps_to_learn or None,
     }
     return [name for name, value in named.items() if value is not None]
 

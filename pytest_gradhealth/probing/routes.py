@@ -11,7 +11,7 @@ from pytest_gradhealth.probing.prepare import prepare
 from pytest_gradhealth.probing.probe import Origin
 from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.results.profile import GradientProfile
-from pytest_gradhealth.rules.unused import Resting
+from pytest_gradhealth.rules.resting import Resting
 
 
 def routed_lists(diagnosis: Diagnosis, look: GradientProfile) -> Collection[str] | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.measure.constant_predictor import constant_answer
@@ -23,6 +23,7 @@ from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_sharded, named_parameters
 from pytest_gradhealth.tensors.unwrap import whole
 from pytest_gradhealth.training.copies import copied
+from pytest_gradhealth.training.learning import is_better
 from pytest_gradhealth.training.loop import optimizer_for, train
 from pytest_gradhealth.training.memory import check_room
 from pytest_gradhealth.training.optimizers import OptimizerLike
@@ -32,14 +33,15 @@ from pytest_gradhealth.training.rebinding import explained
 #: and the outputs of its layers may have together: seconds, where a large one would take minutes.
 MORE_STEPS = 150
 MOST_ELEMENTS = 5 * 10**6
+#: L2 norm of the gradient at the loss in the steps before the second look, about that of a mean
+#: cross entropy over a hundred examples.
+LEVEL = 0.1
 #: Decades in one step that rounding may be all that is left of: of float32, amplified by the 1e-5
 #: under the root of a normalisation.
 ABRUPT = -4.0
 #: Decades in one step that no depth explains, and the most such steps of a path on which small
 #: factors are multiplied; more of them are layers.
 STEEP, MOST_FACTORS = -1.5, 4
-#: Share of the loss that one answer for all examples has, by which a model that learns is better.
-LEARNED = 0.01
 
 
 def look_after_steps(
@@ -58,7 +60,7 @@ def look_after_steps(
     """
     awake: set[str] = set()
 
-    def note(model: nn.Module) -> None:
+    def note(model: nn.Module, _loss: Tensor) -> None:
         for name, (parameter, _) in named_parameters(model).items():
             gradient = parameter.grad
             if name not in awake and gradient is not None and bool(whole(gradient).any()):
@@ -134,4 +136,14 @@ def has_learned(trial: Trial, look: GradientProfile) -> bool:
     """Whether a model is better by now than one answer for all examples."""
     with trial.subject.isolated():
         constant = constant_answer(trial.subject)
-    return constant is not None and look.loss < constant - LEARNED * abs(constant)
+    return constant is not None and is_better(look.loss, constant)
+
+
+def leveling(profile: GradientProfile) -> float:
+    """What brings the gradient at the loss to a common size.
+
+    Adam's eps would otherwise make the second look depend on the scale of the loss, which is
+    anyone's choice where no optimizer is declared.
+    """
+    size = max((path.last.norm for path in profile.judged_paths), default=0.0)
+    return LEVEL / size if 0 < size < math.inf else 1.0

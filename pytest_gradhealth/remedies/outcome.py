@@ -6,23 +6,21 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from pytest_gradhealth.config.values import FEWEST
 from pytest_gradhealth.formatting import number
-from pytest_gradhealth.measure.constant_predictor import Yardstick
 from pytest_gradhealth.results.diagnosis import Measure, Outcome, Treatment
 from pytest_gradhealth.results.path import decades
+from pytest_gradhealth.results.yardstick import Yardstick
+from pytest_gradhealth.training.learning import (
+    FALL,
+    LEAST,
+    NOTHING,
+    STEPS,
+    is_signed,
+    learns,
+    rises,
+)
 
-#: Steps of the short training, and those after which a small fall counts, and a large one.
-STEPS, LEAST, FEWEST = 60, 20, 6
-#: Steps of one that may yet run away, as with SGD: losses were seen to, up to step 102 of 200.
-LONG = 3 * STEPS
-#: Share of the loss that has to go in a short training.
-FALL = 0.1
-#: Share of the loss, or of its spread over examples where its zero is arbitrary, that is much.
-ENOUGH = 0.5
-#: Steps in a row that have to say the same before a training ends, and those of a standstill.
-AGREEING, STILL = 3, 5
-#: Share of the loss that is as good as none, and that of a standstill of what may yet be cured.
-NOTHING, FLAT = 0.01, 0.002
 #: Decades towards the limit that count as better, or away from it as worse.
 NOTABLE = 0.5
 
@@ -78,45 +76,6 @@ def measure_of(value: float | None, training: Training) -> Measure:
     return Measure(value, losses[0], losses[-1], len(losses)) if losses else Measure(value)
 
 
-def learns(measure: Measure, yardstick: Yardstick) -> bool:
-    """Whether the loss falls, below that of an answer without learning, over enough steps."""
-    if measure.start is None or measure.end is None or not math.isfinite(measure.end):
-        return False
-    if not math.isfinite(measure.start):
-        return False
-    constant, end = yardstick.constant, measure.end
-    if _is_signed(yardstick, measure.start, end):
-        # The zero of a likelihood is arbitrary: a share of its size says nothing.
-        falls = measure.steps >= STEPS and measure.start - end > ENOUGH * yardstick.spread
-        return falls and not end >= constant
-    fall = FALL if measure.steps >= LEAST else ENOUGH
-    return measure.steps >= FEWEST and end < (1 - fall) * _mark(yardstick, measure.start)
-
-
-def is_decided(
-    losses: Sequence[float], yardstick: Yardstick, patience: int, *, steady: bool = True
-) -> bool:
-    """Whether a training has shown enough.
-
-    The loss is not finite any more; for some steps it has been low enough twice over, or half of
-    what it was; or it stands still after the steps that `patience` allows. Where that is none, it
-    is enough if the loss does not rise. What is not `steady` may run away after it was low.
-    """
-    steps = len(losses)
-    if not math.isfinite(losses[-1]):
-        return True
-    if steps < FEWEST or _is_signed(yardstick, *losses):
-        return steps >= STEPS
-    mark = _mark(yardstick, losses[0])
-    low = (1 - (2 * FALL if steps >= LEAST else ENOUGH)) * mark if patience else losses[0]
-    if max(losses[-AGREEING:]) <= low:
-        return steady or (steps >= STEPS and not patience)
-    last = losses[-max(patience // 2, STILL) :]
-    least = (NOTHING if patience <= FEWEST else FLAT) * mark
-    still = max(last) - min(last) < least and last[-1] <= losses[0]
-    return steps >= STEPS or (steps >= patience and still)
-
-
 def patience_with(seen: Examined, goal: Comparison, before: Measure) -> int:
     """Steps after which a standstill says enough: few where there is no cure to be hoped for.
 
@@ -139,29 +98,6 @@ def is_same(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether two trainings have gone the same way."""
     agree = (abs(a - b) <= NOTHING * abs(b) for a, b in zip(one, other, strict=False))
     return FEWEST <= len(one) == len(other) and all(agree)
-
-
-def _mark(yardstick: Yardstick, start: float) -> float:
-    """The loss to get below: at the start, or of one answer for all."""
-    return min(mark for mark in (start, yardstick.constant) if math.isfinite(mark))
-
-
-def rises(measure: Measure, yardstick: Yardstick) -> bool:
-    """Whether a training ends well above where it started."""
-    if measure.start is None or measure.end is None:
-        return False
-    if not math.isfinite(measure.end):
-        return True
-    if measure.steps < LEAST:
-        return False  # the first steps of a training may well lead up
-    signed = _is_signed(yardstick, measure.start, measure.end)
-    mark = ENOUGH * yardstick.spread if signed else FALL * measure.start
-    return measure.end - measure.start > (0.0 if math.isnan(mark) else mark)
-
-
-def _is_signed(yardstick: Yardstick, *losses: float) -> bool:
-    """Whether a loss can be negative, as some of its values or the yardstick say."""
-    return yardstick.can_be_negative or min(losses) < 0
 
 
 @dataclass(frozen=True)
@@ -224,7 +160,7 @@ def _lacking(after: Measure, yardstick: Yardstick, unsure: Collection[str]) -> s
     floor = yardstick.constant
     if after.end is None:
         return ""
-    if _is_signed(yardstick, after.end):
+    if is_signed(yardstick, after.end):
         if math.isnan(yardstick.spread):
             return "its loss can be negative, and nothing tells how far that has to fall"
         return "its loss can be negative, and falls by too little to tell learning"

@@ -14,7 +14,6 @@ from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.remedies.outcome import (
     Examined,
     is_same,
-    learns,
     measure_of,
     outcome_of,
     patience_with,
@@ -25,6 +24,7 @@ from pytest_gradhealth.remedies.ward import Untreated, Ward
 from pytest_gradhealth.results.diagnosis import Measure, Outcome, Treatment
 from pytest_gradhealth.subject.step import Step
 from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.training.learning import learns
 
 #: Draws of new weights that a remedy has to cure with.
 DRAWS = 3

@@ -7,29 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
-from pytest_gradhealth.measure.constant_predictor import Yardstick, yardstick
+from pytest_gradhealth.config.values import FEWEST
+from pytest_gradhealth.measure.constant_predictor import yardstick
 from pytest_gradhealth.probing.examine import examine
 from pytest_gradhealth.probing.judge import Criteria
 from pytest_gradhealth.probing.prepare import Trial
 from pytest_gradhealth.remedies.clock import Clock
-from pytest_gradhealth.remedies.outcome import (
-    FEWEST,
-    LEAST,
-    LONG,
-    STEPS,
-    Comparison,
-    Examined,
-    Training,
-    is_decided,
-    measure_of,
-)
+from pytest_gradhealth.remedies.outcome import Comparison, Examined, Training, measure_of
 from pytest_gradhealth.remedies.remedy import Patient
 from pytest_gradhealth.results.diagnosis import Measure
+from pytest_gradhealth.results.yardstick import Yardstick
 from pytest_gradhealth.rules import rule_of
 from pytest_gradhealth.rules.rule import Rule
 from pytest_gradhealth.subject.forward import fresh
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.training.copies import copied
+from pytest_gradhealth.training.learning import LEAST, LONG, STEPS, is_decided
 from pytest_gradhealth.training.loop import optimizer_for, train
 from pytest_gradhealth.training.optimizers import OptimizerLike
 
@@ -82,7 +75,7 @@ class Ward:
 
         What failed beside the asserted rules may go on failing; anything else may not begin to.
         """
-        trial = replace(self.trial, subject=subject, optimizer=optimizer)
+        trial = replace(self.trial, subject=subject, optimizer=optimizer, learn_steps=0)
         profiles, findings = examine(trial, self.criteria)
         excused = self.known - set(self.codes)
         return Examined(

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from shlex import quote
 
+from pytest_gradhealth.formatting import View, printable
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
-from pytest_gradhealth.rules import explanations, known_rules, rule_of
+from pytest_gradhealth.rules import built_in_rules, explanations, known_rules, rule_of
+
+#: Rules whose pages a message names, the worst first.
+_MOST_PAGES = 3
 
 
 def causes(diagnosis: Diagnosis, findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
@@ -30,3 +35,16 @@ def acceptance(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:
     own = (f for f in findings if f.severity == "failure" and f.code not in behind)
     failed = (f for f in own if f.limit is not None)
     return next((rule_of(f.code, rules).acceptance(f, diagnosis.limits) for f in failed), "")
+
+
+def pages(findings: Sequence[Finding], view: View) -> str:
+    """Return the command that prints the pages of the rules with these findings, "" for none.
+
+    Those of rules that are registered for a test alone are found by its name.
+    """
+    built_in = {rule.code for rule in built_in_rules()}
+    known = built_in | {*(view.own if view.rerun else ())}
+    told = (f.code for f in findings if f.code in known and f.severity != "not judged")
+    codes = [*dict.fromkeys(told)][:_MOST_PAGES]
+    start = "pytest" if built_in.issuperset(codes) else view.rerun
+    return printable(f"{start} --gradhealth-explain {quote(','.join(codes))}") if codes else ""

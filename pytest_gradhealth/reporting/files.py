@@ -37,8 +37,7 @@ def rendered(kind: str, run: Run) -> str:
 
         known = [known_rules(probe.diagnosis).values() for probe in run.probes]
         told = dict.fromkeys((*built_in_rules(), *itertools.chain(*known)))
-        rules = [(rule.code, rule.name, rule.summary) for rule in told]
-        return json.dumps(sarif_report(run, rules), indent=1) + "\n"
+        return json.dumps(sarif_report(run, [*told]), indent=1) + "\n"
     from pytest_gradhealth.reporting.json_report import write_json
 
     return write_json(run)

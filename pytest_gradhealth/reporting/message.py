@@ -15,7 +15,7 @@ from pytest_gradhealth.formatting import (
     printable,
     shortened,
 )
-from pytest_gradhealth.reporting.advice import acceptance, causes
+from pytest_gradhealth.reporting.advice import acceptance, causes, pages
 from pytest_gradhealth.reporting.path_table import path_table
 from pytest_gradhealth.reporting.treatments import treatment_blocks
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, worst_path
@@ -117,7 +117,7 @@ def _seen_again(
 def _advice(
     diagnosis: Diagnosis, findings: Sequence[Finding], more: str, view: View
 ) -> Iterator[str]:
-    """Causes and what to try, the command that shows more, and what would let this pass."""
+    """Causes and what to try, what shows more, what would let this pass, and where to read on."""
     for label, words in causes(diagnosis, findings):
         yield hanging(label, words, view.width)
     if more:
@@ -125,3 +125,6 @@ def _advice(
     accept = acceptance(diagnosis, findings)
     if accept:
         yield hanging("accept", accept, view.width)
+    page = pages(findings, view)
+    if page:
+        yield f"rule:   {page}"

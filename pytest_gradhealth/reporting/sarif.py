@@ -7,33 +7,34 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pytest_gradhealth.formatting import shortened
+from pytest_gradhealth.formatting import harmless, shortened
 from pytest_gradhealth.reporting.run import Probe, Run
 from pytest_gradhealth.reporting.summary import MISSING, Item, fails, is_clean, items
 from pytest_gradhealth.results.environment import package_version
+from pytest_gradhealth.rules import Rule, built_in_rules
+from pytest_gradhealth.rules.page import HOME, address_of
 
 _LEVELS = {"failure": "error", "warning": "warning", "not judged": "none", "info": "note"}
-_OWN_RULES = (
-    ("regression", "regression", "the gradients are worse than the baseline says"),
-    ("layers", "layers", "other layers get gradient than the baseline says"),
-    (MISSING, MISSING, "there is no baseline to compare with"),
-)
+#: What a baseline may say, which is no rule's.
+_OF_BASELINES = {
+    "regression": "the gradients are worse than the baseline says",
+    "layers": "other layers get gradient than the baseline says",
+    MISSING: "there is no baseline to compare with",
+}
 
 
-def sarif_report(run: Run, rules: Sequence[tuple[str, str, str]] = ()) -> dict[str, Any]:
-    """Return the report as builtins; `rules` are code, name and summary of each."""
-    known = {code: (name, summary) for code, name, summary in (*rules, *_OWN_RULES)}
+def sarif_report(run: Run, rules: Sequence[Rule] = ()) -> dict[str, Any]:
+    """Return the report as builtins; `rules` are those that are described in it."""
+    known = {rule.code: _described(rule) for rule in rules}
+    known |= {code: _described_baseline(code, said) for code, said in _OF_BASELINES.items()}
     told = [(p, item) for p in run.probes if not is_clean(p) for item in items(p)]
     for _, item in told:
-        known.setdefault(item.code, (item.code, item.code))
+        known.setdefault(item.code, _named(item.code, item.code, item.code))
     places = {code: index for index, code in enumerate(known)}
     driver = {
         "name": "pytest-gradhealth",
         "version": package_version() or "0",
-        "rules": [
-            {"id": _text(code), "name": _text(name), "shortDescription": {"text": _text(summary)}}
-            for code, (name, summary) in known.items()
-        ],
+        "rules": [*known.values()],
     }
     return {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
@@ -46,6 +47,26 @@ def sarif_report(run: Run, rules: Sequence[tuple[str, str, str]] = ()) -> dict[s
             }
         ],
     }
+
+
+def _described(rule: Rule) -> dict[str, Any]:
+    """A rule with its page, which code scanning shows beside what the rule has found."""
+    page = harmless(rule.page)
+    named = _named(rule.code, rule.name, rule.summary) | {
+        "fullDescription": {"text": _text(f"{rule.summary}; it reads: {rule.reads}")},
+        "help": {"text": page, "markdown": page},
+    }
+    if rule.code in {known.code for known in built_in_rules()}:
+        named["helpUri"] = address_of(rule.code)
+    return named
+
+
+def _described_baseline(code: str, said: str) -> dict[str, Any]:
+    return _named(code, code, said) | {"helpUri": f"{HOME}/baselines.html"}
+
+
+def _named(code: str, name: str, summary: str) -> dict[str, Any]:
+    return {"id": _text(code), "name": _text(name), "shortDescription": {"text": _text(summary)}}
 
 
 def _result(probe: Probe, item: Item, index: int) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-from pytest_gradhealth.formatting import BLOCKS
+from pytest_gradhealth.formatting import block, sampled
 from pytest_gradhealth.results.path import GradientPath
 
 #: Characters of a sparkline.
@@ -24,7 +23,7 @@ def sparkline(path: GradientPath | None) -> str:
     """
     if path is None or path.links == 0:
         return ""
-    norms = _sampled([point.norm for point in path.points])
+    norms = sampled([point.norm for point in path.points], WIDTH)
     logs = [math.log10(norm) for norm in norms if 0 < norm < math.inf]
     if not logs:
         return ""
@@ -33,17 +32,9 @@ def sparkline(path: GradientPath | None) -> str:
     return "".join(_level(norm, top, span) for norm in norms)
 
 
-def _sampled(norms: Sequence[float]) -> list[float]:
-    """At most WIDTH of them, with the first and the last."""
-    if len(norms) <= WIDTH:
-        return [*norms]
-    return [norms[round(i * (len(norms) - 1) / (WIDTH - 1))] for i in range(WIDTH)]
-
-
 def _level(norm: float, top: float, span: float) -> str:
     if norm == 0:
         return "0"
     if not math.isfinite(norm):
         return "!"
-    height = 1 + (math.log10(norm) - top) / span
-    return BLOCKS[min(len(BLOCKS) - 1, max(0, round(height * (len(BLOCKS) - 1))))]
+    return block(1 + (math.log10(norm) - top) / span)

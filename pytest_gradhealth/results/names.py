@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 from itertools import accumulate
 
 INPUT = "(input)"
@@ -11,6 +12,7 @@ OUTPUTS = "(outputs)"
 LOSS = "(loss)"
 
 
+@lru_cache(maxsize=4096)
 def module_of(parameter: str) -> str:
     """Name of the module that holds a parameter, or that a parametrised one is made for.
 

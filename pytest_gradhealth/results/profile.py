@@ -10,6 +10,7 @@ from pytest_gradhealth.results.alike import Alike
 from pytest_gradhealth.results.first_step import FirstStep
 from pytest_gradhealth.results.flow import FlowRecord
 from pytest_gradhealth.results.holdings import Holdings
+from pytest_gradhealth.results.learning import Learning
 from pytest_gradhealth.results.magnitudes import LossScale, MagnitudeRecord
 from pytest_gradhealth.results.names import OUTPUT, module_of
 from pytest_gradhealth.results.non_finite import NonFinite
@@ -73,8 +74,9 @@ class ParameterRecord:
     """A parameter, its L2 norm and that of its gradient (None without one).
 
     `alignment` is the cosine between a weight and its gradient: zero for a weight whose scale does
-    not matter, as before a normalisation layer. `penalty` is the L2 norm of the gradient of the
-    regularisation term (weight decay included where it is part of the gradient), None without one.
+    not matter, as before a normalisation layer; None elsewhere, and where a look estimates norms.
+    `penalty` is the L2 norm of the gradient of the regularisation term (weight decay included where
+    it is part of the gradient), None without one.
     `other_names` are further names of a shared parameter. `same` says that all rows of a weight are
     equal, and so are those of its gradient; `parts` are query, key and value, or the gates of a
     layer, where one weight makes them all.
@@ -190,7 +192,8 @@ class GradientProfile:
     `holdings` is what the optimizer has of the model, where one was declared that can be asked;
     `unwritten` names the parameters and buffers that its factory has left as memory was;
     `felt_parts` those parts of weights, or modules with a weight of another, that get no gradient
-    and change the loss. `first_step` is that of the declared optimizers, where it is too long.
+    and change the loss; `learning` is what training on the batch has come to, where that was asked;
+    `first_step` is that of the declared optimizers, where it is too long.
     """
 
     seed: int
@@ -226,6 +229,7 @@ class GradientProfile:
     holdings: Holdings | None = None
     unwritten: tuple[str, ...] = ()
     felt_parts: tuple[str, ...] = ()
+    learning: Learning | None = None
     first_step: FirstStep | None = None
 
     @property

@@ -10,6 +10,39 @@ gradient of value. Small weights alone make small gradients too, and are no faul
 Among equal tokens it makes no difference which is attended to, so that query and key get no
 gradient and the tokens stay equal.
 
+## Example
+
+Warns:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    model = nn.TransformerEncoderLayer(32, 4, dropout=0.0, batch_first=True)
+    same_token = torch.randn(16, 1, 32).expand(16, 10, 32)
+    gradhealth.assert_healthy(model, same_token)
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    model = nn.TransformerEncoderLayer(32, 4, dropout=0.0, batch_first=True)
+    same_token = torch.randn(16, 1, 32).expand(16, 10, 32)
+    positions = torch.randn(10, 32)
+    gradhealth.assert_healthy(model, same_token + positions)
+```
+
+## When to ignore it
+
+Where the tokens of this batch are the same and others are not.
+
 ## References
 
 - Noci et al. (2022), Signal propagation in transformers: theoretical perspectives and the role of

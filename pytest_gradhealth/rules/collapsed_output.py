@@ -17,6 +17,40 @@ steps make ten times larger.
 A network that maps every example to the same output has lost what tells them apart on the way, and
 can learn one answer for all.
 
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    metres = 1e-7 * torch.randn(64, 8)
+    gradhealth.assert_healthy(
+        nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4)), metres
+    )
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    metres = 1e-7 * torch.randn(64, 8)
+    gradhealth.assert_healthy(
+        nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4)), metres / metres.std(0)
+    )
+```
+
+## When to ignore it
+
+Where the batch has but one example in it, many times. A batch of different ones is better.
+
 ## References
 
 - Poole et al. (2016), Exponential expressivity in deep neural networks through transient chaos

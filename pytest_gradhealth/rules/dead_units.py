@@ -12,6 +12,39 @@ all such gates have.
 
 A unit that is zero for every example has no gradient: nothing will ever wake it up.
 
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+    nn.init.constant_(model[0].bias[1:], -10.0)
+    gradhealth.assert_healthy(model, torch.randn(64, 8))
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+    nn.init.zeros_(model[0].bias)
+    gradhealth.assert_healthy(model, torch.randn(64, 8))
+```
+
+## When to ignore it
+
+Where units are to be zero for most data (sparse codes), and the batch is small. A larger batch is
+better.
+
 ## References
 
 - Lu et al. (2019), Dying ReLU and initialization: theory and numerical examples

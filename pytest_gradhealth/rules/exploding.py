@@ -13,6 +13,40 @@ A step that suits the last layers throws the first ones away. In a plain network
 about the same factor with each layer, so that a little too much variance in the weights is enough;
 batch normalisation without skip connections does the same.
 
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    model = nn.Sequential(*(nn.Linear(32, 32) for _ in range(12)))
+    for layer in model:
+        nn.init.normal_(layer.weight, std=0.5)
+    gradhealth.assert_healthy(model, torch.randn(64, 32))
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    model = nn.Sequential(*(nn.Linear(32, 32) for _ in range(12)))
+    for layer in model:
+        nn.init.orthogonal_(layer.weight)
+    gradhealth.assert_healthy(model, torch.randn(64, 32))
+```
+
+## When to ignore it
+
+Where the layers have learning rates of their own that make up for it.
+
 ## References
 
 - Pascanu, Mikolov and Bengio (2013), On the difficulty of training recurrent neural networks

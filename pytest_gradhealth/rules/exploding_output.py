@@ -15,6 +15,42 @@ size that could be too large, and neither has what it only takes the direction o
 Logits in the thousands make a softmax certain of what it has not learned, and a squared error
 enormous: the first steps go into undoing the initialisation.
 
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    prices = 1e5 * torch.rand(64, 8)
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3))
+    labels = torch.arange(64) % 3
+    gradhealth.assert_healthy(model, prices, labels, loss=nn.functional.cross_entropy)
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    prices = 1e5 * torch.rand(64, 8)
+    prices = (prices - prices.mean(0)) / prices.std(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3))
+    labels = torch.arange(64) % 3
+    gradhealth.assert_healthy(model, prices, labels, loss=nn.functional.cross_entropy)
+```
+
+## When to ignore it
+
+Where outputs are in a unit of their own (an energy, a price) and so is the loss. A `loss=` that
+scales them is better.
+
 ## References
 
 - He et al. (2015), Delving deep into rectifiers

@@ -15,6 +15,47 @@ momentum adds to it, stays far below the limit; a smaller learning rate otherwis
 A step as long as the weight itself forgets what the weight was: the learning rate is too large for
 the gradient, or nothing limits a gradient that comes in bursts.
 
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+def test_training_step(gradhealth):
+    gradhealth.assert_no_exploding_update(
+        nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1)),
+        torch.randn(64, 8),
+        100 * torch.randn(64, 1),
+        loss=nn.functional.mse_loss,
+        optimizer=lambda params: torch.optim.SGD(params, lr=0.1),
+    )
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+def test_training_step(gradhealth):
+    gradhealth.assert_no_exploding_update(
+        nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1)),
+        torch.randn(64, 8),
+        100 * torch.randn(64, 1),
+        loss=nn.functional.mse_loss,
+        optimizer=lambda params: torch.optim.SGD(params, lr=0.1),
+        clip=1.0,
+    )
+```
+
+## When to ignore it
+
+Where a first step is to throw the initialisation away, and later ones are short.
+
 ## References
 
 - Pascanu, Mikolov and Bengio (2013), On the difficulty of training recurrent neural networks

@@ -8,6 +8,40 @@ last layer, whose units the targets tell apart, may start so.
 ## Why
 
 Nothing will ever tell such units apart: whatever the layer's width, it learns as one unit.
+
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 0.1)
+    gradhealth.assert_healthy(model, torch.randn(64, 8))
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+    for weight in (model[0].weight, model[2].weight):
+        nn.init.kaiming_normal_(weight)
+    gradhealth.assert_healthy(model, torch.randn(64, 8))
+```
+
+## When to ignore it
+
+Where noise in the training (dropout) tells the units apart, which the probe has not seen.
 """
 
 from __future__ import annotations

@@ -11,6 +11,44 @@ state of a loop is made by do not count: what gets there is memory (GH102).
 Adam steps by lr * g / (g + eps). Well below eps the step shrinks with the gradient, and a layer
 that would otherwise train at any scale of the loss stands still.
 
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    gradhealth.assert_healthy(
+        nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1)),
+        torch.randn(64, 8),
+        loss=lambda y: 1e-10 * y.square().mean(),
+        optimizer=torch.optim.Adam,
+    )
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    gradhealth.assert_healthy(
+        nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1)),
+        torch.randn(64, 8),
+        loss=lambda y: y.square().mean(),
+        optimizer=torch.optim.Adam,
+    )
+```
+
+## When to ignore it
+
+Where the eps is meant to damp the steps of what hardly gets a gradient.
+
 ## References
 
 - Kingma and Ba (2015), Adam: a method for stochastic optimization

@@ -12,6 +12,38 @@ parameter that is not finite and gets a gradient of zero fails as well.
 
 One NaN in a gradient is in every weight after the next step. Where it stays inside, behind a mask
 say, there is a warning.
+
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    gradhealth.assert_healthy(
+        nn.Linear(8, 4), torch.randn(64, 8), loss=lambda y: y.relu().log().mean()
+    )
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    gradhealth.assert_healthy(
+        nn.Linear(8, 4), torch.randn(64, 8), loss=lambda y: nn.functional.softplus(y).log().mean()
+    )
+```
+
+## When to ignore it
+
+Never as a whole. A layer whose NaN is masked out before it gets anywhere can be left out by name.
 """
 
 from __future__ import annotations

@@ -9,6 +9,54 @@ ratio. Weights on a gradient path fail, those in side branches warn.
 ## Why
 
 Weights that follow the penalty go to zero, whatever the data says.
+
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+def l1_norm(model):
+    return sum(p.abs().sum() for p in model.parameters())
+
+
+def test_penalty(gradhealth):
+    gradhealth.assert_no_dominating_regularizer(
+        nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1)),
+        torch.randn(64, 8),
+        torch.randn(64, 1),
+        loss=nn.functional.mse_loss,
+        regularizer=lambda model: 10 * l1_norm(model),
+    )
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+def l1_norm(model):
+    return sum(p.abs().sum() for p in model.parameters())
+
+
+def test_penalty(gradhealth):
+    gradhealth.assert_no_dominating_regularizer(
+        nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1)),
+        torch.randn(64, 8),
+        torch.randn(64, 1),
+        loss=nn.functional.mse_loss,
+        regularizer=lambda model: 1e-4 * l1_norm(model),
+    )
+```
+
+## When to ignore it
+
+Where the penalty is to lead at first and fades in a schedule.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from pytest_gradhealth.errors import GradientHealthError, SettingError
 from pytest_gradhealth.formatting import View, number, shortened, shown, told
 from pytest_gradhealth.results.diagnosis import RANK, Diagnosis, Finding, Limit, Severity
 from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.page import page_of
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,11 @@ class Rule:
     more plainly: beside one that is as severe, this rule is silent. What a rule finds that `leads`
     is told first, after what is the cause of all that the rules find that it `explains`.
 
-    `doc` is the text of its page, in Markdown. `settings` are the thresholds it reads, the one that
-    its `quantity` is compared with first: names of settings there are, or an Option for one of its
-    own. `cause` is why it fails and what to try, or a function that tells from a finding and the
-    look. `exhibit` returns a table of its own (by default the gradient path is shown) for its
-    findings in a diagnosis.
+    `doc` is the text of its page, in Markdown (None where Python leaves docstrings out). `settings`
+    are the thresholds it reads, the one that its `quantity` is compared with first: names of
+    settings there are, or an Option for one of its own. `cause` is why it fails and what to try, or
+    a function that tells from a finding and the look. `exhibit` returns a table of its own (by
+    default the gradient path is shown) for its findings in a diagnosis.
 
     `of_scale`: it may fail for the scale of the outputs alone, which is nothing to go by in
     evaluation mode. `patient`: training may yet cure what it finds. `judges_steps`: it judges
@@ -109,7 +110,7 @@ class Rule:
     echoes: tuple[str, ...] = ()
     leads: bool = False
     explains: tuple[str, ...] = ()
-    doc: str = ""
+    doc: str | None = ""
     settings: tuple[str | Option, ...] = ()
     quantity: Quantity | None = None
     cause: Cause | Callable[[Finding, GradientProfile], Cause | None] | None = None
@@ -204,19 +205,7 @@ class Rule:
     @property
     def page(self) -> str:
         """The rule's page of documentation, in Markdown."""
-        first, _, rest = self.doc.partition("\n")
-        text = rest if first.startswith(f"{self.code}: ") else self.doc
-        settings = "\n".join(f"- `{option.name}`: {option.described}" for option in self.options)
-        parts = [
-            f"# {self.code} {self.name}",
-            f"{self.summary[:1].upper()}{self.summary[1:]}.",
-            f"It reads: {self.reads}.",
-            text.strip(),
-            f"## Settings\n\n{settings or 'It has none.'}",
-            f'## Leaving it out\n\n`ignore=["{self.code}"]` in a call or a marker, or'
-            f" `--gradhealth-ignore={self.code}`; with `:encoder.*` behind it for some layers.",
-        ]
-        return "\n\n".join(part for part in parts if part) + "\n"
+        return page_of(self)
 
     def _after_a_crash(self) -> str:
         of = getattr(self.check, "__module__", None) or ""

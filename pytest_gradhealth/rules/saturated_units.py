@@ -10,6 +10,40 @@ and compares their share with `max_saturated`. From nine tenths on there is a wa
 Where an activation is flat, no gradient comes through, and what is learned stays in what little is
 left.
 
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    metres = 2000 * torch.randn(64, 8)
+    gradhealth.assert_healthy(
+        nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 4)), metres
+    )
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    metres = 2000 * torch.randn(64, 8)
+    gradhealth.assert_healthy(
+        nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 4)), metres
+    )
+```
+
+## When to ignore it
+
+Where a sigmoid or tanh is to work as a switch.
+
 ## References
 
 - Glorot and Bengio (2010), Understanding the difficulty of training deep feedforward neural

@@ -21,6 +21,45 @@ Nothing of this is done where the step promises, to first order, less than five 
 Gradient descent beyond the critical rate climbs the walls of the valley that it is to go down. It
 is the one setting that most often decides whether a network learns.
 
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1))
+    x = torch.randn(64, 8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=50.0)
+    gradhealth.assert_healthy(
+        model, x, x[:, :1], loss=nn.functional.mse_loss, optimizer=optimizer
+    )
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1))
+    x = torch.randn(64, 8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    gradhealth.assert_healthy(
+        model, x, x[:, :1], loss=nn.functional.mse_loss, optimizer=optimizer
+    )
+```
+
+## When to ignore it
+
+Where a schedule that the optimizer does not know of yet begins at a lower rate. Better attach the
+scheduler before the check, or declare the rate that training begins with.
+
 ## References
 
 - LeCun, Simard and Pearlmutter (1992), Automatic Learning Rate Maximization by On-Line Estimation

@@ -11,6 +11,45 @@ Where next to nothing of the norm goes with many elements, that is a note.
 
 float16 holds nothing below 2^-24. What is flushed is lost before any optimizer sees it.
 
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+def test_fits_float16(gradhealth):
+    gradhealth.assert_no_underflow(
+        nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4)),
+        torch.randn(64, 8),
+        loss=lambda y: 1e-6 * y.square().mean(),
+        precision="float16",
+    )
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+def test_fits_float16(gradhealth):
+    gradhealth.assert_no_underflow(
+        nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4)),
+        torch.randn(64, 8),
+        loss=lambda y: 1e-6 * y.square().mean(),
+        precision="float16",
+        loss_scale=2.0**16,
+    )
+```
+
+## When to ignore it
+
+Nowhere: it judges only where `precision=` is declared.
+
 ## References
 
 - Micikevicius et al. (2018), Mixed precision training

@@ -22,6 +22,52 @@ keep most of a model out warn.
 
 A detach(), a no_grad() or an operation without a slope on the way leaves everything before it
 untrained, without an error.
+
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(8, 32), nn.Linear(32, 4)
+
+    def forward(self, x):
+        return self.head(self.stem(x).relu().detach())
+
+
+def test_gradients(gradhealth):
+    gradhealth.assert_healthy(Net(), torch.randn(64, 8))
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(8, 32), nn.Linear(32, 4)
+
+    def forward(self, x):
+        return self.head(self.stem(x).relu())
+
+
+def test_gradients(gradhealth):
+    gradhealth.assert_healthy(Net(), torch.randn(64, 8))
+```
+
+## When to ignore it
+
+Where another loss trains those layers, which this test does not see.
 """
 
 from __future__ import annotations
@@ -35,16 +81,12 @@ from pytest_gradhealth.results.diagnosis import Finding, Severity
 from pytest_gradhealth.results.names import module_of
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
 from pytest_gradhealth.rules.dead_units import asleep_by_chance
+from pytest_gradhealth.rules.resting import Resting
 from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 from pytest_gradhealth.rules.silence import gets_round, is_left_out
 from pytest_gradhealth.rules.stops import cause_of_silence
 from pytest_gradhealth.rules.unreached_parts import attends_to_one, cut_parts, dull_parts
-from pytest_gradhealth.rules.unused import (
-    Resting,
-    ignoring,
-    unused_parameters,
-    without_readers,
-)
+from pytest_gradhealth.rules.unused import ignoring, unused_parameters, without_readers
 
 #: Units that may well be dead together, as in the bottleneck of a squeeze-and-excitation.
 HANDFUL = 4

@@ -7,6 +7,58 @@ Warns of trainable parameters behind the outputs that `model.parameters()` does 
 ## Why
 
 No optimizer trains them, no state_dict saves them, and no device move takes them along.
+
+## Example
+
+Warns:
+
+```python
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = [nn.Linear(8, 8) for _ in range(3)]
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x).relu()
+        return self.head(x)
+
+
+def test_gradients(gradhealth):
+    gradhealth.assert_healthy(Net(), torch.randn(64, 8))
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x).relu()
+        return self.head(x)
+
+
+def test_gradients(gradhealth):
+    gradhealth.assert_healthy(Net(), torch.randn(64, 8))
+```
+
+## When to ignore it
+
+Where the parameters are another model's, whose optimizer trains them.
 """
 
 from __future__ import annotations

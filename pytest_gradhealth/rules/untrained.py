@@ -12,6 +12,40 @@ optimizer, warn; tensors that the model does not have are information.
 
 A layer that was replaced or unfrozen after the optimizer was built stays as it was initialised:
 its gradient is perfect, the loss falls, and nothing says that it is not trained.
+
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+    optimizer = torch.optim.Adam(model.parameters())
+    model[2] = nn.Linear(32, 10)
+    gradhealth.assert_healthy(model, torch.randn(64, 8), optimizer=optimizer)
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+    model[2] = nn.Linear(32, 10)
+    optimizer = torch.optim.Adam(model.parameters())
+    gradhealth.assert_healthy(model, torch.randn(64, 8), optimizer=optimizer)
+```
+
+## When to ignore it
+
+Where an optimizer that is not declared holds the rest. Better declare both, in a list.
 """
 
 from __future__ import annotations

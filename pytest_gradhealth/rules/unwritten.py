@@ -14,6 +14,52 @@ what float32 rounds to zero (below 1e-37).
 `_init_weights` that skips a class leave what was in memory before: often zeros, sometimes 1e30, so
 that the model trains on one machine and is NaN on another.
 
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(8))
+
+    def forward(self, x):
+        return self.weight * x
+
+
+def test_gradients(gradhealth):
+    gradhealth.assert_healthy(Scale, torch.randn(64, 8))
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(8))
+
+    def forward(self, x):
+        return self.weight * x
+
+
+def test_gradients(gradhealth):
+    gradhealth.assert_healthy(Scale, torch.randn(64, 8))
+```
+
+## When to ignore it
+
+Where a checkpoint is loaded over it in any case, which the factory does not do.
+
 ## References
 
 `torch.utils.deterministic.fill_uninitialized_memory`, in the documentation of PyTorch.

@@ -28,6 +28,37 @@ Layers that get next to no gradient stay as they were initialised, however long 
 plain network the norm changes by about the same factor with each layer: a slope of 1/4 in twenty
 sigmoids leaves 1e-12.
 
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    blocks = [nn.Sequential(nn.Linear(32, 32), nn.Sigmoid()) for _ in range(12)]
+    gradhealth.assert_healthy(nn.Sequential(*blocks), torch.randn(64, 32))
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+def test_gradients(gradhealth):
+    blocks = [nn.Sequential(nn.Linear(32, 32), nn.BatchNorm1d(32), nn.ReLU()) for _ in range(12)]
+    gradhealth.assert_healthy(nn.Sequential(*blocks), torch.randn(64, 32))
+```
+
+## When to ignore it
+
+Where the first layers are to stay as they are. `requires_grad_(False)` says that better: what is
+frozen is not judged.
+
 ## References
 
 - Hochreiter (1991), Untersuchungen zu dynamischen neuronalen Netzen

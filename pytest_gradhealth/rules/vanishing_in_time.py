@@ -12,6 +12,41 @@ goes from step to step by value alone (a `detach()` at every step, or every few)
 A recurrent network learns what happened that many steps ago only by a gradient that gets there.
 Each step multiplies it by about the same factor, which a gate or an orthogonal weight keeps near 1.
 
+## Example
+
+Fails:
+
+```python
+import torch
+from torch import nn
+
+
+def test_memory(gradhealth):
+    model, sequences = nn.RNN(8, 32, batch_first=True), torch.randn(16, 28, 8)
+    gradhealth.assert_no_vanishing_in_time(
+        model, sequences, loss=lambda out: out[0][:, -1].square().mean(), dependency=27
+    )
+```
+
+Passes:
+
+```python
+import torch
+from torch import nn
+
+
+def test_memory(gradhealth):
+    model, sequences = nn.RNN(8, 32, batch_first=True), torch.randn(16, 28, 8)
+    nn.init.orthogonal_(model.weight_hh_l0)
+    gradhealth.assert_no_vanishing_in_time(
+        model, sequences, loss=lambda out: out[0][:, -1].square().mean(), dependency=27
+    )
+```
+
+## When to ignore it
+
+Where nothing that far back matters: declare the `dependency=` that the task has.
+
 ## References
 
 - Bengio, Simard and Frasconi (1994), Learning long-term dependencies with gradient descent is

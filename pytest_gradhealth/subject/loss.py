@@ -19,6 +19,9 @@ from pytest_gradhealth.tensors.unwrap import computable, is_one_number, odd_kind
 
 Loss = Callable[..., Any]
 
+#: What stands in for a loss where there is none, in words.
+STAND_IN = "a random direction of the outputs"
+
 #: Seed of the cotangent that stands in for a loss; the same for every probe.
 COTANGENT_SEED = 20100513
 
@@ -47,7 +50,7 @@ def objective(outputs: Any, targets: Any, loss: Loss | None) -> Objective:
     if own is not None:
         return Objective(_checked(own[0], "the model's own loss"), f"the model's own loss{own[1]}")
     _check_lacks(outputs, targets)
-    return Objective(_cotangent_product(outputs), "a random direction of the outputs")
+    return Objective(_cotangent_product(outputs), STAND_IN)
 
 
 def scalar_loss(outputs: Any, targets: Any, loss: Loss | None) -> Tensor:

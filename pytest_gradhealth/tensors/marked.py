@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The marks between two others, and those that join the ways from beside, with no other there.
+
+    `leaves` are what the ways take, `made` what those take that join them, short of all marks.
+    """
+
+    within: frozenset[int]
+    beside: frozenset[int]
+    leaves: frozenset[int]
+    made: frozenset[int]
 
 
 class MarkedGraph:
@@ -120,11 +134,36 @@ class MarkedGraph:
                 found[child] |= found[vertex]
         return found
 
+    def stretch(self, far: int, near: int, wanted: Collection[int]) -> Stretch:
+        """Return what is on the ways from one mark to another, and what joins them."""
+        behind, ahead = self.behind([[far]]), self._ahead([[near]])
+        first, last = self._vertex_of[far], self._vertex_of[near]
+        inside = [v for v, on_way in enumerate(map(operator.and_, behind, ahead)) if on_way]
+        inside.remove(first)
+        beside, past = self._first(
+            (c for v in inside for c in self._children[v] if not behind[c]), wanted
+        )
+        inside.remove(last)
+        return Stretch(
+            frozenset(self._mark_at[v] for v in inside if self._mark_at.get(v) in wanted),
+            frozenset(beside),
+            *(
+                frozenset(w for v in some for w in self._leaves.get(v, ()))
+                for some in (inside, past)
+            ),
+        )
+
     def inputs(self, mark: int, wanted: Collection[int]) -> set[int]:
         """Return the wanted marks that a mark was made of, with no other in between."""
+        return self._first(self._children[self._vertex_of[mark]], wanted)[0]
+
+    def _first(
+        self, vertices: Iterable[int], wanted: Collection[int]
+    ) -> tuple[set[int], Collection[int]]:
+        """The wanted marks that vertices are or were made of, and the vertices short of them."""
         found: set[int] = set()
         seen: set[int] = set()
-        stack = [*self._children[self._vertex_of[mark]]]
+        stack = [*vertices]
         while stack:
             vertex = stack.pop()
             here = self._mark_at.get(vertex)
@@ -133,7 +172,7 @@ class MarkedGraph:
             elif vertex not in seen:
                 seen.add(vertex)
                 stack += self._children[vertex]
-        return found
+        return found, seen
 
     def nearest(self, groups: Sequence[int], wanted: Collection[int]) -> dict[int, int]:
         """Return the wanted marks that some marks get to without another, and which of them do.

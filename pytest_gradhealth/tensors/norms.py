@@ -9,9 +9,16 @@ import torch
 from torch import Tensor
 
 from pytest_gradhealth.tensors.devices import on_host
-from pytest_gradhealth.tensors.modules import is_dtensor
+from pytest_gradhealth.tensors.storage import as_it_lies
 from pytest_gradhealth.tensors.trees import tensors
-from pytest_gradhealth.tensors.unwrap import outside_transforms, packed, unwrapped, whole
+from pytest_gradhealth.tensors.unwrap import (
+    PLAIN,
+    is_spread,
+    outside_transforms,
+    packed,
+    unwrapped,
+    whole,
+)
 
 #: Between these, the squares of float32 numbers add up without loss.
 SAFE_FLOAT32 = (1e-15, 1e18)
@@ -21,6 +28,8 @@ _SAFE_FLOAT64 = (1e-150, 1e150)
 _ROW = 256
 #: Up to so many elements, a sum in float64 costs less than to see whether it takes one.
 FEW = 2**13
+#: A difference of squares that is larger than this share of them has six digits.
+_MUCH = 0.1
 
 
 def l2_norm(tensor: Tensor) -> Tensor:
@@ -33,7 +42,7 @@ def l2_norm(tensor: Tensor) -> Tensor:
     """
     if _has_few(tensor):
         return _norm(tensor.detach(), dtype=torch.float64)
-    if is_dtensor(tensor):
+    if is_spread(tensor):
         return whole(_norm(tensor.detach(), dtype=_widest(tensor)))
     values = _values(tensor)
     if values.numel() == 0:
@@ -116,18 +125,27 @@ def worst_in(value: object) -> str:
 
 
 @torch.no_grad()
-def spread(outputs: Tensor, dim: int = 0) -> Tensor:
+def spread(outputs: Tensor, dim: int = 0, norm: Tensor | None = None) -> Tensor:
     """Return how far the examples of a batch lie apart: RMS distance from their mean over RMS.
 
     Between 0 (all the same) and 1, also for integers and booleans; NaN for a batch of zeros
-    and for a sparse one. `dim` is the one that counts the examples.
+    and for a sparse one. `dim` is the one that counts the examples, `norm` theirs if it is known.
     """
     outputs = whole(outputs)
     if outputs.layout is not torch.strided:
         return torch.full((), math.nan)  # one made dense might not fit into memory
     numeric = outputs.is_floating_point() or outputs.is_complex()
     values = outputs if numeric and outputs.element_size() > 1 else outputs.double()
-    distance: Tensor = l2_norm(values - values.mean(dim, keepdim=True)) / l2_norm(values)
+    size = l2_norm(values) if norm is None else norm
+    if on_host(values) and _is_plain(values) and values.numel() > FEW:
+        # What the mean leaves of the square is told without another tensor, unless it is little.
+        mean = values.mean(dim, keepdim=True)
+        left = 1 - (l2_norm(mean) / size).square() * values.shape[dim]
+        if left.item() > _MUCH:
+            return left.sqrt()
+    first = values.narrow(dim, 0, min(1, values.shape[dim]))
+    apart = values - first  # of what is the same for all, no rounding of a mean
+    distance: Tensor = l2_norm(apart - apart.mean(dim, keepdim=True)) / size
     return distance
 
 
@@ -152,10 +170,7 @@ def _has_few(tensor: Tensor) -> bool:
 
 def is_ordinary(tensor: Tensor) -> bool:
     """Whether a tensor is dense, and nothing but a tensor."""
-    return tensor.layout is torch.strided and type(tensor) in _PLAIN and not tensor.is_nested
-
-
-_PLAIN = (Tensor, torch.nn.Parameter)
+    return tensor.layout is torch.strided and type(tensor) in PLAIN and not tensor.is_nested
 
 
 def _norm(values: Tensor, dim: int | None = None, dtype: torch.dtype | None = None) -> Tensor:
@@ -192,7 +207,8 @@ def _cpu_norm(values: Tensor) -> Tensor:
 
 
 def _rowwise_norm(values: Tensor) -> Tensor:
-    flat = values.reshape(-1)
+    flat = as_it_lies(values)
+    flat = values.reshape(-1) if flat is None else flat
     rows, rest = divmod(flat.numel(), _ROW)
     norms = _norm(flat[: rows * _ROW].view(rows, _ROW), dim=1)
     if rest:

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.norms import SAFE_FLOAT32, is_ordinary, l2_norm
+from pytest_gradhealth.tensors.storage import as_it_lies
 
 #: Elements up to which a norm is exact.
 SMALL = 2**17
 #: How many blocks stand for a larger tensor, of how many elements each that lie side by side.
-BLOCKS, BLOCK = 256, 256
+BLOCKS, BLOCK = 256, 64
 #: The standard error of an estimate, as a share of it, above which the norm is taken exactly.
 TOLERANCE = 0.05
 #: The golden ratio's fraction, times 2**32: its multiples lie as evenly as any.
@@ -45,11 +46,12 @@ def _blocks(tensor: Tensor) -> Tensor | None:
     """Blocks of a large tensor, one in each row, wherever they lie in it; None for any other."""
     if tensor.numel() <= SMALL or not on_host(tensor) or not is_ordinary(tensor):
         return None
-    reach = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-    if reach + 1 != tensor.numel() or not tensor.is_floating_point():
-        return None  # with gaps, or expanded
+    flat = as_it_lies(tensor.detach())
+    if flat is None or not tensor.is_floating_point():
+        return None
     rows = tensor.numel() // BLOCK
-    blocks = tensor.detach().as_strided((rows, BLOCK), (BLOCK, 1))[_chosen(rows)]
+    every = flat[: rows * BLOCK].view(rows, BLOCK)
+    blocks = every.index_select(0, _chosen(rows))  # which takes a fifth of what indexing does
     return blocks if blocks.element_size() > 2 else blocks.float()
 
 

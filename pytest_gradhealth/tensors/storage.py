@@ -8,23 +8,20 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from pytest_gradhealth.tensors.unwrap import parts
+from pytest_gradhealth.tensors.unwrap import PLAIN, parts
 
 
 def has_memory(tensor: Tensor) -> bool:
     """Whether all elements of a tensor are in memory: its storage may have been freed."""
     if is_lazy(tensor) or tensor.is_meta:
         return False
-    if type(tensor) not in _PLAIN or not tensor.numel():
+    if type(tensor) not in PLAIN or not tensor.numel():
         return True
     if tensor.layout != torch.strided:
         return all(map(has_memory, parts(tensor)))
     if tensor.is_nested:
         return size_of(tensor) >= tensor.numel() * tensor.element_size()
     return size_of(tensor) >= (tensor.storage_offset() + span(tensor)) * tensor.element_size()
-
-
-_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def size_of(tensor: Tensor) -> int:
@@ -42,6 +39,18 @@ def _asked(tensor: Tensor, question: Callable[[torch.UntypedStorage], int]) -> i
         return question(tensor.untyped_storage())
     except RuntimeError:  # of a sparse tensor, say
         return 0
+
+
+def as_it_lies(tensor: Tensor) -> Tensor | None:
+    """All elements of a dense tensor in the order of its memory; None with gaps or repeats."""
+    if tensor.is_contiguous():
+        return tensor.view(-1)
+    expected = 1
+    for step, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and step != expected:
+            return None
+        expected *= size
+    return tensor.as_strided((tensor.numel(),), (1,))
 
 
 def span(tensor: Tensor) -> int:

@@ -12,6 +12,8 @@ from torch.nn.parameter import is_lazy
 from pytest_gradhealth.tensors.modules import is_dtensor
 
 _functorch = torch._C._functorch
+#: The classes of tensors that are nothing else.
+PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def packed(tensor: Tensor) -> Tensor:
@@ -43,14 +45,19 @@ def parts(tensor: Tensor) -> tuple[Tensor, ...]:
 
 def whole(tensor: Any) -> Tensor:
     """Return all elements of a DTensor, gathered from all ranks; any other tensor as it is."""
-    full: Tensor = tensor.full_tensor() if is_dtensor(tensor) else tensor
+    full: Tensor = tensor.full_tensor() if is_spread(tensor) else tensor
     return full
 
 
 def own_part(tensor: Any) -> Tensor:
     """Return what this rank holds of a DTensor; any other tensor as it is."""
-    own: Tensor = tensor.to_local() if is_dtensor(tensor) else tensor
+    own: Tensor = tensor.to_local() if is_spread(tensor) else tensor
     return own
+
+
+def is_spread(tensor: Tensor) -> bool:
+    """Whether a tensor is a DTensor, of which every rank holds a part."""
+    return type(tensor) not in PLAIN and is_dtensor(tensor)
 
 
 def is_one_number(tensor: Tensor) -> bool:

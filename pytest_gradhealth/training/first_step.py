@@ -57,8 +57,12 @@ def first_step(subject: Subject, optimizer: Optimizer, *, seed: int) -> FirstSte
     """
     held = {id(p): p for group in optimizer.param_groups for p in group["params"]}
     start = [parameter.detach().clone() for parameter in held.values()]
-    backwards: list[nn.Module] = []
-    loss = next(train(subject, optimizer, seed=seed, steps=1, before_clip=backwards.append))
+    backwards: list[Tensor] = []
+
+    def note(_: nn.Module, loss: Tensor) -> None:
+        backwards.append(loss)
+
+    loss = next(train(subject, optimizer, seed=seed, steps=1, before_clip=note))
     line = _Line(subject, tuple(held.values()), start, seed + 1)
     made = line.here()
     if made is None or len(backwards) > 1 or not _rises(made.data, float(loss)):

@@ -21,7 +21,7 @@ from pytest_gradhealth.tensors.modules import is_sharded
 from pytest_gradhealth.training.gradients import clip_gradients, penalty_of
 from pytest_gradhealth.training.optimizers import OptimizerLike, build
 
-Watcher = Callable[[nn.Module], None]
+Watcher = Callable[[nn.Module, Tensor], None]
 
 
 def optimizer_for(subject: Subject, optimizer: OptimizerLike | None) -> Optimizer:
@@ -36,26 +36,28 @@ def train(
     *,
     seed: int,
     steps: int,
+    anew: bool = True,
     before_clip: Watcher | None = None,
     after_clip: Watcher | None = None,
 ) -> Iterator[Tensor]:
     """Train `subject`, a copy, on its batch; yield each step's data loss (0-dim, detached).
 
-    The watchers are called with the model, its gradients in place. To be called inside `isolated`.
+    The random numbers of each step are drawn `anew`, or are the same in all of them. The watchers
+    are called with the model, its gradients in place, and the loss. To be called inside `isolated`.
     Raises ProbeError if the model, the loss or the optimizer fails on the way.
     """
     takes_closure = _takes_closure(optimizer)
     for number in range(steps):
-        seed_everything(seed + number + 1, subject.device)
+        seed_everything(seed + (number + 1) * anew, subject.device)
         losses: list[Tensor] = []
 
         def closure(losses: list[Tensor] = losses) -> Tensor:
             total = _backward(subject, optimizer, losses)
             if before_clip is not None:
-                before_clip(subject.model)
+                before_clip(subject.model, total)
             clip_gradients(list(subject.model.parameters()), subject.step.clip)
             if after_clip is not None:
-                after_clip(subject.model)
+                after_clip(subject.model, total)
             return total
 
         try:

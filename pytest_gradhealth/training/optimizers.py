@@ -26,7 +26,8 @@ def build(
 ) -> Optimizer:
     """Make an optimizer over `parameters`: Adam with lr 1e-3 if none is declared.
 
-    That one may be `fused`, which is faster on the CPU and rounds otherwise.
+    That one may be `fused`, which is faster on the CPU and rounds otherwise. Its eps is one that
+    float16 does not round to zero, where there is any.
 
     An instance is returned as it is. Our own Adam takes no sparse gradients, and gets dense ones:
     the parameters have to be those of a copy. Raises ProbeError if that fails.
@@ -36,7 +37,8 @@ def build(
             parameter.register_post_accumulate_grad_hook(_densify)  # type: ignore[no-untyped-call]
         plain = all(type(p) is nn.Parameter and p.is_cpu and _is_dense(p) for p in parameters)
         fused &= plain and all(p.dtype is torch.float32 for p in parameters)
-        adam = uncompiled(torch.optim.Adam)(parameters, lr=1e-3, fused=fused or None)
+        eps = 1e-4 if any(p.dtype is torch.float16 for p in parameters) else 1e-8
+        adam = uncompiled(torch.optim.Adam)(parameters, lr=1e-3, eps=eps, fused=fused or None)
         if fused:
             adam.register_step_pre_hook(_align)
         return adam

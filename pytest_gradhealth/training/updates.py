@@ -67,12 +67,12 @@ class _Scales:
     found: list[Tensor] = field(default_factory=list)
     backwards: int = 0
 
-    def before(self, model: nn.Module) -> None:
+    def before(self, model: nn.Module, _loss: Tensor) -> None:
         self.backwards += 1
         if not self.found:
             self.found.append(_gradient_norm(model))
 
-    def after(self, model: nn.Module) -> None:
+    def after(self, model: nn.Module, _loss: Tensor) -> None:
         if len(self.found) == 1:
             self.found.append(_gradient_norm(model))
 

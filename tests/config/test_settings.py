@@ -105,7 +105,7 @@ def test_what_only_assertions_do_is_told() -> None:
 
 def test_names_of_no_setting() -> None:
     known = ", ".join(option.name for option in OPTIONS)
-    assert known.startswith("device, seeds, confirm_steps, copy, exact")
+    assert known.startswith("device, seeds, confirm_steps, learn_steps, copy, exact")
     with pytest.raises(SettingError) as caught:
         Settings().merged({"loss": 1}, "the marker")
     assert str(caught.value) == f"the marker: unknown setting 'loss'; the settings are {known}"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
+from typing import Any
 
 import pytest
 
+from pytest_gradhealth import GradientHealthError
 from pytest_gradhealth.config.options import FIXED_LIMITS, OPTIONS
+from pytest_gradhealth.plugin.fixture import GradHealth
 from pytest_gradhealth.rules import built_in_rules
 from pytest_gradhealth.rules.rule import Rule
 
@@ -20,15 +24,43 @@ def test_a_page_says_what_why_and_which_settings(rule: Rule) -> None:
     assert sections == [
         "What it does",
         "Why",
-        *["References"] * ("References" in sections),
+        "Example",
         "Settings",
-        "Leaving it out",
+        "When to ignore it",
+        *["References"] * ("References" in sections),
     ]
     assert rule.summary[1:] in rule.page
-    assert rule.page.count(f"{rule.code}:") == 0, "the title of the file is not said twice"
+    assert f"# {rule.code}:" not in rule.page, "the title of the file is not said twice"
     for option in rule.options:
         assert f"- `{option.name}`: {option.help}" in rule.page
     assert ("It has none." in rule.page) == (not rule.options)
+
+
+def outcome_of(code: str, gradhealth: GradHealth) -> tuple[type[Exception] | None, list[str]]:
+    """What the one test of an example fails with, and the codes of all that it is told."""
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    (test,) = [scope[name] for name in scope if name.startswith("test_")]
+    error, message = None, ""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            test(gradhealth)
+        except GradientHealthError as raised:
+            error, message = type(raised), str(raised)
+    told = (message.partition("\n\n")[0], *(str(warning.message) for warning in caught))
+    return error, [code for text in told for code in re.findall(r"\bGH\d{3}\b", text)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
+def test_the_example_of_a_page_fails_and_its_cure_passes(
+    rule: Rule, gradhealth: GradHealth
+) -> None:
+    parts = re.findall(r"^(\w+):\n\n```python\n(.*?)^```", rule.page, re.MULTILINE | re.DOTALL)
+    (verb, sick), (passes, cured) = parts
+    error = {"Fails": rule.error, "Warns": None}[verb]
+    assert outcome_of(sick, gradhealth) == (error, [rule.code])
+    assert (passes, *outcome_of(cured, gradhealth)) == ("Passes", None, [])
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)

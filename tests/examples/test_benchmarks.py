@@ -27,7 +27,7 @@ from examples.benchmarks.synchronisation import SAYING, warned
 from examples.benchmarks.table import Row, summary, table
 from examples.benchmarks.timing import Spread, difference, in_turns, ratio
 from examples.benchmarks.workloads import WORKLOADS, mlp
-from examples.readme import README
+from examples.readme import COSTS
 from pytest_gradhealth import probe
 
 
@@ -101,11 +101,11 @@ OLD = "before\n<!-- benchmarks -->\nold\n<!-- /benchmarks -->\nafter\n"
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, str]]:
-    """What stands in the README and the files of results after a run with `--write`."""
-    (tmp_path / "README.md").write_text(OLD)
+    """What stands in the page of costs and the files of results after a run with `--write`."""
+    (tmp_path / "costs.md").write_text(OLD)
     for name in command.FILES:
         (tmp_path / name).write_text("old")
-    monkeypatch.setattr(command, "README", tmp_path / "README.md")
+    monkeypatch.setattr(command, "COSTS", tmp_path / "costs.md")
     monkeypatch.setattr(command, "FOLDER", tmp_path)
     monkeypatch.setattr(command, "environment", lambda: "here")
     for part in command.PARTS:
@@ -128,13 +128,13 @@ def test_the_figures_are_written_with_where_they_were_taken(
     written: Callable[..., dict[str, str]],
 ) -> None:
     found = written()
-    results, readme = found["RESULTS.md"], found["README.md"]
+    results, page = found["RESULTS.md"], found["costs.md"]
     assert results.startswith("# What a probe costs\n\n```text\nfigure ")
     assert results.endswith("\n\nhere\n```\n")
-    assert figures(results) == figures(readme) == ["steps", "depth", "startup", "suite", "peers"]
-    assert readme.startswith("before\n")
-    assert readme.endswith("\n\nhere\n```\n<!-- /benchmarks -->\nafter\n")
-    assert "old" not in readme
+    assert figures(results) == figures(page) == ["steps", "depth", "startup", "suite", "peers"]
+    assert page.startswith("before\n")
+    assert page.endswith("\n\nhere\n```\n<!-- /benchmarks -->\nafter\n")
+    assert "old" not in page
 
 
 def test_the_figures_of_a_gpu_have_a_file_of_their_own(
@@ -143,7 +143,7 @@ def test_the_figures_of_a_gpu_have_a_file_of_their_own(
     found = written("--only", "cuda")
     assert found["RESULTS-cuda.md"].startswith("# What a probe costs on a GPU\n\n```text\nfigure ")
     assert figures(found["RESULTS-cuda.md"]) == ["cuda"]
-    assert (found["RESULTS.md"], found["README.md"]) == ("old", OLD)
+    assert (found["RESULTS.md"], found["costs.md"]) == ("old", OLD)
 
 
 def test_a_machine_without_a_gpu_leaves_its_figures_alone(
@@ -169,13 +169,13 @@ def test_a_part_does_not_replace_the_whole(
     assert {path.read_text() for path in tmp_path.iterdir()} == {"old", OLD}
 
 
-def test_the_figures_of_a_gpu_in_the_readme_are_those_of_their_file() -> None:
+def test_the_figures_of_a_gpu_on_the_page_of_costs_are_those_of_their_file() -> None:
     text = (command.FOLDER / "RESULTS-cuda.md").read_text()
     rows = [re.split("  +", line) for line in text.splitlines()]
     costs = [float(row[2].rstrip("x")) for row in rows if row[0] == "probe / step"]
     assert len(costs) == len(WORKLOADS)
     assert {row[2] for row in rows if row[0] == "waits for the GPU"} == {"2.00"}
-    words = " ".join(README.read_text().split())
+    words = " ".join(COSTS.read_text().split())
     assert (
         f"costs {min(costs):.1f} to {max(costs):.0f} times a step, and waits for the device twice"
         in words

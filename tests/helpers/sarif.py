@@ -40,6 +40,18 @@ SARIF: dict[str, Any] = {
                                                 "id": {"type": "string"},
                                                 "name": {"type": "string"},
                                                 "shortDescription": TEXT,
+                                                "fullDescription": TEXT,
+                                                "help": {
+                                                    **TEXT,
+                                                    "properties": {
+                                                        "text": {"type": "string"},
+                                                        "markdown": {"type": "string"},
+                                                    },
+                                                },
+                                                "helpUri": {
+                                                    "type": "string",
+                                                    "pattern": "^https://[^ ]+$",
+                                                },
                                             },
                                         },
                                     },

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, cross_entropy, mse_loss
 
-from pytest_gradhealth.measure.constant_predictor import Yardstick, constant_answer, yardstick
+from pytest_gradhealth.measure.constant_predictor import constant_answer, yardstick
+from pytest_gradhealth.results.yardstick import Yardstick
 from pytest_gradhealth.subject.subject import Subject
 from tests.helpers.nets import batch
 

@@ -98,6 +98,28 @@ def test_every_weight_and_its_gradient_is_read_once() -> None:
     assert beyond_a_step(model, x, y, 19 * 31) == expected
 
 
+def test_large_outputs_that_differ_are_read_twice_and_nothing_as_large_is_made() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(4, 19), torch.arange(4) % 7
+    model, large = widths(19, 31, 20_000), 4 * 20_000
+    # The norm of the outputs as such and as the last layer's, that of their gradient, and the mean;
+    # the outputs once more without the last bias.
+    rows = large // 256 * 256
+    assert beyond_a_step(model, x, y, large) == {"mean": 2, "sub": 1}
+    assert beyond_a_step(model, x, y, rows) == {"linalg_vector_norm": 4}
+
+
+def test_weights_are_compared_with_their_gradients_only_where_nothing_is_estimated() -> None:
+    torch.manual_seed(0)
+    y = torch.arange(8) % 4
+    for size, dots in ((6, 1), (66, 0)):
+        with Operations() as ours:
+            model = nn.Sequential(*convolutions()[:3], nn.AdaptiveAvgPool2d(4), *convolutions()[3:])
+            x = torch.randn(8, 3, size, size)
+            assert probe(model, x, y, loss=cross_entropy).verdict == "healthy"
+        assert sum(name == "dot" for name, _ in ours.seen) == dots
+
+
 def test_small_weights_and_their_gradients_are_each_read_by_one_call() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(10, 19), torch.arange(10) % 7
@@ -297,7 +319,7 @@ def attention() -> nn.Module:
     return nn.Sequential(layer, nn.Flatten(), nn.Linear(5 * 16, 4))
 
 
-def convolutions() -> nn.Module:
+def convolutions() -> nn.Sequential:
     norm = nn.BatchNorm2d(8)
     layers = [nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 4)]
     return nn.Sequential(*layers)

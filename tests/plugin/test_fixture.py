@@ -30,8 +30,11 @@ def test_fixture_and_functions_give_the_same_inside_a_test(pytester: pytest.Pyte
         CHECKS = [name for name in pytest_gradhealth.__all__ if name.startswith("assert_")]
         CHECKS.remove("assert_matches_baseline")  # two of one key are an error
         OPTIONS = {"assert_no_vanishing_in_time": {"dependency": 9}}
-        FAILING = ("assert_healthy", "assert_no_vanishing", "assert_no_underflow")
+        FAILING = (
+            "assert_healthy", "assert_learns", "assert_no_vanishing", "assert_no_underflow"
+        )
         OF_THEIR_OWN = (
+            "assert_learns",
             "assert_no_exploding_update",
             "assert_no_dominating_regularizer",
             "assert_no_underflow",
@@ -64,7 +67,7 @@ def test_fixture_and_functions_give_the_same_inside_a_test(pytester: pytest.Pyte
             assert (kind is not None) == (name in FAILING)
         """
     )
-    run(pytester).assert_outcomes(passed=9)
+    run(pytester).assert_outcomes(passed=10)
 
 
 def test_a_failing_assertion_fails_the_call_phase_with_its_message(

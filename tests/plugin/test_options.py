@@ -40,6 +40,7 @@ LISTED: dict[str, tuple[str, str, Any, Any, tuple[Any, Any, Any]]] = {
     "device": ("cpu:0", "cpu:1", "cpu:2", "cpu", ("cpu:0", "cpu:1", "cpu:2")),
     "seeds": ("2", "3", [4, 5], 2, (2, 3, (4, 5))),
     "confirm_steps": ("0", "2", 3, 4, (0, 2, 3)),
+    "learn_steps": ("6", "7", 8, 9, (6, 7, 8)),
     "copy": ("true", "", False, True, (True, True, False)),
     "exact": ("true", "", False, True, (True, True, False)),
     "min_ratio": ("1e-6", "1e-7", 1e-8, 1e-9, (1e-6, 1e-7, 1e-8)),

@@ -161,8 +161,8 @@ def test_the_code_in_the_message_cures(name: str, seed: int) -> None:
         assert trains_under_five_seeds(build, code, optimizer, sick)
 
 
-def test_the_code_that_the_readme_shows_cures_its_network() -> None:
-    shown = cures(readme.block(readme.README.read_text(), "failure"))
+def test_the_code_that_the_quickstart_shows_cures_its_network() -> None:
+    shown = cures(readme.block("failure"))
     build = partial(DeepClassifier, nn.Sigmoid)
     sick = min(losses(build(), ADAM, 5))
     assert len(shown) > 1

@@ -28,13 +28,14 @@ from pytest_gradhealth import (
     suggest,
 )
 from pytest_gradhealth.assertions import verdict
+from pytest_gradhealth.config.values import FEWEST
 from pytest_gradhealth.probing.prepare import prepare
 from pytest_gradhealth.remedies import clock, ward
 from pytest_gradhealth.remedies import trial as treating
 from pytest_gradhealth.remedies.clock import Clock
-from pytest_gradhealth.remedies.outcome import FEWEST, LEAST, STEPS
 from pytest_gradhealth.subject.step import Step
 from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.training.learning import LEAST, STEPS
 from pytest_gradhealth.training.loop import train
 from pytest_gradhealth.training.optimizers import as_factory, build
 from tests.helpers.nets import batch, mlp

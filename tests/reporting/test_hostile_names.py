@@ -49,7 +49,7 @@ from tests.helpers.runs import SICK, Reader, checked, measured, net, renamed
 from tests.helpers.sarif import SARIF
 
 jsonschema: Any = pytest.importorskip("jsonschema")
-RULES = [(rule.code, rule.name, rule.summary) for rule in built_in_rules()]
+RULES = built_in_rules()
 
 
 #: Names that begin with, hold or would become what somebody else acts on.

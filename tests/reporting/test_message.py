@@ -55,7 +55,8 @@ cause:  12 Sigmoids let x0.25 through each (slope at most 1/4)
 try:    nn.ReLU() with nn.init.kaiming_normal_(layer.weight,
         nonlinearity="relu"), or a normalisation layer before each
         activation
-accept: min_ratio=1e-08, if this is meant to be"""
+accept: min_ratio=1e-08, if this is meant to be
+rule:   pytest --gradhealth-explain GH101"""
 
 EXPLODING = """\
 the gradient explodes: it grows x1e+05 to (input) (Tensor); limit x50 (the call) [GH201]
@@ -74,7 +75,8 @@ looked at again after 5 steps of Adam(lr=0.001): x1e+05
 cause:  5 Linears pass on x10 each: the initial weights are large (variance
         x fan-in is 1e+02, level is 1)
 try:    nn.init.orthogonal_(layer.weight)
-accept: max_ratio=1e+05, if this is meant to be"""
+accept: max_ratio=1e+05, if this is meant to be
+rule:   pytest --gradhealth-explain GH201"""
 
 
 def test_the_message_of_a_vanishing_gradient() -> None:
@@ -123,7 +125,8 @@ def test_the_message_of_an_unused_layer() -> None:
         "cause:  their module is never called, does without them, or its output is\n"
         "        not used\n"
         "try:    use them, delete them, freeze them with requires_grad_(False), or\n"
-        "        leave them out with --gradhealth-ignore='GH405:extra'"
+        "        leave them out with --gradhealth-ignore='GH405:extra'\n"
+        "rule:   pytest --gradhealth-explain GH405"
     )
 
 
@@ -247,6 +250,7 @@ TREATMENTS = (
 TREATED = """\
 cause:  12 Sigmoids let x0.25 through each (slope at most 1/4)
 accept: min_ratio=1e-08, if this is meant to be
+rule:   pytest --gradhealth-explain GH101
 
 tried on copies, trained with Adam(lr=0.001) on this batch:
 

@@ -11,6 +11,7 @@ import pytest
 from pytest_gradhealth.results.diagnosis import Limit
 from pytest_gradhealth.results.first_step import FirstStep
 from pytest_gradhealth.results.holdings import Holdings
+from pytest_gradhealth.results.learning import Learning
 from pytest_gradhealth.results.magnitudes import LossScale, MagnitudeRecord
 from pytest_gradhealth.results.non_finite import NonFinite
 from pytest_gradhealth.results.path import GradientPath, PathPoint
@@ -150,6 +151,11 @@ SEEN: dict[str, tuple[dict[str, Any], Mapping[str, float], tuple[str, str]]] = {
         },
         {},
         ("failure", "fc"),
+    ),
+    "GH604": (
+        {"learning": Learning(60, (2.3,) * 60, "stuck", goal=2.07, held_against="start")},
+        {},
+        ("failure", "(loss)"),
     ),
 }
 

@@ -375,7 +375,8 @@ Sequential on cpu, loss total, trained with SGD(lr=8), seed 0
 
 cause:  the learning rate is too large for a gradient norm of 4, in step 1
 try:    a learning rate 100 times smaller
-accept: max_update=1e+01, if this is meant to be"""
+accept: max_update=1e+01, if this is meant to be
+rule:   pytest --gradhealth-explain GH202"""
 
 
 @pytest.mark.usefixtures("_outside_pytest")
@@ -410,7 +411,8 @@ def test_the_message_shows_the_gradient_after_clipping() -> None:
         "cause:  the gradient norm 4 of step 1 is clipped to 2, and the step is still\n"
         "        too long\n"
         "try:    a learning rate 100 times smaller\n"
-        "accept: max_update=1e+01, if this is meant to be"
+        "accept: max_update=1e+01, if this is meant to be\n"
+        "rule:   pytest --gradhealth-explain GH202"
     )
 
 

@@ -7,6 +7,8 @@ import json
 import math
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -110,9 +112,14 @@ def translated(text: str) -> str:
 
 def test_its_message_is_that_of_a_built_in_rule_line_by_line() -> None:
     built_in, own = judged("GH203"), judged("MY203")
-    view = View(rerun="pytest test_a.py::test_b")
+    view = View(rerun="pytest test_a.py::test_b", own=("MY203",))
     theirs, ours = (render(diagnosis, view=view).splitlines() for diagnosis in (built_in, own))
+    place = theirs.index("rule:   pytest --gradhealth-explain GH203")
+    # Pytest knows of it where it loads the conftest of the test.
+    assert ours.pop(place) == "rule:   pytest test_a.py::test_b --gradhealth-explain MY203"
+    del theirs[place]
     assert ours == [translated(line) for line in theirs]
+    assert not any(line.startswith("rule:") for line in str(own).splitlines())
     assert ours[0].startswith("the outputs are too large: their RMS is 3.1e+05; limit 1e+03")
     starts = [line.partition(" ")[0] for line in ours]
     assert {"looked", "cause:", "accept:", "remedy", "quieter", "write"} <= {*starts}
@@ -201,9 +208,18 @@ def test_its_page_has_what_a_built_in_page_has() -> None:
         "## What it does\n\nListens.\n\n"
         "## Settings\n\n"
         "- `loudest`: MY203 fails when the RMS of the outputs is above this (default: 1e3)\n\n"
-        '## Leaving it out\n\n`ignore=["MY203"]` in a call or a marker, or'
-        " `--gradhealth-ignore=MY203`; with `:encoder.*` behind it for some layers.\n"
+        '## When to ignore it\n\n`ignore=["MY203"]` in a call or a marker, or'
+        " `--gradhealth-ignore=MY203`, leaves it\nout; with `:encoder.*` behind the code for some"
+        " layers.\n"
     )
+
+
+def test_rules_do_without_docstrings_where_python_leaves_them_out() -> None:
+    code = "from pytest_gradhealth.rules import built_in_rules as b; print(b()[0].page)"
+    command = [sys.executable, "-OO", "-c", code]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("# GH101 vanishing\n\nThe gradient must not vanish")
+    assert "## Settings" in ran.stdout
 
 
 def test_its_cause_may_be_told_from_what_was_measured() -> None:

@@ -368,7 +368,8 @@ Sequential on cpu, loss total, trained with Adam(lr=0.001), seed 0
 
 cause:  at that strength the weights follow the penalty and not the data
 try:    a penalty or weight decay 80 times weaker makes both equally strong
-accept: max_penalty=1e+02, if this is meant to be"""
+accept: max_penalty=1e+02, if this is meant to be
+rule:   pytest --gradhealth-explain GH601"""
 
 
 @pytest.mark.usefixtures("_outside_pytest")

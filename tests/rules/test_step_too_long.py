@@ -272,7 +272,8 @@ Sequential on cpu, loss mse_loss, trained with SGD(lr=20), seed 0
 cause:  beyond lr=0.89 the step raises the loss of its own batch, the best
         one lowers it by 1.1; momentum makes later ones x10 as long
 try:    torch.optim.SGD(model.parameters(), lr=0.08, momentum=0.9)
-accept: max_rate=1e+02, if this is meant to be"""
+accept: max_rate=1e+02, if this is meant to be
+rule:   pytest --gradhealth-explain GH603"""
 
 
 @pytest.mark.usefixtures("_outside_pytest")

@@ -83,7 +83,8 @@ def test_no_scale_fits_gradients_that_span_too_much() -> None:
         "cause:  float16 holds nothing below 2^-24 and nothing above 2^16\n"
         "try:    bfloat16: no loss scale fits, as the gradients span 2^29 more than\n"
         "        float16 holds\n"
-        "accept: max_underflow=1, if this is meant to be"
+        "accept: max_underflow=1, if this is meant to be\n"
+        "rule:   pytest --gradhealth-explain GH501"
     )
 
 

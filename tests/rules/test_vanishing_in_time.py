@@ -76,11 +76,12 @@ def test_the_message_says_what_gets_how_far_and_what_to_type() -> None:
     assert [(row[0] if row[0] == ">" else "", row[-4], row[-2]) for row in table] == [
         (mark, str(d), f"x{number(0.3**d)}") for mark, d in rows
     ]
-    assert lines[-4:] == [
+    assert lines[-5:] == [
         "cause:  each step of rnn (RNN) passes on x0.3 of the gradient",
         "try:    nn.init.orthogonal_(model.rnn.weight_hh_l0), or an nn.LSTM with a",
         "        forget-gate bias",
         "accept: min_ratio=1e-07, if this is meant to be",
+        "rule:   pytest --gradhealth-explain GH102",
     ]
 
 

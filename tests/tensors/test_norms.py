@@ -247,3 +247,29 @@ def test_a_sparse_embedding_before_a_norm_can_be_probed() -> None:
     layers = (nn.Embedding(10, 8, sparse=True), nn.LayerNorm(8), nn.Linear(8, 5))
     model = nn.Sequential(*layers)
     assert probe(model, torch.randint(0, 10, (4, 3))).verdict == "healthy"
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6, 1e-3, 0.1, 0.3, 0.5, 1.0, 10.0])
+@pytest.mark.parametrize("shape", [(2, 30_000), (64, 500), (9, 20, 30), (3, 2)])
+def test_spread_is_what_the_mean_leaves(shape: tuple[int, ...], noise: float) -> None:
+    torch.manual_seed(0)
+    values = 3 * torch.randn(shape[1:]) + noise * torch.randn(shape)
+    wide = values.double()
+    expected = float((wide - wide.mean(0)).norm() / wide.norm())
+    for given_norm in (None, l2_norm(values)):
+        found = float(norms.spread(values, norm=given_norm))
+        assert found == pytest.approx(expected, rel=1e-3 if noise < 1e-3 else 1e-5, abs=3e-7)
+
+
+def test_spread_of_what_is_not_finite_or_zero_is_nan() -> None:
+    values = torch.randn(4, 9000)
+    assert math.isnan(float(norms.spread(torch.zeros(4, 9000))))
+    values[2, 5] = math.inf
+    assert math.isnan(float(norms.spread(values)))
+
+
+def test_the_norm_of_a_turned_tensor_takes_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.randn(300, 401)
+    expected = exact_norm(values)
+    monkeypatch.setattr(Tensor, "reshape", None)
+    assert float(l2_norm(values.t())) == pytest.approx(expected, rel=1e-6)

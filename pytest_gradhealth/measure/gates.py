@@ -1,0 +1,122 @@
+"""Whether gates are what a stretch without layers loses its gradient by."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from pytest_gradhealth.measure.loop import Call, Loop
+from pytest_gradhealth.measure.perturbation import on_another_batch
+from pytest_gradhealth.subject.passes import Pass
+from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.tensors.hooks import hooked
+from pytest_gradhealth.tensors.trees import map_tensors, tensors
+
+#: What layers are made to return, with either sign: some opens sigmoids, some exponents, some is a
+#: factor itself.
+SIZES = (10.0, 1.0, 0.0)
+#: How often signs are drawn.
+DRAWS = 4
+#: The share of the decades lost that come back through gates that are open.
+OPENED = 0.25
+#: The share by which what comes through gates differs between two batches.
+CHANGED = 0.1
+
+#: What a call returns in place of a tensor that it has computed.
+Instead = Callable[[Call, Tensor], Tensor]
+
+
+def are_gates(subject: Subject, loop: Loop, seed: int) -> bool:
+    """Whether what layers return could let the gradient through from a loop's end to its gate.
+
+    The layers beside its way are made to return one number or its opposite, unit by unit: what is
+    closed by constants, or by what comes through itself, stays closed. Where bare weights are in
+    their place, the batch has to decide how much comes through. To be called inside `isolated`.
+    """
+    closed = float(comes_back(subject, loop, seed, lambda _, tensor: tensor).norm())
+    for draw, size, dim in product(range(DRAWS if loop.beside else 0), SIZES, (-1, 1)):
+        opened = float(comes_back(subject, loop, seed, _beside(loop, draw, size, dim)).norm())
+        if math.isfinite(opened) and opened > closed ** (1 - OPENED):
+            return True
+    return loop.bare and _differs(subject, loop, seed)
+
+
+def _beside(loop: Loop, draw: int, size: float, dim: int) -> Instead:
+    """Set what layers beside a way return to a number or its opposite for each of their units.
+
+    Which is drawn for each of them: gates may have to be open while others are shut.
+    """
+
+    def instead(call: Call, tensor: Tensor) -> Tensor:
+        if call not in loop.beside or not tensor.is_floating_point() or not tensor.dim():
+            return tensor
+        level = torch.zeros_like(tensor)
+        units = level.movedim(dim if dim < tensor.dim() else -1, -1)
+        drawn = torch.Generator().manual_seed(zlib.crc32(f"{call[0]} {draw}".encode()))
+        signs = 2 * torch.randint(2, units.shape[-1:], generator=drawn) - 1
+        units += (size * signs).to(units)
+        return tensor - tensor.detach() + level
+
+    return instead
+
+
+def _differs(subject: Subject, loop: Loop, seed: int) -> bool:
+    """Whether what comes back depends on the batch, the gate held at what it returned."""
+    kept: list[Tensor] = []
+
+    def keep(call: Call, tensor: Tensor) -> Tensor:
+        kept.extend([tensor.detach().clone()] * (call == loop.gate))
+        return tensor
+
+    def hold(call: Call, tensor: Tensor) -> Tensor:
+        return tensor - tensor.detach() + kept.pop(0) if call == loop.gate else tensor
+
+    ours = comes_back(subject, loop, seed, keep)
+    theirs = comes_back(on_another_batch(subject), loop, seed, hold)
+    felt = (ours != 0) | (theirs != 0)
+    changed = (ours - theirs).abs() > CHANGED * torch.maximum(ours.abs(), theirs.abs())
+    return bool(2 * changed.sum() > felt.sum())
+
+
+def comes_back(subject: Subject, loop: Loop, seed: int, instead: Instead) -> Tensor:
+    """The gradient at the gate of a loop, where that at its end has a norm of one."""
+    ends: list[Tensor] = []
+    gates: list[GradientEdge] = []
+    calls: Counter[str] = Counter()
+
+    def hook(name: str) -> Any:
+        def returned(module: nn.Module, inputs: Any, outputs: Any) -> Any:
+            del module, inputs
+            call = name, calls[name]
+            calls[name] += 1
+            outputs = map_tensors(lambda tensor: instead(call, tensor), outputs)
+            known = [tensor for tensor in tensors(outputs) if tensor.requires_grad]
+            ends.extend(known if call in loop.calls else ())
+            gates.extend(map(get_gradient_edge, known if call == loop.gate else ()))
+            return outputs
+
+        return returned
+
+    names = {name for name, _ in {*loop.calls, *loop.beside, loop.gate or ("", 0)}}
+    modules = [(name, m) for name, m in subject.model.named_modules() if name in names]
+    with hooked(module.register_forward_hook(hook(name)) for name, module in modules):
+        Pass(subject, seed).forward()
+        along = [_wave(end) for end in ends]
+        found = torch.autograd.grad(ends, gates, along, allow_unused=True)
+    whole = math.hypot(*(float(wave.double().norm()) for wave in along))
+    return torch.cat([each.double().reshape(-1) / whole for each in found if each is not None])
+
+
+def _wave(end: Tensor) -> Tensor:
+    """Numbers that differ, so large that little of them is not zero yet."""
+    wave = torch.arange(1, end.numel() + 1, device=end.device).cos().reshape(end.shape)
+    scaled: Tensor = wave.to(end.dtype) * torch.finfo(end.dtype).max ** 0.75
+    return scaled
