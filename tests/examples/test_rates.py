@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from examples.study import rates
+from examples.study.journal import read
 from examples.study.network import Network
 from examples.study.report import rates as report
 from examples.study.report.rates import Row, counted
@@ -79,3 +81,28 @@ def test_what_learned_is_counted_by_rate_and_verdict(
     assert cells["0.1 to 0.2"] == ["1 / 0 / 0", "0 / 0 / 0"]
     said = "- SGD, b: failure at x30; in 60 steps on its batch the loss goes from 2 to 9e+09"
     assert said in text
+
+
+def test_the_page_is_what_the_journals_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    known = report.WRITTEN.read_text()
+    _, random, healthy = (read(stage.journal) for stage in rates.STAGES)
+    monkeypatch.setattr(report, "WRITTEN", tmp_path / "RATES.md")
+    report.write([*rates.rows(random)], healthy)
+    assert _but_the_machine((tmp_path / "RATES.md").read_text()) == _but_the_machine(known)
+
+
+def _but_the_machine(text: str) -> str:
+    return text.rpartition("\nPython ")[0]
+
+
+def test_at_usual_rates_no_healthy_network_is_complained_of_that_stands_them() -> None:
+    said = [
+        (name, one)
+        for record in read(rates.STAGES[2].journal).values()
+        for name, one in record["said"].items()
+    ]
+    complaints = [(name, one) for name, one in said if one["severity"]]
+    assert len(said) > 4 * 500
+    assert len(complaints) < 20
+    assert all(math.isnan(one["losses"][1]) for _, one in complaints)
+    assert not [name for name, _ in complaints if "Adam" in name]
