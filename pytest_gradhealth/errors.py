@@ -127,6 +127,10 @@ class UntrainedParameterError(GradientHealthError):
     """The declared optimizers do not train a parameter that gets a gradient (GH602)."""
 
 
+class StepTooLongError(GradientHealthError):
+    """The learning rate is many times the critical one: the first step overshoots (GH603)."""
+
+
 class UnlearnedBatchError(GradientHealthError):
     """A few training steps do not lower the loss of one batch (GH604)."""
 

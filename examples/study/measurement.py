@@ -147,11 +147,14 @@ def measure(network: Network, seed: int, *, peers: bool = True) -> dict[str, Any
 
 
 def verdict_with_sgd(network: Network, seed: int) -> str:
-    """The verdict where SGD is declared, whose limits are stricter."""
+    """The verdict where SGD is declared, whose limits are stricter.
+
+    The rate is one of several that are tried; whether it is too large is asked in `rates`.
+    """
     torch.manual_seed(seed)
     model, batch = network.build(), network.batch()
     sgd = partial(torch.optim.SGD, lr=0.01, momentum=0.9)
-    return probe(model, *batch, loss=network.loss, optimizer=sgd).verdict
+    return probe(model, *batch, loss=network.loss, optimizer=sgd, ignore=["GH603"]).verdict
 
 
 def _contiguous(item: Any) -> Any:

@@ -88,19 +88,20 @@ def _until_learned(
     digits: Digits,
 ) -> Iterator[Run]:
     for rate in rates:
-        run = _train(name, optimizer, rate, recipe, digits)
+        run = train_once(name, optimizer, rate, recipe, digits)
         yield run
         if run.accuracy >= LEARNED:
             return
 
 
-def _train(
+def train_once(
     name: str,
     optimizer: Callable[..., torch.optim.Optimizer],
     rate: float,
     recipe: Recipe,
     digits: Digits,
 ) -> Run:
+    """Train one network at one rate, for as long as its loss may still fall."""
     model = build(recipe)
     stepper = optimizer(model.parameters(), lr=rate)
     generator = torch.Generator().manual_seed(recipe.number)

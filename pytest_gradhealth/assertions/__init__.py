@@ -299,8 +299,8 @@ def assert_healthy(
     names a pattern fits.
 
     The arguments are those of `assert_no_exploding_update`; without `clip` and `regularizer` no
-    training steps are made, and the rules on them (GH202, GH601) have nothing to say; nor has GH102
-    without `dependency`, or GH501 without `precision`.
+    training steps are made, and the rules on them (GH202, GH601) have nothing to say; nor has GH603
+    without `optimizer`, GH102 without `dependency`, or GH501 without `precision`.
 
     Returns the Diagnosis. Raises the error of the first rule that fails, with all that failed in
     its message; ProbeError for what cannot be probed.

@@ -167,6 +167,12 @@ OPTIONS: tuple[Option, ...] = (
         "GH601 fails above this ratio, gradient of the penalty over that of the data",
         10.0,
     ),
+    Option(
+        "max_rate",
+        "GH603 fails when the learning rate is more than this many times the critical one",
+        10.0,
+    ),
+    Option("warn_max_rate", "GH603 warns above this many times the critical learning rate", 5.0),
     Option("max_output", "GH203 fails when the RMS of the outputs is above this", 1e3),
     Option("min_spread", "GH404 fails when outputs differ by less than this over the batch", 5e-6),
     Option(
@@ -275,6 +281,8 @@ if TYPE_CHECKING:
         warn_max_ratio: float | None
         max_update: float | None
         max_penalty: float | None
+        max_rate: float | None
+        warn_max_rate: float | None
         max_output: float | None
         min_spread: float | None
         max_dead: float | None

@@ -37,19 +37,12 @@ from pytest_gradhealth.probing.second_look import (
     leveling,
     look_after_steps,
 )
-from pytest_gradhealth.results.diagnosis import Finding, verdict_of
-from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile, Update
-from pytest_gradhealth.rules.exploding import scale_free_weights
+from pytest_gradhealth.probing.steps import first_step_of, updates_of
+from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile
 from pytest_gradhealth.subject.inputs import check_numbers, holds_nan, with_zeros
 from pytest_gradhealth.subject.loss import STAND_IN
 from pytest_gradhealth.tensors.modules import is_sharded, waits_for_others
-from pytest_gradhealth.training.copies import copied
-from pytest_gradhealth.training.loop import optimizer_for
-from pytest_gradhealth.training.rebinding import explained
-from pytest_gradhealth.training.updates import updates
-
-#: How many of the user's training steps are made where they are judged.
-UPDATE_STEPS = 10
 
 
 def examine(trial: Trial, criteria: Criteria) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
@@ -96,7 +89,7 @@ def _examined(
     try:
         second = _second_look(trial, criteria, first.profile, flow)
     except ProbeError:
-        if verdict_of(findings) == "failure":
+        if criteria.hangs_on_steps(findings):
             raise
         return [first.profile], findings  # what warns of a model that cannot be copied stands
     return [first.profile, second], criteria.judge(first.profile, second)
@@ -150,8 +143,10 @@ def _first_look(trial: Trial) -> Look:
     profile = replace(profile, holdings=trial.kind.holdings, unwritten=trial.unwritten)
     first = replace(first, profile=profile)
     if trial.makes_steps:
-        made = _updates(trial, first.profile)
+        made = updates_of(trial, first.profile)
         first = replace(first, profile=replace(first.profile, updates=made))
+    step = first_step_of(trial, first.profile)
+    first = replace(first, profile=replace(first.profile, first_step=step))
     if anywhere(subject.model, not _is_finite(first.profile)):
         first = _marked(first, trial)
     profile = with_reasons(trial.subject, first.profile, seed=trial.seed)
@@ -229,17 +224,6 @@ def _marked(look: Look, trial: Trial) -> Look:
     if bad is None:
         check_numbers(inputs)
     return look.marked(bad or SOMEWHERE)
-
-
-def _updates(trial: Trial, profile: GradientProfile) -> tuple[Update, ...]:
-    """Make some of the user's training steps on a copy."""
-    subject = trial.subject
-    exempt = scale_free_weights(profile)
-    with subject.isolated(trial.optimizer):
-        twin, optimizer = copied(subject, trial.optimizer, subject.device)
-        stepper = optimizer_for(twin, optimizer)
-        with explained(subject.model, twin.model):
-            return updates(twin, stepper, seed=trial.seed, steps=UPDATE_STEPS, exempt=exempt)
 
 
 def _with_missing(profile: GradientProfile, inputs: object) -> GradientProfile:

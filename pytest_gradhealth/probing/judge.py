@@ -63,6 +63,14 @@ class Criteria:
             for rule in self.rules
         )
 
+    def hangs_on_steps(self, findings: Sequence[Finding]) -> bool:
+        """Whether something fails that stands or falls with further steps.
+
+        A rule on the steps themselves is borne out where they end in an error.
+        """
+        of_steps = {rule.code for rule in self.rules if rule.judges_steps}
+        return any(f.severity == "failure" and f.code not in of_steps for f in findings)
+
     def may_yet_pass(self, findings: Sequence[Finding]) -> bool:
         """Whether training may yet cure all that fails or, where nothing does, a path's warning."""
         patient = {rule.code for rule in self.rules if rule.patient}

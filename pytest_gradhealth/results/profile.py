@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pytest_gradhealth.results.alike import Alike
+from pytest_gradhealth.results.first_step import FirstStep
 from pytest_gradhealth.results.flow import FlowRecord
 from pytest_gradhealth.results.holdings import Holdings
 from pytest_gradhealth.results.learning import Learning
@@ -191,7 +192,8 @@ class GradientProfile:
     `holdings` is what the optimizer has of the model, where one was declared that can be asked;
     `unwritten` names the parameters and buffers that its factory has left as memory was;
     `felt_parts` those parts of weights, or modules with a weight of another, that get no gradient
-    and change the loss; `learning` is what training on the batch has come to, where that was asked.
+    and change the loss; `learning` is what training on the batch has come to, where that was asked;
+    `first_step` is that of the declared optimizers, where it is too long.
     """
 
     seed: int
@@ -228,6 +230,7 @@ class GradientProfile:
     unwritten: tuple[str, ...] = ()
     felt_parts: tuple[str, ...] = ()
     learning: Learning | None = None
+    first_step: FirstStep | None = None
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

@@ -70,14 +70,13 @@ from pytest_gradhealth.errors import ExplodingUpdateError
 from pytest_gradhealth.formatting import View, columns, number, shortened
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 from pytest_gradhealth.results.profile import GradientProfile, Update
+from pytest_gradhealth.rules.pace import SAFE
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
 #: Growth of the gradient norm over the steps, while the loss rises, that is called running away.
 RUNAWAY = 1e3
 #: The norm that gradients are clipped to, as far as anything is said of that.
 CLIP = 1.0
-#: Share of the limit that a step is to have for training to go well.
-SAFE = 0.2
 
 
 def check(evidence: Evidence) -> Iterator[Finding]:

@@ -49,7 +49,8 @@ class Kind:
     With SGD steps are proportional to gradients, so that small gradients mean no learning. `decay`
     is the weight decay that becomes part of the gradient, by parameter name, where there is any.
     `eps` is what an adaptive optimizer adds to the gradient's size before it divides by that, the
-    smallest of its parameter groups'. `holdings` are unknown where it is none or a class.
+    smallest of its parameter groups'. `holdings` are unknown where it is none or a class, and so
+    are `rates`, the learning rates by parameter name, where its first step goes down the loss.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Kind:
     decay: Mapping[str, float] = field(default_factory=dict)
     eps: float | None = None
     holdings: Holdings | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.name if self.rate is None else f"{self.name}(lr={self.rate:g})"
@@ -87,6 +89,7 @@ def kind_of(optimizer: OptimizerLike | None, model: nn.Module, maker: Maker = "c
         _coupled_decay(built, parameters),
         _eps(built),
         holdings_of(built, model, maker),
+        _rates(built, parameters, maker),
     )
 
 
@@ -112,6 +115,23 @@ def _rate(optimizer: Optimizer) -> float | None:
     rates = {one.defaults.get("lr") for one in members(optimizer)}
     rate = rates.pop() if len(rates) == 1 else None
     return None if rate is None else float(rate)
+
+
+def _rates(
+    optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], maker: Maker
+) -> dict[str, float]:
+    """Learning rates by parameter name, of optimizers that make one step of each gradient.
+
+    Nothing of those that go up, nor of a Lightning module's that begins with a warm-up, which is
+    left out of its rates.
+    """
+    groups = optimizer.param_groups
+    warms_up = maker == "configure_optimizers" and any("initial_lr" in group for group in groups)
+    climbs = any(group.get("maximize") for group in groups)
+    if climbs or warms_up or any(isinstance(one, torch.optim.LBFGS) for one in members(optimizer)):
+        return {}
+    rates = {id(p): float(g["lr"]) for g in groups for p in g["params"] if g.get("lr") is not None}
+    return {name: rates[id(p)] for name, p in parameters.items() if rates.get(id(p))}
 
 
 def _eps(optimizer: Optimizer) -> float | None:

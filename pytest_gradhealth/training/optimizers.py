@@ -110,8 +110,9 @@ def as_factory(optimizer: OptimizerLike | None) -> OptimizerLike | None:
 def configured_optimizer(model: Any) -> Optimizer | None:
     """Return the optimizer that a Lightning module makes in `configure_optimizers`, or all as one.
 
-    Its learning rate is the one before any scheduler's: a warm-up may begin at zero. None unless
-    there is one, and they hold parameters of the model. To be called inside `isolated`.
+    Its learning rate is the one before any scheduler's: a warm-up may begin at zero. Only where one
+    does are rates noted as initial. None unless there is one, and they hold parameters of the
+    model. To be called inside `isolated`.
     """
     try:
         found = as_one([*_optimizers(model.configure_optimizers())])
@@ -122,8 +123,9 @@ def configured_optimizer(model: Any) -> Optimizer | None:
         return None
     optimizer = copied(found, {id(p): p for p in model.parameters()})
     for group in optimizer.param_groups:
-        if "initial_lr" in group:
-            group["lr"] = group["initial_lr"]
+        initial = group.pop("initial_lr", None)
+        if initial is not None and group["lr"] != initial:
+            group["lr"] = group["initial_lr"] = initial
     return optimizer
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_gradhealth.results.diagnosis import Limit
+from pytest_gradhealth.results.first_step import FirstStep
 from pytest_gradhealth.results.holdings import Holdings
 from pytest_gradhealth.results.learning import Learning
 from pytest_gradhealth.results.magnitudes import LossScale, MagnitudeRecord
@@ -137,6 +138,11 @@ SEEN: dict[str, tuple[dict[str, Any], Mapping[str, float], tuple[str, str]]] = {
         },
         {"max_penalty": 10},
         ("failure", "fc"),
+    ),
+    "GH603": (
+        {"first_step": FirstStep(2.3, 80.0, gain=0.2, critical=0.05, rates=(0.1,), carry=1.0)},
+        {"max_rate": 10, "warn_max_rate": 5},
+        ("failure", "(output)"),
     ),
     "GH602": (
         {
