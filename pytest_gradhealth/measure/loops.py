@@ -135,7 +135,7 @@ def _loop(
 ) -> Loop | None:
     """What some marks make of a loop, None if the mark leads into further steps of it."""
     tree = network.tree
-    if _is_shared(network, mark, turn):
+    if is_shared(network, mark, turn):
         return None
     first = _first_step(network, turn)
     at_once = {*first, *tree.joined(mark, turn)}
@@ -158,7 +158,7 @@ def _loop(
     )
 
 
-def _is_shared(network: Network, mark: int, turn: Sequence[int]) -> bool:
+def is_shared(network: Network, mark: int, turn: Sequence[int]) -> bool:
     """Whether some calls are those of a part that layers have in common, each called once.
 
     Those lie on the way from call to call. A loop may have norms of their own for its steps.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_gradhealth.formatting import listing
 from pytest_gradhealth.measure.loop import Call, Loop, call_of
-from pytest_gradhealth.measure.loops import loops_behind
+from pytest_gradhealth.measure.loops import is_shared, loops_behind
 from pytest_gradhealth.results.names import OUTPUTS, ancestry
 from pytest_gradhealth.results.path import FAINT, GradientPath, PathPoint
 
@@ -203,7 +203,8 @@ def _starting(network: Network, first: int, others: Sequence[int] = ()) -> _Way:
     """The path from one mark, also for those of the `others` that are steps after it.
 
     A cell that is called in a loop gets its gradient step by step, and most from the last: its
-    entry is all calls together, as it is of a layer that is called with the whole sequence.
+    entry is all calls together, as it is of a layer that is called with the whole sequence. Calls
+    before and behind other layers are none.
     """
     tree, points = network.tree, network.points
     chain = tree.chain(first, network.marks)
@@ -213,7 +214,8 @@ def _starting(network: Network, first: int, others: Sequence[int] = ()) -> _Way:
         behind = tree.behind([[first]])
         calls = [first, *(c for c in others if _is_repeat(network, c, chain, behind))]
         behind = behind if len(calls) == 1 else tree.behind([calls])
-        later = [call for call in again if tree.depends(call, behind)]
+        dependent = (call for call in again if tree.depends(call, behind))
+        later = [call for call in dependent if not is_shared(network, first, [first, call])]
     on_path = (
         replace(points[mark], ops=ops) if ops else points[mark]
         for mark, ops in zip(chain.marks, chain.ops, strict=True)
