@@ -6,7 +6,7 @@ A loop of gates without weights of their own is one, as a scan or a product in c
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,10 +37,21 @@ def gated(network: Network, far: int, near: Sequence[int]) -> Loop | None:
     if found is None or not _are_lost_between_layers(network, far, found.faint):
         return None
     points = network.points
-    beside = frozenset(call_of(points[mark]) for mark in found.beside)
-    ends = frozenset(call_of(points[mark]) for mark in near)
-    start = max(near, key=lambda mark: points[mark].norm)
-    return Loop(far, start, ends, (), gate=call_of(points[far]), beside=beside, bare=found.bare)
+    return Loop(
+        far,
+        max(near, key=lambda mark: points[mark].norm),
+        frozenset(call_of(points[mark]) for mark in near),
+        (),
+        gate=call_of(points[far]),
+        beside=frozenset(call_of(points[mark]) for mark in found.beside),
+        felt=max((points[mark].norm for mark in found.beside), default=0.0) / _norm(network, near),
+        bare=found.bare,
+    )
+
+
+def _norm(network: Network, marks: Iterable[int]) -> float:
+    """The L2 norm of what some marks get together."""
+    return math.hypot(*(network.points[mark].norm for mark in marks))
 
 
 def _are_lost_between_layers(network: Network, far: int, faint: frozenset[int]) -> bool:
@@ -77,7 +88,7 @@ class _Stretch:
 def _without_layers(network: Network, far: int, near: Sequence[int]) -> _Stretch | None:
     """The stretch between marks, if it loses much and something joins it."""
     points = network.points
-    whole = math.hypot(*(points[mark].norm for mark in near))
+    whole = _norm(network, near)
     if points[far].norm >= LOST * whole:
         return None
     stretch = network.tree.stretch(far, near, network.marks)

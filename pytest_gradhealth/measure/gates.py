@@ -27,9 +27,10 @@ from pytest_gradhealth.tensors.trees import map_tensors, tensors
 #: factor itself.
 SIZES = (10.0, 1.0, 0.0)
 #: How often signs are drawn.
-DRAWS = 4
-#: The share of the decades lost that come back through gates that are open.
-OPENED = 0.25
+DRAWS = 8
+#: What has to come through gates that are open: a share of what gets to the layers beside, and so
+#: much of the decades lost.
+OPENED, REGAINED = 1e-2, 0.25
 #: The share by which what comes through gates differs between two batches.
 CHANGED = 0.1
 
@@ -45,9 +46,10 @@ def are_gates(subject: Subject, loop: Loop, seed: int) -> bool:
     their place, the batch has to decide how much comes through. To be called inside `isolated`.
     """
     closed = comes_back(subject, loop, seed).share
+    least = max(OPENED * loop.felt, closed ** (1 - REGAINED))
     for draw, size, dim in product(range(DRAWS if loop.beside else 0), SIZES, (-1, 1)):
         opened = comes_back(subject, loop, seed, _beside(loop, draw, size, dim)).share
-        if math.isfinite(opened) and opened > closed ** (1 - OPENED):
+        if math.isfinite(opened) and opened > least:
             return True
     return loop.bare and _differs(subject, loop, seed)
 

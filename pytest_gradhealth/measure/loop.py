@@ -28,7 +28,8 @@ class Loop:
     step, and what lies between them; of several loops side by side, those of each. What no layers
     tell of it, its `weights` do, by their ids, of which layers beside its way may have `made` more.
     Where its way takes no weights, whether it is one of gates has to be tried out, from its `gate`
-    on, the call at the door: they come from calls `beside` it, or of weights that are `bare`.
+    on, the call at the door: they come from calls `beside` it, which get the share `felt` of the
+    gradient, or of weights that are `bare`.
     """
 
     door: int
@@ -39,6 +40,7 @@ class Loop:
     made: bool = False
     gate: Call | None = None
     beside: frozenset[Call] = frozenset()
+    felt: float = 0.0
     bare: bool = False
 
     @property

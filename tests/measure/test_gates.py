@@ -228,6 +228,12 @@ def by_itself(m: Any, state: Tensor, data: Tensor) -> Tensor:
     return out
 
 
+def by_itself_before_gates(m: Any, state: Tensor, data: Tensor) -> Tensor:
+    for _ in range(15):
+        state = torch.sigmoid(state)
+    return one(products)(m, state, data)
+
+
 def by_gates_alone(m: Any, state: Tensor, data: Tensor) -> Tensor:
     return state * torch.sigmoid(m.gate(data)).prod(1)
 
@@ -266,6 +272,7 @@ def behind_the_scan(m: Any, state: Tensor, data: Tensor) -> Tensor:
 LOST: dict[str, tuple[Run, bool]] = {
     "a constant": (by_a_constant, False),
     "functions of the state alone": (by_itself, False),
+    "functions before gates": (by_itself_before_gates, False),
     "gates, and nothing is new": (by_gates_alone, False),
     "a gate that is shut": (by_a_gate_that_is_shut, False),
     "layers that get data": (by_layers, True),
