@@ -248,5 +248,5 @@ def test_remedies_are_tried_where_the_failure_was_seen(
     monkeypatch.setattr(treating, "built_in_remedies", tuple)
     diagnosis = probe(model, x, y, loss=cross_entropy)
     remedy = Remedy("rectify", ("GH101",), rectify)
-    assert [t.outcome for t in suggest(diagnosis, remedies=[remedy])] == ["better"]
+    assert [t.outcome for t in suggest(diagnosis, remedies=[remedy])] == ["cured"]
     assert found == [HERE if stays else THERE]

@@ -100,7 +100,7 @@ def test_less_is_better_for_every_rule_but_those_on_too_little() -> None:
     larger = [code for code, quantity in compared.items() if quantity.better == "larger"]
     assert larger == ["GH101", "GH102", "GH404"]
     assert [*compared] == [
-        *("GH101", "GH102", "GH201", "GH202", "GH203", "GH402", "GH403", "GH404")
+        *("GH101", "GH102", "GH201", "GH202", "GH203", "GH402", "GH403", "GH404", "GH603")
     ]
 
 
