@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from pytest_gradhealth.measure.loop import Call, Loop
+from pytest_gradhealth.measure.loop import Call, Gates
 from pytest_gradhealth.measure.perturbation import on_another_batch
 from pytest_gradhealth.results.names import OUTPUT
 from pytest_gradhealth.subject.passes import Pass
@@ -38,30 +38,30 @@ CHANGED = 0.1
 Instead = Callable[[Call, Tensor], Tensor]
 
 
-def are_gates(subject: Subject, loop: Loop, seed: int) -> bool:
-    """Whether what layers return could let the gradient through from a loop's end to its gate.
+def are_closed(subject: Subject, gates: Gates, seed: int) -> bool:
+    """Whether what layers return could let the gradient through from the ends of a way to its door.
 
-    The layers beside its way are made to return one number or its opposite, unit by unit: what is
-    closed by constants, or by what comes through itself, stays closed. Where bare weights are in
-    their place, the batch has to decide how much comes through. To be called inside `isolated`.
+    The layers that may make gates return one number or its opposite, unit by unit: what is closed
+    by constants, or by what comes through itself, stays closed. Where bare weights are in their
+    place, the batch has to decide how much comes through. To be called inside `isolated`.
     """
-    closed = comes_back(subject, loop, seed).share
-    least = max(OPENED * loop.felt, closed ** (1 - REGAINED))
-    for draw, size, dim in product(range(DRAWS if loop.beside else 0), SIZES, (-1, 1)):
-        opened = comes_back(subject, loop, seed, _beside(loop, draw, size, dim)).share
+    closed = comes_back(subject, gates, seed).share
+    least = max(OPENED * max(gates.layers.values(), default=0.0), closed ** (1 - REGAINED))
+    for draw, size, dim in product(range(DRAWS if gates.layers else 0), SIZES, (-1, 1)):
+        opened = comes_back(subject, gates, seed, _set_to(gates, draw, size, dim)).share
         if math.isfinite(opened) and opened > least:
             return True
-    return loop.bare and _differs(subject, loop, seed)
+    return gates.bare and _differs(subject, gates, seed)
 
 
-def _beside(loop: Loop, draw: int, size: float, dim: int) -> Instead:
-    """Set what layers beside a way return to a number or its opposite for each of their units.
+def _set_to(gates: Gates, draw: int, size: float, dim: int) -> Instead:
+    """Set what the layers of gates return to a number or its opposite for each of their units.
 
     Which is drawn for each of them: gates may have to be open while others are shut.
     """
 
     def instead(call: Call, tensor: Tensor) -> Tensor:
-        if call not in loop.beside or not tensor.is_floating_point() or not tensor.dim():
+        if call[0] not in gates.layers or not tensor.is_floating_point() or not tensor.dim():
             return tensor
         level = torch.zeros_like(tensor)
         units = level.movedim(dim if dim < tensor.dim() else -1, -1)
@@ -73,19 +73,19 @@ def _beside(loop: Loop, draw: int, size: float, dim: int) -> Instead:
     return instead
 
 
-def _differs(subject: Subject, loop: Loop, seed: int) -> bool:
-    """Whether what comes back depends on the batch, the gate held at what it returned."""
+def _differs(subject: Subject, gates: Gates, seed: int) -> bool:
+    """Whether what comes back depends on the batch, the door held at what it returned."""
     kept: list[Tensor] = []
 
     def keep(call: Call, tensor: Tensor) -> Tensor:
-        kept.extend([tensor.detach().clone()] * (call == loop.gate))
+        kept.extend([tensor.detach().clone()] * (call == gates.door))
         return tensor
 
     def hold(call: Call, tensor: Tensor) -> Tensor:
-        return tensor - tensor.detach() + kept.pop(0) if call == loop.gate and kept else tensor
+        return tensor - tensor.detach() + kept.pop(0) if call == gates.door and kept else tensor
 
-    ours = comes_back(subject, loop, seed, keep)
-    theirs = comes_back(on_another_batch(subject), loop, seed, hold, ours.along)
+    ours = comes_back(subject, gates, seed, keep)
+    theirs = comes_back(on_another_batch(subject), gates, seed, hold, ours.along)
     felt = (ours.gradient != 0) | (theirs.gradient != 0)
     most = torch.maximum(ours.gradient.abs(), theirs.gradient.abs())
     changed = (ours.gradient - theirs.gradient).abs() > CHANGED * most
@@ -94,7 +94,7 @@ def _differs(subject: Subject, loop: Loop, seed: int) -> bool:
 
 @dataclass(frozen=True)
 class Back:
-    """The gradient that comes back to the gate of a loop, and the one at its ends, of norm one."""
+    """The gradient that comes back to the door of a way, and the one at its ends, of norm one."""
 
     gradient: Tensor
     along: Sequence[Tensor]
@@ -107,17 +107,17 @@ class Back:
 
 def comes_back(
     subject: Subject,
-    loop: Loop,
+    gates: Gates,
     seed: int,
     instead: Instead | None = None,
     along: Sequence[Tensor] = (),
 ) -> Back:
-    """What one forward lets through from the ends of a loop to its gate.
+    """What one forward lets through from the ends of a way to its door.
 
     Of the gradient of the loss, or `along` another one of norm one.
     """
     ends: list[Tensor] = []
-    gates: list[GradientEdge] = []
+    doors: list[GradientEdge] = []
     calls: Counter[str] = Counter()
 
     def hook(name: str) -> Any:
@@ -128,25 +128,25 @@ def comes_back(
             if instead is not None:
                 outputs = map_tensors(lambda tensor: instead(call, tensor), outputs)
             known = [tensor for tensor in tensors(outputs) if tensor.requires_grad]
-            ends.extend(known if call in loop.calls else ())
-            gates.extend(map(get_gradient_edge, known if call == loop.gate else ()))
+            ends.extend(known if call in gates.ends else ())
+            doors.extend(map(get_gradient_edge, known if call == gates.door else ()))
             return outputs
 
         return returned
 
-    names = {name for name, _ in {*loop.calls, *loop.beside, loop.gate or ("", 0)}}
+    names = {*gates.layers, *(name for name, _ in {*gates.ends, gates.door})}
     modules = [(name, m) for name, m in subject.model.named_modules() if name in names]
     with hooked(module.register_forward_hook(hook(name)) for name, module in modules):
         run = Pass(subject, seed)
         outputs = run.forward()
-        if any(name == OUTPUT for name, _ in loop.calls):
+        if any(name == OUTPUT for name, _ in gates.ends):
             ends.extend(tensor for tensor in tensors(outputs) if tensor.requires_grad)
         along = along or _of_norm_one(
             torch.autograd.grad(run.loss(), ends, retain_graph=True, materialize_grads=True)
         )
         scales = [torch.finfo(each.dtype).max ** 0.75 for each in along]  # of which little is lost
         large = [scale * each for scale, each in zip(scales, along, strict=True)]
-        found = torch.autograd.grad(ends, gates, large, allow_unused=True)
+        found = torch.autograd.grad(ends, doors, large, allow_unused=True)
     known = [each.double().reshape(-1) / scales[0] for each in found if each is not None]
     return Back(torch.cat(known) if known else torch.zeros(1, dtype=torch.float64), along)
 

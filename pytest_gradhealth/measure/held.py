@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.measure.gates import are_gates
+from pytest_gradhealth.measure.gates import are_closed
 from pytest_gradhealth.measure.loop import Call, Loop
 from pytest_gradhealth.measure.perturbation import (
     MOST,
@@ -58,8 +58,8 @@ def _forgets(subject: Subject, loop: Loop, path: Collection[Call], silent: bool,
     weights = {id(w): w for w in subject.model.parameters() if id(w) in loop.weights}
     begun = loop.calls.union((weight, 0) for weight in weights)
     try:
-        if loop.gate is not None:
-            return are_gates(subject, loop, seed)
+        if loop.gates is not None:
+            return are_closed(subject, loop.gates, seed)
         if silent:
             shaken, uses = Held(modules, before, nudged), Uses(weights)
             felt = _compared(shaken, uses, (subject, subject), seed, operator.eq)

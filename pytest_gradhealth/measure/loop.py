@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_gradhealth.results.path import PathPoint
@@ -19,6 +20,20 @@ def call_of(point: PathPoint) -> Call:
 
 
 @dataclass(frozen=True)
+class Gates:
+    """What may close a way from the call at its `door` to those at its `ends`.
+
+    By name, the `layers` that may make gates, and their share of the gradient; whether weights that
+    are `bare` of layers may.
+    """
+
+    door: Call
+    ends: frozenset[Call]
+    layers: Mapping[str, float]
+    bare: bool = False
+
+
+@dataclass(frozen=True)
 class Loop:
     """Layers that are called in turns, again and again, or one that has all the steps before it.
 
@@ -27,9 +42,7 @@ class Loop:
     begins at `start`. `calls` are all that the loop consists of, `steps` those behind the first
     step, and what lies between them; of several loops side by side, those of each. What no layers
     tell of it, its `weights` do, by their ids, of which layers beside its way may have `made` more.
-    Where its way takes no weights, whether it is one of gates has to be tried out, from its `gate`
-    on, the call at the door: they come from calls `beside` it, which get the share `felt` of the
-    gradient, or of weights that are `bare`.
+    Where its way takes no weights, whether `gates` close it has to be tried out.
     """
 
     door: int
@@ -38,10 +51,7 @@ class Loop:
     steps: tuple[frozenset[Call], ...]
     weights: frozenset[int] = frozenset()
     made: bool = False
-    gate: Call | None = None
-    beside: frozenset[Call] = frozenset()
-    felt: float = 0.0
-    bare: bool = False
+    gates: Gates | None = None
 
     @property
     def later(self) -> frozenset[Call]:

@@ -12,11 +12,13 @@ from functools import reduce
 class Stretch:
     """The marks between one and others, and the first ones that join the ways from beside.
 
-    `leaves` are what the ways take, `made` what those take that join them, short of all marks.
+    Whether a way is `direct`, past all those in between. `leaves` are what the ways take, `made`
+    what those take that join them, short of all marks.
     """
 
     within: frozenset[int]
     beside: frozenset[int]
+    direct: bool
     leaves: frozenset[int]
     made: frozenset[int]
 
@@ -147,6 +149,7 @@ class MarkedGraph:
         return Stretch(
             frozenset(self._mark_at[v] for v in inside if self._mark_at.get(v) in wanted),
             frozenset(beside),
+            any(far in self.inputs(mark, wanted) for mark in near),
             *(
                 frozenset(w for v in some for w in self._leaves.get(v, ()))
                 for some in (inside, past)

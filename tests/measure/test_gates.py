@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, pad, softplus
 
 from pytest_gradhealth import Diagnosis, probe
 from pytest_gradhealth.measure.gates import comes_back
-from pytest_gradhealth.measure.loop import Loop
+from pytest_gradhealth.measure.loop import Gates
 from pytest_gradhealth.subject.subject import Subject
 from tests.helpers.findings import codes
 
@@ -180,6 +180,16 @@ def with_projections(m: Any, state: Tensor, data: Tensor) -> Tensor:
     return out
 
 
+def of_a_cell(m: Any, state: Tensor, data: Tensor) -> Tensor:
+    """One layer of all that it is given, a memory from a layer of its own."""
+    memory = m.remembered(CONTEXT)
+    for now in data.unbind(1):
+        take, forget, give, new = m.cell(torch.cat([now, state], 1)).chunk(4, 1)
+        memory = forget.sigmoid() * memory + take.sigmoid() * new.tanh()
+        state = give.sigmoid() * memory.tanh()
+    return state
+
+
 def square(*names: str) -> dict[str, nn.Module]:
     return {name: nn.Linear(WIDTH, WIDTH) for name in names}
 
@@ -207,6 +217,9 @@ FORGETFUL: dict[str, Callable[[], nn.Module]] = {
     "two scans that begin with one state": lambda: twice(products),
     "a layer behind each": lambda: Started(
         with_projections, **square("first", "second", "next_gate", "next_new")
+    ),
+    "a cell of one layer": lambda: Started(
+        of_a_cell, remembered=nn.Linear(5, WIDTH), cell=nn.Linear(3 + WIDTH, 4 * WIDTH)
     ),
     "two heads": lambda: TwoHeads(one(products), other=nn.Linear(WIDTH, 2)),
     "no head": lambda: Headless(one(products)),
@@ -319,12 +332,12 @@ def test_what_comes_back_is_the_product_of_the_gates() -> None:
 
     model = Started(run, door=nn.Identity(), end=nn.Identity())
     model.head = nn.Identity()
-    loop = Loop(0, 1, frozenset([("end", 0)]), (), gate=("door", 0))
+    gates = Gates(("door", 0), frozenset([("end", 0)]), {})
     wave = torch.arange(1, EXAMPLES * WIDTH + 1).cos().reshape(EXAMPLES, WIDTH)
     subject = Subject(
         model, (CONTEXT, DATA), None, lambda out: (wave * out).sum(), torch.device("cpu")
     )
-    found = comes_back(subject, loop, 0)
+    found = comes_back(subject, gates, 0)
     left = torch.sigmoid(model.gate(DATA)).detach().double().prod(1)
     expected = (left * wave / wave.norm()).reshape(-1)
     torch.testing.assert_close(found.gradient, expected, rtol=1e-4, atol=0.0)
