@@ -44,7 +44,7 @@ def gated(network: Network, far: int, near: Sequence[int]) -> Loop | None:
         name = points[mark].name
         felt[name] = math.hypot(felt.get(name, 0.0), points[mark].norm / whole)
     alive = {name: share for name, share in felt.items() if share >= ALIVE}
-    bare = made and not taken
+    bare = made and not taken and alive == felt
     if not (alive or bare):
         return None
     ends = frozenset(call_of(points[mark]) for mark in near)

@@ -30,7 +30,7 @@ SIZES = (10.0, 1.0, 0.0)
 DRAWS = 8
 #: What has to come through gates that are open: a share of what gets to the layers beside, and so
 #: much of the decades lost.
-OPENED, REGAINED = 1e-2, 0.25
+OPENED, REGAINED = 3e-2, 0.25
 #: The share by which what comes through gates differs between two batches.
 CHANGED = 0.1
 

@@ -60,5 +60,7 @@ class Loop:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of its modules."""
+        """The names of its modules; one of gates goes by the module at its door."""
+        if self.gates is not None:
+            return frozenset([f"behind {self.gates.door[0]}"])
         return frozenset(name for name, _ in self.calls)
