@@ -114,7 +114,8 @@ def quiet() -> str:
     found = json.loads(SUMMARY.read_text())
     return (
         f"**How quiet it is:** {found['healthy architectures']} healthy architectures under three"
-        f" seeds each: {found['healthy failures']} fail, {found['healthy warnings']} get a warning."
+        f" seeds each: {found['healthy failures']} fail, {found['healthy warnings']} get a warning,"
+        f" {found['healthy not judged']} are not judged."
     )
 
 
@@ -125,8 +126,9 @@ def cost() -> str:
     found = dict(zip(names[1:], (cell.split()[0] for cell in costs[1:]), strict=False))
     tiny, *large = (f"{name} {found[name]}" for name in list(found)[:4])
     return (
-        "**Cost:** a probe is one forward and one backward, and only what fails takes more. Times a"
-        f" plain step: {', '.join(large)}, a tiny {tiny}."
+        "**Cost:** a probe is one forward and one backward; what looks sick takes more, and a step"
+        " of a declared optimizer that promises much. Times a plain step:"
+        f" {', '.join(large)}, a tiny {tiny}."
     )
 
 

@@ -35,8 +35,8 @@ class Doubts:
     def _line(self) -> str:
         from pytest_gradhealth.formatting import count
 
-        codes = ", ".join(sorted(self._codes))
+        codes = sorted(self._codes)
         return (
-            f"{DOUBTS['warning']} {count(len(self._tests), 'test')} ({codes});"
-            " --gradhealth-report shows where"
+            f"{DOUBTS['warning']} {count(len(self._tests), 'test')} ({', '.join(codes)});"
+            f" --gradhealth-report shows where, --gradhealth-explain={','.join(codes)} why"
         )

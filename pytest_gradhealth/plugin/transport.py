@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_gradhealth.config.options import BY_NAME, Option
+
 if TYPE_CHECKING:
     from pytest_gradhealth.baseline.check import Check, Result
     from pytest_gradhealth.results.diagnosis import Diagnosis
@@ -84,6 +86,9 @@ def words(diagnosis: Diagnosis) -> list[dict[str, Any]]:
                     "code": rule.code,
                     "name": rule.name,
                     "summary": rule.summary,
+                    "reads": rule.reads,
+                    "doc": rule.doc,
+                    "settings": [_told(option) for option in rule.options],
                     "quantity": rule.quantity and [rule.quantity.name, rule.quantity.form],
                     "causes": {layer: [c.because, c.advice] for layer, c in causes if c},
                     "table": rule.table(diagnosis, findings, View()) if findings else "",
@@ -109,6 +114,12 @@ def unpacked(text: str) -> list[dict[str, Any]]:
     return found
 
 
+def _told(option: Option) -> str | list[str]:
+    """A setting by its name, one of a rule's own with what is said of it."""
+    known = option.name in BY_NAME
+    return option.name if known else [option.name, option.help, option.default_in_words]
+
+
 @dataclass(frozen=True)
 class Spoken:
     """The origin of a diagnosis that was read back: rules that say what those of it said."""
@@ -129,8 +140,13 @@ def _speaker(said: Mapping[str, Any]) -> Rule:
         said["code"],
         said["name"],
         said["summary"],
-        "",
+        said["reads"],
         lambda _: (),
+        doc=said["doc"],
+        settings=tuple(
+            each if isinstance(each, str) else Option(each[0], each[1], None, told=each[2])
+            for each in said["settings"]
+        ),
         quantity=Quantity(lambda _: None, *said["quantity"]) if said["quantity"] else None,
         cause=lambda finding, _: Cause(*causes[finding.layer]) if finding.layer in causes else None,
         exhibit=(lambda *_: table) if table else None,

@@ -41,7 +41,10 @@ TOLD = (
 )
 #: Over the filters of the run around it.
 SHOWN = "-Wdefault::pytest_gradhealth.GradientHealthWarning"
-LINE = "gradients warn in 1 test (GH408); --gradhealth-report shows where"
+LINE = (
+    "gradients warn in 1 test (GH408);"
+    " --gradhealth-report shows where, --gradhealth-explain=GH408 why"
+)
 
 
 class Spare(nn.Module):
@@ -207,7 +210,8 @@ def test_every_check_warns_of_all_rules_once(pytester: pytest.Pytester, repeated
         ("test_function", "found = pytest_gradhealth.probe"),
         ("test_of_a_fixture", "pytest_gradhealth.assert_no_exploding"),
     ]
-    assert "gradients warn in 5 tests (GH405); --gradhealth-report shows where" in lines
+    where = "--gradhealth-report shows where, --gradhealth-explain=GH405 why"
+    assert f"gradients warn in 5 tests (GH405); {where}" in lines
 
 
 def test_what_was_only_probed_fails_at_its_end_where_warnings_are_errors(

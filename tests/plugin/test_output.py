@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_gradhealth import Cause, Diagnosis, Evidence, Finding, Quantity, Rule, probe
+from pytest_gradhealth import Cause, Diagnosis, Evidence, Finding, Option, Quantity, Rule, probe
 from pytest_gradhealth.formatting import BLOCKS, LONGEST_LINE
 from pytest_gradhealth.plugin.transport import Recorded, carried, spoken
 
@@ -318,3 +318,17 @@ def test_words_of_own_rules_can_be_sent_to_another_process() -> None:
     assert said.code == name.encode(errors="backslashreplace").decode()
     (finding,) = Diagnosis.from_dict(json.loads(sent)["diagnosis"]).findings
     assert said.explain(finding, profile) == Cause(said.code, said.code)
+
+
+def test_the_page_of_an_own_rule_can_be_sent_to_another_process() -> None:
+    own = Option("max_gap", "the largest gap", 0.5)
+    doc = "OWN1: a gap.\n\n## Why\n\nGaps are bad."
+    rule = Rule(
+        "OWN1", "gap", "no gaps", "the gap", lambda _: (), doc=doc, settings=(own, "max_dead")
+    )
+    found = probe(nn.Linear(4, 4), torch.ones(2, 4))
+    found = replace(found, origin=replace(found.origin, rules=(rule,)))
+    (said,) = spoken(json.loads(json.dumps(carried(Recorded(found))))["rules"]).rules
+    assert said.page == rule.page
+    assert "It reads: the gap." in said.page
+    assert "- `max_gap`: the largest gap (default: 0.5)" in said.page

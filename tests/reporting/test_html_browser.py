@@ -85,6 +85,14 @@ def gets_drawn(page: Any, canvas: Any) -> bool:
     return bool(WebDriverWait(page, 10).until(lambda page: drawn(page, canvas)))
 
 
+def gets_as_narrow_as(page: Any, width: int) -> bool:
+    """Whether nothing sticks out, once the browser has laid the page out anew."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    wide = "return document.documentElement.scrollWidth"
+    return bool(WebDriverWait(page, 10).until(lambda page: page.execute_script(wide) <= width))
+
+
 def test_failures_are_open_and_drawn_and_the_others_once_opened(page: Any) -> None:
     states = {
         s.get_attribute("data-verdict"): s.get_attribute("open")
@@ -299,7 +307,7 @@ def test_names_of_any_length_leave_it_quick(browser: Any, tmp_path: Path) -> Non
     metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        assert gets_as_narrow_as(browser, 390)
         assert not sideways(browser)
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -64,7 +64,10 @@ def headline(networks: Sequence[Judged], healthy: Records, known: Records) -> di
     lost = share([j for j in test if j.label == "neither"], fails)
     alarms = share([j for j in test if j.sgd], fails)
     zoo = [record for record in healthy.values() if "error" not in record]
-    warned = {(r["family"], r["name"]) for r in zoo if "warning" in r["verdicts"]}
+    warned, unjudged = (
+        {(r["family"], r["name"]) for r in zoo if verdict in r["verdicts"]}
+        for verdict in ("warning", "not judged")
+    )
     sick, cured = sides(known)
     return {
         "random networks": len(networks),
@@ -74,6 +77,7 @@ def headline(networks: Sequence[Judged], healthy: Records, known: Records) -> di
         "healthy probes": len(zoo),
         "healthy failures": sum(r["verdicts"][0] == "failure" for r in zoo),
         "healthy warnings": len(warned),
+        "healthy not judged": len(unjudged),
         "faults in reach": len(sick),
         "faults found": sum("failure" in verdicts for verdicts in sick.values()),
         "cured failures": sum("failure" in verdicts for verdicts in cured.values()),
