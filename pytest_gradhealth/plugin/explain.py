@@ -20,11 +20,15 @@ def explain(asked: str, config: pytest.Config) -> int:
 
     Raises UsageError for what names no rule, and for rules that cannot be used together.
     """
-    names = [name.strip().lower() for name in asked.split(",")]
+    names = [name.strip() for name in asked.split(",")]
     try:
         rules = registered_rules(config.hook, config)
         known = {name: rule for rule in rules for name in (rule.name.lower(), rule.code.lower())}
-        pages = [_list(rules)] if names == ["all"] else [_page(_named(n, known)) for n in names]
+        pages = (
+            [_list(rules)]
+            if asked.strip().lower() == "all"
+            else [_page(_named(n, known)) for n in names]
+        )
     except SettingError as error:
         raise usage_error(str(error)) from error
     print(encodable(harmless("\n\n".join(pages)), sys.stdout))
@@ -32,10 +36,10 @@ def explain(asked: str, config: pytest.Config) -> int:
 
 
 def _named(name: str, rules: Mapping[str, Rule]) -> Rule:
-    found = rules.get(name)
+    found = rules.get(name.lower())
     if found is None:
         known = {key: f"{rule.code} ({rule.name})" for key, rule in rules.items()}
-        meant = meant_by(name, known) or (
+        meant = meant_by(name.lower(), known) or (
             "--gradhealth-explain=all lists them (those of a conftest.py where its folder is named,"
             " too)"
         )

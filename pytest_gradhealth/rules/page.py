@@ -34,7 +34,7 @@ def page_of(rule: Rule) -> str:
         f"It reads: {rule.reads}.",
         opening[1],
         *(f"## {title}\n\n{text}" for title, text in sections if title not in last),
-        f"## Settings\n\n{settings or 'It has none.'}",
+        f"## Settings\n\n{settings or 'It has no limits to set.'}",
         *(f"## {title}\n\n{text}" for title, text in last.items() if text),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"

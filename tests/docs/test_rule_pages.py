@@ -33,7 +33,7 @@ def test_a_page_says_what_why_and_which_settings(rule: Rule) -> None:
     assert f"# {rule.code}:" not in rule.page, "the title of the file is not said twice"
     for option in rule.options:
         assert f"- `{option.name}`: {option.help}" in rule.page
-    assert ("It has none." in rule.page) == (not rule.options)
+    assert ("It has no limits to set." in rule.page) == (not rule.options)
 
 
 def outcome_of(code: str, gradhealth: GradHealth) -> tuple[type[Exception] | None, list[str]]:

@@ -59,7 +59,7 @@ def test_all_rules_are_listed(pytester: pytest.Pytester) -> None:
     ("asked", "said"),
     [
         ("vanishin", "no rule is called 'vanishin'; did you mean GH101 (vanishing)?"),
-        ("GH999", "no rule is called 'gh999'; did you mean GH409 (unwritten)"),
+        ("GH999", "no rule is called 'GH999'; did you mean GH409 (unwritten)"),
         (
             "xyz",
             "no rule is called 'xyz'; --gradhealth-explain=all lists them (those of a conftest.py"

@@ -46,6 +46,6 @@ def false_alarms(healthy: Records) -> str:
         + markdown_table(
             rows, "family", "networks", "seeds", "healthy", "not judged", "warnings", "failures"
         )
-        + "\n\nEverything that is not healthy, and why:\n\n"
+        + "\n\nEverything that warns or fails, and why:\n\n"
         + "\n".join(lines)
     )
