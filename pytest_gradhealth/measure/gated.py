@@ -36,7 +36,7 @@ def gated(network: Network, far: int, near: Sequence[int]) -> Loop | None:
     stretch = network.tree.stretch(far, near, network.marks)
     layers = {points[mark].name for mark in (*stretch.within, *near)}
     taken, made = (
-        any(layers.isdisjoint(ancestry(network.owners[leaf])) for leaf in leaves)
+        any(layers.isdisjoint(ancestry(network.owners[w])) for w in leaves & network.owners.keys())
         for leaves in (stretch.leaves, stretch.made)
     )
     felt: dict[str, float] = {}

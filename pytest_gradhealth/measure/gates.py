@@ -141,14 +141,16 @@ def comes_back(
         outputs = run.forward()
         if any(name == OUTPUT for name, _ in gates.ends):
             ends.extend(tensor for tensor in tensors(outputs) if tensor.requires_grad)
+        if not (ends and doors):  # as where the way begins with an input
+            return Back(torch.zeros(1, dtype=torch.float64), along)
         along = along or _of_norm_one(
             torch.autograd.grad(run.loss(), ends, retain_graph=True, materialize_grads=True)
         )
-        scales = [torch.finfo(each.dtype).max ** 0.75 for each in along]  # of which little is lost
-        large = [scale * each for scale, each in zip(scales, along, strict=True)]
-        found = torch.autograd.grad(ends, doors, large, allow_unused=True)
-    known = [each.double().reshape(-1) / scales[0] for each in found if each is not None]
-    return Back(torch.cat(known) if known else torch.zeros(1, dtype=torch.float64), along)
+        scale = min(torch.finfo(each.dtype).max for each in along) ** 0.75  # little of it is lost
+        found = torch.autograd.grad(
+            ends, doors, [scale * each for each in along], materialize_grads=True
+        )
+    return Back(torch.cat([each.double().reshape(-1) / scale for each in found]), along)
 
 
 def _of_norm_one(gradients: Sequence[Tensor]) -> list[Tensor]:

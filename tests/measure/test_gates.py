@@ -342,3 +342,21 @@ def test_what_comes_back_is_the_product_of_the_gates() -> None:
     expected = (left * wave / wave.norm()).reshape(-1)
     torch.testing.assert_close(found.gradient, expected, rtol=1e-4, atol=0.0)
     assert found.share == pytest.approx(float(expected.norm()), rel=1e-4)
+
+
+@pytest.mark.parametrize("way", ["products", "no head", "two heads", "weights without layers"])
+def test_batches_that_take_gradients_change_nothing(way: str) -> None:
+    """An input that is a leaf itself is no weight, and a way that begins with one has no door."""
+    batch = CONTEXT.clone().requires_grad_(), DATA.clone().requires_grad_()
+    found = probe(FORGETFUL[way](), batch, Y, loss=loss, select=["GH101"], confirm_steps=0)
+    assert codes(found) == codes(judged(FORGETFUL[way]())) == []
+
+
+def test_a_weight_that_the_model_does_not_know_is_none_of_a_layer() -> None:
+    hidden = [nn.Parameter(torch.ones(WIDTH))]
+
+    def run(m: Any, state: Tensor, data: Tensor) -> Tensor:
+        return one(products)(m, state, data) * hidden[0]
+
+    found = probe(Started(run), (CONTEXT, DATA), Y, loss=loss, select=["GH101"], confirm_steps=0)
+    assert codes(found) == []
