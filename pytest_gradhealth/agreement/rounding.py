@@ -1,0 +1,41 @@
+"""Number formats: how coarse they are, and how far rounding alone moves what a model computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradhealth.subject.subject import Subject
+from pytest_gradhealth.tensors.trees import map_tensors
+
+
+def coarsest(values: Iterable[Tensor]) -> torch.dtype:
+    """The floating format with the largest rounding unit among some tensors, float32 for none."""
+    formats = {t.dtype for t in values if t.is_floating_point() or t.is_complex()}
+    return max(formats, key=lambda f: torch.finfo(f).eps, default=torch.float32)
+
+
+def moved(subject: Subject, unit: float, generator: torch.Generator) -> Subject:
+    """The subject with its floating inputs moved by at most half a rounding unit of themselves."""
+    return replace(
+        subject, inputs=map_tensors(lambda t: _moved(t, unit, generator), subject.inputs)
+    )
+
+
+def move_weights(model: nn.Module, unit: float, generator: torch.Generator) -> None:
+    """Move every weight by at most half a rounding unit of itself."""
+    for parameter in model.parameters():
+        parameter.data.copy_(_moved(parameter, unit, generator))  # no write that autograd counts
+
+
+def _moved(tensor: Tensor, unit: float, generator: torch.Generator) -> Tensor:
+    if not tensor.is_floating_point() or (
+        tensor.is_leaf and tensor.requires_grad and not isinstance(tensor, nn.Parameter)
+    ):
+        return tensor
+    drawn = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 0.5
+    exact = tensor.detach().to("cpu", torch.float64) * (1 + unit * drawn)
+    return exact.to(tensor.device, tensor.dtype)

@@ -1,0 +1,192 @@
+"""The assertion that two ways of computing one model give the same gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, Literal
+
+from torch import nn
+
+from pytest_gradhealth.agreement.agree import Tolerance, agreement
+from pytest_gradhealth.agreement.processes import all_alike, group, mean, said_by_all
+from pytest_gradhealth.agreement.side import Side
+from pytest_gradhealth.agreement.ways import (
+    Compiling,
+    Way,
+    compiled_side,
+    runs_compiled,
+    side_by,
+    twin_of,
+)
+from pytest_gradhealth.agreement.weights import Renaming, given, take
+from pytest_gradhealth.assertions.verdict import Message, asked_for, with_message
+from pytest_gradhealth.config.arguments import called, require
+from pytest_gradhealth.config.values import as_float
+from pytest_gradhealth.context import current
+from pytest_gradhealth.errors import DifferentGradientsError, ProbeError
+from pytest_gradhealth.formatting import View
+from pytest_gradhealth.probing.case import Case, ModelLike, check_case
+from pytest_gradhealth.probing.prepare import prepare
+from pytest_gradhealth.probing.refusal import refused
+from pytest_gradhealth.reporting.agreement import render
+from pytest_gradhealth.results.agreement import Agreement
+from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.subject.calling import Call
+from pytest_gradhealth.subject.inputs import check_inputs
+from pytest_gradhealth.subject.loss import Loss
+from pytest_gradhealth.tensors.modules import class_name, is_ddp, is_sharded
+
+#: The ways that take a group of processes.
+_TOGETHER = ("ddp", "fully_shard")
+
+
+@called
+def assert_same_gradients(
+    a: ModelLike,
+    b: Any = None,
+    inputs: Any = None,
+    targets: Any = None,
+    *,
+    loss: Loss | None = None,
+    call: Call | None = None,
+    via: Way | None = None,
+    backend: Any = None,
+    mode: str | None = None,
+    weights: Literal["a", "own"] = "a",
+    renamed: Mapping[str, str] | None = None,
+    rtol: float | None = None,
+    atol: float = 0.0,
+    seed: int | None = None,
+    msg: Message | None = None,
+) -> Agreement:
+    """Assert that two models, or one model run in two ways, compute the same gradients.
+
+    Both run on one batch with random numbers from one `seed` (the test's, else 0), on the weights
+    of `a`: `b` takes them, and its saved buffers, by their names, which `renamed` translates (a's
+    names of parameters or modules to b's), or keeps its own (`weights="own"`). `via` runs the one
+    model, or `b`, in another way: "compile" (with `backend` and `mode` of torch.compile),
+    "autocast", "checkpoint", "channels_last", "ddp", "fully_shard" (of the process group, or of
+    this process alone), a format ("float64", "bfloat16", "float16"), a device ("cuda"), or a
+    function that makes of a copy of the model what is to be called; then `b` is left out:
+    `assert_same_gradients(model, x, y, loss=loss, via="compile")`.
+
+    Compared are the outputs, the loss, the gradient of each parameter, and what the layers on the
+    gradient's path return and get back, unless one side is compiled. The distance (L2 norm of the
+    difference over the norm in a) may be `rtol`, and `atol` more in absolute terms: by default ten
+    times what two runs of `a` differ by whose weights are rounded otherwise, in the coarser of both
+    formats. `msg` is put in front of the failure message, or called with it to make another.
+
+    Returns the Agreement, whose text is a table. Raises DifferentGradientsError, which names the
+    first place where they part; ProbeError for what cannot be run or compared. Models, batch,
+    random numbers and modes are left as they were.
+    """
+    __tracebackhide__ = True
+    if isinstance(b, str):
+        via, b = b, None
+    elif via is not None and b is not None and not isinstance(b, nn.Module):
+        b, inputs, targets = None, b, inputs if targets is None else targets
+    try:
+        _check(a, b, via, weights, renamed, rtol, atol)
+        found = _compared(
+            Case(a, inputs, targets, loss, call=call),
+            b,
+            via,
+            Compiling(backend, mode),
+            seed=seed,
+            own_weights=weights == "own",
+            renaming=Renaming(renamed or {}),
+            tolerance=Tolerance(
+                as_float(rtol) if rtol is not None else None, as_float(atol) or 0.0
+            ),
+        )
+    except ProbeError as error:
+        raise refused(error) from error.__cause__
+    context = current()
+    text = "" if found.same else render(found, View() if context is None else context.view)
+    text = said_by_all(text) if via in _TOGETHER else text
+    if text:
+        raise DifferentGradientsError(with_message(text, msg))
+    return found
+
+
+def _compared(
+    case: Case,
+    b: Any,
+    via: Way | None,
+    compiling: Compiling,
+    *,
+    seed: int | None,
+    **how: Any,
+) -> Agreement:
+    context = current()
+    chosen = seed if seed is not None else 0 if context is None else context.base_seed
+    one = _side(case, chosen)
+    together = via in _TOGETHER
+    with group() if together else nullcontext():
+        other = one if b is None else _side(replace(case, model=b), chosen)
+        if via is not None:
+            twin = twin_of(other.subject)
+            if b is not None and not how["own_weights"]:
+                take(twin.model, given(one.subject.model, twin.model, how["renaming"]))
+            other, how["own_weights"] = side_by(via, twin, compiling), True
+        if together:
+            one = replace(one.changed(all_alike), averaged=mean)
+        return agreement(one, other, seed=chosen, **how)
+
+
+def _side(case: Case, seed: int) -> Side:
+    """The side that runs a model as it was handed over."""
+    check_case(case)
+    check_inputs(case.inputs)
+    model = case.model
+    if is_ddp(model) or is_sharded(model):
+        way = "ddp" if is_ddp(model) else "fully_shard"
+        raise ProbeError(
+            f"{class_name(model)} is spread over processes already; pass the model as it was"
+            f' before, and via="{way}"'
+        )
+    subject = prepare(case, asked_for({}, case), seed).subject
+    if isinstance(model, nn.Module) and runs_compiled(model):
+        return compiled_side(subject, Compiling(), model)
+    return Side(subject, class_name(subject.model))
+
+
+def _check(
+    a: object,
+    b: object,
+    via: object,
+    weights: object,
+    renamed: object,
+    rtol: object,
+    atol: object,
+) -> None:
+    """Raise ProbeError for arguments that cannot be what they are meant to be."""
+    if b is None and via is None:
+        raise ProbeError(
+            "assert_same_gradients has one model and nothing to compare it with; pass another one,"
+            ' assert_same_gradients(a, b, x, y, loss=...), or a way to run it, via="compile"'
+        )
+    if isinstance(a, Diagnosis) or isinstance(b, Diagnosis):
+        raise ProbeError("a diagnosis holds no gradients to compare; pass the model")
+    require("weights", weights, ("a", "own").__contains__, '"a", or "own" to leave b its own')
+    require("via", via, _is_way, 'the name of a way, for example "compile", or a function')
+    names = 'a mapping of a\'s names to b\'s, for example {"attention": "attn"}'
+    require("renamed", renamed, _is_renaming, names)
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        require(name, value, _is_tolerance, "a number from 0 on, for example 1e-5")
+
+
+def _is_way(value: object) -> bool:
+    return value is None or isinstance(value, str) or callable(value)
+
+
+def _is_renaming(value: Any) -> bool:
+    return value is None or all(isinstance(s, str) for pair in value.items() for s in pair)
+
+
+def _is_tolerance(value: object) -> bool:
+    read = as_float(value)
+    return value is None or (read is not None and 0 <= read < math.inf)
