@@ -60,6 +60,7 @@ def assert_same_gradients(
     rtol: float | None = None,
     atol: float = 0.0,
     seed: int | None = None,
+    together: bool | None = None,
     msg: Message | None = None,
 ) -> Agreement:
     """Assert that two models, or one model run in two ways, compute the same gradients.
@@ -77,7 +78,9 @@ def assert_same_gradients(
     gradient's path return and get back, unless one side is compiled. The distance (L2 norm of the
     difference over the norm in a) may be `rtol`, and `atol` more in absolute terms: by default ten
     times what two runs of `a` differ by whose weights are rounded otherwise, in the coarser of both
-    formats. `msg` is put in front of the failure message, or called with it to make another.
+    formats. Gradients of `a` are the mean over all processes where `b` computes `together` with
+    the others (by default "ddp" and "fully_shard"). `msg` is put in front of the failure message,
+    or called with it to make another.
 
     Returns the Agreement, whose text is a table. Raises DifferentGradientsError, which names the
     first place where they part; ProbeError for what cannot be run or compared. Models, batch,
@@ -88,6 +91,7 @@ def assert_same_gradients(
         via, b = b, None
     elif via is not None and b is not None and not isinstance(b, nn.Module):
         b, inputs, targets = None, b, inputs if targets is None else targets
+    shared = via in _TOGETHER if together is None else together
     try:
         _check(a, b, via, weights, renamed, rtol, atol)
         found = _compared(
@@ -96,6 +100,7 @@ def assert_same_gradients(
             via,
             Compiling(backend, mode),
             seed=seed,
+            together=shared,
             own_weights=weights == "own",
             renaming=Renaming(renamed or {}),
             tolerance=Tolerance(
@@ -106,7 +111,7 @@ def assert_same_gradients(
         raise refused(error) from error.__cause__
     context = current()
     text = "" if found.same else render(found, View() if context is None else context.view)
-    text = said_by_all(text) if via in _TOGETHER else text
+    text = said_by_all(text) if shared else text
     if text:
         raise DifferentGradientsError(with_message(text, msg))
     return found
@@ -119,12 +124,12 @@ def _compared(
     compiling: Compiling,
     *,
     seed: int | None,
+    together: bool,
     **how: Any,
 ) -> Agreement:
     context = current()
     chosen = seed if seed is not None else 0 if context is None else context.base_seed
     one = _side(case, chosen)
-    together = via in _TOGETHER
     with group() if together else nullcontext():
         other = one if b is None else _side(replace(case, model=b), chosen)
         if via is not None:

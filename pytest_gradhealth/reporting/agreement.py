@@ -143,8 +143,9 @@ def _causes(agreement: Agreement) -> Iterator[str]:
     if factor == 0:
         yield f"{forward}but no gradient reaches {first.name}"
     if factor is not None:
-        whole = len(gradients) == len(agreement.of("parameter gradient", "layer gradient"))
-        what = "every gradient" if whole else _where(first)
+        parameters = agreement.of("parameter gradient")
+        whole = len(parameters) > 1 and not any(d.agrees for d in parameters)
+        what = "every gradient of a parameter" if whole else _where(first)
         yield f"{forward}and {what} is {factor:.3g} times a's: a mean, a sum or a scale"
     yield f"{forward}and the way back is another one from {_where(first)} on" + _before(
         agreement, "layer gradient", "parameter gradient"

@@ -95,7 +95,7 @@ def test_the_compiled_model_of_the_caller_runs_compiled() -> None:
 
         def run(*args: Any) -> Any:
             ran.append("compiled")
-            return tuple(1.001 * out if out.is_floating_point() else out for out in graph(*args))
+            return tuple(1.0002 * out if out.is_floating_point() else out for out in graph(*args))
 
         return run
 
@@ -106,14 +106,14 @@ def test_the_compiled_model_of_the_caller_runs_compiled() -> None:
     assert ran
     headline, *_ = str(caught.value).splitlines()
     assert re.fullmatch(
-        r"Decoder compiled does not compute the gradients of Decoder: output 0 is 1\d\d\.\d, not"
-        r" 1\d\d\.\d \(L2 norm\), off by 0\.1%",
+        r"Decoder compiled does not compute the gradients of Decoder: output 0 is [\d.]+, not"
+        r" [\d.]+ \(L2 norm\), off by 0\.02%",
         headline,
     )
     *_, first, second = str(caught.value).splitlines()
     assert (first, second) == (
-        'try:    backend="aot_eager", then "eager": the first that agrees leaves',
-        "        out the part of the compiler that is wrong, or allow for it: rtol=2e-03",
+        'try:    backend="aot_eager", then "eager": the first that agrees leaves out',
+        "        the part of the compiler that is wrong, or allow for it: rtol=3e-04",
     )
     assert_same_gradients(model, compiled, inputs, targets, loss=loss, rtol=0.01)
 
