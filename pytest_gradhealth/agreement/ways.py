@@ -82,13 +82,6 @@ def compiled_side(subject: Subject, compiling: Compiling, runner: nn.Module | No
     return Side(subject, name, made, compiled=True, within=_random_as_eager)
 
 
-def runs_compiled(model: nn.Module) -> bool:
-    """Whether a call of a model goes through torch.compile, in a wrapper or in place."""
-    return as_written(model) is not model or any(
-        getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()
-    )
-
-
 def _called(subject: Subject, how: str) -> str:
     return f"{class_name(subject.model)} {how}"
 

@@ -17,7 +17,6 @@ from pytest_gradhealth.agreement.ways import (
     Compiling,
     Way,
     compiled_side,
-    runs_compiled,
     side_by,
     twin_of,
 )
@@ -37,7 +36,7 @@ from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.subject.calling import Call
 from pytest_gradhealth.subject.inputs import check_inputs
 from pytest_gradhealth.subject.loss import Loss
-from pytest_gradhealth.tensors.modules import class_name, is_ddp, is_sharded
+from pytest_gradhealth.tensors.modules import class_name, is_ddp, is_sharded, runs_compiled
 
 #: The ways that take a group of processes.
 _TOGETHER = ("ddp", "fully_shard")

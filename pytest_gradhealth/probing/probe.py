@@ -160,6 +160,7 @@ def diagnose(
         limits=limits,
         milliseconds=1e3 * (time.perf_counter() - started),
         origin=Origin(case, settings.merged({"device": device}, "the probe"), chosen),
+        eager=trial.eager,
     )
 
 
