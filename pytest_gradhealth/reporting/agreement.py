@@ -28,7 +28,7 @@ def render(agreement: Agreement, view: View | None = None) -> str:
     """Return the message for sides that do not agree."""
     view = view or View()
     first = agreement.apart[0]
-    head = f"{shortened(agreement.b, 60)} does not compute the gradients of {_a(agreement)}: "
+    head = f"{shortened(agreement.b, 60)} differs from {_a(agreement)}: "
     rows = agreement.apart if view.verbose else agreement.apart[:MOST_ROWS]
     hidden = len(agreement.apart) - len(rows)
     words = [("cause", _cause(agreement)), ("try", _advice(agreement))]
@@ -43,8 +43,8 @@ def render(agreement: Agreement, view: View | None = None) -> str:
 
 def table(agreement: Agreement) -> str:
     """All that was compared, a line each, under one that says whether it agrees."""
-    verdict = "computes" if agreement.same else "does not compute"
-    head = f"{shortened(agreement.b, 60)} {verdict} the gradients of {_a(agreement)}"
+    verdict = "agrees with" if agreement.same else "differs from"
+    head = f"{shortened(agreement.b, 60)} {verdict} {_a(agreement)}"
     return "\n\n".join([head, _setting(agreement), _table(agreement.differences)])
 
 
@@ -66,20 +66,19 @@ def _where(difference: Difference) -> str:
 
 def _parted(difference: Difference) -> str:
     """How far a place is from what it is in a."""
-    if math.isnan(difference.distance):
-        finite = math.isfinite(difference.b)
-        return "is of another size" if finite else f"is {number(difference.b)}"
-    if difference.a == 0:
-        return f"is {number(difference.b)}, not 0 (L2 norm)"
+    a, b = _told_apart(difference.a, difference.b)
+    if math.isnan(difference.distance) and math.isfinite(difference.b):
+        return "is of another size"
+    if difference.a == 0 or not math.isfinite(difference.distance):
+        return f"is {b}, not {a} (L2 norm)"
     if abs(difference.ratio - 1) < 0.1 * difference.distance:
         return f"is off by {_share(difference.distance)} of itself"
-    a, b = _told_apart(difference.a, difference.b)
     return f"is {b}, not {a} (L2 norm), off by {_share(difference.distance)}"
 
 
 def _share(distance: float) -> str:
     if not distance < 10:
-        return str(distance) if math.isnan(distance) else f"x{number(distance)}"
+        return f"x{number(distance)}" if math.isfinite(distance) else str(distance)
     return f"{100 * distance:.{0 if distance >= 0.1 else 2}{'f' if distance >= 0.1 else 'g'}}%"
 
 
@@ -91,11 +90,13 @@ def _told_apart(a: float, b: float) -> tuple[str, str]:
 
 def _setting(agreement: Agreement) -> str:
     parameters, layers = agreement.of("parameter gradient"), agreement.of("layer gradient")
-    seen = f"what {count(len(layers), 'layer')} return and get back, the" if layers else "the"
     lines = [
-        f"compared in {agreement.format}: outputs, loss, {seen} gradients of"
+        f"compared in {agreement.format}: outputs, loss and the gradients of"
         f" {count(len(parameters), 'parameter')}"
     ]
+    if layers:
+        verbs = "returns and gets" if len(layers) == 1 else "return and get"
+        lines.append(f"and what {count(len(layers), 'layer')} {verbs} back")
     if not agreement.layers:
         lines.append("compiled code does not show its layers")
     if agreement.without_dropout:
