@@ -13,12 +13,13 @@ from torch import Tensor
 
 from pytest_gradhealth.agreement.distances import Distances, norm, over
 from pytest_gradhealth.agreement.dropout import without_dropout
-from pytest_gradhealth.agreement.rounding import coarsest, move_weights, moved
+from pytest_gradhealth.agreement.rounding import move_weights, moved
 from pytest_gradhealth.agreement.side import Layers, Place, Reading, Side
 from pytest_gradhealth.agreement.weights import Renaming, given, take
 from pytest_gradhealth.measure.look import look
 from pytest_gradhealth.measure.recorder import PARAMETER, Key
 from pytest_gradhealth.results.agreement import Agreement, Difference
+from pytest_gradhealth.tensors.formats import coarsest
 from pytest_gradhealth.tensors.modules import named_parameters
 from pytest_gradhealth.tensors.trees import tensors
 

@@ -1,8 +1,7 @@
-"""Number formats: how coarse they are, and how far rounding alone moves what a model computes."""
+"""Weights and inputs moved by a rounding unit, to see what rounding alone does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -10,12 +9,6 @@ from torch import Tensor, nn
 
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.trees import map_tensors
-
-
-def coarsest(values: Iterable[Tensor]) -> torch.dtype:
-    """The floating format with the largest rounding unit among some tensors, float32 for none."""
-    formats = {t.dtype for t in values if t.is_floating_point() or t.is_complex()}
-    return max(formats, key=lambda f: torch.finfo(f).eps, default=torch.float32)
 
 
 def moved(subject: Subject, unit: float, generator: torch.Generator) -> Subject:

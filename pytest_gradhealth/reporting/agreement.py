@@ -13,6 +13,7 @@ from pytest_gradhealth.formatting import (
     hanging,
     number,
     shortened,
+    told_apart,
 )
 from pytest_gradhealth.results.agreement import Agreement, Difference, Kind
 
@@ -66,7 +67,7 @@ def _where(difference: Difference) -> str:
 
 def _parted(difference: Difference) -> str:
     """How far a place is from what it is in a."""
-    a, b = _told_apart(difference.a, difference.b)
+    a, b = told_apart(difference.a, difference.b)
     if math.isnan(difference.distance) and math.isfinite(difference.b):
         return "is of another size"
     if difference.a == 0 or not math.isfinite(difference.distance):
@@ -80,12 +81,6 @@ def _share(distance: float) -> str:
     if not distance < 10:
         return f"x{number(distance)}" if math.isfinite(distance) else str(distance)
     return f"{100 * distance:.{0 if distance >= 0.1 else 2}{'f' if distance >= 0.1 else 'g'}}%"
-
-
-def _told_apart(a: float, b: float) -> tuple[str, str]:
-    """Two numbers, with as many digits as it takes to see that they differ."""
-    shown = ((f"{a:.{digits}g}", f"{b:.{digits}g}") for digits in range(2, 9))
-    return next((pair for pair in shown if pair[0] != pair[1]), (f"{a:.9g}", f"{b:.9g}"))
 
 
 def _setting(agreement: Agreement) -> str:
