@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from pytest_gradhealth.formatting import listing, meant_by
 from pytest_gradhealth.subject.calling import Call
 from pytest_gradhealth.tensors.trees import attribute, tensors
 from pytest_gradhealth.tensors.unwrap import dtype_name
@@ -30,6 +32,8 @@ _CALLED = {
     torch.int16: "short",
     torch.int8: "char",
     torch.uint8: "byte|unsigned char",
+    torch.complex64: "ComplexFloat",
+    torch.complex128: "ComplexDouble",
 }
 
 
@@ -70,10 +74,54 @@ def no_tensors(handed: Handed) -> str:
     return next((f"the {name} are {said}" for said in words if said), "")
 
 
+def to_numpy(handed: Handed) -> str:
+    """What leaves torch, and is told by it to detach."""
+    if "call numpy() on Tensor that requires grad" not in handed.said:
+        return ""
+    return f"no gradient comes through NumPy; have the {handed.to} compute the same in torch"
+
+
+def missing_key(handed: Handed) -> str:
+    """A key that a batch, targets or outputs do not have."""
+    keys = handed.cause.args if isinstance(handed.cause, KeyError) else ()
+    if len(keys) != 1 or not isinstance(keys[0], str):
+        return ""
+    of_loss = {"targets": handed.targets, "outputs": handed.outputs}
+    for name, value in (of_loss if handed.to == "loss" else {"inputs": handed.inputs}).items():
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, Mapping) and keys[0] not in one:
+                names = [str(key) for key in one]
+                said = f"the {name} hold {listing(names, 6) or 'nothing'}, and no {keys[0]!r}"
+                return "; ".join(filter(None, (said, meant_by(keys[0], names))))
+    return ""
+
+
+def places(value: Any, name: str) -> Iterator[str]:
+    """Code for each tensor in a nested value: "batch['image']", "batch.x", "batch[0]"."""
+    if isinstance(value, Tensor):
+        yield name
+    for key, item in _items(value):
+        yield from places(item, name + key)
+
+
+def _items(value: Any) -> Iterator[tuple[str, Any]]:
+    """What is in a value, behind the code that gets it from there."""
+    if isinstance(value, Mapping):
+        yield from ((f"[{key!r}]", item) for key, item in value.items())
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield f".{field.name}", getattr(value, field.name)
+    elif isinstance(value, (tuple, list)):
+        names = getattr(value, "_fields", None)
+        codes = [f".{one}" for one in names] if names else [f"[{i}]" for i in range(len(value))]
+        yield from zip(codes, value, strict=True)
+
+
 def _foreign(value: Any) -> Iterator[Any]:
     """What in a nested value is no tensor."""
-    if isinstance(value, (Mapping, tuple, list)):
-        for item in value.values() if isinstance(value, Mapping) else value:
+    items = [item for _, item in _items(value)]
+    if items or isinstance(value, (Mapping, tuple, list)):
+        for item in items:
             yield from _foreign(item)
     elif not isinstance(value, Tensor) and value is not None:
         yield value
