@@ -177,6 +177,14 @@ class TestContext:
 
             warn_of_unjudged(self.heard, self.settings)
 
+    def note_warnings(self, report: pytest.TestReport) -> None:
+        """Put on a report what rules have warned of, where pytest records no warnings."""
+        codes = self.heard.codes if "heard" in vars(self) else set()
+        if codes and not self.item.config.pluginmanager.hasplugin("warnings"):
+            from pytest_gradhealth.plugin.transport import WARNED
+
+            setattr(report, WARNED, sorted(codes))
+
     @property
     def view(self) -> View:
         """How messages are drawn, with the command that runs this test alone."""

@@ -94,23 +94,7 @@ def check_case(case: Case) -> None:
         or "a torch.nn.Module, or a function without arguments that builds one"
         + ", before the inputs" * isinstance(case.inputs, nn.Module),
     )
-    require(
-        "loss",
-        case.loss,
-        _is_function,
-        "a function of outputs and targets, for example torch.nn.functional.cross_entropy",
-    )
-    if case.loss is None and (isroutine(case.targets) or isinstance(case.targets, _NO_TARGETS)):
-        name = name_of(case.targets) + "()" * isinstance(case.targets, _NO_TARGETS)
-        raise ProbeError(f"targets is the function {name}; pass it as the loss: loss={name}")
-    if isinstance(case.loss, type) and issubclass(case.loss, Optimizer):
-        name = case.loss.__name__
-        raise ProbeError(f"loss is the optimizer {name}; pass it as optimizer={name}")
-    if isinstance(case.loss, type):
-        raise ProbeError(
-            f"loss is the class {case.loss.__name__}; pass an instance of it:"
-            f" loss={case.loss.__name__}()"
-        )
+    _check_loss(case)
     require(
         "call",
         case.call,
@@ -136,6 +120,27 @@ def check_case(case: Case) -> None:
         " first of 28 steps",
     )
     check_batch(case.inputs, case.targets)
+
+
+def _check_loss(case: Case) -> None:
+    """Raise ProbeError for what is no function, and for one that stands where targets should."""
+    require(
+        "loss",
+        case.loss,
+        _is_function,
+        "a function of outputs and targets, for example torch.nn.functional.cross_entropy",
+    )
+    if case.loss is None and (isroutine(case.targets) or isinstance(case.targets, _NO_TARGETS)):
+        name = name_of(case.targets) + "()" * isinstance(case.targets, _NO_TARGETS)
+        raise ProbeError(f"targets is the function {name}; pass it as the loss: loss={name}")
+    if isinstance(case.loss, type) and issubclass(case.loss, Optimizer):
+        name = case.loss.__name__
+        raise ProbeError(f"loss is the optimizer {name}; pass it as optimizer={name}")
+    if isinstance(case.loss, type):
+        raise ProbeError(
+            f"loss is the class {case.loss.__name__}; pass an instance of it:"
+            f" loss={case.loss.__name__}()"
+        )
 
 
 #: What is a loss where targets should be.

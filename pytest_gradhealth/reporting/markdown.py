@@ -48,8 +48,9 @@ def markdown_report(run: Run) -> str:
     kept_for_others = page.room // 10 if others else 0
     left_out = 0
     for probe in (*failing, *warning):
-        if message_of(probe):
-            left_out += not page.add(_message(probe), leaving=kept_for_others + 100)
+        message = message_of(probe)
+        if message:
+            left_out += not page.add(_message(probe, message), leaving=kept_for_others + 100)
     if left_out:
         page.add(f"{count(left_out, 'message')} left out: a summary may not be larger.")
     if others:
@@ -111,9 +112,9 @@ def _row(probe: Probe, item: Item) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _message(probe: Probe) -> str:
+def _message(probe: Probe, message: str) -> str:
     """The whole message of a test that failed or warns, folded."""
-    body = "\n".join(shortened(line, _LONGEST) for line in message_of(probe)[:20_000].split("\n"))
+    body = "\n".join(shortened(line, _LONGEST) for line in message[:20_000].split("\n"))
     fence = "`" * (3 + max(map(len, re.findall("`{3,}", body)), default=0))
     return _folded(_html(probe.test), f"{fence}text\n{body}\n{fence}")
 
