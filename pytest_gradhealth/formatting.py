@@ -226,10 +226,16 @@ def shown(value: object, most: int = 60) -> str:
     return f"{'an' if kind.__name__[:1] in 'aeioAEIO' else 'a'} {kind.__name__}"
 
 
+#: What torch lists behind it: backends of an operation, and all that it may be called with.
+_ALTERNATIVES = re.compile(
+    r" This could be because the operator doesn't exist|(?<=\)), but expected one of:\n"
+)
+
+
 def text_of(error: BaseException) -> str:
     """What an error says, "" where it says nothing or cannot; without all that torch could do."""
     with contextlib.suppress(Exception):
-        return str(error).partition(" This could be because the operator doesn't exist")[0]
+        return _ALTERNATIVES.split(str(error), maxsplit=1)[0]
     return ""
 
 

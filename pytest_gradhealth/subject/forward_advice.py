@@ -86,7 +86,9 @@ def _whole(handed: Handed) -> str:
         return ""
     says = f"the inputs are a {kind}, which went as one argument"
     if isinstance(one, (tuple, list)) and all(isinstance(i, Tensor) for i in one):
-        return f"{says}; pass one tensor: torch.stack(x)"
+        alike = len({tuple(i.shape) for i in one}) == 1
+        made = "torch.stack(x)" if alike else "torch.nn.utils.rnn.pad_sequence(x)"
+        return f"{says}; pass one tensor: {made}"
     alone, parts = handed.loss is None or handed.targets is not None, [*places(one, "batch")]
     some = ", ".join(parts[: 1 if alone else 2])
     return says + f"; pass {'a part of it' if alone else 'parts of it'}: {some}" * bool(parts)
@@ -150,6 +152,8 @@ def _swapped(handed: Handed) -> str:
     x, y = handed.inputs, handed.targets
     if not isinstance(x, Tensor) or not isinstance(y, Tensor) or y.numel() <= x.numel():
         return ""
+    if x.is_floating_point() and x.dim() >= y.dim():
+        return ""  # two of a kind
     first = next(m for m in handed.model.modules() if isinstance(m, _FIRST))
     if _takes(first, x) or not _takes(first, y) or _embeds(first) == y.is_floating_point():
         return ""

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from inspect import isroutine
 from typing import Any, Literal
 
 import torch
@@ -69,8 +70,12 @@ def no_tensors(handed: Handed) -> str:
     some = any(True for _ in tensors(value))
     if not isinstance(handed.cause, (TypeError, AttributeError, *[ValueError] * (not some))):
         return ""
+    whole = value[0] if isinstance(value, tuple) and len(value) == 1 else value
+    if not of_loss and isinstance(whole, tuple) and {type(one) for one in whole} == {int}:
+        sizes = ", ".join(map(str, whole))
+        return f"the inputs look like a shape; pass a tensor of it: torch.randn({sizes})"
     found = (one for one in _foreign(value) if not some or type(one).__name__ in handed.said)
-    words = (_instead_of(one, _wanted(handed, one)) for one in found)
+    words = (_instead_of(one, _wanted(handed, one), of_loss) for one in found)
     return next((f"the {name} are {said}" for said in words if said), "")
 
 
@@ -142,7 +147,7 @@ def _wanted(handed: Handed, value: Any) -> str:
     return "" if kind in (wanted, wanted[:-2]) else f", dtype=torch.{wanted}"
 
 
-def _instead_of(value: Any, dtype: str) -> str:
+def _instead_of(value: Any, dtype: str, of_loss: bool) -> str:
     """What something is that is no tensor, and what to pass instead; "" for what may hold some."""
     kind = type(value)
     package = kind.__module__.partition(".")[0]
@@ -153,12 +158,19 @@ def _instead_of(value: Any, dtype: str) -> str:
     if isinstance(value, Iterator):
         return f"a {kind.__name__}; pass a batch that comes out of it: x, y = next(batches)"
     if isinstance(value, str):
-        return "text; pass the numbers that a tokenizer makes of it"
+        made = "of their classes" if of_loss else "that a tokenizer makes of it"
+        return f"text; pass the numbers {made}"
+    if package == "PIL":
+        return "pictures; pass tensors: torchvision.transforms.functional.to_tensor(x)"
     if kind in (int, float, complex):
         return f"plain numbers; pass a tensor: torch.tensor(x{dtype})"
-    if package in ("numpy", "pandas"):
-        array = "x" if package == "numpy" else "x.to_numpy()"
+    if isroutine(value):
+        return "a function; pass what it returns"
+    if hasattr(kind, "__array__"):
+        array = {"numpy": "x", "pandas": "x.to_numpy()"}.get(package, "numpy.asarray(x)")
         return f"of {package} ({kind.__name__}); pass a tensor: torch.as_tensor({array}{dtype})"
+    if hasattr(kind, "__iter__") and package not in ("builtins", "array"):
+        return f"a {kind.__name__}; pass what comes out of it: x, y = next(iter(batches))"
     if attribute(value, "to") is None:
         return f"of class {kind.__name__}; pass tensors, or tuples, lists and mappings of tensors"
     return ""

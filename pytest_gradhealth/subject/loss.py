@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,6 +198,8 @@ def _in_words(value: Any) -> str:
     kind = type(value).__name__
     if isinstance(value, (int, float)):
         return f"a {kind}, not a tensor; return the tensor itself, without .item() or float()"
+    if isinstance(value, (Coroutine, Generator)):
+        return f"a {kind}, not a tensor; return one, without async or yield"
     if type(value).__module__ == "numpy":
         return f"of numpy ({kind}), and no tensor; compute it in torch, without .numpy()"
     parts = value.values() if isinstance(value, Mapping) else value

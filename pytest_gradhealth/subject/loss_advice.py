@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Coroutine, Generator, Mapping
 from inspect import isroutine
 from typing import Any
 
@@ -44,6 +44,9 @@ def _no_tensor_out(handed: Handed) -> str:
         return ""
     if outputs is None:
         return "the model returns None; have its forward return the outputs"
+    if isinstance(outputs, (Coroutine, Generator)):
+        kind = type(outputs).__name__
+        return f"the model returns a {kind}; have its forward return, without async or yield"
     if isinstance(outputs, (tuple, list)) and not any(True for _ in tensors(outputs)):
         return f"the model returns a {type(outputs).__name__} without a tensor; return tensors"
     if isinstance(attribute(outputs, "logits"), Tensor):

@@ -77,6 +77,33 @@ def made_of(model: nn.Module, batch: Any) -> Any:
     return cross_entropy(model(batch[0]), batch[1])
 
 
+class Loader:
+    def __iter__(self) -> Any:
+        return iter([(X, Y)])
+
+
+class Array:
+    """One of another library, which NumPy can read."""
+
+    __module__ = "tensorflow.python.framework.ops"
+
+    def __array__(self) -> Any:
+        return X.numpy()
+
+
+class Picture:
+    __module__ = "PIL.Image"
+
+
+class Later(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = net()
+
+    def forward(self, x: Tensor) -> Any:
+        yield self.body(x)
+
+
 IS = "the inputs are a "
 WENT = ", which went as one argument; pass "
 FACTORY = "a factory is called without arguments, for example lambda: Net(width=64)"
@@ -112,6 +139,47 @@ TOLD: dict[str, tuple[Any, Any, Any, Any, str]] = {
     "enumerated": (
         *(net(), (0, [X, Y]), None, cross_entropy),
         "the inputs are a number and a batch, as of enumerate(loader); pass the batch",
+    ),
+    "iterable": (
+        *(net(), Loader(), None, cross_entropy),
+        f"{IS}Loader; pass what comes out of it: x, y = next(iter(batches))",
+    ),
+    "another library": (
+        *(net(), Array(), Y, cross_entropy),
+        "the inputs are of tensorflow (Array); pass a tensor: torch.as_tensor(numpy.asarray(x))",
+    ),
+    "pictures": (
+        *(nn.Sequential(nn.Conv2d(3, 2, 1), net()), [Picture()], Y, cross_entropy),
+        "the inputs are pictures; pass tensors: torchvision.transforms.functional.to_tensor(x)",
+    ),
+    "shape": (
+        *(net(), (16, 4), Y, cross_entropy),
+        "the inputs look like a shape; pass a tensor of it: torch.randn(16, 4)",
+    ),
+    "function": (
+        *(net(), lambda: X, Y, cross_entropy),
+        "the inputs are a function; pass what it returns",
+    ),
+    "lengths that differ": (
+        *(net(), [X[:5], X[:3]], Y, cross_entropy),
+        f"{IS}list{WENT}one tensor: torch.nn.utils.rnn.pad_sequence(x)",
+    ),
+    "names of classes": (
+        *(net(), X, ["cat", "dog"], cross_entropy),
+        "the targets are text; pass the numbers of their classes",
+    ),
+    "width of attention": (
+        *(nn.TransformerEncoderLayer(8, 2), X[None], torch.randn(1, 16, 8), cross_entropy),
+        "self_attn (MultiheadAttention) takes 8 features, and gets 4; pass inputs of that width, or"
+        " make it MultiheadAttention(4, ...)",
+    ),
+    "generator out": (
+        *(Later(), X, Y, cross_entropy),
+        "the model returns a generator; have its forward return, without async or yield",
+    ),
+    "generator from the loss": (
+        *(net(), X, Y, lambda out, y: (cross_entropy(out, y) for _ in "a")),
+        "the loss is a generator, not a tensor; return one, without async or yield",
     ),
     "complex inputs": (
         *(net(), X.to(torch.complex64), Y, cross_entropy),
@@ -271,3 +339,15 @@ def test_of_what_torch_says_of_all_its_backends_the_first_sentence_is_told() -> 
         "the backward pass raised NotImplementedError: Could not run 'aten::tanh_backward' with"
         " arguments from the 'NestedTensorCPU' backend."
     )
+
+
+def test_of_what_torch_could_be_called_with_nothing_is_told() -> None:
+    with pytest.raises(ProbeError) as caught:
+        probe(nn.Sequential(nn.Conv2d(3, 2, 1), net()), [Picture()], Y, loss=cross_entropy)
+    assert str(caught.value).splitlines() == [
+        "Sequential.forward raised TypeError: conv2d() received an invalid combination of arguments"
+        " - got (list, Parameter, Parameter, tuple, tuple, tuple, int)",
+        "  it was called with list",
+        "  raised in 0 (Conv2d)",
+        "  " + TOLD["pictures"][-1],
+    ]
