@@ -152,9 +152,9 @@ def _swapped(handed: Handed) -> str:
     x, y = handed.inputs, handed.targets
     if not isinstance(x, Tensor) or not isinstance(y, Tensor) or y.numel() <= x.numel():
         return ""
-    if x.is_floating_point() and x.dim() >= y.dim():
-        return ""  # two of a kind
     first = next(m for m in handed.model.modules() if isinstance(m, _FIRST))
+    if handed.at and handed.inside is not first:
+        return ""
     if _takes(first, x) or not _takes(first, y) or _embeds(first) == y.is_floating_point():
         return ""
     return "the targets would do as inputs, and the inputs do not; pass x before y"

@@ -134,7 +134,9 @@ def _foreign(value: Any) -> Iterator[Any]:
 
 def _wanted(handed: Handed, value: Any) -> str:
     """The type of number that a tensor has to have in place of a value, "" for that of its own."""
-    kind = str(attribute(value, "dtype") or type(value).__name__)
+    columns = attribute(value, "dtypes")
+    of_frame = None if columns is None else next(iter(columns), None)
+    kind = str(attribute(value, "dtype") or of_frame or type(value).__name__).lower()
     if not re.match(r"u?int|bool|float", kind):
         return ""
     if handed.to == "loss":

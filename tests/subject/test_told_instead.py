@@ -91,6 +91,13 @@ class Array:
         return X.numpy()
 
 
+class Frame(Array):
+    """Columns with a type each."""
+
+    __module__ = "polars.dataframe.frame"
+    dtypes = ("Float64", "Float64")
+
+
 class Picture:
     __module__ = "PIL.Image"
 
@@ -147,6 +154,11 @@ TOLD: dict[str, tuple[Any, Any, Any, Any, str]] = {
     "another library": (
         *(net(), Array(), Y, cross_entropy),
         "the inputs are of tensorflow (Array); pass a tensor: torch.as_tensor(numpy.asarray(x))",
+    ),
+    "frame": (
+        *(net(), Frame(), Y, cross_entropy),
+        "the inputs are of polars (Frame); pass a tensor: torch.as_tensor(numpy.asarray(x),"
+        " dtype=torch.float32)",
     ),
     "pictures": (
         *(nn.Sequential(nn.Conv2d(3, 2, 1), net()), [Picture()], Y, cross_entropy),
@@ -315,6 +327,19 @@ def test_a_loss_may_return_a_list_of_itself_and_what_is_logged() -> None:
         diagnosis = probe(net(), X, Y, loss=lambda out, y, logs=logs: [cross_entropy(out, y), logs])
         assert diagnosis.verdict == "healthy"
         assert diagnosis.profile.objective == "loss <lambda> (number 1 of 2)"
+
+
+def test_a_class_among_the_inputs_stays_what_it_is() -> None:
+    class Chosen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = net()
+
+        def forward(self, x: Tensor, kind: type[nn.Module]) -> Any:
+            assert kind is nn.Tanh
+            return kind()(self.body(x))
+
+    assert probe(Chosen(), (X, nn.Tanh), Y, loss=cross_entropy).verdict == "healthy"
 
 
 def test_layers_that_are_quantized_are_told_apart_from_those_in_lists() -> None:
