@@ -153,8 +153,8 @@ def _swapped(handed: Handed) -> str:
     if not isinstance(x, Tensor) or not isinstance(y, Tensor) or y.numel() <= x.numel():
         return ""
     first = next(m for m in handed.model.modules() if isinstance(m, _FIRST))
-    if handed.at and handed.inside is not first:
-        return ""
+    if handed.at and any(module is first for module in handed.inside.children()):
+        return ""  # what has layers of its own may take something else
     if _takes(first, x) or not _takes(first, y) or _embeds(first) == y.is_floating_point():
         return ""
     return "the targets would do as inputs, and the inputs do not; pass x before y"
