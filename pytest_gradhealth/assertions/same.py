@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import nn
@@ -90,55 +90,89 @@ def assert_same_gradients(
         via, b = b, None
     elif via is not None and b is not None and not isinstance(b, nn.Module):
         b, inputs, targets = None, b, inputs if targets is None else targets
-    shared = via in _TOGETHER if together is None else together
-    try:
-        _check(a, b, via, weights, renamed, rtol, atol)
-        found = _compared(
-            Case(a, inputs, targets, loss, call=call),
-            b,
-            via,
-            Compiling(backend, mode),
-            seed=seed,
-            together=shared,
-            own_weights=weights == "own",
-            renaming=Renaming(renamed or {}),
-            tolerance=Tolerance(
-                as_float(rtol) if rtol is not None else None, as_float(atol) or 0.0
-            ),
-        )
-    except ProbeError as error:
-        raise refused(error) from error.__cause__
-    context = current()
-    text = "" if found.same else render(found, View() if context is None else context.view)
-    text = said_by_all(text) if shared else text
+    asked = _Asked(
+        via, Compiling(backend, mode), weights, renamed or {}, rtol, atol, seed, together
+    )
+    found, text = _compared(Case(a, inputs, targets, loss, call=call), b, asked)
     if text:
         raise DifferentGradientsError(with_message(text, msg))
     return found
 
 
-def _compared(
-    case: Case,
-    b: Any,
-    via: Way | None,
-    compiling: Compiling,
-    *,
-    seed: int | None,
-    together: bool,
-    **how: Any,
-) -> Agreement:
+@dataclass(frozen=True)
+class _Asked:
+    """How two sides are to be compared, as the caller has it."""
+
+    via: Way | None
+    compiling: Compiling
+    weights: str
+    renamed: Mapping[str, str]
+    rtol: float | None
+    atol: float
+    seed: int | None
+    together: bool | None
+
+    @property
+    def shares(self) -> bool:
+        """Whether processes compute together."""
+        return self.via in _TOGETHER if self.together is None else self.together
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """Up to which distance tensors are the same."""
+        return Tolerance(
+            None if self.rtol is None else as_float(self.rtol), as_float(self.atol) or 0
+        )
+
+    def check(self, a: object, b: object) -> None:
+        """Raise ProbeError for arguments that cannot be what they are meant to be."""
+        if b is None and self.via is None:
+            raise ProbeError(
+                "assert_same_gradients has one model and nothing to compare it with; pass another"
+                " one, assert_same_gradients(a, b, x, y, loss=...), or a way to run it,"
+                ' via="compile"'
+            )
+        if isinstance(a, Diagnosis) or isinstance(b, Diagnosis):
+            raise ProbeError("a diagnosis holds no gradients to compare; pass the model")
+        kept = '"a", or "own" to leave b its own'
+        require("weights", self.weights, ("a", "own").__contains__, kept)
+        ways = 'the name of a way, for example "compile", or a function'
+        require("via", self.via, _is_way, ways)
+        names = 'a mapping of a\'s names to b\'s, for example {"attention": "attn"}'
+        require("renamed", self.renamed, _is_renaming, names)
+        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
+            require(name, value, _is_tolerance, "a number from 0 on, for example 1e-5")
+
+
+def _compared(case: Case, b: Any, asked: _Asked) -> tuple[Agreement, str]:
+    """What comes of a comparison, and what it fails with, "" if it does not."""
     context = current()
-    chosen = seed if seed is not None else 0 if context is None else context.base_seed
-    one = _side(case, chosen)
-    with group() if together else nullcontext():
-        other = one if b is None else _side(replace(case, model=b), chosen)
-        if via is not None:
-            twin = twin_of(other.subject)
-            if b is not None and not how["own_weights"]:
-                take(twin.model, given(one.subject.model, twin.model, how["renaming"]))
-            other, how["own_weights"] = side_by(via, twin, compiling), True
-        if together:
-            one = replace(one.changed(all_alike), averaged=mean)
-        return agreement(one, other, seed=chosen, **how)
+    try:
+        asked.check(case.model, b)
+        with group() if asked.shares else nullcontext():
+            found = _agreement(case, b, asked)
+            text = "" if found.same else render(found, View() if context is None else context.view)
+            return found, said_by_all(text) if asked.shares else text
+    except ProbeError as error:
+        raise refused(error) from error.__cause__
+
+
+def _agreement(case: Case, b: Any, asked: _Asked) -> Agreement:
+    context = current()
+    seed = 0 if context is None else context.base_seed
+    seed = seed if asked.seed is None else asked.seed
+    one, renaming, own = _side(case, seed), Renaming(asked.renamed), asked.weights == "own"
+    other = one if b is None else _side(replace(case, model=b), seed)
+    if asked.via is not None:
+        twin = twin_of(other.subject)
+        if b is not None and not own:
+            take(twin.model, given(one.subject.model, twin.model, renaming))
+        other, own = side_by(asked.via, twin, asked.compiling), True
+    if asked.shares:
+        one = replace(one.changed(all_alike), averaged=mean)
+    return agreement(
+        one, other, seed=seed, own_weights=own, renaming=renaming, tolerance=asked.tolerance
+    )
 
 
 def _side(case: Case, seed: int) -> Side:
@@ -158,37 +192,12 @@ def _side(case: Case, seed: int) -> Side:
     return Side(subject, class_name(subject.model))
 
 
-def _check(
-    a: object,
-    b: object,
-    via: object,
-    weights: object,
-    renamed: object,
-    rtol: object,
-    atol: object,
-) -> None:
-    """Raise ProbeError for arguments that cannot be what they are meant to be."""
-    if b is None and via is None:
-        raise ProbeError(
-            "assert_same_gradients has one model and nothing to compare it with; pass another one,"
-            ' assert_same_gradients(a, b, x, y, loss=...), or a way to run it, via="compile"'
-        )
-    if isinstance(a, Diagnosis) or isinstance(b, Diagnosis):
-        raise ProbeError("a diagnosis holds no gradients to compare; pass the model")
-    require("weights", weights, ("a", "own").__contains__, '"a", or "own" to leave b its own')
-    require("via", via, _is_way, 'the name of a way, for example "compile", or a function')
-    names = 'a mapping of a\'s names to b\'s, for example {"attention": "attn"}'
-    require("renamed", renamed, _is_renaming, names)
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        require(name, value, _is_tolerance, "a number from 0 on, for example 1e-5")
-
-
 def _is_way(value: object) -> bool:
     return value is None or isinstance(value, str) or callable(value)
 
 
 def _is_renaming(value: Any) -> bool:
-    return value is None or all(isinstance(s, str) for pair in value.items() for s in pair)
+    return all(isinstance(s, str) for pair in value.items() for s in pair)
 
 
 def _is_tolerance(value: object) -> bool:
