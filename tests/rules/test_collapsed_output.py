@@ -304,6 +304,25 @@ def test_equal_inputs_excuse_equal_outputs() -> None:
         assert of(probe(mlp(), given_, batch()[1], loss=cross_entropy), "GH404") == []
 
 
+def test_a_warning_is_looked_at_again() -> None:
+    """Products of small factors beside a bias: a few steps make them count."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return (m.bias + (m.one(x[:, 0]) * m.other(x[:, 1])).sum(1)).sigmoid()
+
+    torch.manual_seed(0)
+    tables = {name: nn.Embedding(10, 8) for name in ("one", "other")}
+    for table in tables.values():
+        nn.init.normal_(table.weight, std=3e-3)
+    model = Wired(forward, bias=nn.Parameter(torch.zeros(())), **tables)
+    x = torch.randint(0, 10, (64, 2))
+    given = {"loss": F.binary_cross_entropy, "select": ["GH404"]}
+    one_look = probe(model, x, (x[:, 0] % 2).float(), confirm_steps=0, **given)
+    assert severities(one_look, "GH404") == ["warning"]
+    again = probe(model, x, (x[:, 0] % 2).float(), **given)
+    assert (again.verdict, len(again.profiles)) == ("healthy", 2)
+
+
 def test_outputs_of_a_zero_head_are_no_finding() -> None:
     x, y = batch()
     model = mlp()
