@@ -215,7 +215,7 @@ def test_distances_that_explode_fail(name: str, own: bool) -> None:
 
 
 #: Ways to write the squared distance of an example's 20 numbers to each of five points.
-DISTANCES: dict[str, Callable[[Any, Tensor], Tensor]] = {
+DISTANCES: dict[str, Callable[[Any, Tensor], Any]] = {
     "cdist": lambda m, x: -torch.cdist(x, m.w).square(),
     "expanded": lambda m, x: 2 * x @ m.w.T - (x**2).sum(1, keepdim=True) - (m.w**2).sum(1),
     "with a temperature": lambda m, x: -((x[:, None] - m.w) ** 2).sum(2) / 0.5,
