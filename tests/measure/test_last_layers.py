@@ -125,3 +125,14 @@ def test_scales_that_are_all_there_is_are_judged() -> None:
     diagnosis = probe(Wired(forward, scales=scales), X, WANTED, loss=F.mse_loss, select=["GH201"])
     assert diagnosis.paths[0].layers == ()
     assert diagnosis.paths[0].exploding == pytest.approx(5)
+
+
+@pytest.mark.parametrize("squash", [torch.sigmoid, torch.tanh])
+def test_what_an_answer_loses_in_saturation_is_no_growth_of_the_layers(squash: Any) -> None:
+    """Where it flattens out, next to nothing is left for the last layer to be compared with."""
+    body = mlp(hidden=2, classes=1)
+    nn.init.constant_(body[-1].bias, 12.0)  # type: ignore[arg-type]
+    forward = lambda m, x: squash(m.body(x))  # noqa: E731
+    diagnosis = probe(Wired(forward, body=body), X, WANTED, loss=F.mse_loss, select=["GH201"])
+    assert diagnosis.paths[0].layers == ()
+    assert diagnosis.paths[0].exploding < -3
