@@ -137,18 +137,22 @@ def test_a_tool_is_asked_on_each_scale_that_it_sees(monkeypatch: pytest.MonkeyPa
 
     def run(network: Network, seed: int, scale: float) -> list[Said]:
         seen.append((seed, scale))
-        if network is not NET:
+        if network is mlp:
             raise NotApplicableError("it is odd\nand more")
+        if network is not NET:
+            raise IndexError
         return [Said("a", "error")] if scale == 1e4 else []
 
     tool = replace(BY_NAME["guardtower"], name="mine", run=run)
     monkeypatch.setattr(stage, "TOOLS", (tool, replace(tool, name="once", scales=False)))
-    monkeypatch.setattr(stage, "networks", lambda: {"lost:7": NET, "fault:x": mlp})
+    monkeypatch.setattr(stage, "networks", lambda: {"lost:7": NET, "fault:x": mlp, "twin:x": batch})
     assert stage.ask("mine|lost:7") == {"said": [[], [], [["a", "error"]]]}
     assert stage.ask("once|lost:7") == {"said": [[]]}
     assert seen == [(7, 1.0), (7, 1e-4), (7, 1e4), (7, 1.0)]
     assert stage.ask("mine|fault:x") == {"not applicable": "it is odd"}
-    assert stage.keys() == ["mine|lost:7", "mine|fault:x", "once|lost:7", "once|fault:x"]
+    assert stage.ask("mine|twin:x") == {"not applicable": "it breaks off with IndexError"}
+    sets = ("lost:7", "fault:x", "twin:x")
+    assert stage.keys() == [f"{name}|{of}" for name in ("mine", "once") for of in sets]
 
 
 def test_the_table_counts_what_was_asked() -> None:

@@ -35,7 +35,8 @@ def installed_tools(asked: Records, training: Records) -> str:
         for title, levels in (("errors", ("error",)), ("and warnings", ("error", "warning"))):
             cells = [_share(records, levels) for records in mine.values()]
             rows.append((f"{tool.name} {tool.version}, {title}", *cells, _moved(mine, levels)))
-        why = Counter(r["not applicable"] for rs in mine.values() for r in rs if "said" not in r)
+        unasked = [r for records in mine.values() for r in records if "said" not in r]
+        why = Counter(r["not applicable"].partition(":")[0] for r in unasked)
         most = "; ".join(f"{text} ({count})" for text, count in why.most_common(2))
         reasons.append(f"- {tool.name}: {tool.about}." + f" Not asked: {most}." * bool(why))
     return (

@@ -74,6 +74,8 @@ def ask(key: str) -> Mapping[str, Any]:
         ]
     except NotApplicableError as error:
         return {"not applicable": str(error).partition("\n")[0]}
+    except Exception as error:  # of a tool that breaks off, which is no verdict
+        return {"not applicable": f"it breaks off with {type(error).__name__}"}
     return {"said": found}
 
 
