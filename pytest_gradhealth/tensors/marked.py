@@ -3,24 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import reduce
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """The marks between one and others, and the first ones that join the ways from beside.
-
-    Whether a way is `direct`, past all those in between. `leaves` are what the ways take, `made`
-    what those take that join them, short of all marks.
-    """
-
-    within: frozenset[int]
-    beside: frozenset[int]
-    direct: bool
-    leaves: frozenset[int]
-    made: frozenset[int]
 
 
 class MarkedGraph:
@@ -136,37 +120,22 @@ class MarkedGraph:
                 found[child] |= found[vertex]
         return found
 
-    def stretch(self, far: int, near: Collection[int], wanted: Collection[int]) -> Stretch:
-        """Return what is on the ways from one mark to others, and what joins them."""
+    def vertex_of(self, mark: int) -> int:
+        """Return the vertex that a mark is at."""
+        return self._vertex_of[mark]
+
+    def between(self, far: int, near: Collection[int]) -> list[int]:
+        """Return the vertices on the ways from one mark to others, but for these."""
         behind, ahead = self.behind([[far]]), self._ahead([near])
-        first, lasts = self._vertex_of[far], {self._vertex_of[mark] for mark in near}
-        inside = [v for v, on_way in enumerate(map(operator.and_, behind, ahead)) if on_way]
-        inside.remove(first)
-        beside, past = self._first(
-            (c for v in inside for c in self._children[v] if not behind[c]), wanted
-        )
-        inside = [v for v in inside if v not in lasts]
-        return Stretch(
-            frozenset(self._mark_at[v] for v in inside if self._mark_at.get(v) in wanted),
-            frozenset(beside),
-            any(far in self.inputs(mark, wanted) for mark in near),
-            *(
-                frozenset(w for v in some for w in self._leaves.get(v, ()))
-                for some in (inside, past)
-            ),
-        )
+        ends = {self._vertex_of[mark] for mark in (far, *near)}
+        found = enumerate(map(operator.and_, behind, ahead))
+        return [vertex for vertex, on_way in found if on_way and vertex not in ends]
 
     def inputs(self, mark: int, wanted: Collection[int]) -> set[int]:
         """Return the wanted marks that a mark was made of, with no other in between."""
-        return self._first(self._children[self._vertex_of[mark]], wanted)[0]
-
-    def _first(
-        self, vertices: Iterable[int], wanted: Collection[int]
-    ) -> tuple[set[int], Collection[int]]:
-        """The wanted marks that vertices are or were made of, and the vertices short of them."""
         found: set[int] = set()
         seen: set[int] = set()
-        stack = [*vertices]
+        stack = [*self._children[self._vertex_of[mark]]]
         while stack:
             vertex = stack.pop()
             here = self._mark_at.get(vertex)
@@ -175,7 +144,7 @@ class MarkedGraph:
             elif vertex not in seen:
                 seen.add(vertex)
                 stack += self._children[vertex]
-        return found, seen
+        return found
 
     def nearest(self, groups: Sequence[int], wanted: Collection[int]) -> dict[int, int]:
         """Return the wanted marks that some marks get to without another, and which of them do.
