@@ -6,7 +6,7 @@ A loop of gates without weights of their own is one, as a scan or a product in c
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING
 
 from pytest_gradhealth.measure.loop import Gates, Loop, call_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LOST = 1e-2
 
 
-def gated(network: Network, far: int, near: Sequence[int], known: Collection[str]) -> Loop | None:
+def gated(network: Network, far: int, near: Sequence[int], known: Set[str]) -> Loop | None:
     """What may be a loop of gates between marks of a path, of which the far one gets little.
 
     The near ones are the next mark, or all ends that the path parts into. Where layers of loops
@@ -31,9 +31,9 @@ def gated(network: Network, far: int, near: Sequence[int], known: Collection[str
     again = len(near) == 1 and len(network.calls[points[near[0]].key[::2]]) > 1
     if again or points[far].norm >= LOST * whole:
         return None
-    within = network.tree.between(far, near)
-    layers = {points[m].name for m in network.marks if network.tree.vertex_of(m) in within}
-    if not layers.isdisjoint(known) or _takes_weights(network, within, layers):
+    between = network.tree.between(far, near)
+    layers = {points[mark].name for mark in network.marks & between.marks}
+    if not between.joined or layers & known or _takes_weights(network, between.taken, layers):
         return None
     behind = network.tree.behind([[far]])
     on_ways = {points[m].key for m in network.marks if network.tree.depends(m, behind)}
@@ -43,13 +43,12 @@ def gated(network: Network, far: int, near: Sequence[int], known: Collection[str
     return Loop(far, max(near, key=lambda mark: points[mark].norm), calls, (), gates=gates)
 
 
-def _takes_weights(network: Network, within: Collection[int], layers: Collection[str]) -> bool:
-    """Whether vertices take more weights that are of none of some layers than one step does."""
-    leaves, owners = network.tree.leaves, network.owners
-    taken = {frozenset(leaves.get(vertex, ())).intersection(owners) for vertex in within}
-    bare = [each for each in taken if any(_is_bare(owners[leaf], layers) for leaf in each)]
+def _takes_weights(network: Network, taken: Iterable[Iterable[int]], layers: Set[str]) -> bool:
+    """Whether more weights are taken that are of none of some layers than one step takes."""
+    owners = network.owners
+    bare = {
+        leaves
+        for leaves in map(frozenset(owners).intersection, taken)
+        if any(layers.isdisjoint(ancestry(owners[leaf])) for leaf in leaves)
+    }
     return len(bare) > ONE_STEP
-
-
-def _is_bare(owner: str, layers: Collection[str]) -> bool:
-    return not any(name in layers for name in ancestry(owner))

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.every_gradient import read_every_gradient
-from pytest_gradhealth.measure.loop import Gates, Key, Loop
+from pytest_gradhealth.measure.loop import Gates, Loop
+from pytest_gradhealth.measure.recorder import Key
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.trees import map_tensors
 from pytest_gradhealth.training.copies import copied

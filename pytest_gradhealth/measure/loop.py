@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_gradhealth.results.path import PathPoint
+from pytest_gradhealth.measure.recorder import Key
+from pytest_gradhealth.results.path import PathPoint, label_of
 
 #: One call of a module: its name, and the number of the call.
 Call = tuple[str, int]
-#: One tensor that a call of a module returned, by its number.
-Key = tuple[str, int, int]
 
 
 def call_of(point: PathPoint) -> Call:
@@ -51,7 +50,8 @@ class Loop:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of its modules; one of gates goes by the module at its door."""
+        """The names of its modules; one of gates goes by the module at its door, and its output."""
         if self.gates is not None:
-            return frozenset([f"behind {self.gates.door[0]}"])
+            name, _, output = self.gates.door
+            return frozenset([f"behind {label_of(name, 0, output)}"])
         return frozenset(name for name, _ in self.calls)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from pytest_gradhealth.tensors.graph import Edge, Graph, zeroed_inputs
-from pytest_gradhealth.tensors.marked import MarkedGraph
+from pytest_gradhealth.tensors.marked import GIVEN, MarkedGraph
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,9 @@ def dominators(graph: Graph, marks: Mapping[Edge, int]) -> DominatorTree:
             leaf = _leaf(graph, child, marked)
             if leaf is not None:
                 tree.take(vertex, id(leaf))
-            elif child is not None and (child.next_functions or child in marked):
+            elif child is None:
+                tree.take(vertex, GIVEN)
+            elif child.next_functions or child in marked:
                 readers = users.setdefault(child, {}).setdefault(number, {})
                 readers[vertex] = place not in zeroed or readers.get(vertex, False)
     return tree

@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
+
+
+@dataclass(frozen=True)
+class Between:
+    """The marks on the ways from one mark to others, and the leaves that each vertex there takes.
+
+    They are `joined` if anything else comes in there.
+    """
+
+    marks: frozenset[int]
+    taken: Sequence[Sequence[int]]
+    joined: bool
+
+
+#: What is noted of a vertex in place of a leaf where it consumes what takes no gradient.
+GIVEN = 0
 
 
 class MarkedGraph:
@@ -120,16 +137,19 @@ class MarkedGraph:
                 found[child] |= found[vertex]
         return found
 
-    def vertex_of(self, mark: int) -> int:
-        """Return the vertex that a mark is at."""
-        return self._vertex_of[mark]
-
-    def between(self, far: int, near: Collection[int]) -> list[int]:
-        """Return the vertices on the ways from one mark to others, but for these."""
+    def between(self, far: int, near: Collection[int]) -> Between:
+        """Return what is on the ways from one mark to others, but for these."""
         behind, ahead = self.behind([[far]]), self._ahead([near])
-        ends = {self._vertex_of[mark] for mark in (far, *near)}
-        found = enumerate(map(operator.and_, behind, ahead))
-        return [vertex for vertex, on_way in found if on_way and vertex not in ends]
+        on_way = [v for v, both in enumerate(map(operator.and_, behind, ahead)) if both]
+        first, lasts = self._vertex_of[far], {self._vertex_of[mark] for mark in near}
+        inside = [vertex for vertex in on_way if vertex != first and vertex not in lasts]
+        taken = [self._leaves.get(vertex, ()) for vertex in inside]
+        return Between(
+            frozenset(self._mark_at[v] for v in inside if v in self._mark_at),
+            taken,
+            any(GIVEN in leaves for leaves in taken)
+            or any(not behind[c] for v in on_way if v != first for c in self._children[v]),
+        )
 
     def inputs(self, mark: int, wanted: Collection[int]) -> set[int]:
         """Return the wanted marks that a mark was made of, with no other in between."""
