@@ -51,7 +51,7 @@ def _sizes(subject: Subject, seed: int) -> Mapping[Key, Slices] | None:
     In double precision where that works: decays that are summed as logarithms leave rounding.
     """
     for precise in (True, False):
-        with suppress(ProbeError, RuntimeError), _doubled(subject, precise) as twin:
+        with suppress(ProbeError, RuntimeError, TypeError), _doubled(subject, precise) as twin:
             marks, _ = read_every_gradient(twin, _largest, seed=seed, inputs=True)
             found = ((m.key, m.gradient, [*m.shape] or [1]) for m in marks)
             return {k: torch.split(g, shape) for k, g, shape in found if g is not None and len(g)}

@@ -246,6 +246,13 @@ def of_two_gates(m: Any, state: Tensor, data: Tensor) -> Tensor:
     return in_logarithms(state, forget.sigmoid() / whole, take.sigmoid() / whole * new)
 
 
+def of_raw_data(m: Any, state: Tensor, data: Tensor) -> Tensor:
+    del m
+    for now in pad(data, (0, WIDTH - 3)).unbind(1):
+        state = 0.6 * state + now
+    return state
+
+
 def attention() -> dict[str, nn.Module]:
     return {name: nn.Linear(WIDTH, WIDTH) for name in ("query", "key", "value")}
 
@@ -263,6 +270,7 @@ CARRIED: dict[str, tuple[Run, Callable[[], Mapping[str, Any]]]] = {
     "fast weights": (fast_weights, attention),
     "an LSTM as a function": (fused, lambda: weights(4)),
     "cells as functions": (by_cells, lambda: weights(3)),
+    "raw data": (of_raw_data, dict),
     "gates of weights alone": (of_two_gates, lambda: weights(3)),
 }
 
@@ -342,6 +350,7 @@ LEFT: dict[str, tuple[list[float], float, bool]] = {
     "one step more": ([0.1] * 8, 0.02, True),
     "more than a step": ([0.1] * 8, 1e-4, False),
     "one step shuts": ([0.1] * 3 + [1e-4] + [0.1] * 3, 1.0, False),
+    "one of many steps shuts": ([0.1] * 20 + [1e-4], 1.0, False),
     "two steps": ([1e-4] * 2, 1.0, False),
     "nothing new but at the end": ([1.0] * 7, 1e-6, False),
 }
