@@ -164,10 +164,7 @@ SICK: dict[str, tuple[Callable[[], tuple[nn.Module, Optimizers]], str, str, str]
         "no optimizer holds 2 parameters (layer.down.weight and layer.up.weight), which get a"
         " gradient",
         LATER,
-        ADD.format(
-            '*model.get_submodule("layer.down").parameters(),'
-            ' *model.get_submodule("layer.up").parameters()'
-        )
+        ADD.format("*model.layer.down.parameters(), *model.layer.up.parameters()")
         + TYPED.format("GH602:layer"),
     ),
     "a factory that takes some": (
