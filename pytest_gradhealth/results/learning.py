@@ -56,10 +56,10 @@ class Learning:
     `losses` are those before each step that was made, of `steps` that were asked for, or three
     times as many where the loss was still falling. `goal` is the loss to get below, and
     `held_against` what that follows from; `constant` the least that one answer for all examples can
-    have, None where that cannot be told. `change` is how far the
-    steps have moved the weights, over their norm. What follows is known where that was asked, since
-    it was not learned: where a number that is not finite came up, the `reason` that another rule
-    sees in the copy afterwards, and what is wrong with the `batch`.
+    have, None where that cannot be told. `change` is how far the steps have moved the weights, over
+    their norm; `climbs` says that they are to go up. What follows is known where that was asked,
+    since it was not learned: where a number that is not finite came up, the `reason` that another
+    rule sees in the copy afterwards, and what is wrong with the `batch`.
     """
 
     steps: int
@@ -69,6 +69,7 @@ class Learning:
     held_against: HeldAgainst
     constant: float | None = None
     change: float | None = None
+    climbs: bool = False
     non_finite: NonFinite | None = None
     reason: Reason | None = None
     batch: BatchRecord = field(default_factory=BatchRecord)

@@ -118,6 +118,8 @@ def _told(learning: Learning) -> tuple[Severity, str]:
         return "info", f"the batch is learned: the loss is {start} to begin with"
     if learning.course == "learned":
         return "info", f"the batch is learned: the loss goes {way}"
+    if learning.course != "not finite" and learning.climbs and min(learning.losses) < 0:
+        return "not judged", f"nothing to judge: the loss goes {way}, and the optimizer maximises"
     if learning.course in ("falling", "settled") and not _is_hopeless(learning):
         return "not judged", f"nothing to judge: the loss goes {way}, and has yet {below}"
     if learning.non_finite is not None:

@@ -41,6 +41,8 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
     learning = profile.learning
     if learning is None or finding.severity != "failure":
         return None
+    if learning.climbs:
+        return _CLIMBS
     if learning.non_finite is not None and not _has_risen(learning):
         return _of_number(learning.non_finite, finding, profile)
     return (
@@ -56,6 +58,10 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
     )
 
 
+_CLIMBS = Cause(
+    "the optimizer has maximize=True: its steps raise the loss",
+    "maximize=False, or what is to be large in place of the loss",
+)
 _UNKNOWN = Cause(
     "no rule sees what it is",
     "a learning rate 10 times larger, or smaller, and steps=200; then a smaller model",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from operator import mul
 from statistics import pstdev
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 from torch.optim import LBFGS, SGD, Adam, Optimizer, SparseAdam
+from torch.optim.lr_scheduler import LambdaLR
 
 from pytest_gradhealth import (
     Diagnosis,
@@ -91,6 +93,57 @@ def test_a_rate_at_which_a_line_runs_away_fails_with_the_step() -> None:
         "the loss rises since the steps are too long",
         "a learning rate 10 times smaller, or clip=1.0",
     )
+
+
+@pytest.mark.parametrize("first", [0.0, 1e-3])
+def test_a_warm_up_that_has_begun_is_gone_through(first: float) -> None:
+    """As training does whose scheduler gets to the declared rate in 20 steps."""
+    model = line(0.0)
+    optimizer = SGD(model.parameters(), lr=0.05)
+    rates = [0.05 * (first + (1 - first) * min(1, k / 20)) for k in range(60)]
+    LambdaLR(optimizer, lambda k: first + (1 - first) * min(1, k / 20))
+    found = learning_of(assert_learns(model, SIGNS, 3 * SIGNS, loss=mse_loss, optimizer=optimizer))
+    losses = [*accumulate((1 - 2 * rate for rate in rates), mul, initial=3.0)]
+    assert found.losses == pytest.approx([x**2 for x in losses[: len(found.losses)]])
+    assert found.course == "learned"
+    assert optimizer.param_groups[0]["lr"] == 0.05 * first
+
+
+def test_a_rate_that_has_come_down_stays() -> None:
+    """Momentum tells a training that goes on, at what its schedule has come to."""
+    model = line(0.0)
+    optimizer = SGD(model.parameters(), lr=0.05, momentum=0.5)
+    schedule = LambdaLR(optimizer, lambda k: 0.1**k)
+    torch.autograd.backward(mse_loss(model(SIGNS), 3 * SIGNS))
+    optimizer.step()
+    schedule.step()
+    found = learning_of(assert_learns(model, SIGNS, 3 * SIGNS, loss=mse_loss, optimizer=optimizer))
+    weight, speed = 0.3, -6.0
+    for loss in found.losses:
+        assert loss == pytest.approx((weight - 3) ** 2)
+        speed = 0.5 * speed + 2 * (weight - 3)
+        weight -= 0.005 * speed
+
+
+def test_an_optimizer_that_climbs() -> None:
+    model = line(0.0)
+    up = SGD(model.parameters(), lr=0.05, maximize=True)
+    diagnosis = failing(model, SIGNS, 3 * SIGNS, loss=mse_loss, optimizer=up)
+    assert explained(diagnosis, "GH604") == (
+        "the batch is not learned: the loss rises from 9 to 4.7e+05 in 60 steps (▁▁▁▁▁▁▃█), and has"
+        " to get below 8.1, a tenth less than at the start",
+        "the optimizer has maximize=True: its steps raise the loss",
+        "maximize=False, or what is to be large in place of the loss",
+    )
+    reward = assert_learns(model, SIGNS, 3 * SIGNS, loss=lambda x, y: -mse_loss(x, y), optimizer=up)
+    assert told(reward, "GH604") == [
+        (
+            "not judged",
+            "(loss)",
+            "nothing to judge: the loss goes from -9 to -5.5e-05 in 60 steps (▆███████), and the"
+            " optimizer maximises",
+        )
+    ]
 
 
 #: Forwards that were made: what a closure holds would be put back.
