@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.nn.utils.fusion import fuse_linear_bn_eval
@@ -20,6 +20,7 @@ from pytest_gradhealth import probe
 from tests.helpers.architectures import Wired
 from tests.helpers.findings import told
 from tests.helpers.nets import batch, mlp
+from tests.helpers.optimizers import LookAhead, Sharpness
 from tests.helpers.state import unchanged
 
 Made = tuple[nn.Module, Any]
@@ -27,47 +28,6 @@ Made = tuple[nn.Module, Any]
 
 def net() -> Wired:
     return Wired(lambda m, x: m.head(F.relu(m.body(x))), body=mlp(), head=nn.Linear(5, 5))
-
-
-class LookAhead(Optimizer):
-    """Steps of another optimizer, whose groups and state it shares; every few it goes back half."""
-
-    def __init__(self, inner: Optimizer, every: int = 5) -> None:
-        self.inner, self.every, self.made = inner, every, 0
-        self.param_groups, self.state = inner.param_groups, inner.state
-        self.defaults = inner.defaults
-        self.slow = [[p.detach().clone() for p in g["params"]] for g in inner.param_groups]
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        self.inner.step()
-        self.made += 1
-        if not self.made % self.every:
-            for group, kept in zip(self.param_groups, self.slow, strict=True):
-                for fast, slow in zip(group["params"], kept, strict=True):
-                    fast.copy_(slow.add_(0.5 * (fast - slow)))
-
-
-class Sharpness(Optimizer):
-    """SAM: the gradient of where the loss is highest nearby, for a step of another optimizer."""
-
-    def __init__(self, parameters: Any, base: Any, rho: float = 0.05, **options: Any) -> None:
-        super().__init__(parameters, {"rho": rho, **options})
-        self.inner = base(self.param_groups, **options)
-        self.param_groups = self.inner.param_groups
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        twice = torch.enable_grad()(closure)
-        twice()
-        held: list[Tensor] = [p for g in self.param_groups for p in g["params"]]
-        start = [p.clone() for p in held]
-        for p in held:
-            p.add_(0.05 * F.normalize(p.grad, dim=0) if p.grad is not None else 0.0)
-        twice()
-        for p, old in zip(held, start, strict=True):
-            p.copy_(old)
-        self.inner.step()
 
 
 def with_(model: Wired, made: Callable[[Wired], Any]) -> Made:
