@@ -129,6 +129,21 @@ def test_rates_that_were_tried_in_vain_are_told() -> None:
     )
 
 
+def test_a_model_that_is_frozen_by_mistake_says_what_is_left() -> None:
+    """One bias learns no more than one answer, and has that from the start."""
+    x, _ = batch(32)
+    model = mlp(hidden=1).requires_grad_(False)
+    last = model[-1].requires_grad_(True)
+    last.get_parameter("weight").requires_grad_(False)
+    nn.init.normal_(last.get_parameter("weight"), std=0.1)
+    diagnosis = failing(model, x[:30], torch.arange(30) % 5, loss=cross_entropy, optimizer=sgd(0.1))
+    numbers = sum(p.numel() for p in model.parameters())
+    assert explained(diagnosis, "GH604")[1:] == (
+        f"all is frozen but 2.bias, 5 of {numbers} numbers",
+        "train more of it: model.requires_grad_(True)",
+    )
+
+
 def test_no_rate_is_tried_where_the_cause_is_known() -> None:
     """Labels that contradict, and layers that a rule fails."""
     x, y = batch(32)

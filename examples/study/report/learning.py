@@ -45,7 +45,8 @@ def _healthy(records: Records) -> Iterator[str]:
         f"Nothing declared. Of {len(known)} networks of the zoo {failed} fail and"
         f" {courses['learned']} learn, half of them in {median(r['steps'] for r in known):g} steps"
         f" or fewer; {courses['falling'] + courses['settled']} are not judged. Left out are"
-        f" {len(records) - len(known)} that cannot be copied or take minutes, and the largest."
+        f" {len(records) - len(known)} that cannot be copied, or not trained in a minute, and the"
+        " largest."
     )
 
 
@@ -69,8 +70,8 @@ def _doubtful(records: Records, truths: Mapping[int, Truth]) -> Iterator[str]:
 
 
 _SAID = {"failure": "not learned", "not judged": "not judged"}
-DECISION = """Adam learns the batch of all, or still gets on with it: that decides nothing. With SGD
-a network may learn a hundred digits and nothing of the others, so that a learned batch clears no
+DECISION = """Adam learns the batch of nearly all, or still gets on with it: that decides nothing.
+With SGD a network may learn a hundred digits and nothing of the others, so that a learned batch clears no
 warning: it would hide true ones. What does not learn its batch at a rate is not trained at it
 either; to know takes 20 to 180 steps, where a second look takes five. So GH604 is asked by whoever
 wants it (`learn_steps=60`), and decides nothing of other rules."""
