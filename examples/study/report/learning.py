@@ -71,10 +71,10 @@ def _doubtful(records: Records, truths: Mapping[int, Truth]) -> Iterator[str]:
 
 _SAID = {"failure": "not learned", "not judged": "not judged"}
 DECISION = """Adam learns the batch of nearly all, or still gets on with it: that decides nothing.
-With SGD a network may learn a hundred digits and nothing of the others, so that a learned batch clears no
-warning: it would hide true ones. What does not learn its batch at a rate is not trained at it
-either; to know takes 20 to 180 steps, where a second look takes five. So GH604 is asked by whoever
-wants it (`learn_steps=60`), and decides nothing of other rules."""
+With SGD a network may learn a hundred digits and nothing of the others, so that a learned batch
+clears no warning: it would hide true ones. What does not learn its batch at a rate is not trained
+at it either; to know takes 20 to 180 steps, where a second look takes five. So GH604 is asked by
+whoever wants it (`learn_steps=60`), and decides nothing of other rules."""
 
 
 def _accuracies(truth: Truth, name: str) -> list[float]:
