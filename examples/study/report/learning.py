@@ -70,11 +70,11 @@ def _doubtful(records: Records, truths: Mapping[int, Truth]) -> Iterator[str]:
 
 
 _SAID = {"failure": "not learned", "not judged": "not judged"}
-DECISION = """Adam learns the batch of nearly all, or still gets on with it: that decides nothing.
-With SGD a network may learn a hundred digits and nothing of the others, so that a learned batch
-clears no warning: it would hide true ones. What does not learn its batch at a rate is not trained
-at it either; to know takes 20 to 180 steps, where a second look takes five. So GH604 is asked by
-whoever wants it (`learn_steps=60`), and decides nothing of other rules."""
+DECISION = """Adam learns the batch of nearly all, or still gets on with it, and some that it does not
+it trains in more steps. With SGD a network may learn a hundred digits and nothing of the others, so
+that a learned batch clears no warning: it would hide true ones. What does not learn its batch at a
+rate is hardly ever trained at it; to know takes 20 to 180 steps, where a second look takes five. So
+GH604 is asked by whoever wants it (`learn_steps=60`), and decides nothing of other rules."""
 
 
 def _accuracies(truth: Truth, name: str) -> list[float]:
