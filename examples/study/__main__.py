@@ -6,9 +6,14 @@ import argparse
 import math
 import os
 
+from examples.study.declared.stages import DECLARED
+from examples.study.journal import read
+from examples.study.operators.stages import OPERATORS
+from examples.study.rates import STAGES as RATES
 from examples.study.report import figures, report
 from examples.study.report.scoring import joined
 from examples.study.stages import RESULTS, STAGES
+from examples.study.tools import stage as tools
 from examples.study.zoo import missing_libraries
 from pytest_gradhealth.config.options import DEFAULTS
 
@@ -20,8 +25,12 @@ def main() -> None:
     workers = parser.parse_args().workers
     for family, libraries in missing_libraries().items():
         parser.error(f"{family} needs {', '.join(libraries)}: pip install -e '.[study]'")
+    if absent := tools.missing():
+        parser.error(f"other tools are run: pip install {' '.join(absent)}")
     training, random, healthy, known = (stage.run(workers) for stage in STAGES)
-    report.write(training, random, healthy, known)
+    added = {stage.name: stage.run(workers) for stage in (*OPERATORS, tools.ASKED, *DECLARED)}
+    added |= {stage.name: read(stage.journal) for stage in RATES}
+    report.write(training, random, healthy, known, added)
     limits = {name: math.log10(DEFAULTS[name]) for name in ("min_ratio", "max_ratio")}
     figures.draw(joined(training, random), limits, RESULTS)
 

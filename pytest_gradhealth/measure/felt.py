@@ -17,7 +17,7 @@ from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.measure.invariance import Answer, wide
-from pytest_gradhealth.measure.outputs import is_batch, last_bias, seen
+from pytest_gradhealth.measure.outputs import is_batch, last_bias, seen, terms
 from pytest_gradhealth.results.profile import LARGE, GradientProfile
 from pytest_gradhealth.subject.loss import has_loss
 from pytest_gradhealth.subject.passes import Pass
@@ -67,23 +67,23 @@ def _differ(felt: float | None, whole: float | None) -> bool:
 
 
 def _felt(subject: Subject, seed: int) -> tuple[float | None, float | None] | None:
-    """Spread and magnitude of what is felt; None if there is no loss, or it feels nothing."""
+    """Spread and magnitude of what is felt, of all where that is nothing; None without a loss."""
     run = Pass(subject, seed)
     run.forward()
     if not has_loss(run.outputs, subject.loss):
         return None
     answers = [answer for answer in _answers(run, seed) if bool(answer.felt.any())]
-    if not answers:
-        return None
-    scaled = [answer for answer in answers if not answer.is_linear]
     targets = [t for t in tensors(run.targets) if t.is_floating_point()]
     given = seen(run.outputs, run.inputs, run.targets)
+    if not answers:  # returned beside the loss, and not what it was made of
+        whole = zip(given.sizes, filter(is_batch, tensors(run.outputs)), strict=True)
+        given = replace(given, sizes=tuple(size / terms(output) for size, output in whole))
+        return given.read(Readout(given.scalars))
+    scaled = [answer for answer in answers if not answer.is_linear]
     found = replace(
         given,
         apart=_numbers(_spread(answer, targets) for answer in scaled),
-        sizes=_numbers(
-            _size(answer, told=bool(targets)) for answer in scaled if not answer.is_scale_free
-        ),
+        sizes=_numbers(_size(answer, targets) for answer in scaled if not answer.is_scale_free),
     )
     return found.read(Readout(found.scalars))
 
@@ -112,19 +112,21 @@ def _answers(run: Pass, seed: int) -> Iterator[Answer]:
             yield from (Answer((o,), (g,), run, seed) for o, g in group.items())
 
 
-def _size(answer: Answer, *, told: bool) -> float:
+def _size(answer: Answer, targets: Sequence[Tensor]) -> float:
     """The RMS of what is felt; after a shift is taken out, by the numbers that are left free.
 
-    A squared error shows where it wants the values: unless targets were `told`, that counts as one.
+    A squared error shows where it wants the values: without `targets`, that counts as one. What has
+    neither is taken for as large as each of the terms that it is a sum of.
     """
-    free = int(answer.felt.sum())
-    wanted = 1.0
+    free, scale = int(answer.felt.sum()), 1.0
     if answer.free_shift is not None:
         free -= int(answer.felt.sum(answer.free_shift).count_nonzero())
-    elif not told and answer.goal is not None:
+    elif not targets and answer.goal is not None:
         goal = torch.where(answer.felt, answer.goal, 0.0)
-        wanted = max(wanted, float(l2_norm(goal)) / math.sqrt(free))
-    return float(l2_norm(answer.values())) / math.sqrt(free) / wanted
+        scale = max(scale, float(l2_norm(goal)) / math.sqrt(free))
+    if answer.goal is None and not any(t.numel() == answer.output.numel() for t in targets):
+        scale = max(map(terms, answer.parts))
+    return float(l2_norm(answer.values())) / math.sqrt(free) / scale
 
 
 def _spread(answer: Answer, targets: Sequence[Tensor]) -> float:

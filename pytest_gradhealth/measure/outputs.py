@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from pytest_gradhealth.tensors.graph import op_name
 from pytest_gradhealth.tensors.norms import l2_norm, rms, spread
@@ -19,6 +20,13 @@ _RESHAPING = {
     *("Alias", "MaskedFill", "Permute", "Reshape", "Select", "Slice", "Squeeze", "T", "Transpose"),
     *("UnsafeView", "Unsqueeze", "View", "ViewAs", "Where"),
 }
+
+#: Operations that add up what they get, pairwise ones first; those with weights; and how many
+#: operations are looked at.
+_DISTANCES = {"Cdist", "EuclideanDist"}
+_SUMS = {*_DISTANCES, "LinalgVectorNorm", "Norm", "Sum"}
+_WEIGHTED = {"Addmm", "Baddbmm", "Bmm", "Convolution", "Embedding", "Mm", "Mv"}
+_MOST_SEEN = 64
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,28 @@ def last_bias(output: Tensor) -> Tensor | None:
             return None
         node = children[0]
     return None
+
+
+def terms(output: Tensor) -> int:
+    """How many numbers have been added up for an element of an output, behind the last layers.
+
+    As of a squared distance or the log-likelihood of a picture: they grow with its dimensions.
+    """
+    nodes, most = [output.grad_fn] if output.grad_fn is not None else [], 1
+    for node in nodes:
+        op = op_name(node)
+        children = [child for child, _ in node.next_functions if child is not None]
+        if op in _SUMS:
+            added = _shape(children[0])
+            count = added[-1] if op in _DISTANCES else added.numel() // _shape(node).numel()
+            most = max(most, count)
+        elif op not in _WEIGHTED and len(nodes) < _MOST_SEEN:
+            nodes += children
+    return most
+
+
+def _shape(node: Node) -> torch.Size:
+    return torch.Size(node._input_metadata[0].shape)
 
 
 def _shaped(bias: Tensor, output: Tensor) -> Tensor | None:

@@ -55,6 +55,11 @@ class Measured:
     parts: tuple[Tensor, ...] = ()
 
     @property
+    def is_matrix(self) -> bool:
+        """Whether it is trained, and does more than scale and shift."""
+        return self.parameter.requires_grad and self.parameter.dim() > 1
+
+    @property
     def scalars(self) -> tuple[Tensor | None, ...]:
         """All the numbers, None for what was not measured."""
         return self.norm, self.gradient, self.alignment, self.penalty, *self.parts

@@ -10,10 +10,11 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from pytest_gradhealth.formatting import listing
+from pytest_gradhealth.measure.last_layers import with_last_layers
 from pytest_gradhealth.measure.loop import Call, Loop, call_of
 from pytest_gradhealth.measure.loops import is_shared, loops_behind
 from pytest_gradhealth.results.names import OUTPUTS, ancestry
-from pytest_gradhealth.results.path import FAINT, GradientPath, PathPoint
+from pytest_gradhealth.results.path import FAINT, GradientPath, PathPoint, together
 
 if TYPE_CHECKING:
     from pytest_gradhealth.tensors.dominators import Chain, DominatorTree
@@ -29,9 +30,9 @@ class Network:
     """What paths are read from: marked tensors in their tree, and their points by mark.
 
     `elements` are the trainable ones of the modules with parameters, `sequences` the modules that
-    run over a sequence inside, `owners` the modules that hold the leaves of the tree. `round_about`
-    are marks that the forward has differentiated itself: their layers' weights may get a gradient
-    past them.
+    run over a sequence inside, `owners` the modules that hold the leaves of the tree; `matrices`
+    are those leaves that are trained and do more than scale and shift. `round_about` are marks that
+    the forward has differentiated itself: their layers' weights may get a gradient past them.
     """
 
     tree: DominatorTree
@@ -40,6 +41,7 @@ class Network:
     round_about: frozenset[int] = frozenset()
     sequences: frozenset[str] = frozenset()
     owners: Mapping[int, str] = field(default_factory=dict)
+    matrices: frozenset[int] = frozenset()
 
     @cached_property
     def marks(self) -> frozenset[int]:
@@ -83,7 +85,7 @@ def gradient_paths(
             judged.setdefault(part.calls[0], part.path)
     sides = [mark for mark in network.tree.sources(marks) if mark not in carrying]
     aside = (replace(way.path, judged=False) for way in _starting_at(network, sides))
-    return (*judged.values(), *aside)
+    return tuple(with_last_layers(network, [*judged.values(), *aside]))
 
 
 def on_paths(tree: DominatorTree, outputs: Mapping[int, tuple[str, int]]) -> set[int]:
@@ -258,16 +260,8 @@ def _up_to(way: _Way, ends: Sequence[PathPoint], parts: Sequence[PathPoint]) -> 
     alone = way.path.entry.numel == way.path.first.numel
     cuts = [cut for cut in (ends, parts if alone else ()) if any(point.norm for point in cut)]
     cut = min(cuts or [ends], key=lambda cut: math.hypot(*(point.norm for point in cut)))
-    numel = sum(point.numel for point in cut)
-    together = PathPoint(
-        name=OUTPUTS,
-        type=listing([end.label for end in ends]),
-        shape=(numel,),
-        norm=math.hypot(*(point.norm for point in cut)),
-        numel=numel,
-        activation=math.hypot(*(point.activation for point in cut)),
-    )
-    return replace(way, path=replace(way.path, points=(*way.path.points, together)))
+    end = replace(together(cut), name=OUTPUTS, type=listing([end.label for end in ends]))
+    return replace(way, path=replace(way.path, points=(*way.path.points, end)))
 
 
 def _is_repeat(network: Network, source: int, chain: Chain, behind: Sequence[int]) -> bool:

@@ -124,6 +124,7 @@ class Taken:
             self._round_about(parameters),
             self.recorder.sequences(),
             {id(p.parameter): module_of(p.name) for p in self.parameters},
+            frozenset(id(p.parameter) for p in self.parameters if p.is_matrix),
         )
         opaque, uncalled = self.recorder.opaque, self.recorder.uncalled()
         silent = [OutputRecord(m.name, m.type, "no-tensor", call=m.call) for m in opaque]

@@ -72,10 +72,10 @@ class Criteria:
         return any(f.severity == "failure" and f.code not in of_steps for f in findings)
 
     def may_yet_pass(self, findings: Sequence[Finding]) -> bool:
-        """Whether training may yet cure all that fails or, where nothing does, a path's warning."""
+        """Whether training may yet cure all that fails, or else a number that warns."""
         patient = {rule.code for rule in self.rules if rule.patient}
         failures = {f.code for f in findings if f.severity == "failure"}
-        warnings = {f.code for f in findings if f.severity == "warning" and f.path is not None}
+        warnings = {f.code for f in findings if f.severity == "warning" and f.value is not None}
         return failures <= patient and not patient.isdisjoint(failures | warnings)
 
 

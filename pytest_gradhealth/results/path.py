@@ -7,9 +7,12 @@ times smaller has lost 3 decades.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated
 
+from pytest_gradhealth.formatting import listing
+from pytest_gradhealth.results.names import OUTPUTS
 from pytest_gradhealth.results.serialization import AtLeast
 
 #: Share of the trainable elements up to which a part beside a trunk fails no model.
@@ -91,6 +94,21 @@ class PathPoint:
         return self.norm / math.sqrt(self.numel)
 
 
+def together(points: Sequence[PathPoint]) -> PathPoint:
+    """Several points taken for one."""
+    if len(points) == 1:
+        return points[0]
+    numel = sum(point.numel for point in points)
+    return PathPoint(
+        name=OUTPUTS,
+        type=listing([point.label for point in points]),
+        shape=(numel,),
+        norm=math.hypot(*(point.norm for point in points)),
+        numel=numel,
+        activation=math.hypot(*(point.activation for point in points)),
+    )
+
+
 def l2_decades(point: PathPoint, reference: PathPoint) -> float:
     """Decades between the L2 norms of two points' gradients."""
     return decades(point.norm, reference.norm)
@@ -110,13 +128,15 @@ class GradientPath:
     recurrent cell is. A path that is not `judged` starts at an output that does not depend on the
     batch (a position bias, say), or has nothing left behind a loop, and is only reported. `beside`
     is the share of the trainable elements in layers of its own, where it only joins branches of
-    another path; None for a trunk.
+    another path; None for a trunk. `layers` are the points up to the last layers with weights,
+    taken for one, where what is behind those has none; else there are none.
     """
 
     points: Annotated[tuple[PathPoint, ...], AtLeast(1)]
     entry: PathPoint
     judged: bool = True
     beside: float | None = None
+    layers: tuple[PathPoint, ...] = ()
 
     @property
     def first(self) -> PathPoint:
@@ -156,7 +176,7 @@ class GradientPath:
 
     @property
     def exploding(self) -> float:
-        """X, in decades: the smaller of the L2 and RMS ratios, first over last.
+        """X, in decades: the smaller of the L2 and RMS ratios, first over last with weights.
 
         A first call without any gradient (on padding, say) leaves its place to the entry.
         """
@@ -167,8 +187,14 @@ class GradientPath:
         return max(l2_decades(point, self.last), rms_decades(point, self.last))
 
     def growth(self, point: PathPoint) -> float:
-        """X of the part of the path from the loss to `point`."""
-        return min(l2_decades(point, self.last), rms_decades(point, self.last))
+        """X of the part of the path from the last layers with weights to `point`."""
+        last = self.among_layers.last
+        return min(l2_decades(point, last), rms_decades(point, last))
+
+    @property
+    def among_layers(self) -> GradientPath:
+        """The same path up to the last layers with weights."""
+        return replace(self, points=self.layers, layers=()) if self.layers else self
 
     @property
     def rate(self) -> float:

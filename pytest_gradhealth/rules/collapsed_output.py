@@ -10,7 +10,7 @@ logits of an example, and also over how far the targets lie apart (an energy of 
 and by what it changes of the gradient; the largest counts. A sum that the loss is linear in has no
 size to compare with. Outputs that are the same because a layer is silent (all zeros) which gradient
 gets past all the same, as a spiking one, are a note: it can wake. So are outputs whose spread a few
-steps make ten times larger.
+steps make ten times larger, and what these bring above the limit is none.
 
 ## Why
 
@@ -175,6 +175,7 @@ RULE = Rule(
     reads="RMS distance of the outputs from their mean over the batch, over their RMS, as the loss"
     " feels them",
     check=check,
+    confirm_from="warning",
     error=CollapsedOutputError,
     echoes=("GH101",),
     doc=__doc__,

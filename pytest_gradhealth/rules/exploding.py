@@ -3,9 +3,10 @@
 ## What it does
 
 Follows the gradient from the loss back along every path, and compares what arrives at the first
-layer with what leaves the last: the smaller of the ratio of L2 norms and the ratio of root mean
-squares. Growth through weights whose scale a normalisation layer takes out again is told, and is no
-fault; nor is what would warn, if a few steps of the optimizer take a decade of it away.
+layer with what leaves the last one with weights: the smaller of the ratio of L2 norms and the ratio
+of root mean squares. What is behind that (a unit, a logarithm) is the same for all layers. Growth
+through weights whose scale a normalisation layer takes out again is told, and is no fault; nor is
+what would warn, if a few steps of the optimizer take a decade of it away.
 
 ## Why
 
@@ -170,7 +171,7 @@ RULE = Rule(
     code="GH201",
     name="exploding",
     summary="the gradient must not explode between the loss and the first layer",
-    reads="X = min(L2 ratio, RMS ratio), first layer over last, along each gradient path",
+    reads="X = min(L2 ratio, RMS ratio), first layer over last with weights, along each path",
     check=check,
     confirm_from="warning",
     error=ExplodingGradientError,

@@ -8,7 +8,8 @@ than 1) with `max_output`. A few steps of the optimizer may bring it down, which
 Above 10, what the loss does not feel is left out: elements whose gradient is exactly zero (a mask,
 padding) and a shift of all the logits of an example; a squared error that the model computes itself
 tells how large its targets are. A sum that the loss is linear in (log-likelihoods, a critic) has no
-size that could be too large, and neither has what it only takes the direction of.
+size that could be too large, and neither has what it only takes the direction of. Other sums behind
+the last weights (squared distances as logits) count by their terms, targets of their size apart.
 
 ## Why
 

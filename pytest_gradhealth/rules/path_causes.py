@@ -27,6 +27,7 @@ def path_cause(finding: Finding, profile: GradientProfile, *, down: bool) -> Cau
     if finding.path is None or finding.severity == "info":
         return None
     path = profile.paths[finding.path]
+    path = path if down else path.among_layers
     if path.silent_at is not None:
         return _zero(path, path.silent_at, profile)
     return (

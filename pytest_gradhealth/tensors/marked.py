@@ -158,7 +158,20 @@ class MarkedGraph:
 
     def inputs(self, mark: int, wanted: Collection[int]) -> set[int]:
         """Return the wanted marks that a mark was made of, with no other in between."""
-        return self._first(self._children[self._vertex_of[mark]], wanted)[0]
+        return self.made_of(mark, wanted)[0]
+
+    def made_of(self, mark: int, wanted: Collection[int]) -> tuple[set[int], set[int]]:
+        """Return the same, and the leaves that it was made of with no wanted mark in between."""
+        vertex = self._vertex_of[mark]
+        found, seen = self._first(self._children[vertex], wanted)
+        return found, {leaf for v in (vertex, *seen) for leaf in self._leaves.get(v, ())}
+
+    def last_of(self, marks: Collection[int]) -> list[int]:
+        """Return those of some marks that no other of them depends on."""
+        behind, led = self.behind([[mark] for mark in marks]), 0
+        for place, mark in enumerate(marks):
+            led |= self.depends(mark, behind) & ~(1 << place)
+        return [mark for place, mark in enumerate(marks) if not led >> place & 1]
 
     def _first(
         self, vertices: Iterable[int], wanted: Collection[int]

@@ -44,7 +44,7 @@ def test_the_summary_is_what_the_journals_say() -> None:
 def test_verdicts_of_other_limits_are_refused() -> None:
     record = {"key": "3", "limits": {**DEFAULTS, "min_ratio": 1e-4}}
     with pytest.raises(ValueError, match=r"^3 was judged with other limits than the defaults"):
-        report.write({}, {"3": record}, {}, {})
+        report.write({}, {"3": record}, {}, {}, {})
 
 
 def test_every_warning_of_a_healthy_network_is_explained() -> None:

@@ -214,6 +214,69 @@ def test_distances_that_explode_fail(name: str, own: bool) -> None:
     assert [severity for severity, *_ in told(diagnosis, "GH203")] == ["failure"]
 
 
+#: Ways to write the squared distance of an example's 20 numbers to each of five points.
+DISTANCES: dict[str, Callable[[Any, Tensor], Any]] = {
+    "cdist": lambda m, x: -torch.cdist(x, m.w).square(),
+    "expanded": lambda m, x: 2 * x @ m.w.T - (x**2).sum(1, keepdim=True) - (m.w**2).sum(1),
+    "with a temperature": lambda m, x: -((x[:, None] - m.w) ** 2).sum(2) / 0.5,
+    "log-probabilities": lambda m, x: (-torch.cdist(x, m.w).square()).log_softmax(1),
+    "Gaussians": lambda m, x: -0.5 * ((x[:, None] - m.w) ** 2 + math.log(2 * math.pi)).sum(-1),
+    "in a dict": lambda m, x: {"logits": -torch.cdist(x, m.w).square()},
+}
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_distances_count_by_their_dimensions(name: str) -> None:
+    """A sum of 20 squares in the hundreds does, one in the hundreds of thousands does not."""
+
+    def loss(o: Any, y: Tensor) -> Tensor:
+        return F.cross_entropy(o["logits"] if isinstance(o, dict) else o, y)
+
+    found = []
+    for gain, severities in ((8.0, []), (1e3, ["failure"])):
+        model = Wired(lambda m, x: DISTANCES[name](m, m.body(x)), body=far(gain), **weights(gain))
+        diagnosis = judged(model, X, Y, loss=loss, confirm_steps=0)
+        assert [severity for severity, *_ in told(diagnosis, "GH203")] == severities
+        found.append(diagnosis.profile.magnitude or 0.0)
+    assert 100 / 20 < found[0] < 100
+    assert found[1] > 1e3
+
+
+def far(gain: float) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(20, 20), nn.BatchNorm1d(20), Times(gain))
+
+
+class Times(nn.Module):
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gain * x
+
+
+def weights(gain: float) -> dict[str, nn.Parameter]:
+    torch.manual_seed(0)
+    return {"w": nn.Parameter(gain * torch.randn(5, 20))}
+
+
+def test_a_sum_with_targets_of_its_size_is_compared_with_these() -> None:
+    loss = lambda o, t: (o - t).abs().mean()  # noqa: E731
+    forward = lambda m, x: (1e4 * m.body(x)).sum(1)  # noqa: E731
+    diagnosis = judged(Wired(forward, body=mlp(classes=20)), X, X[:, 0], loss=loss)
+    assert [severity for severity, *_ in told(diagnosis, "GH203")] == ["failure"]
+
+
+def test_what_is_returned_beside_the_loss_counts_by_its_terms_too() -> None:
+    def both(m: Any, x: Tensor) -> dict[str, Tensor]:
+        each = (m.body(x) - 700).square().sum(1), (m.body(x) - 700).square().sum(1)
+        return {"loss": each[0].mean(), "each": each[1] / 1e4}
+
+    diagnosis = judged(Wired(both, body=mlp()), X)
+    assert diagnosis.profile.magnitude == pytest.approx(49, rel=0.01)
+
+
 def test_sums_of_which_only_the_difference_is_felt() -> None:
     """As of answers that were chosen and answers that were not, or of distances to two items."""
 

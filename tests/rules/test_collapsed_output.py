@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -302,6 +303,26 @@ def test_equal_inputs_excuse_equal_outputs() -> None:
     near = x + 1e-6 * torch.randn(16, 20)
     for given_ in (x, near):
         assert of(probe(mlp(), given_, batch()[1], loss=cross_entropy), "GH404") == []
+
+
+@pytest.mark.parametrize(("std", "first", "after"), [(3e-3, "warning", 5), (1e-4, "failure", 150)])
+def test_what_few_steps_leave_as_a_warning_gets_more(std: float, first: str, after: int) -> None:
+    """Products of small factors beside a bias: some steps make them count."""
+
+    def forward(m: Any, x: Tensor) -> Any:
+        return (m.bias + (m.one(x[:, 0]) * m.other(x[:, 1])).sum(1)).sigmoid()
+
+    torch.manual_seed(0)
+    tables = {name: nn.Embedding(10, 8) for name in ("one", "other")}
+    for table in tables.values():
+        nn.init.normal_(table.weight, std=std)
+    model = Wired(forward, bias=nn.Parameter(torch.zeros(())), **tables)
+    x = torch.randint(0, 10, (64, 2))
+    given = partial(probe, model, x, (x[:, 0] % 2).float(), loss=F.binary_cross_entropy)
+    check = partial(given, select=["GH404"])
+    assert severities(check(confirm_steps=0), "GH404") == [first]
+    again = check()
+    assert (severities(again, "GH404"), again.profiles[-1].steps) == ([], after)
 
 
 def test_outputs_of_a_zero_head_are_no_finding() -> None:

@@ -241,7 +241,7 @@ def test_growth_in_branches_beside_the_path_is_theirs() -> None:
     nn.init.normal_(net.head.weight, std=0.5)
     _, because, advice = explained(probe(net, X, loss=mean, confirm_steps=0), "GH201")
     assert because == (
-        "most of it is gained beside the path, between (output) and body: x2 in each of 24 calls"
+        "most of it is gained beside the path, between head#23 and body: x2 in each of 23 calls"
         " of head"
     )
     assert advice == (

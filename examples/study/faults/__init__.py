@@ -10,6 +10,7 @@ from examples.study.faults.collections import (
 from examples.study.faults.operations import cut_faults, numeric_faults
 from examples.study.faults.out_of_reach import faults_out_of_reach
 from examples.study.faults.papers import attention_faults, dead_faults, depth_faults
+from examples.study.faults.reports import reported_faults
 from examples.study.network import Fault
 
 
@@ -24,5 +25,6 @@ def known_faults() -> tuple[Fault, ...]:
         *cut_faults(),
         *numeric_faults(),
         *attention_faults(),
+        *reported_faults(),
         *faults_out_of_reach(),
     )

@@ -201,7 +201,7 @@ def observe(
         recorder = _Recorder()
         recorder.attach(model)
         try:
-            value = scale * _loss_of(_call(model, inputs), targets, loss)
+            value = scale * loss_of(call(model, inputs), targets, loss)
             # gradient checkpointing calls modules again in the backward
             recorder.listening = False
             _backward(value)
@@ -239,13 +239,13 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(before)
 
 
-def _call(model: nn.Module, inputs: Any) -> Any:
+def call(model: nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
-def _loss_of(outputs: Any, targets: Any, loss: Loss | None) -> Tensor:
+def loss_of(outputs: Any, targets: Any, loss: Loss | None) -> Tensor:
     value = loss(outputs, targets) if loss is not None else _own_loss(outputs)
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise TypeError(f"the loss is not a scalar tensor but {type(value).__name__}")
@@ -289,7 +289,7 @@ def _zero_after_a_step(
     with torch.random.fork_rng():
         torch.optim.Adam(trained, lr=SECOND_LOOK_RATE).step()
         twin.zero_grad(set_to_none=True)
-        value = scale * _loss_of(_call(twin, inputs), targets, loss)
+        value = scale * loss_of(call(twin, inputs), targets, loss)
         _backward(value)
         return before & idle(twin)
 

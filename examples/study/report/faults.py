@@ -37,14 +37,14 @@ def known_faults(known: Records) -> str:
         row = (
             name,
             fault.symptom,
-            _verdicts(verdicts),
+            told(verdicts),
             " ".join(codes),
-            _verdicts([r["verdicts"][0] for r in twin if "verdicts" in r]),
+            told([r["verdicts"][0] for r in twin if "verdicts" in r]),
             fault.remedy,
             fault.sick.source,
         )
         if fault.out_of_reach:
-            unreachable.append((name, fault.out_of_reach, _verdicts(verdicts), fault.sick.source))
+            unreachable.append((name, fault.out_of_reach, told(verdicts), fault.sick.source))
         else:
             rows.append(row)
     heads = ("fault", "why", "verdict", "source")
@@ -70,7 +70,8 @@ def _trains(row: Sequence[str]) -> bool:
     return row[1].startswith(("rebuilt", "the original trains"))
 
 
-def _verdicts(verdicts: Sequence[str]) -> str:
+def told(verdicts: Sequence[str]) -> str:
+    """Verdicts under several seeds in a few words."""
     counts = Counter(verdicts)
     if len(counts) == 1 and verdicts:
         return verdicts[0]

@@ -43,7 +43,7 @@ def peers(test: Sequence[Judged], healthy: Records, known: Records) -> str:
             for p in PEERS
         ]
     return (
-        "## 4. Peers\n\nEach by its published formula and default, on one forward and backward at"
+        "## 5. Peers\n\nEach by its published formula and default, on one forward and backward at"
         " the start; tools made to watch a whole training are judged here by a moment of it. Flags"
         " by rules on gradients and loss, then by all rules (activations, weights, updates). The"
         " last column: verdicts that change when the loss is multiplied by 1e-4 or 1e4. The healthy"
@@ -59,8 +59,13 @@ def peers(test: Sequence[Judged], healthy: Records, known: Records) -> str:
             "cured twins",
             "scale changes",
         )
-        + "\n\n## 5. Theory\n\n`tests/theory/` compares the probe with closed"
-        " forms: mean-field theory, batch norm, residual growth, isometry, dropout, recurrence."
-        " Five profiles:"
+    )
+
+
+def theory() -> str:
+    """What is compared with closed forms."""
+    return (
+        "## 7. Theory\n\n`tests/theory/` compares the probe with closed forms: mean-field theory,"
+        " batch norm, residual growth, isometry, dropout, recurrence. Five profiles:"
         "\n\n![profiles](results/profiles.svg)"
     )

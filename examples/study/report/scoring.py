@@ -53,7 +53,9 @@ class Share:
         return max(0.0, middle - half), min(1.0, middle + half)
 
     def __str__(self) -> str:
-        """Counts, share and interval."""
+        """Counts, share and interval; nothing of nothing."""
+        if not self.of:
+            return ""
         low, high = self.interval
         return f"{self.count} of {self.of} ({self.value:.1%}; {low:.1%} to {high:.1%})"
 
@@ -76,6 +78,11 @@ def fails(judged: Judged, codes: Sequence[str] | None = None) -> bool:
     """Whether the linter fails a network, by any rule or by some."""
     failing = [code for code, severity, *_ in judged.record["findings"] if severity == "failure"]
     return any(codes is None or code in codes for code in failing)
+
+
+def fails_with_sgd(judged: Judged) -> bool:
+    """Whether it fails a network where SGD is declared."""
+    return bool(judged.record["with SGD"] == "failure")
 
 
 def statistic(judged: Judged, name: str) -> float:

@@ -1,0 +1,1 @@
+"""Rules that ask for something declared: a factory, an optimizer, steps to learn in."""
