@@ -70,7 +70,7 @@ def _doubtful(records: Records, truths: Mapping[int, Truth]) -> Iterator[str]:
 
 
 _SAID = {"failure": "not learned", "not judged": "not judged"}
-DECISION = """Adam learns the batch of nearly all, or still gets on with it, and some that it does not
+DECISION = """Adam learns the batch of nearly all, or still gets on with it; some that it does not
 it trains in more steps. With SGD a network may learn a hundred digits and nothing of the others, so
 that a learned batch clears no warning: it would hide true ones. What does not learn its batch at a
 rate is hardly ever trained at it; to know takes 20 to 180 steps, where a second look takes five. So
