@@ -10,19 +10,30 @@ from pytest_gradhealth.measure.recorder import Mark, Recorder
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import named_parameters
+from pytest_gradhealth.tensors.trees import tensors
 
 
 def read_every_gradient(
-    subject: Subject, reading: Callable[[Tensor], Tensor], *, seed: int, factor: float = 1.0
+    subject: Subject,
+    reading: Callable[[Tensor], Tensor],
+    *,
+    seed: int,
+    factor: float = 1.0,
+    inputs: bool = False,
 ) -> tuple[list[Mark], dict[str, Tensor]]:
     """Return the outputs that got a gradient, with what was read of it, and that of parameters.
 
-    The loss is multiplied by `factor`. To be called inside `isolated`. Raises ProbeError if the
+    The loss is multiplied by `factor`. Floating `inputs` count as outputs if asked for, those that
+    take gradients by themselves first. To be called inside `isolated`. Raises ProbeError if the
     model, the loss or the backward fails.
     """
     run = Pass(subject, seed)
     recorder = Recorder(subject.model, reading=reading)
     with recorder.attached():
+        if inputs:
+            given = [t for t in tensors(run.inputs) if t.is_floating_point() or t.is_complex()]
+            given.sort(key=lambda tensor: not tensor.requires_grad)
+            recorder.mark_inputs([tensor.requires_grad_() for tensor in given])
         run.forward()
         recorder.active = False
         loss = run.loss()

@@ -6,10 +6,11 @@ A loop of gates without weights of their own is one, as a scan or a product in c
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING
 
 from pytest_gradhealth.measure.loop import Gates, Loop, call_of
+from pytest_gradhealth.measure.reuse import ONE_STEP
 from pytest_gradhealth.results.names import ancestry
 
 if TYPE_CHECKING:
@@ -17,36 +18,37 @@ if TYPE_CHECKING:
 
 #: The share of the gradient behind a stretch that counts as lost: less than one layer leaves of it.
 LOST = 1e-2
-#: The share that a layer gets which may make gates, and is alive.
-ALIVE = 1e-4
 
 
-def gated(network: Network, far: int, near: Sequence[int]) -> Loop | None:
+def gated(network: Network, far: int, near: Sequence[int], known: Set[str]) -> Loop | None:
     """What may be a loop of gates between marks of a path, of which the far one gets little.
 
-    The near ones are the next mark, or all ends that the path parts into. Gates are made by layers
-    that join the way from beside or, where it gets past all of them, that lie between; those that
-    get no gradient themselves make none. Calls of a layer, one after the other, show the steps of
-    the loop that they are in.
+    The near ones are the next mark, or all ends that the path parts into. Where layers of loops
+    that are `known` are on the way, or calls of a layer one after the other, these show the steps;
+    and where weights without layers are, one after the other, it is deep.
     """
     points, whole = network.points, math.hypot(*(network.points[mark].norm for mark in near))
     again = len(near) == 1 and len(network.calls[points[near[0]].key[::2]]) > 1
     if again or points[far].norm >= LOST * whole:
         return None
-    stretch = network.tree.stretch(far, near, network.marks)
-    layers = {points[mark].name for mark in (*stretch.within, *near)}
-    taken, made = (
-        any(layers.isdisjoint(ancestry(network.owners[w])) for w in leaves & network.owners.keys())
-        for leaves in (stretch.leaves, stretch.made)
-    )
-    felt: dict[str, float] = {}
-    for mark in stretch.beside | (stretch.within if stretch.direct else frozenset()):
-        name = points[mark].name
-        felt[name] = math.hypot(felt.get(name, 0.0), points[mark].norm / whole)
-    alive = {name: share for name, share in felt.items() if share >= ALIVE}
-    bare = made and not taken and alive == felt
-    if not (alive or bare):
+    between = network.tree.between(far, near)
+    layers = {points[mark].name for mark in network.marks & between.marks}
+    if not between.joined or layers & known or _takes_weights(network, between.taken, layers):
         return None
-    ends = frozenset(call_of(points[mark]) for mark in near)
-    gates = Gates(call_of(points[far]), ends, alive, bare)
-    return Loop(far, max(near, key=lambda mark: points[mark].norm), ends, (), gates=gates)
+    behind = network.tree.behind([[far]])
+    on_ways = {points[m].key for m in network.marks if network.tree.depends(m, behind)}
+    ends = frozenset(points[mark].key for mark in near)
+    gates = Gates(points[far].key, ends, frozenset(on_ways))
+    calls = frozenset(call_of(points[mark]) for mark in near)
+    return Loop(far, max(near, key=lambda mark: points[mark].norm), calls, (), gates=gates)
+
+
+def _takes_weights(network: Network, taken: Iterable[Iterable[int]], layers: Set[str]) -> bool:
+    """Whether more weights are taken that are of none of some layers than one step takes."""
+    owners = network.owners
+    bare = {
+        leaves
+        for leaves in map(frozenset(owners).intersection, taken)
+        if any(layers.isdisjoint(ancestry(owners[leaf])) for leaf in leaves)
+    }
+    return len(bare) > ONE_STEP

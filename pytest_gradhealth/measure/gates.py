@@ -1,158 +1,118 @@
-"""Whether gates are what a stretch without layers loses its gradient by."""
+"""Whether what a stretch without layers loses is what steps have forgotten.
+
+A state that is carried through steps is made part of data as it goes. What it loses there, the data
+of earlier steps lose as well: step by step, up to what the last one gets.
+"""
 
 from __future__ import annotations
 
-import math
-import zlib
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import product
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch import Tensor
 
-from pytest_gradhealth.measure.loop import Call, Gates
-from pytest_gradhealth.measure.perturbation import on_another_batch
-from pytest_gradhealth.results.names import OUTPUT
-from pytest_gradhealth.subject.passes import Pass
+from pytest_gradhealth.errors import ProbeError
+from pytest_gradhealth.measure.every_gradient import read_every_gradient
+from pytest_gradhealth.measure.loop import Gates, Loop
+from pytest_gradhealth.measure.recorder import Key
 from pytest_gradhealth.subject.subject import Subject
-from pytest_gradhealth.tensors.hooks import hooked
-from pytest_gradhealth.tensors.norms import l2_norm
-from pytest_gradhealth.tensors.trees import map_tensors, tensors
+from pytest_gradhealth.tensors.trees import map_tensors
+from pytest_gradhealth.training.copies import copied
 
-#: What layers are made to return, with either sign: some opens sigmoids, some exponents, some is a
-#: factor itself.
-SIZES = (10.0, 1.0, 0.0)
-#: How often signs are drawn.
-DRAWS = 8
-#: What has to come through gates that are open: a share of what gets to the layers beside, and so
-#: much of the decades lost.
-OPENED, REGAINED = 3e-2, 0.25
-#: The share by which what comes through gates differs between two batches.
-CHANGED = 0.1
+#: The share that one step leaves at least, and of the decades lost what it loses at most: what
+#: loses more in one place has been shut.
+LEFT, PART = 1e-2, 0.25
 
-#: What a call returns in place of a tensor that it has computed.
-Instead = Callable[[Call, Tensor], Tensor]
+#: The largest elements of the slices of a tensor along each of its dimensions.
+Slices = Sequence[Tensor]
 
 
-def are_closed(subject: Subject, gates: Gates, seed: int) -> bool:
-    """Whether what layers return could let the gradient through from the ends of a way to its door.
+def forgetful(loops: Iterable[Loop], subject: Subject, *, seed: int) -> set[str]:
+    """Return the names of those loops of gates that forget something from beside as well.
 
-    The layers that may make gates return one number or its opposite, unit by unit: what is closed
-    by constants, or by what comes through itself, stays closed. Where bare weights are in their
-    place, the batch has to decide how much comes through. To be called inside `isolated`.
+    That gets step by step less, down to what comes to the door. To be called inside `isolated`.
+    Where it cannot be told, what is lost counts as forgotten.
     """
-    closed = comes_back(subject, gates, seed).share
-    least = max(OPENED * max(gates.layers.values(), default=0.0), closed ** (1 - REGAINED))
-    for draw, size, dim in product(range(DRAWS if gates.layers else 0), SIZES, (-1, 1)):
-        opened = comes_back(subject, gates, seed, _set_to(gates, draw, size, dim)).share
-        if math.isfinite(opened) and opened > least:
-            return True
-    return gates.bare and _differs(subject, gates, seed)
+    gated = [(loop, loop.gates) for loop in loops if loop.gates is not None]
+    sizes = _sizes(subject, seed) if gated else None
+    return {
+        name
+        for loop, gates in gated
+        if sizes is None or _forget(gates, sizes)
+        for name in loop.names
+    }
 
 
-def _set_to(gates: Gates, draw: int, size: float, dim: int) -> Instead:
-    """Set what the layers of gates return to a number or its opposite for each of their units.
+def _sizes(subject: Subject, seed: int) -> Mapping[Key, Slices] | None:
+    """The gradients of all that modules return, and of floating inputs; None where it cannot be.
 
-    Which is drawn for each of them: gates may have to be open while others are shut.
+    In double precision where that works: decays that are summed as logarithms leave rounding.
     """
-
-    def instead(call: Call, tensor: Tensor) -> Tensor:
-        if call[0] not in gates.layers or not tensor.is_floating_point() or not tensor.dim():
-            return tensor
-        level = torch.zeros_like(tensor)
-        units = level.movedim(dim if dim < tensor.dim() else -1, -1)
-        drawn = torch.Generator().manual_seed(zlib.crc32(f"{call[0]} {draw}".encode()))
-        signs = 2 * torch.randint(2, units.shape[-1:], generator=drawn) - 1
-        units += (size * signs).to(units)
-        return tensor - tensor.detach() + level
-
-    return instead
+    for precise in (True, False):
+        with suppress(ProbeError, RuntimeError, TypeError), _doubled(subject, precise) as twin:
+            marks, _ = read_every_gradient(twin, _largest, seed=seed, inputs=True)
+            found = ((m.key, m.gradient, [*m.shape] or [1]) for m in marks)
+            return {k: torch.split(g, shape) for k, g, shape in found if g is not None and len(g)}
+    return None
 
 
-def _differs(subject: Subject, gates: Gates, seed: int) -> bool:
-    """Whether what comes back depends on the batch, the door held at what it returned."""
-    kept: list[Tensor] = []
-
-    def keep(call: Call, tensor: Tensor) -> Tensor:
-        kept.extend([tensor.detach().clone()] * (call == gates.door))
-        return tensor
-
-    def hold(call: Call, tensor: Tensor) -> Tensor:
-        return tensor - tensor.detach() + kept.pop(0) if call == gates.door and kept else tensor
-
-    ours = comes_back(subject, gates, seed, keep)
-    theirs = comes_back(on_another_batch(subject), gates, seed, hold, ours.along)
-    felt = (ours.gradient != 0) | (theirs.gradient != 0)
-    most = torch.maximum(ours.gradient.abs(), theirs.gradient.abs())
-    changed = (ours.gradient - theirs.gradient).abs() > CHANGED * most
-    return bool(2 * changed.sum() > felt.sum())
-
-
-@dataclass(frozen=True)
-class Back:
-    """The gradient that comes back to the door of a way, and the one at its ends, of norm one."""
-
-    gradient: Tensor
-    along: Sequence[Tensor]
-
-    @property
-    def share(self) -> float:
-        """The L2 norm of what comes back."""
-        return float(self.gradient.norm())
+@contextmanager
+def _doubled(subject: Subject, precise: bool) -> Iterator[Subject]:
+    """A subject that computes in double precision, if it is to be `precise`."""
+    twin, _ = copied(subject, None, subject.device) if precise else (subject, None)
+    if twin is subject:
+        yield subject
+        return
+    before = torch.get_default_dtype()
+    for module in twin.modules:
+        module.double()
+    inputs, targets = map_tensors(_double, (twin.inputs, twin.targets))
+    try:
+        torch.set_default_dtype(torch.float64)
+        yield replace(twin, inputs=inputs, targets=targets)
+    finally:
+        torch.set_default_dtype(before)
 
 
-def comes_back(
-    subject: Subject,
-    gates: Gates,
-    seed: int,
-    instead: Instead | None = None,
-    along: Sequence[Tensor] = (),
-) -> Back:
-    """What one forward lets through from the ends of a way to its door.
-
-    Of the gradient of the loss, or `along` another one of norm one.
-    """
-    ends: list[Tensor] = []
-    doors: list[GradientEdge] = []
-    calls: Counter[str] = Counter()
-
-    def hook(name: str) -> Any:
-        def returned(module: nn.Module, inputs: Any, outputs: Any) -> Any:
-            del module, inputs
-            call = name, calls[name]
-            calls[name] += 1
-            if instead is not None:
-                outputs = map_tensors(lambda tensor: instead(call, tensor), outputs)
-            known = [tensor for tensor in tensors(outputs) if tensor.requires_grad]
-            ends.extend(known if call in gates.ends else ())
-            doors.extend(map(get_gradient_edge, known if call == gates.door else ()))
-            return outputs
-
-        return returned
-
-    names = {*gates.layers, *(name for name, _ in {*gates.ends, gates.door})}
-    modules = [(name, m) for name, m in subject.model.named_modules() if name in names]
-    with hooked(module.register_forward_hook(hook(name)) for name, module in modules):
-        run = Pass(subject, seed)
-        outputs = run.forward()
-        if any(name == OUTPUT for name, _ in gates.ends):
-            ends.extend(tensor for tensor in tensors(outputs) if tensor.requires_grad)
-        if not (ends and doors):  # as where the way begins with an input
-            return Back(torch.zeros(1, dtype=torch.float64), along)
-        along = along or _of_norm_one(
-            torch.autograd.grad(run.loss(), ends, retain_graph=True, materialize_grads=True)
-        )
-        scale = min(torch.finfo(each.dtype).max for each in along) ** 0.75  # little of it is lost
-        found = torch.autograd.grad(
-            ends, doors, [scale * each for each in along], materialize_grads=True
-        )
-    return Back(torch.cat([each.double().reshape(-1) / scale for each in found]), along)
+def _double(tensor: Tensor) -> Tensor:
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
-def _of_norm_one(gradients: Sequence[Tensor]) -> list[Tensor]:
-    norm = math.hypot(*(float(l2_norm(gradient)) for gradient in gradients))
-    return [gradient / norm for gradient in gradients] if norm else [*gradients]
+def _forget(gates: Gates, sizes: Mapping[Key, Slices]) -> bool:
+    """Whether anything from beside is forgotten; what comes by way of the door tells nothing."""
+    whole = max(_most(sizes.get(end, ())) for end in gates.ends)
+    door = _most(sizes.get(gates.door, ()))
+    return any(
+        _leads(turned, door, whole)
+        for key, slices in sizes.items()
+        if key not in gates.behind
+        for along in slices
+        for turned in (along, along.flip(0))
+    )
+
+
+def _largest(gradient: Tensor) -> Tensor:
+    """The largest elements of all slices, dimension after dimension; none if there are none."""
+    if gradient.layout is not torch.strided or gradient.is_nested or not gradient.numel():
+        return torch.empty(0)
+    size = gradient.abs().reshape(gradient.shape or (1,))
+    return torch.cat(
+        [size.movedim(dim, 0).reshape(n, -1).amax(1) for dim, n in enumerate(size.shape)]
+    )
+
+
+def _most(slices: Slices) -> float:
+    return max((float(along.max()) for along in slices), default=0.0)
+
+
+def _leads(slices: Tensor, door: float, whole: float) -> bool:
+    """Whether slices lead from what a door gets up to the whole of it, by no more than steps."""
+    least = whole * torch.finfo(slices.dtype).tiny ** 0.75
+    door = max(door, least)
+    seen = slices[slices > least].clamp(min=door).cummax(0).values
+    way = torch.cat([seen.new_tensor([door]), seen, seen.new_tensor([whole])])
+    return whole > 0 and bool((way[:-1] >= max(LEFT, (door / whole) ** PART) * way[1:]).all())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import starmap, zip_longest
@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.measure.gates import are_closed
+from pytest_gradhealth.measure.gates import forgetful
 from pytest_gradhealth.measure.loop import Call, Loop
 from pytest_gradhealth.measure.perturbation import (
     MOST,
@@ -24,7 +24,7 @@ from pytest_gradhealth.measure.perturbation import (
     weighted_sum,
 )
 from pytest_gradhealth.measure.recorder import Key
-from pytest_gradhealth.measure.uses import HELD, Use, Uses
+from pytest_gradhealth.measure.uses import HELD, Uses
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.hooks import hooked
@@ -41,8 +41,9 @@ def fed(
     what no gradient gets back to was only forgotten if the loop has felt it to begin with. To be
     called inside `isolated`. Where that cannot be told, what a loop loses counts as memory.
     """
-    found: set[str] = set()
-    for loop, path, silent in [*crossed][:MOST]:
+    loops = [*crossed]
+    found = forgetful((loop for loop, *_ in loops), subject, seed=seed)
+    for loop, path, silent in [each for each in loops if each[0].gates is None][:MOST]:
         if not found.issuperset(loop.names) and _forgets(subject, loop, path, silent, seed):
             found |= loop.names
     return frozenset(found)
@@ -58,8 +59,6 @@ def _forgets(subject: Subject, loop: Loop, path: Collection[Call], silent: bool,
     weights = {id(w): w for w in subject.model.parameters() if id(w) in loop.weights}
     begun = loop.calls.union((weight, 0) for weight in weights)
     try:
-        if loop.gates is not None:
-            return are_closed(subject, loop.gates, seed)
         if silent:
             shaken, uses = Held(modules, before, nudged), Uses(weights)
             felt = _compared(shaken, uses, (subject, subject), seed, operator.eq)
@@ -67,8 +66,6 @@ def _forgets(subject: Subject, loop: Loop, path: Collection[Call], silent: bool,
                 return False
         kept, uses = Held(modules, every), Uses(weights, held=True)
         same = _compared(kept, uses, (subject, on_another_batch(subject)), seed, is_same)
-        if loop.made:
-            return _differ(*uses.given[:2])
     except (ProbeError, RuntimeError):  # the model refuses it, or it cannot be taken to pieces
         return True
     later = ([s for s in same if s[0] == weight and s[1] >= HELD] for weight in weights)
@@ -76,15 +73,6 @@ def _forgets(subject: Subject, loop: Loop, path: Collection[Call], silent: bool,
         any(not same.get(step, True) for step in steps)
         for steps in (*loop.steps, *filter(None, later))
     )
-
-
-def _differ(ours: Mapping[Use, float], theirs: Mapping[Use, float]) -> bool:
-    """Whether uses in a row were given data of the batch, and of their own each."""
-    found: dict[int, set[float]] = {}
-    for use, value in ours.items():
-        if not is_same(value, theirs.get(use, math.nan)):
-            found.setdefault(use[0], set()).add(value)
-    return any(len(values) > HELD for values in found.values())
 
 
 def _compared(

@@ -14,6 +14,7 @@ from pytest_gradhealth.results.learning import Learning
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import named_parameters
 from pytest_gradhealth.tensors.norms import l2_norms, to_numbers
+from pytest_gradhealth.training.kind import climbs
 from pytest_gradhealth.training.learning import LONGER, course_of, goal_of
 from pytest_gradhealth.training.loop import train
 
@@ -54,6 +55,7 @@ def learned(
         held_against=follows_from,
         constant=None if math.isnan(held_against.constant) else held_against.constant,
         change=_change(given, subject.model),
+        climbs=climbs(optimizer),
         non_finite=bad,
     )
 

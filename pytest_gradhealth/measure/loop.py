@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pytest_gradhealth.results.path import PathPoint
-
-#: The share of a gradient that is enough to come through what layers beside its way have made.
-KEPT = 0.1
+from pytest_gradhealth.measure.recorder import Key
+from pytest_gradhealth.results.path import PathPoint, label_of
 
 #: One call of a module: its name, and the number of the call.
 Call = tuple[str, int]
@@ -21,16 +18,11 @@ def call_of(point: PathPoint) -> Call:
 
 @dataclass(frozen=True)
 class Gates:
-    """What may close a way from the call at its `door` to those at its `ends`.
+    """What may close a way from its `door` to its `ends`; `behind` the door is all on the way."""
 
-    By name, the `layers` that may make gates, and their share of the gradient; whether weights that
-    are `bare` of layers may.
-    """
-
-    door: Call
-    ends: frozenset[Call]
-    layers: Mapping[str, float]
-    bare: bool = False
+    door: Key
+    ends: frozenset[Key]
+    behind: frozenset[Key]
 
 
 @dataclass(frozen=True)
@@ -41,8 +33,7 @@ class Loop:
     path ends at the mark `door`, with the first step or right before such a layer, and another
     begins at `start`. `calls` are all that the loop consists of, `steps` those behind the first
     step, and what lies between them; of several loops side by side, those of each. What no layers
-    tell of it, its `weights` do, by their ids, of which layers beside its way may have `made` more.
-    Where its way takes no weights, whether `gates` close it has to be tried out.
+    tell of it, its `weights` do, by their ids. Where its way takes none, `gates` may close it.
     """
 
     door: int
@@ -50,7 +41,6 @@ class Loop:
     calls: frozenset[Call]
     steps: tuple[frozenset[Call], ...]
     weights: frozenset[int] = frozenset()
-    made: bool = False
     gates: Gates | None = None
 
     @property
@@ -60,7 +50,8 @@ class Loop:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of its modules; one of gates goes by the module at its door."""
+        """The names of its modules; one of gates goes by the module at its door, and its output."""
         if self.gates is not None:
-            return frozenset([f"behind {self.gates.door[0]}"])
+            name, _, output = self.gates.door
+            return frozenset([f"behind {label_of(name, 0, output)}"])
         return frozenset(name for name, _ in self.calls)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pytest_gradhealth.measure.gated import gated
-from pytest_gradhealth.measure.loop import KEPT, Loop, call_of
+from pytest_gradhealth.measure.loop import Loop, call_of
 from pytest_gradhealth.measure.reuse import STEPS, InARow, in_a_row
 from pytest_gradhealth.results.names import ancestry
 
@@ -42,13 +41,12 @@ def loops_behind(network: Network, mark: int) -> list[Loop]:
         if loop is None:
             weights = {w for w in _used(rows, far, near, STEPS) if network.owners[w] not in names}
             shared = len(_between(network, far, near, rows, weights)) >= STEPS
-            loop = _side_by_side(network, far, rows, weights) if weights and not shared else None
-            if loop is not None and weights <= used.made:
-                loop = replace(loop, made=True) if _loses(network, loop) else None
-        loop = loop or gated(network, far, [near])
+            if not (shared or weights <= used.made):
+                loop = _side_by_side(network, far, rows, weights)
+        loop = loop or gated(network, far, [near], names)
         loops += [loop] if loop is not None else []
     ends = _ends(network, chain[-1])
-    loop = gated(network, chain[-1], ends) if len(ends) > 1 else None
+    loop = gated(network, chain[-1], ends, names) if len(ends) > 1 else None
     loops += [loop] if loop is not None else []
     return sorted(loops, key=lambda loop: loop.start)
 
@@ -58,11 +56,6 @@ def _ends(network: Network, mark: int) -> list[int]:
     behind = network.tree.behind([[mark]])
     outermost = network.tree.outermost(network.marks)
     return [end for end in outermost if network.tree.depends(end, behind)]
-
-
-def _loses(network: Network, loop: Loop) -> bool:
-    """Whether much of a gradient gets lost on its way from the end of a loop to the door."""
-    return network.points[loop.door].norm < KEPT * network.points[loop.start].norm
 
 
 def _under_way(network: Network, mark: int) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,15 +30,15 @@ MOST_COMPARED = 64
 class Network:
     """What paths are read from: marked tensors in their tree, and their points by mark.
 
-    `elements` are the trainable ones of the modules with parameters, `sequences` the modules that
-    run over a sequence inside, `owners` the modules that hold the leaves of the tree; `matrices`
-    are those leaves that are trained and do more than scale and shift. `round_about` are marks that
-    the forward has differentiated itself: their layers' weights may get a gradient past them.
+    `owners` are the modules that hold the leaves of the tree, `sizes` the trainable elements of
+    these, `sequences` the modules that run over a sequence inside; `matrices` are those leaves that
+    are trained and do more than scale and shift. `round_about` are marks that the forward has
+    differentiated itself: their layers' weights may get a gradient past them.
     """
 
     tree: DominatorTree
     points: Points
-    elements: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[int, int] = field(default_factory=dict)
     round_about: frozenset[int] = frozenset()
     sequences: frozenset[str] = frozenset()
     owners: Mapping[int, str] = field(default_factory=dict)
@@ -47,6 +48,14 @@ class Network:
     def marks(self) -> frozenset[int]:
         """The marks that have points."""
         return frozenset(mark for mark in self.tree.marks if mark in self.points)
+
+    @cached_property
+    def elements(self) -> Mapping[str, int]:
+        """How many trainable elements the modules with parameters hold."""
+        found: Counter[str] = Counter()
+        for leaf, owner in self.owners.items():
+            found[owner] += self.sizes[leaf]
+        return found
 
     @cached_property
     def loops(self) -> dict[int, list[Loop]]:
@@ -300,12 +309,17 @@ def _beside_others(network: Network, ways: list[_Way]) -> list[_Way]:
 
 
 def _share(network: Network, behind: Sequence[int], group: int) -> float:
-    """The share of the trainable elements in layers that depend on one group of marks alone."""
+    """The share of the trainable elements that depend on one group of marks alone.
+
+    Those of layers, and those that operations take without.
+    """
     own = {
         network.points[mark].name
         for mark in network.marks
         if network.tree.depends(mark, behind) == group
     }
-    sizes = network.elements
-    share = sum(size for name, size in sizes.items() if not own.isdisjoint(ancestry(name)))
-    return share / max(1, sum(sizes.values()))
+    taken = (each for vertex, each in network.tree.leaves.items() if behind[vertex] == group)
+    leaves = {
+        leaf for leaf, owner in network.owners.items() if not own.isdisjoint(ancestry(owner))
+    }.union(*taken)
+    return sum(network.sizes.get(leaf, 0) for leaf in leaves) / max(1, sum(network.sizes.values()))

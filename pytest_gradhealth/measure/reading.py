@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -117,10 +116,11 @@ class Taken:
             if i in self.tree.marks and mark.gradient is not None
         }
         parameters = tuple(p.record(numbers, unscale) for p in self.parameters)
+        weights = [measured.parameter for measured in self.parameters]
         network = Network(
             self.tree,
             points,
-            self._elements(),
+            {id(p): p.numel() if p.requires_grad else 0 for p in weights},
             self._round_about(parameters),
             self.recorder.sequences(),
             {id(p.parameter): module_of(p.name) for p in self.parameters},
@@ -147,14 +147,6 @@ class Taken:
         return Look(
             _with_paths(profile, network), network, {i: mark.key for i, mark in self.marks.items()}
         )
-
-    def _elements(self) -> Mapping[str, int]:
-        """How many trainable elements the modules with parameters hold."""
-        sizes: Counter[str] = Counter()
-        for measured in self.parameters:
-            size = measured.parameter.numel() if measured.parameter.requires_grad else 0
-            sizes[module_of(measured.name)] += size
-        return sizes
 
     def _origins(self) -> Mapping[int, Key]:
         """The calls that returned the marked tensors, of the modules with parameters of their own.

@@ -35,8 +35,6 @@ class Uses(DispatchMode):
         self._held = held
         self._kept: dict[Use, Any] = {}
         self._returned: dict[Use, float] = {}
-        #: Fingerprints of what the uses were given beside a state, forward by forward.
-        self.given: list[dict[Use, float]] = []
         self._counts: Counter[int] = Counter()
         # By address, which an operation that gets memory that was given back writes anew.
         self._states: set[int] = set()
@@ -46,7 +44,6 @@ class Uses(DispatchMode):
     def end(self) -> dict[Use, float]:
         """End a forward and begin the next; return fingerprints of what the uses returned."""
         returned, self._returned = self._returned, {}
-        self.given.append({})
         self._counts.clear()
         self._states.clear()
         self._made_of.clear()
@@ -62,9 +59,7 @@ class Uses(DispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        operands = [*tensors((args, kwargs or {}))]
-        given = {address_of(tensor) for tensor in operands}
-        beside = [t for t in operands if address_of(t) not in self._states]
+        given = set(map(address_of, tensors((args, kwargs or {}))))
         out = func(*args, **(kwargs or {}))
         writes = func._schema.is_mutable
         if not writes and given.issuperset(map(address_of, tensors(out))):
@@ -72,8 +67,6 @@ class Uses(DispatchMode):
         leaves = frozenset[int]().union(*(self._made_of.get(address, ()) for address in given))
         is_state = not given.isdisjoint(self._states)
         if leaves and is_state:
-            value = sum(float(weighted_sum(tensor)) for tensor in beside)
-            self.given[-1] |= {(leaf, self._counts[leaf]): value for leaf in leaves}
             out = self._used(leaves, out, writes)
         for address in map(address_of, tensors(out)):
             self._states.discard(address)

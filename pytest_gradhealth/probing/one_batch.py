@@ -20,18 +20,20 @@ from pytest_gradhealth.probing.prepare import Trial
 from pytest_gradhealth.probing.reasons import with_stops
 from pytest_gradhealth.probing.second_look import leveling
 from pytest_gradhealth.results.diagnosis import RANK, Finding, Limit
-from pytest_gradhealth.results.learning import Learning, Reason
+from pytest_gradhealth.results.learning import Cure, Learning, Reason
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules import built_in_rules, rule_of
 from pytest_gradhealth.rules.unlearned import AFTERWARDS, ASKED, ON_PATHS
+from pytest_gradhealth.rules.unlearned_causes import rates_to_try
 from pytest_gradhealth.tensors.modules import waits_for_others
-from pytest_gradhealth.training.copies import copied
-from pytest_gradhealth.training.loop import optimizer_for
 from pytest_gradhealth.training.memory import check_room
-from pytest_gradhealth.training.rebinding import explained
+from pytest_gradhealth.training.twin import twin_of
+from pytest_gradhealth.training.typed import rates_of, typed
 
 #: What is tried where nobody has declared an optimizer, and ours does not learn the batch.
 GENTLER = partial(torch.optim.Adam, lr=1e-4)
+#: What a group keeps of its learning rate.
+RATES = ("lr", "initial_lr")
 
 
 def learning_of(trial: Trial, limits: Mapping[str, Limit], first: Look) -> Learning:
@@ -54,23 +56,40 @@ def learning_of(trial: Trial, limits: Mapping[str, Limit], first: Look) -> Learn
     check_room(subject.modules, trial.optimizer, subject.device)
     trial = replace(trial, subject=subject)
     found = _trained(trial, limits, first)
-    if trial.optimizer is None and found.course in ("stuck", "rising", "not finite"):
+    if trial.optimizer is not None:
+        return _with_cure(trial, found)
+    if found.course in ("stuck", "rising", "not finite"):
         with suppress(ProbeError):  # of gradients that are sparse, say
             gentler = _trained(replace(trial, optimizer=GENTLER), limits, first)
             found = gentler if gentler.course == "learned" else found
     return found
 
 
+def _with_cure(trial: Trial, found: Learning) -> Learning:
+    """What was found, with the first other learning rate that learns the batch, if one does."""
+    tried = rates_to_try(found)
+    for times in tried:
+        with suppress(ProbeError), twin_of(trial.subject, trial.optimizer) as (twin, stepper):
+            if not any(rates_of(stepper)):
+                return found
+            for group in stepper.param_groups:
+                group |= {name: times * group[name] for name in RATES if group.get(name)}
+            again = learned(
+                twin, stepper, trial.subject.model, seed=trial.seed, steps=trial.learn_steps
+            )
+            if again.course == "learned":
+                call = typed(stepper).format(f"{min(rates_of(stepper), default=0.0):g}")
+                return replace(found, tried=tried, cure=Cure(times, len(again.losses), call))
+    return replace(found, tried=tried)
+
+
 def _trained(trial: Trial, limits: Mapping[str, Limit], first: Look) -> Learning:
     subject, seed = trial.subject, trial.seed
-    with subject.isolated(trial.optimizer):
-        twin, optimizer = copied(subject, trial.optimizer, subject.device)
-        stepper = optimizer_for(twin, optimizer)
-        with explained(subject.model, twin.model):
-            found = learned(twin, stepper, subject.model, seed=seed, steps=trial.learn_steps)
-            if found.course in ("learned", "not finite"):
-                return found
-            after = look_through_time(twin, seed=seed, steps=len(found.losses)).profile
+    with twin_of(subject, trial.optimizer) as (twin, stepper):
+        found = learned(twin, stepper, subject.model, seed=seed, steps=trial.learn_steps)
+        if found.course in ("learned", "not finite"):
+            return found
+        after = look_through_time(twin, seed=seed, steps=len(found.losses)).profile
     reason = _reason(trial, limits, first, after)
     return replace(found, reason=reason, batch=batch_record(subject))
 

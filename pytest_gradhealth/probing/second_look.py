@@ -22,12 +22,11 @@ from pytest_gradhealth.rules.path_causes import is_squashed
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_sharded, named_parameters
 from pytest_gradhealth.tensors.unwrap import whole
-from pytest_gradhealth.training.copies import copied
 from pytest_gradhealth.training.learning import is_better
-from pytest_gradhealth.training.loop import optimizer_for, train
+from pytest_gradhealth.training.loop import train
 from pytest_gradhealth.training.memory import check_room
 from pytest_gradhealth.training.optimizers import OptimizerLike
-from pytest_gradhealth.training.rebinding import explained
+from pytest_gradhealth.training.twin import twin_of
 
 #: Steps before a last look at a model that is on its way, and the most elements that its parameters
 #: and the outputs of its layers may have together: seconds, where a large one would take minutes.
@@ -68,13 +67,10 @@ def look_after_steps(
 
     if not is_sharded(subject.model):
         check_room(subject.modules, optimizer, subject.device)
-    with subject.isolated(optimizer):
-        twin, optimizer = copied(subject, optimizer, subject.device)
-        stepper = optimizer_for(twin, optimizer)
-        with explained(subject.model, twin.model):
-            for _ in train(twin, stepper, seed=seed, steps=steps, before_clip=note):
-                pass
-            seen = look_through_time(twin, seed=seed, steps=steps)
+    with twin_of(subject, optimizer) as (twin, stepper):
+        for _ in train(twin, stepper, seed=seed, steps=steps, before_clip=note):
+            pass
+        seen = look_through_time(twin, seed=seed, steps=steps)
         faint = [*_faint(first, seen.profile)]
         if not is_sharded(twin.model) and anywhere(subject.model, bool(faint)):
             silent = {*faint} & {*rounding(twin, seed=seed)}

@@ -11,11 +11,9 @@ from pytest_gradhealth.results.first_step import FirstStep
 from pytest_gradhealth.results.profile import GradientProfile, Update
 from pytest_gradhealth.rules.exploding import scale_free_weights
 from pytest_gradhealth.tensors.modules import is_sharded, waits_for_others
-from pytest_gradhealth.training.copies import copied
 from pytest_gradhealth.training.first_step import first_step, may_be_too_long
-from pytest_gradhealth.training.loop import optimizer_for
 from pytest_gradhealth.training.memory import check_room
-from pytest_gradhealth.training.rebinding import explained
+from pytest_gradhealth.training.twin import twin_of
 from pytest_gradhealth.training.updates import updates
 
 #: How many steps are made where they are judged.
@@ -24,13 +22,9 @@ UPDATE_STEPS = 10
 
 def updates_of(trial: Trial, profile: GradientProfile) -> tuple[Update, ...]:
     """Make some of the user's training steps."""
-    subject = trial.subject
     exempt = scale_free_weights(profile)
-    with subject.isolated(trial.optimizer):
-        twin, optimizer = copied(subject, trial.optimizer, subject.device)
-        stepper = optimizer_for(twin, optimizer)
-        with explained(subject.model, twin.model):
-            return updates(twin, stepper, seed=trial.seed, steps=UPDATE_STEPS, exempt=exempt)
+    with twin_of(trial.subject, trial.optimizer) as (twin, stepper):
+        return updates(twin, stepper, seed=trial.seed, steps=UPDATE_STEPS, exempt=exempt)
 
 
 def first_step_of(trial: Trial, profile: GradientProfile) -> FirstStep | None:
@@ -43,10 +37,8 @@ def first_step_of(trial: Trial, profile: GradientProfile) -> FirstStep | None:
         return None
     if waits_for_others(subject.model) or is_sharded(subject.model):
         return None
-    with subject.isolated(trial.optimizer), suppress(ProbeError, RuntimeError):
+    with suppress(ProbeError, RuntimeError):
         check_room(subject.modules, trial.optimizer, subject.device)
-        twin, optimizer = copied(subject, trial.optimizer, subject.device)
-        stepper = optimizer_for(twin, optimizer)
-        with explained(subject.model, twin.model):
+        with twin_of(subject, trial.optimizer) as (twin, stepper):
             return first_step(twin, stepper, seed=trial.seed)
     return None

@@ -50,16 +50,29 @@ class BatchRecord:
 
 
 @dataclass(frozen=True)
+class Cure:
+    """A learning rate that learns the batch: so many `times` that which does not, in `steps`.
+
+    `call` is the optimizer with it as one types it, "" for several groups.
+    """
+
+    times: float
+    steps: int
+    call: str = ""
+
+
+@dataclass(frozen=True)
 class Learning:
     """A training on one batch, on a copy, that was to lower its loss far enough.
 
     `losses` are those before each step that was made, of `steps` that were asked for, or three
     times as many where the loss was still falling. `goal` is the loss to get below, and
     `held_against` what that follows from; `constant` the least that one answer for all examples can
-    have, None where that cannot be told. `change` is how far the
-    steps have moved the weights, over their norm. What follows is known where that was asked, since
-    it was not learned: where a number that is not finite came up, the `reason` that another rule
-    sees in the copy afterwards, and what is wrong with the `batch`.
+    have, None where that cannot be told. `change` is how far the steps have moved the weights, over
+    their norm; `climbs` says that they are to go up. What follows is known where that was asked,
+    since it was not learned: where a number that is not finite came up, the `reason` that another
+    rule sees in the copy afterwards, what is wrong with the `batch`, and the multiples of the
+    learning rate that were `tried` in turn, up to the `cure`.
     """
 
     steps: int
@@ -69,9 +82,12 @@ class Learning:
     held_against: HeldAgainst
     constant: float | None = None
     change: float | None = None
+    climbs: bool = False
     non_finite: NonFinite | None = None
     reason: Reason | None = None
     batch: BatchRecord = field(default_factory=BatchRecord)
+    tried: tuple[float, ...] = ()
+    cure: Cure | None = None
 
     @property
     def start(self) -> float:

@@ -9,7 +9,8 @@ examples; where it can be negative, by a tenth of what the losses of single exam
 Where it still falls after `learn_steps`, as many are made again, and once more; one that falls all
 the same is "not judged", as is one that has fallen and stands still where nobody knows what one
 answer for all would have. What was not learned says how far it came, and what the other rules find
-in the model, or in the copy after the steps.
+in the model, or in the copy after the steps. With a declared optimizer other learning rates are
+tried then, and the first that learns the batch is told.
 
 It is asked by `assert_learns`, by `learn_steps=60`, or where it is selected by its code.
 
@@ -118,6 +119,8 @@ def _told(learning: Learning) -> tuple[Severity, str]:
         return "info", f"the batch is learned: the loss is {start} to begin with"
     if learning.course == "learned":
         return "info", f"the batch is learned: the loss goes {way}"
+    if learning.course != "not finite" and learning.climbs and min(learning.losses) < 0:
+        return "not judged", f"nothing to judge: the loss goes {way}, and the optimizer maximises"
     if learning.course in ("falling", "settled") and not _is_hopeless(learning):
         return "not judged", f"nothing to judge: the loss goes {way}, and has yet {below}"
     if learning.non_finite is not None:

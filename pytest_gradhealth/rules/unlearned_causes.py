@@ -28,6 +28,8 @@ AT = 0.02
 RISEN = 10.0
 #: Losses at the end whose median is told as the last one, and share of it by which they swing.
 LAST, SWINGS = 5, 0.5
+#: Multiples of the learning rate that are tried where steps are too long, and where nothing tells.
+SHORTER, EITHER = (0.1, 0.01, 1e-3, 1e-4, 1e-5), (0.1, 10.0)
 
 
 def end_of(learning: Learning) -> float:
@@ -41,6 +43,8 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
     learning = profile.learning
     if learning is None or finding.severity != "failure":
         return None
+    if learning.climbs:
+        return _CLIMBS
     if learning.non_finite is not None and not _has_risen(learning):
         return _of_number(learning.non_finite, finding, profile)
     return (
@@ -51,15 +55,24 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
         or _of_a_rule(learning, surely=False)
         or _of_short_steps(learning)
         or _of_frozen(profile)
+        or _of_another_rate(learning)
         or _of_one_answer(learning)
-        or _UNKNOWN
+        or _unknown(learning)
     )
 
 
-_UNKNOWN = Cause(
-    "no rule sees what it is",
-    "a learning rate 10 times larger, or smaller, and steps=200; then a smaller model",
+_CLIMBS = Cause(
+    "the optimizer has maximize=True: its steps raise the loss",
+    "maximize=False, or what is to be large in place of the loss",
 )
+
+
+def _unknown(learning: Learning) -> Cause:
+    rate = "a learning rate 10 times larger, or smaller, and "
+    more = f": {_in_vain(learning)}" if learning.tried else ""
+    return Cause(
+        "no rule sees what it is", f"{rate * (not more)}steps=200; then a smaller model{more}"
+    )
 
 
 def _of_number(bad: NonFinite, finding: Finding, profile: GradientProfile) -> Cause | None:
@@ -101,18 +114,71 @@ def _has_risen(learning: Learning) -> bool:
 
 
 def _of_long_steps(learning: Learning) -> Cause | None:
+    if not _is_too_long(learning):
+        return None
+    rises = learning.course == "rising" or _has_risen(learning)
+    how = "rises" if rises else "goes up and down"
+    moved = f": they move a weight by x{number(learning.change or 0.0)} of it"
+    because = f"the loss {how} since the steps are too long{moved * bool(learning.change)}"
+    if learning.tried and learning.cure is None:
+        return Cause(because, f"clip=1.0: {_in_vain(learning)}")
+    return Cause(because, _rate(learning) or "a learning rate 10 times smaller, or clip=1.0")
+
+
+def _is_too_long(learning: Learning) -> bool:
+    """Whether the loss rises, or swings by much."""
     last = learning.losses[-2 * LAST :]
     swing = max(last) - min(last)
     swings = swing > SWINGS * abs(median(last)) and swing > learning.start - learning.goal
-    rises = learning.course == "rising" or _has_risen(learning)
-    if not rises and not swings:
-        return None
-    how = "rises" if rises else "goes up and down"
-    moved = f": they move a weight by x{number(learning.change or 0.0)} of it"
-    return Cause(
-        f"the loss {how} since the steps are too long{moved * bool(learning.change)}",
-        "a learning rate 10 times smaller, or clip=1.0",
-    )
+    return learning.course == "rising" or _has_risen(learning) or swings
+
+
+def rates_to_try(learning: Learning) -> tuple[float, ...]:
+    """Multiples of the learning rate that may learn what was not, the likeliest first.
+
+    None where the batch, or what another rule finds in the model as it was given, is the cause.
+    """
+    reason = learning.reason
+    sure = of_labels(learning) or learning.climbs or (reason and reason.fails and not reason.steps)
+    if sure or learning.course in ("learned", "falling", "settled"):
+        return ()
+    if _is_too_long(learning):
+        return SHORTER
+    if learning.course != "stuck" or learning.change == 0:
+        return ()
+    if _is_too_short(learning):
+        longer = _longer(learning.change)
+        return longer / 10, longer, longer / 100
+    return EITHER
+
+
+def _is_too_short(learning: Learning) -> bool:
+    return learning.change is not None and learning.change < SHORT
+
+
+def _longer(change: float | None) -> float:
+    """By how much longer steps are that move a weight by a tenth of it."""
+    return float(10 ** math.ceil(math.log10(0.1 / (change or 0.1))))
+
+
+def _rate(learning: Learning) -> str:
+    """The learning rate that was seen to learn the batch, "" for none."""
+    cure = learning.cure
+    if cure is None:
+        return ""
+    return f"{cure.call or _times(cure.times)}: learned in {count(cure.steps, 'step')}"
+
+
+def _times(times: float) -> str:
+    how = "larger" if times > 1 else "smaller"
+    return f"learning rates {max(times, 1 / times):g} times {how}"
+
+
+def _in_vain(learning: Learning) -> str:
+    """That no other learning rate does."""
+    ends = dict.fromkeys((min(learning.tried), max(learning.tried)))
+    tried = " to ".join(f"x{times:g}" for times in ends)
+    return f"at {tried} of the learning rate it is not learned either"
 
 
 def _of_scales(learning: Learning) -> Cause | None:
@@ -129,14 +195,23 @@ def _of_scales(learning: Learning) -> Cause | None:
 
 def _of_short_steps(learning: Learning) -> Cause | None:
     made, change = count(len(learning.losses), "step"), learning.change
-    if change is None or not change < SHORT:
+    if not _is_too_short(learning):
         return None
-    because = f"{made} have moved no parameter by more than x{number(change)} of it"
     if not change:
         return Cause(f"{made} have moved no parameter", "a learning rate that is not 0")
-    times = 10 ** math.ceil(math.log10(0.1 / change))
+    because = f"{made} have moved no parameter by more than x{number(change)} of it"
+    if learning.tried and learning.cure is None:
+        return Cause(because, f"a larger learning rate, and steps=200: {_in_vain(learning)}")
+    times = _longer(change)
     rate = f"a learning rate {times:g} times larger" if times < 1e7 else "a larger learning rate"
-    return Cause(f"{because}: the learning rate is too small", rate)
+    return Cause(f"{because}: the learning rate is too small", _rate(learning) or rate)
+
+
+def _of_another_rate(learning: Learning) -> Cause | None:
+    if learning.cure is None:
+        return None
+    how = "small" if learning.cure.times > 1 else "large"
+    return Cause(f"the learning rate is too {how}", _rate(learning))
 
 
 def _of_frozen(profile: GradientProfile) -> Cause | None:

@@ -137,7 +137,13 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
         )
     missing = _among(profile, holdings.missing)
     names = folded(missing, profile)
-    return Cause(_because(holdings, missing), f"{_advice(holdings, names)}; or {_unless(names)}")
+    advice = _advice(holdings, folded(missing, profile, _frozen(profile)))
+    return Cause(_because(holdings, missing), f"{advice}; or {_unless(names)}")
+
+
+def _frozen(profile: GradientProfile) -> list[str]:
+    """Modules with frozen parameters, which an optimizer may hold already, as beside adapters."""
+    return [p.module for p in profile.parameters if p.state == "frozen"]
 
 
 def _because(holdings: Holdings, missing: Sequence[ParameterRecord]) -> str:
@@ -184,6 +190,7 @@ RULE = Rule(
     check=check,
     confirm_from=None,
     error=UntrainedParameterError,
+    leads=True,
     doc=__doc__,
     cause=cause_of,
 )

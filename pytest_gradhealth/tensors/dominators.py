@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
+from torch import Tensor
 from torch.autograd.graph import Node
 
 from pytest_gradhealth.tensors.graph import Edge, Graph, zeroed_inputs
-from pytest_gradhealth.tensors.marked import MarkedGraph
+from pytest_gradhealth.tensors.marked import GIVEN, MarkedGraph
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,15 @@ def _pairs(ones: int, others: int) -> Iterator[tuple[int, int]]:
     return itertools.product(ours, theirs)
 
 
+def _leaf(graph: Graph, node: Node | None, marked: Collection[Node]) -> Tensor | None:
+    """The leaf that a node gathers for, or turns round for a layer; None if that is `marked`."""
+    while node is not None and node not in marked:
+        if graph.ops[node] not in ("T", "Transpose"):
+            return graph.leaf_of.get(node)
+        ((node, _),) = node.next_functions
+    return None
+
+
 def dominators(graph: Graph, marks: Mapping[Edge, int]) -> DominatorTree:
     """Return the dominator tree of a graph; parameters are left out unless they are marked.
 
@@ -197,9 +207,12 @@ def dominators(graph: Graph, marks: Mapping[Edge, int]) -> DominatorTree:
         vertex = tree.add(dict.fromkeys(vertices, True), op) if joined else vertices[0]
         zeroed = zeroed_inputs(node, op)
         for place, (child, number) in enumerate(node.next_functions):
-            if child is not None and (child.next_functions or child in marked):
+            leaf = _leaf(graph, child, marked)
+            if leaf is not None:
+                tree.take(vertex, id(leaf))
+            elif child is None:
+                tree.take(vertex, GIVEN)
+            elif child.next_functions or child in marked:
                 readers = users.setdefault(child, {}).setdefault(number, {})
                 readers[vertex] = place not in zeroed or readers.get(vertex, False)
-            elif child is not None and child in graph.leaf_of:
-                tree.take(vertex, id(graph.leaf_of[child]))
     return tree

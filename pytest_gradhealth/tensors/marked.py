@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """The marks between one and others, and the first ones that join the ways from beside.
+class Between:
+    """The marks on the ways from one mark to others, and the leaves that each vertex there takes.
 
-    Whether a way is `direct`, past all those in between. `leaves` are what the ways take, `made`
-    what those take that join them, short of all marks.
+    They are `joined` if anything else comes in there.
     """
 
-    within: frozenset[int]
-    beside: frozenset[int]
-    direct: bool
-    leaves: frozenset[int]
-    made: frozenset[int]
+    marks: frozenset[int]
+    taken: Sequence[Sequence[int]]
+    joined: bool
+
+
+#: What is noted of a vertex in place of a leaf where it consumes what takes no gradient.
+GIVEN = 0
 
 
 class MarkedGraph:
@@ -136,24 +137,18 @@ class MarkedGraph:
                 found[child] |= found[vertex]
         return found
 
-    def stretch(self, far: int, near: Collection[int], wanted: Collection[int]) -> Stretch:
-        """Return what is on the ways from one mark to others, and what joins them."""
+    def between(self, far: int, near: Collection[int]) -> Between:
+        """Return what is on the ways from one mark to others, but for these."""
         behind, ahead = self.behind([[far]]), self._ahead([near])
+        on_way = [v for v, both in enumerate(map(operator.and_, behind, ahead)) if both]
         first, lasts = self._vertex_of[far], {self._vertex_of[mark] for mark in near}
-        inside = [v for v, on_way in enumerate(map(operator.and_, behind, ahead)) if on_way]
-        inside.remove(first)
-        beside, past = self._first(
-            (c for v in inside for c in self._children[v] if not behind[c]), wanted
-        )
-        inside = [v for v in inside if v not in lasts]
-        return Stretch(
-            frozenset(self._mark_at[v] for v in inside if self._mark_at.get(v) in wanted),
-            frozenset(beside),
-            any(far in self.inputs(mark, wanted) for mark in near),
-            *(
-                frozenset(w for v in some for w in self._leaves.get(v, ()))
-                for some in (inside, past)
-            ),
+        inside = [vertex for vertex in on_way if vertex != first and vertex not in lasts]
+        taken = [self._leaves.get(vertex, ()) for vertex in inside]
+        return Between(
+            frozenset(self._mark_at[v] for v in inside if v in self._mark_at),
+            taken,
+            any(GIVEN in leaves for leaves in taken)
+            or any(not behind[c] for v in on_way if v != first for c in self._children[v]),
         )
 
     def inputs(self, mark: int, wanted: Collection[int]) -> set[int]:
@@ -163,23 +158,9 @@ class MarkedGraph:
     def made_of(self, mark: int, wanted: Collection[int]) -> tuple[set[int], set[int]]:
         """Return the same, and the leaves that it was made of with no wanted mark in between."""
         vertex = self._vertex_of[mark]
-        found, seen = self._first(self._children[vertex], wanted)
-        return found, {leaf for v in (vertex, *seen) for leaf in self._leaves.get(v, ())}
-
-    def last_of(self, marks: Collection[int]) -> list[int]:
-        """Return those of some marks that no other of them depends on."""
-        behind, led = self.behind([[mark] for mark in marks]), 0
-        for place, mark in enumerate(marks):
-            led |= self.depends(mark, behind) & ~(1 << place)
-        return [mark for place, mark in enumerate(marks) if not led >> place & 1]
-
-    def _first(
-        self, vertices: Iterable[int], wanted: Collection[int]
-    ) -> tuple[set[int], Collection[int]]:
-        """The wanted marks that vertices are or were made of, and the vertices short of them."""
         found: set[int] = set()
-        seen: set[int] = set()
-        stack = [*vertices]
+        seen: set[int] = {vertex}
+        stack = [*self._children[vertex]]
         while stack:
             vertex = stack.pop()
             here = self._mark_at.get(vertex)
@@ -188,7 +169,14 @@ class MarkedGraph:
             elif vertex not in seen:
                 seen.add(vertex)
                 stack += self._children[vertex]
-        return found, seen
+        return found, {leaf for each in seen for leaf in self._leaves.get(each, ())}
+
+    def last_of(self, marks: Collection[int]) -> list[int]:
+        """Return those of some marks that no other of them depends on."""
+        behind, led = self.behind([[mark] for mark in marks]), 0
+        for place, mark in enumerate(marks):
+            led |= self.depends(mark, behind) & ~(1 << place)
+        return [mark for place, mark in enumerate(marks) if not led >> place & 1]
 
     def nearest(self, groups: Sequence[int], wanted: Collection[int]) -> dict[int, int]:
         """Return the wanted marks that some marks get to without another, and which of them do.

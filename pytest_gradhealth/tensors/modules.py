@@ -74,6 +74,11 @@ def process_group() -> Any:
     return dist if dist is not None and dist.is_available() and dist.is_initialized() else None
 
 
+def is_process_group(value: object) -> bool:
+    """Whether a value is a group of processes, of which there are no copies."""
+    return _is(value, "torch.distributed", "ProcessGroup")
+
+
 def _is(value: object, module: str, name: str) -> bool:
     """Whether a value is of a class that may not have been imported."""
     imported = sys.modules.get(module)

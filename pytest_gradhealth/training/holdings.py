@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -39,9 +39,14 @@ def holdings_of(optimizer: Optimizer, model: nn.Module, maker: Maker) -> Holding
     )
 
 
-def first_rate(group: dict[str, Any]) -> float | None:
+def first_rate(group: Mapping[str, Any]) -> float | None:
     """The learning rate that a group begins with, before any scheduler, None where it has none."""
-    rate = group.get("initial_lr", group.get("lr"))
+    return rate_of(group, "initial_lr" if "initial_lr" in group else "lr")
+
+
+def rate_of(group: Mapping[str, Any], name: str = "lr") -> float | None:
+    """A learning rate of a group, None where it has none."""
+    rate = group.get(name)
     with suppress(TypeError, ValueError, RuntimeError):
         return None if rate is None else float(rate)
     return None

@@ -101,6 +101,11 @@ def carry_of(optimizer: Optimizer) -> float | None:
     return 1 / left if left > 0 else math.inf
 
 
+def climbs(optimizer: Optimizer) -> bool:
+    """Whether some of its steps are to go up."""
+    return any(group.get("maximize") for group in optimizer.param_groups)
+
+
 def is_adaptive(optimizer: OptimizerLike) -> bool:
     """Whether an optimizer is known to divide by what it has seen of the gradient's size."""
     if isinstance(optimizer, type):
@@ -127,8 +132,11 @@ def _rates(
     """
     groups = optimizer.param_groups
     warms_up = maker == "configure_optimizers" and any("initial_lr" in group for group in groups)
-    climbs = any(group.get("maximize") for group in groups)
-    if climbs or warms_up or any(isinstance(one, torch.optim.LBFGS) for one in members(optimizer)):
+    if (
+        climbs(optimizer)
+        or warms_up
+        or any(isinstance(one, torch.optim.LBFGS) for one in members(optimizer))
+    ):
         return {}
     rates = {id(p): float(g["lr"]) for g in groups for p in g["params"] if g.get("lr") is not None}
     return {name: rates[id(p)] for name, p in parameters.items() if rates.get(id(p))}

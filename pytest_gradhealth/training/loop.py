@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,12 @@ from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_sharded
 from pytest_gradhealth.training.gradients import clip_gradients, penalty_of
+from pytest_gradhealth.training.holdings import first_rate, rate_of
 from pytest_gradhealth.training.optimizers import OptimizerLike, build
 
 Watcher = Callable[[nn.Module, Tensor], None]
+#: Steps in which a learning rate that begins lower, or at zero, gets to what was declared.
+WARM_UP = 20
 
 
 def optimizer_for(subject: Subject, optimizer: OptimizerLike | None) -> Optimizer:
@@ -42,12 +46,16 @@ def train(
 ) -> Iterator[Tensor]:
     """Train `subject`, a copy, on its batch; yield each step's data loss (0-dim, detached).
 
-    The random numbers of each step are drawn `anew`, or are the same in all of them. The watchers
-    are called with the model, its gradients in place, and the loss. To be called inside `isolated`.
-    Raises ProbeError if the model, the loss or the optimizer fails on the way.
+    The random numbers of each step are drawn `anew`, or are the same in all of them. A warm-up that
+    a scheduler has begun is gone through. The watchers are called with the model, its gradients in
+    place, and the loss. To be called inside `isolated`. Raises ProbeError if the model, the loss or
+    the optimizer fails on the way.
     """
     takes_closure = _takes_closure(optimizer)
+    warming = [*_warming(optimizer)]
     for number in range(steps):
+        for group, first, full in warming:
+            group["lr"] = first + (full - first) * min(1.0, number / WARM_UP)
         seed_everything(seed + (number + 1) * anew, subject.device)
         losses: list[Tensor] = []
 
@@ -73,6 +81,14 @@ def train(
             name = type(optimizer).__name__
             raise ProbeError(f"optimizer {name} raised {told(error)} in its step") from error
         yield losses[0]
+
+
+def _warming(optimizer: Optimizer) -> Iterator[tuple[dict[str, Any], float, float]]:
+    """Groups that a scheduler has begin lower than they were declared, with both rates."""
+    for group in () if optimizer.state else optimizer.param_groups:
+        first, full = rate_of(group), first_rate(group)
+        if first is not None and full is not None and first < full:
+            yield group, first, full
 
 
 def _takes_closure(optimizer: Optimizer) -> bool:

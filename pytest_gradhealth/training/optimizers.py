@@ -45,10 +45,7 @@ def build(
     if isinstance(optimizer, Optimizer):
         return optimizer
     if not callable(optimizer):
-        raise ProbeError(
-            f"optimizer is a {type(optimizer).__name__}; pass a class (torch.optim.SGD), a factory"
-            " (lambda params: torch.optim.SGD(params, lr=0.1)) or an optimizer"
-        )
+        raise ProbeError(f"optimizer is a {type(optimizer).__name__}; pass {_instead(optimizer)}")
     make: Any = optimizer
     if isinstance(make, type) and issubclass(make, Optimizer):
         make = uncompiled(make)
@@ -70,6 +67,20 @@ def build(
             " argument, for example lambda params: torch.optim.SGD(params, lr=0.1)"
         )
     return built
+
+
+def _instead(given: object) -> str:
+    """What to pass in place of something that is no optimizer, and makes none."""
+    if isinstance(given, Mapping):
+        return "those in it as a list, [*optimizers.values()]"
+    kept = getattr(given, "__dict__", {})
+    held = next((name for name, value in kept.items() if isinstance(value, Optimizer)), None)
+    if held is not None:
+        return f"the torch.optim.Optimizer that it holds, its .{held}"
+    return (
+        "a class (torch.optim.SGD), a factory (lambda params: torch.optim.SGD(params, lr=0.1)) or"
+        " an optimizer"
+    )
 
 
 def _is_dense(tensor: Tensor) -> bool:
@@ -147,6 +158,7 @@ def check_belongs(optimizer: OptimizerLike | None, model: nn.Module) -> None:
     own = {id(parameter) for parameter in model.parameters()}
     if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
         raise ProbeError(
-            "optimizer holds none of the model's parameters; build it from this model's"
-            " parameters() or pass its class"
+            "optimizer holds none of the model's parameters: it was built over another model's, or"
+            " before these were made anew (a copy, fully_shard, load_state_dict(assign=True));"
+            " build it from this model's parameters(), or pass its class"
         )

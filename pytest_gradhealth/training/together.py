@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import shown
+from pytest_gradhealth.tensors.modules import is_process_group
 
 if TYPE_CHECKING:
     from pytest_gradhealth.training.optimizers import OptimizerLike, OptimizersLike
@@ -72,6 +73,7 @@ def copied(optimizer: Optimizer, memo: dict[int, Any]) -> Optimizer:
     Some optimizers (LBFGS) keep attributes that their pickled state leaves out. A step that a
     scheduler has wrapped is left behind: it belongs to the original.
     """
+    memo |= {id(v): v for v in vars(optimizer).values() if is_process_group(v)}
     twin = copy.deepcopy(optimizer, memo)
     for name, value in vars(optimizer).items():
         if name not in vars(twin) and not callable(value):

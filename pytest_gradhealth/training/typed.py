@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+import torch
 from torch.optim import Optimizer
 
 from pytest_gradhealth.training.together import members
@@ -33,6 +34,6 @@ def typed(optimizer: Optimizer) -> str:
         for name, parameter in inspect.signature(kind).parameters.items()
         if name in group and name not in _NO_MATTER and group[name] != parameter.default
     )
-    of_torch = kind.__module__.partition(".")[0] == "torch"
+    of_torch = getattr(torch.optim, kind.__name__, None) is kind
     name = f"torch.optim.{kind.__name__}" if of_torch else kind.__name__
     return f"{name}(model.parameters(), lr={{}}{others})"

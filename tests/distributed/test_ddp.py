@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(
     "test",
     [
         "test_profile",
+        "test_an_optimizer_whose_state_is_spread",
         "test_steps_after_a_probe",
         "test_probe_between_forward_and_backward",
         "test_cured",

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(
     "test",
     [
         "test_profile",
+        "test_what_no_optimizer_holds",
         "test_optimizer_instance",
         "test_steps_after_a_probe",
         "test_gradients_of_the_caller_stay",

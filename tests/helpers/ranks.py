@@ -67,6 +67,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel as DDP
 
@@ -212,6 +213,19 @@ def test_profile(make):
     shared = probe(DDP(model), inputs, labels, loss=cross_entropy)
     assert plain.verdict == ("healthy" if make is net else "failure")
     assert_same_profile(shared, plain)
+
+
+@pytest.mark.parametrize("healthy", [True, False])
+def test_an_optimizer_whose_state_is_spread(healthy):
+    # It holds the group of processes, of which there are no copies.
+    model = DDP(net(12, nn.Sigmoid))
+    held = list(model.parameters())[: None if healthy else -2]
+    optimizer = ZeroRedundancyOptimizer(held, optimizer_class=torch.optim.Adam, lr=1e-3)
+    found = probe(model, *batch(), loss=cross_entropy, optimizer=optimizer)
+    assert len(found.profiles) == 2
+    assert [f.message for f in found.findings if f.code == "GH602"] == [] if healthy else [
+        "no optimizer holds 2 parameters (24.weight and 24.bias), which get a gradient"
+    ]
 
 
 @pytest.mark.parametrize("options", [{}, {"static_graph": True}, {"find_unused_parameters": True}])
@@ -405,6 +419,22 @@ def test_optimizer_instance():
         assert not optimizer.state
     assert len(found[0].profiles) == 2
     assert_same_profile(found[1], found[0])
+
+
+def test_what_no_optimizer_holds():
+    model = net()
+    before = torch.optim.Adam(model.parameters())
+    model = sharded(model)
+    head = torch.optim.Adam(model[-1].parameters())
+    with pytest.raises(ProbeError, match="before these were made anew"):
+        probe(model, *batch(), loss=cross_entropy, optimizer=before)
+    found = probe(model, *batch(), loss=cross_entropy, optimizer=head)
+    assert [f.message for f in found.findings if f.code == "GH602"] == [
+        "no optimizer holds 6 parameters (0.weight, 0.bias, 2.weight and 3 more), which get a"
+        " gradient"
+    ]
+    whole = torch.optim.Adam(model.parameters())
+    assert probe(model, *batch(), loss=cross_entropy, optimizer=whole).verdict == "healthy"
 
 
 @pytest.mark.parametrize("layers", [True, False])

@@ -12,9 +12,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad, softplus
 
 from pytest_gradhealth import Diagnosis, probe
-from pytest_gradhealth.measure.gates import comes_back
-from pytest_gradhealth.measure.loop import Gates
-from pytest_gradhealth.subject.subject import Subject
 from tests.helpers.findings import codes
 
 EXAMPLES, STEPS, WIDTH, CLASSES = 8, 40, 8, 4
@@ -325,28 +322,9 @@ def test_what_is_lost_otherwise_is(way: str) -> None:
     assert "GH101" in codes(judged(Started(run, **({"deep": deep} if is_deep else {}))))
 
 
-def test_what_comes_back_is_the_product_of_the_gates() -> None:
-    def run(m: Any, state: Tensor, data: Tensor) -> Tensor:
-        out: Tensor = m.end(one(products)(m, m.door(state), data))
-        return out
-
-    model = Started(run, door=nn.Identity(), end=nn.Identity())
-    model.head = nn.Identity()
-    gates = Gates(("door", 0), frozenset([("end", 0)]), {})
-    wave = torch.arange(1, EXAMPLES * WIDTH + 1).cos().reshape(EXAMPLES, WIDTH)
-    subject = Subject(
-        model, (CONTEXT, DATA), None, lambda out: (wave * out).sum(), torch.device("cpu")
-    )
-    found = comes_back(subject, gates, 0)
-    left = torch.sigmoid(model.gate(DATA)).detach().double().prod(1)
-    expected = (left * wave / wave.norm()).reshape(-1)
-    torch.testing.assert_close(found.gradient, expected, rtol=1e-4, atol=0.0)
-    assert found.share == pytest.approx(float(expected.norm()), rel=1e-4)
-
-
 @pytest.mark.parametrize("way", ["products", "no head", "two heads", "weights without layers"])
 def test_batches_that_take_gradients_change_nothing(way: str) -> None:
-    """An input that is a leaf itself is no weight, and a way that begins with one has no door."""
+    """An input that is a leaf itself is no weight."""
     batch = CONTEXT.clone().requires_grad_(), DATA.clone().requires_grad_()
     found = probe(FORGETFUL[way](), batch, Y, loss=loss, select=["GH101"], confirm_steps=0)
     assert codes(found) == codes(judged(FORGETFUL[way]())) == []

@@ -44,8 +44,9 @@ def network(
         norm = (norms or {}).get(label, 1.0)
         points[marks[label]] = PathPoint(name, "Layer", (1,), norm, 1, call=int(call or 0))
     names = {point.name for point in points.values()}
-    elements = {name: 1 for name in names if name not in weightless}
-    return Network(tree, points, elements, sequences=frozenset(sequences)), marks
+    owners = {number: name for number, name in enumerate(names) if name not in weightless}
+    sizes = dict.fromkeys(owners, 1)
+    return Network(tree, points, sizes, sequences=frozenset(sequences), owners=owners), marks
 
 
 def doors(given: tuple[Network, Mapping[str, int]], label: str) -> list[tuple[str, str]]:

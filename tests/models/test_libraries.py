@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from pytest_gradhealth import Diagnosis, ProbeError, probe
 from pytest_gradhealth.tensors.trees import tensors
+from tests.helpers.findings import explained
 from tests.helpers.libraries import library
 from tests.helpers.state import unchanged, with_gradients
 
@@ -494,3 +495,58 @@ def test_adapters_whose_factors_are_both_zero_fail() -> None:
             if "lora_" in name:
                 parameter.zero_()
     assert "GH401" in failures(probed(model, foretold()))
+
+
+def adapter(m: nn.Module) -> list[nn.Parameter]:
+    return [p for p in m.parameters() if p.requires_grad]
+
+
+def test_an_optimizer_holds_the_adapters_or_they_are_missing() -> None:
+    """LoRA, with its frozen layers in the optimizer or not; and one of before it was wrapped."""
+    options = {"target_modules": ["c_attn"], "fan_in_fan_out": True}
+    model, words = adapted("decoder", **options), foretold()
+    for held in (adapter(model), [*model.parameters()]):
+        optimizer = torch.optim.AdamW(held, lr=1e-3)
+        assert probe(model, words, optimizer=optimizer).verdict == "healthy"
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    names = [n for n, p in model.named_parameters() if p.requires_grad]
+    head = torch.nn.Linear(2, 2)
+    diagnosis = probe(model, words, optimizer=torch.optim.AdamW([*frozen, *head.parameters()]))
+    message, because, advice = explained(diagnosis, "GH602")
+    assert diagnosis.findings[0].message == message
+    assert message == (
+        f"no optimizer holds {len(names)} parameters ({', '.join(names[:3])} and"
+        f" {len(names) - 3} more), which get a gradient"
+    )
+    assert (because, advice) == (
+        "the optimizer holds 2 tensors that the model does not have: a layer was replaced, or"
+        " parametrised, after it was built",
+        "build the optimizer over model.parameters() once all layers are in place; or leave them"
+        " out with --gradhealth-ignore='GH602:base_model'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("configuration", "options", "lost"),
+    [
+        ("IA3Config", {"target_modules": ["c_attn"], "feedforward_modules": []}, "ia3_l"),
+        ("PromptTuningConfig", {"num_virtual_tokens": 4}, "prompt_encoder"),
+        ("PrefixTuningConfig", {"num_virtual_tokens": 4}, "prompt_encoder"),
+    ],
+)
+def test_other_adapters_are_missing_from_an_optimizer_of_before(
+    configuration: str, options: dict[str, Any], lost: str
+) -> None:
+    peft = library("peft")
+    name, sizes, batch, _ = TRANSFORMERS["decoder"]
+    base = transformer(name, sizes)
+    before = torch.optim.AdamW(base.parameters(), lr=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        settings = getattr(peft, configuration)(task_type="CAUSAL_LM", **options)
+        model = peft.get_peft_model(base, settings)
+    found = probe(model, batch(), optimizer=before)
+    (message, _, _) = explained(found, "GH602")
+    assert lost in message
+    after = torch.optim.AdamW(adapter(model), lr=1e-3)
+    assert [f for f in probe(model, batch(), optimizer=after).findings if f.code == "GH602"] == []

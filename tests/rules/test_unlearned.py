@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from operator import mul
 from statistics import pstdev
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 from torch.optim import LBFGS, SGD, Adam, Optimizer, SparseAdam
+from torch.optim.lr_scheduler import LambdaLR
 
 from pytest_gradhealth import (
     Diagnosis,
@@ -89,8 +91,115 @@ def test_a_rate_at_which_a_line_runs_away_fails_with_the_step() -> None:
         "the batch is not learned: the loss rises from 9 to 2.2e+55 in 60 steps (▁▁▁▁▁▁▁█), and has"
         " to get below 8.1, a tenth less than at the start",
         "the loss rises since the steps are too long",
-        "a learning rate 10 times smaller, or clip=1.0",
+        "torch.optim.SGD(model.parameters(), lr=0.2): learned in 6 steps",
     )
+    assert found.tried == (0.1, 0.01, 1e-3, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize(("rate", "times"), [(2.0, 0.1), (1e-6, 1e3), (1e-7, 1e4)])
+def test_the_rate_that_is_told_has_learned_the_batch(rate: float, times: float) -> None:
+    diagnosis = failing(line(1.0), SIGNS, 3 * SIGNS, loss=mse_loss, optimizer=sgd(rate))
+    cure = learning_of(diagnosis).cure
+    assert cure is not None
+    assert cure.times == pytest.approx(times)
+    assert cure.call == f"torch.optim.SGD(model.parameters(), lr={rate * times:g})"
+    _, _, advice = explained(diagnosis, "GH604")
+    scope: dict[str, Any] = {"torch": torch, "model": line(1.0)}
+    optimizer = eval(cure.call, scope)
+    learned = assert_learns(scope["model"], SIGNS, 3 * SIGNS, loss=mse_loss, optimizer=optimizer)
+    assert advice == f"{cure.call}: learned in {len(learning_of(learned).losses)} steps"
+
+
+def test_groups_are_told_by_how_much() -> None:
+    model = nn.Sequential(line(1.0), line(1.0))
+    groups = [{"params": layer.parameters(), "lr": 2.0} for layer in model]
+    diagnosis = failing(model, SIGNS, 3 * SIGNS, loss=mse_loss, optimizer=SGD(groups))
+    _, _, advice = explained(diagnosis, "GH604")
+    assert advice == "learning rates 10 times smaller: learned in 6 steps"
+
+
+def test_rates_that_were_tried_in_vain_are_told() -> None:
+    def uphill(outputs: Tensor, targets: Tensor) -> Tensor:
+        loss = mse_loss(outputs, targets)
+        return 2 * loss.detach() - loss
+
+    diagnosis = failing(line(0.0), SIGNS, 3 * SIGNS, loss=uphill, optimizer=sgd(0.5))
+    assert explained(diagnosis, "GH604")[2] == (
+        "clip=1.0: at x1e-05 to x0.1 of the learning rate it is not learned either"
+    )
+
+
+def test_a_model_that_is_frozen_by_mistake_says_what_is_left() -> None:
+    """One bias learns no more than one answer, and has that from the start."""
+    x, _ = batch(32)
+    model = mlp(hidden=1).requires_grad_(False)
+    last = model[-1].requires_grad_(True)
+    last.get_parameter("weight").requires_grad_(False)
+    nn.init.normal_(last.get_parameter("weight"), std=0.1)
+    diagnosis = failing(model, x[:30], torch.arange(30) % 5, loss=cross_entropy, optimizer=sgd(0.1))
+    numbers = sum(p.numel() for p in model.parameters())
+    assert explained(diagnosis, "GH604")[1:] == (
+        f"all is frozen but 2.bias, 5 of {numbers} numbers",
+        "train more of it: model.requires_grad_(True)",
+    )
+
+
+def test_no_rate_is_tried_where_the_cause_is_known() -> None:
+    """Labels that contradict, and layers that a rule fails."""
+    x, y = batch(32)
+    diagnosis = failing(mlp(), x[:1].repeat(32, 1), y, loss=cross_entropy, optimizer=sgd(0.1))
+    assert learning_of(diagnosis).tried == ()
+
+
+@pytest.mark.parametrize("first", [0.0, 1e-3])
+def test_a_warm_up_that_has_begun_is_gone_through(first: float) -> None:
+    """As training does whose scheduler gets to the declared rate in 20 steps."""
+    model = line(0.0)
+    optimizer = SGD(model.parameters(), lr=0.05)
+    rates = [0.05 * (first + (1 - first) * min(1, k / 20)) for k in range(60)]
+    LambdaLR(optimizer, lambda k: first + (1 - first) * min(1, k / 20))
+    found = learning_of(assert_learns(model, SIGNS, 3 * SIGNS, loss=mse_loss, optimizer=optimizer))
+    losses = [*accumulate((1 - 2 * rate for rate in rates), mul, initial=3.0)]
+    assert found.losses == pytest.approx([x**2 for x in losses[: len(found.losses)]])
+    assert found.course == "learned"
+    assert optimizer.param_groups[0]["lr"] == 0.05 * first
+
+
+def test_a_rate_that_has_come_down_stays() -> None:
+    """Momentum tells a training that goes on, at what its schedule has come to."""
+    model = line(0.0)
+    optimizer = SGD(model.parameters(), lr=0.05, momentum=0.5)
+    schedule = LambdaLR(optimizer, lambda k: 0.1**k)
+    torch.autograd.backward(mse_loss(model(SIGNS), 3 * SIGNS))
+    optimizer.step()
+    schedule.step()
+    found = learning_of(assert_learns(model, SIGNS, 3 * SIGNS, loss=mse_loss, optimizer=optimizer))
+    weight, speed = 0.3, -6.0
+    for loss in found.losses:
+        assert loss == pytest.approx((weight - 3) ** 2)
+        speed = 0.5 * speed + 2 * (weight - 3)
+        weight -= 0.005 * speed
+
+
+def test_an_optimizer_that_climbs() -> None:
+    model = line(0.0)
+    up = SGD(model.parameters(), lr=0.05, maximize=True)
+    diagnosis = failing(model, SIGNS, 3 * SIGNS, loss=mse_loss, optimizer=up)
+    assert explained(diagnosis, "GH604") == (
+        "the batch is not learned: the loss rises from 9 to 4.7e+05 in 60 steps (▁▁▁▁▁▁▃█), and has"
+        " to get below 8.1, a tenth less than at the start",
+        "the optimizer has maximize=True: its steps raise the loss",
+        "maximize=False, or what is to be large in place of the loss",
+    )
+    reward = assert_learns(model, SIGNS, 3 * SIGNS, loss=lambda x, y: -mse_loss(x, y), optimizer=up)
+    assert told(reward, "GH604") == [
+        (
+            "not judged",
+            "(loss)",
+            "nothing to judge: the loss goes from -9 to -5.5e-05 in 60 steps (▆███████), and the"
+            " optimizer maximises",
+        )
+    ]
 
 
 #: Forwards that were made: what a closure holds would be put back.
@@ -251,7 +360,7 @@ def test_a_step_that_is_too_short_says_how_far_it_moved_anything() -> None:
         "one answer for all examples: 9\n\n"
         "cause:  60 steps have moved no parameter by more than x0.00024 of it: the\n"
         "        learning rate is too small\n"
-        "try:    a learning rate 1000 times larger\n"
+        "try:    torch.optim.SGD(model.parameters(), lr=0.001): learned in 30 steps\n"
         "rule:   pytest --gradhealth-explain GH604"
     )
 
@@ -285,7 +394,7 @@ def test_units_that_a_step_has_killed_are_told_beside_the_step() -> None:
     )
     assert re.search(r"cause:  the loss rises since the steps are too long: they move a", told)
     assert told.endswith(
-        "\ntry:    a learning rate 10 times smaller, or clip=1.0\n"
+        "\ntry:    torch.optim.SGD(model.parameters(), lr=0.0005): learned in 112 steps\n"
         "rule:   pytest --gradhealth-explain GH604"
     )
 

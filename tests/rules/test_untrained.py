@@ -89,6 +89,19 @@ def by_a_factory() -> tuple[nn.Module, Optimizers]:
     return net(), lambda parameters: SGD(list(parameters)[:-2], lr=0.1)
 
 
+def adapted_later() -> tuple[nn.Module, Optimizers]:
+    """An optimizer that holds the layers which are frozen when they get an adapter."""
+    base, head = mlp(), nn.Linear(5, 5)
+    optimizer = Adam([*base.parameters(), *head.parameters()])
+    layer = Wired(
+        lambda m, x: m.base(x) + m.up(m.down(x)),
+        base=base.requires_grad_(False),
+        down=nn.Linear(20, 2, bias=False),
+        up=nn.Linear(2, 5, bias=False),
+    )
+    return Wired(lambda m, x: m.head(m.layer(x)), layer=layer, head=head), optimizer
+
+
 HEAD = "2 parameters (head.weight and head.bias), which get a gradient"
 LATER = "a group was left out, or they were added or unfrozen after the optimizer was built"
 ADD = 'optimizer.add_param_group({{"params": [{}]}})'
@@ -146,6 +159,14 @@ SICK: dict[str, tuple[Callable[[], tuple[nn.Module, Optimizers]], str, str, str]
         ADD.format('*model.get_submodule("4").parameters(), *model.get_submodule("6").parameters()')
         + TYPED.format("GH602:4,GH602:6"),
     ),
+    "an adapter beside layers that the optimizer holds": (
+        adapted_later,
+        "no optimizer holds 2 parameters (layer.down.weight and layer.up.weight), which get a"
+        " gradient",
+        LATER,
+        ADD.format("*model.layer.down.parameters(), *model.layer.up.parameters()")
+        + TYPED.format("GH602:layer"),
+    ),
     "a factory that takes some": (
         by_a_factory,
         f"the optimizer's factory leaves out {HEAD}",
@@ -170,8 +191,8 @@ def test_what_no_optimizer_holds(
 
 @pytest.mark.parametrize(
     "made",
-    [replaced, unfrozen_later, numbered, of_a_list],
-    ids=["replaced", "unfrozen", "numbered", "list"],
+    [replaced, unfrozen_later, numbered, of_a_list, adapted_later],
+    ids=["replaced", "unfrozen", "numbered", "list", "adapted"],
 )
 def test_it_is_healthy_again_as_the_message_says(
     made: Callable[[], tuple[nn.Module, Optimizers]],

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD, Adam, AdamW
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
 
 from pytest_gradhealth import ProbeError, VanishingGradientError, assert_healthy, probe, suggest
 from pytest_gradhealth.subject.lightning import is_lightning
@@ -517,9 +517,31 @@ def test_the_configured_optimizers_are_used(
     assert diagnosis.limits["min_ratio"].value == (3e-5 if diagnosis.sgd else 1e-5)
 
 
-def test_what_configure_optimizers_leaves_out(examples: list[Tensor]) -> None:
+#: All that Lightning takes from `configure_optimizers`, with optimizers in it.
+FORMS: dict[str, Callable[[Any], Any]] = {
+    "one": lambda o: o,
+    "list": lambda o: [o],
+    "tuple": lambda o: (o,),
+    "mapping": lambda o: {"optimizer": o},
+    "mapping with a scheduler": lambda o: {"optimizer": o, "lr_scheduler": StepLR(o, 3)},
+    "mapping with a scheduler's configuration": lambda o: {
+        "optimizer": o,
+        "lr_scheduler": {"scheduler": ReduceLROnPlateau(o), "monitor": "loss"},
+    },
+    "two lists": lambda o: ([o], [StepLR(o, 3)]),
+    "two lists, one of configurations": lambda o: ([o], [{"scheduler": StepLR(o, 3)}]),
+    "two lists, one of them empty": lambda o: ([o], []),
+    "mappings": lambda o: [{"optimizer": o, "frequency": 1}],
+    "wrapped": lambda o: lightning.pytorch.core.optimizer.LightningOptimizer(o),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
+def test_what_configure_optimizers_leaves_out(
+    form: Callable[[Any], Any], examples: list[Tensor]
+) -> None:
     def all_but_the_last(model: Any) -> Any:
-        return SGD(list(model.parameters())[:-2], lr=0.1)
+        return form(SGD(list(model.parameters())[:-2], lr=0.1))
 
     assert explained(probe(Classifier(configured=all_but_the_last), examples), "GH602") == (
         "configure_optimizers leaves out 2 parameters (body.6.weight and body.6.bias), which get a"
@@ -528,6 +550,9 @@ def test_what_configure_optimizers_leaves_out(examples: list[Tensor]) -> None:
         "build it from self.parameters(); or leave them out with"
         " --gradhealth-ignore='GH602:body.6'",
     )
+    model = Classifier(configured=lambda m: form(SGD(m.parameters(), lr=0.1)))
+    healthy = probe(model, examples)
+    assert (healthy.findings, healthy.profile.holdings is None) == ((), False)
 
 
 def test_an_optimizer_of_the_call_wins(examples: list[Tensor]) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, Adam
+from torch.optim.lr_scheduler import LambdaLR
 
 from pytest_gradhealth import ProbeError, assert_no_exploding_update, probe
 from tests.helpers.findings import codes
@@ -150,3 +151,31 @@ def test_an_optimizer_that_fails_in_its_step_is_named() -> None:
     with pytest.raises(ProbeError) as caught:
         assert_no_exploding_update(mlp(), x, y, loss=cross_entropy, optimizer=Broken)
     assert str(caught.value) == "optimizer Broken raised KeyError: 'momentum' in its step"
+
+
+class Gated(nn.Module):
+    """A gate and a head at zero: what is behind them gets its gradient after two steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.gate = nn.Linear(20, 20), nn.Parameter(torch.zeros(()))
+        self.branch, self.head = mlp(hidden=1), nn.Linear(20, 5)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.body(x)
+        out: torch.Tensor = self.head(x) + self.gate * self.branch(x)
+        return out
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam])
+@pytest.mark.parametrize("first", [0.0, 1e-3])
+def test_a_gate_wakes_in_a_warm_up_that_begins_at_nothing(kind: Any, first: float) -> None:
+    x, y = batch()
+    model = Gated()
+    optimizer = kind(model.parameters(), lr=0.01)
+    LambdaLR(optimizer, lambda step: first + step / 100)
+    with unchanged(model):
+        found = probe(model, x, y, loss=cross_entropy, optimizer=optimizer)
+    assert (found.verdict, len(found.profiles)) == ("healthy", 2)
+    assert optimizer.param_groups[0]["lr"] == 0.01 * first

@@ -18,6 +18,13 @@ from tests.helpers.refusals import check, raising, refusal
 cross_entropy = nn.functional.cross_entropy
 
 
+class Warming:
+    """Sets the rate of an optimizer before each of its steps, and is none itself."""
+
+    def __init__(self, inner: SGD) -> None:
+        self.inner = inner
+
+
 @pytest.mark.parametrize(
     ("optimizer", "message", "cause"),
     [
@@ -52,12 +59,26 @@ cross_entropy = nn.functional.cross_entropy
         ),
         (
             SGD(mlp().parameters(), lr=0.1),
-            "optimizer holds none of the model's parameters; build it from this model's"
-            " parameters() or pass its class",
+            "optimizer holds none of the model's parameters: it was built over another model's, or"
+            " before these were made anew (a copy, fully_shard, load_state_dict(assign=True));"
+            " build it from this model's parameters(), or pass its class",
+            None,
+        ),
+        (
+            {"body": SGD(mlp().parameters(), lr=0.1)},
+            "optimizer is a dict; pass those in it as a list, [*optimizers.values()]",
+            None,
+        ),
+        (
+            Warming(SGD(mlp().parameters(), lr=0.1)),
+            "optimizer is a Warming; pass the torch.optim.Optimizer that it holds, its .inner",
             None,
         ),
     ],
-    ids=["text", "number", "raising", "no optimizer", "own parameters", "of another model"],
+    ids=[
+        *("text", "number", "raising", "no optimizer", "own parameters", "of another model"),
+        *("mapping", "what holds one"),
+    ],
 )
 def test_optimizers_of_the_wrong_kind(
     optimizer: Any, message: str, cause: type[Exception] | None
