@@ -14,16 +14,23 @@ _MOST_PAGES = 3
 
 
 def causes(diagnosis: Diagnosis, findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
-    """Yield the cause of each finding and what to try, behind the labels "cause" and "try"."""
+    """Yield the cause of each finding and what to try, behind the labels "cause" and "try".
+
+    Causes with the same to try, or a part of it, are told together.
+    """
     rules, profile = known_rules(diagnosis).values(), diagnosis.profile
     behind = explanations(diagnosis)
     seen = (behind.get(f.code, f) for f in findings if f.seed == profile.seed)
     explained = [rule_of(f.code, rules).explain(f, profile) for f in seen]
+    causes = dict.fromkeys(cause for cause in explained if cause is not None)
     cured = any(treatment.outcome == "cured" for treatment in diagnosis.treatments)
-    for cause in dict.fromkeys(cause for cause in explained if cause is not None):
-        yield "cause", cause.because
+    while causes:
+        first = next(iter(causes))
+        same = [cause for cause in causes if cause.advice in first.advice]
+        yield from (("cause", cause.because) for cause in same)
         if not cured:  # what was tried says more than what might be
-            yield "try", cause.advice
+            yield "try", first.advice
+        causes = {cause: None for cause in causes if cause not in same}
 
 
 def acceptance(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:
