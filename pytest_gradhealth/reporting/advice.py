@@ -8,6 +8,7 @@ from shlex import quote
 from pytest_gradhealth.formatting import View, printable
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 from pytest_gradhealth.rules import built_in_rules, explanations, known_rules, rule_of
+from pytest_gradhealth.rules.rule import Cause
 
 #: Rules whose pages a message names, the worst first.
 _MOST_PAGES = 3
@@ -21,16 +22,23 @@ def causes(diagnosis: Diagnosis, findings: Sequence[Finding]) -> Iterator[tuple[
     rules, profile = known_rules(diagnosis).values(), diagnosis.profile
     behind = explanations(diagnosis)
     seen = (behind.get(f.code, f) for f in findings if f.seed == profile.seed)
-    explained = [rule_of(f.code, rules).explain(f, profile) for f in seen]
-    causes = dict.fromkeys(cause for cause in explained if cause is not None)
+    found = [rule_of(f.code, rules).explain(f, profile) for f in seen]
+    every = dict.fromkeys(cause for cause in found if cause is not None)
+    left = [cause for cause in every if not any(_is_part(cause, other) for other in every)]
     cured = any(treatment.outcome == "cured" for treatment in diagnosis.treatments)
-    while causes:
-        first = next(iter(causes))
-        same = [cause for cause in causes if cause.advice in first.advice]
+    while left:
+        advice = left[0].advice
+        same = [cause for cause in left if cause.advice in advice]
         yield from (("cause", cause.because) for cause in same)
         if not cured:  # what was tried says more than what might be
-            yield "try", first.advice
-        causes = {cause: None for cause in causes if cause not in same}
+            yield "try", advice
+        left = [cause for cause in left if cause not in same]
+
+
+def _is_part(cause: Cause, other: Cause) -> bool:
+    """Whether another cause tells the same and more."""
+    part = cause.because in other.because and cause.advice in other.advice
+    return part and cause != other
 
 
 def acceptance(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:

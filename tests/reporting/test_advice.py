@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,8 @@ from torch.nn import functional as F
 
 from pytest_gradhealth import Diagnosis, probe
 from pytest_gradhealth.reporting.advice import causes
-from pytest_gradhealth.results.diagnosis import Measure, Treatment
+from pytest_gradhealth.results.diagnosis import Finding, Measure, Treatment
+from pytest_gradhealth.rules.rule import Cause, Evidence, Rule
 from tests.helpers.architectures import Apply
 
 pytestmark = pytest.mark.usefixtures("_outside_pytest")
@@ -52,6 +54,25 @@ def test_causes_with_something_else_to_try_are_told_each_with_that() -> None:
         ("cause", SATURATED[1]),
         ("try", SMALLER),
     ]
+
+
+def test_a_cause_that_another_tells_with_more_is_left_out() -> None:
+    dead = Cause("a is dead", "smaller biases")
+    more = Cause("a is dead (a.weight); b is shut (b.weight)", "smaller biases; another b")
+    assert told(
+        probe(nn.Linear(4, 2), torch.randn(8, 4), rules=[failing(dead), failing(more)])
+    ) == [
+        ("cause", more.because),
+        ("try", more.advice),
+    ]
+
+
+def failing(cause: Cause) -> Rule:
+    def check(evidence: Evidence) -> Iterator[Finding]:
+        yield rule.finding("failure", "", "it fails", profile=evidence.first)
+
+    rule = Rule(f"XX{len(cause.because):03}", "mine", "", "", check, cause=cause)
+    return rule
 
 
 def test_beside_a_cure_there_is_nothing_to_try() -> None:
