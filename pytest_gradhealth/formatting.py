@@ -220,14 +220,22 @@ def shown(value: object, most: int = 60) -> str:
         # Text of large or foreign objects says little, and may take long or fail to be made.
         plain = kind.__module__ in ("builtins", "torch") and not hasattr(value, "shape")
         if plain and (isinstance(value, type) or not callable(value)):
-            return shortened(repr(value), most)
-    return f"{'an' if kind.__name__[:1] in 'aeiou' else 'a'} {kind.__name__}"
+            said = repr(value)
+            if " at 0x" not in said:
+                return shortened(said, most)
+    return f"{'an' if kind.__name__[:1] in 'aeioAEIO' else 'a'} {kind.__name__}"
+
+
+#: What torch lists behind it: backends of an operation, and all that it may be called with.
+_ALTERNATIVES = re.compile(
+    r" This could be because the operator doesn't exist|(?<=\)), but expected one of:\n"
+)
 
 
 def text_of(error: BaseException) -> str:
-    """What an error says, "" where it says nothing or cannot."""
+    """What an error says, "" where it says nothing or cannot; without all that torch could do."""
     with contextlib.suppress(Exception):
-        return str(error)
+        return _ALTERNATIVES.split(str(error), maxsplit=1)[0]
     return ""
 
 

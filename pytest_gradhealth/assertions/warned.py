@@ -19,9 +19,11 @@ from pytest_gradhealth.results.profile import GradientProfile
 class Heard:
     """What one test was warned of, and what it has probed without judging it so far.
 
-    It holds on to what was measured where there is something to warn of, never to a model.
+    It holds on to what was measured where there is something to warn of, never to a model. `codes`
+    are those of the rules it was warned of.
     """
 
+    codes: set[str] = field(default_factory=set)
     _told: list[tuple[tuple[GradientProfile, ...], str]] = field(default_factory=list)
     _waiting: list[tuple[tuple[GradientProfile, ...], Finding, Place]] = field(default_factory=list)
 
@@ -37,6 +39,7 @@ class Heard:
         """Whether nobody has said so of what was measured; from then on somebody has."""
         known = any(one is diagnosis.profiles and said == text for one, said in self._told)
         self._told.append((diagnosis.profiles, text))
+        self.codes.add(text.partition(" ")[0].rstrip(":"))
         return not known
 
     def unjudged(self, settings: Settings) -> Iterator[tuple[str, Place]]:
@@ -47,6 +50,7 @@ class Heard:
             ignored = matches(finding.layer, ignored_names(code, settings))
             if is_selected(code, settings) and not ignored and text not in told:
                 told.add(text)
+                self.codes.add(code)
                 yield text, place
         self._waiting.clear()
 

@@ -104,6 +104,7 @@ _MEANT = {other: name for name, others in _ARGUMENTS.items() for other in others
 _ALIASES = {
     **dict.fromkeys(("disable", "disabled", "exclude", "skip", "omit", "ignores"), "ignore"),
     **dict.fromkeys(("enable", "enabled", "include", "only", "codes"), "select"),
+    **dict.fromkeys(("threshold", "tolerance", "tol", "limit"), "min_ratio or max_ratio"),
 }
 
 
@@ -111,15 +112,16 @@ def _unknown(name: str, where: str, known: Iterable[str]) -> str:
     """What to say of a setting that there is not: of arguments only where a call could have one."""
     from pytest_gradhealth.formatting import meant_by  # a run without checks needs none
 
-    names, meant = [*known], _ALIASES.get(name, "")
+    likely = name.lower()
+    names, meant = [*known], _ALIASES.get(likely, "")
     if name in BY_NAME:
         return f"{where}: {name} is no setting of probe; the assertions take it"
     if where == "the call":
         if name in _ARGUMENTS:
             return f"{where}: {name} is no argument of this check; probe and assert_healthy take it"
-        meant = meant or _MEANT.get(name, "")
+        meant = meant or _MEANT.get(likely, "")
         names += _ARGUMENTS
-    meant = f"did you mean {meant}?" if meant else meant_by(name, names)
+    meant = f"did you mean {meant}?" if meant else meant_by(likely, names)
     said = f"{where}: unknown setting {name!r}"
     return f"{said}; {meant}" if meant else f"{said}; the settings are {', '.join(known)}"
 

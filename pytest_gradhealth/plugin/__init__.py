@@ -172,6 +172,8 @@ def pytest_runtest_makereport(
     context = item.stash.get(CONTEXT, None)
     if call.excinfo is not None and context is not None:
         context.note_failure(report, call.excinfo.value)
+    if context is not None and report.when == "call":
+        context.note_warnings(report)
     if context is not None and report.when == "teardown":
         if context.recorded and item.config.getoption("xmlpath", None):
             report.user_properties += context.properties()

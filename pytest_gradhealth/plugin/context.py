@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_gradhealth.config.options import BY_NAME, OPTIONS, Option
+from pytest_gradhealth.plugin import output
 from pytest_gradhealth.plugin.options import (
     base_settings,
     from_command_line,
@@ -45,11 +46,17 @@ def _nodeid(item: pytest.Item) -> str:
     return item.nodeid.removesuffix(f"@{group}")
 
 
-def _shorten(report: pytest.TestReport) -> None:
-    """Leave the headline for the short summary, where pytest writes all of a message in CI."""
+def _shorten(report: pytest.TestReport, item: pytest.Item, *, ours: bool) -> None:
+    """Leave the headline for the short summary, where pytest writes all of a message in CI.
+
+    What fails a test that has come to its end was raised in the plugin, and is of the test.
+    """
     crash = getattr(report.longrepr, "reprcrash", None)
-    if crash is not None:
-        crash.message = crash.message.partition("\n")[0]
+    if crash is None or not (ours or crash.path == output.__file__):
+        return
+    crash.message = crash.message.partition("\n")[0]
+    if crash.path == output.__file__:
+        crash.path, crash.lineno = str(item.path), (item.location[1] or 0) + 1
 
 
 class TestContext:
@@ -170,6 +177,14 @@ class TestContext:
 
             warn_of_unjudged(self.heard, self.settings)
 
+    def note_warnings(self, report: pytest.TestReport) -> None:
+        """Put on a report what rules have warned of, where pytest records no warnings."""
+        codes = self.heard.codes if "heard" in vars(self) else set()
+        if codes and not self.item.config.pluginmanager.hasplugin("warnings"):
+            from pytest_gradhealth.plugin.transport import WARNED
+
+            setattr(report, WARNED, sorted(codes))
+
     @property
     def view(self) -> View:
         """How messages are drawn, with the command that runs this test alone."""
@@ -250,8 +265,7 @@ class TestContext:
         from pytest_gradhealth.formatting import harmless
 
         ours = isinstance(error, GradientHealthError)
-        if ours or isinstance(error, ProbeError):
-            _shorten(report)
+        _shorten(report, self.item, ours=ours or isinstance(error, ProbeError))
         text = harmless(str(error) if ours else self.failed_for)
         if text and wants_probes(self.item.config):
             from pytest_gradhealth.plugin.transport import MESSAGE

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 
 import pytest
 
 from pytest_gradhealth.errors import GradientHealthWarning
 from pytest_gradhealth.plugin.options import DOUBTS, shows_report
 from pytest_gradhealth.plugin.output import write_line
+from pytest_gradhealth.plugin.transport import WARNED
 
 
 class Doubts:
@@ -24,7 +26,15 @@ class Doubts:
     ) -> None:
         """Note the rule and the test of a warning of this package."""
         if issubclass(warning_message.category, GradientHealthWarning):
-            self._codes.add(str(warning_message.message).partition(" ")[0].rstrip(":"))
+            self._note(nodeid, [str(warning_message.message).partition(" ")[0].rstrip(":")])
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note what a test was warned of where pytest records no warnings (-p no:warnings)."""
+        self._note(report.nodeid, getattr(report, WARNED, ()))
+
+    def _note(self, nodeid: str, codes: Iterable[str]) -> None:
+        for code in codes:
+            self._codes.add(code)
             self._tests.add(nodeid)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -118,6 +118,18 @@ class GradHealth:
         assert_matches_baseline = _method(assertions.assert_matches_baseline)
         assert_healthy = _method(assertions.assert_healthy)
 
+    else:
 
-for _name in HOMES["assertions"].split():
+        def __getattr__(self, name: str) -> Any:
+            """Say what may have been meant by an assertion that there is not."""
+            from pytest_gradhealth.formatting import meant_by
+
+            said = f"there is no {name} of gradhealth"
+            meant = "" if name[:1] == "_" else meant_by(name, [*_ASSERTIONS, "probe"])
+            raise AttributeError(f"{said}; {meant}" if meant else said)
+
+
+_ASSERTIONS = HOMES["assertions"].split()
+
+for _name in _ASSERTIONS:
     setattr(GradHealth, _name, _Assertion(_name))

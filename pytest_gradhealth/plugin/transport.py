@@ -26,6 +26,8 @@ CONCLUDED = "gradhealth_concluded"
 UNCHECKED = "gradhealth_unchecked"
 #: Attribute of a test report that says what a check has failed the test with.
 MESSAGE = "gradhealth_message"
+#: Attribute of a test report with the codes of what rules have warned of, if nobody else has those.
+WARNED = "gradhealth_warned"
 #: Whether tests that were collected are not run.
 LEFT_OUT = pytest.StashKey[bool]()
 

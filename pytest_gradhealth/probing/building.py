@@ -15,7 +15,7 @@ from pytest_gradhealth.isolation.fresh_memory import fresh_memory
 from pytest_gradhealth.isolation.isolate import isolated
 from pytest_gradhealth.isolation.random_state import seed_everything
 from pytest_gradhealth.measure.unwritten import with_nan
-from pytest_gradhealth.probing.case import check_begun
+from pytest_gradhealth.probing.case import check_begun, in_place_of
 from pytest_gradhealth.subject.calling import fits, name_of
 from pytest_gradhealth.tensors.devices import has_accelerator
 
@@ -48,6 +48,16 @@ def build_model(factory: Callable[[], nn.Module], seed: int, wanted: str) -> Bui
     return Built(model, filled if names else None, tuple(names))
 
 
+def _instead_of(factory: object) -> str:
+    """What to pass in place of a factory that raises."""
+    if in_place_of(factory):
+        return f"pass {in_place_of(factory)}"
+    built = "a factory is called without arguments, for example lambda: Net(width=64)"
+    if isinstance(factory, type) or fits(factory, ()):
+        return built
+    return f"{built}; what takes a batch goes with its model: probe(model, x, call=...)"
+
+
 def _built(
     factory: Callable[[], nn.Module], seed: int, wanted: str, memory: Literal["nan", "zeros"]
 ) -> nn.Module:
@@ -58,18 +68,14 @@ def _built(
         try:
             model = factory()
         except Exception as error:
-            advice = "a factory is called without arguments, for example lambda: Net(width=64)"
-            if not isinstance(factory, type) and not fits(factory, ()):
-                advice = (
-                    "what takes a batch goes with its model: probe(model, x, call=lambda model, x:"
-                    " ...)"
-                )
             raise ProbeError(
-                f"the model factory {name_of(factory)} raised {told(error)}; {advice}"
+                f"the model factory {name_of(factory)} raised {told(error)}; {_instead_of(factory)}"
             ) from error
     if not isinstance(model, nn.Module):
+        kind = "None" if model is None else f"a {type(model).__name__}"
         raise ProbeError(
-            f"the model factory returned a {type(model).__name__}, not a torch.nn.Module"
+            f"the model factory returned {kind}, not a torch.nn.Module"
+            + f"; return {in_place_of(model)}" * bool(in_place_of(model))
         )
     check_begun(model)
     return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import isroutine
 from typing import Any
@@ -90,22 +90,11 @@ def check_case(case: Case) -> None:
         "model",
         case.model,
         lambda model: isinstance(model, Diagnosis) or callable(model),
-        "a torch.nn.Module, or a function without arguments that builds one",
+        in_place_of(case.model)
+        or "a torch.nn.Module, or a function without arguments that builds one"
+        + ", before the inputs" * isinstance(case.inputs, nn.Module),
     )
-    require(
-        "loss",
-        case.loss,
-        _is_function,
-        "a function of outputs and targets, for example torch.nn.functional.cross_entropy",
-    )
-    if case.loss is None and (isroutine(case.targets) or isinstance(case.targets, nn.Module)):
-        name = name_of(case.targets) + "()" * isinstance(case.targets, nn.Module)
-        raise ProbeError(f"targets is the function {name}; pass it as the loss: loss={name}")
-    if isinstance(case.loss, type):
-        raise ProbeError(
-            f"loss is the class {case.loss.__name__}; pass an instance of it:"
-            f" loss={case.loss.__name__}()"
-        )
+    _check_loss(case)
     require(
         "call",
         case.call,
@@ -131,6 +120,45 @@ def check_case(case: Case) -> None:
         " first of 28 steps",
     )
     check_batch(case.inputs, case.targets)
+
+
+def _check_loss(case: Case) -> None:
+    """Raise ProbeError for what is no function, and for one that stands where targets should."""
+    require(
+        "loss",
+        case.loss,
+        _is_function,
+        "a function of outputs and targets, for example torch.nn.functional.cross_entropy",
+    )
+    if case.loss is None and (isroutine(case.targets) or isinstance(case.targets, _NO_TARGETS)):
+        name = name_of(case.targets) + "()" * isinstance(case.targets, _NO_TARGETS)
+        raise ProbeError(f"targets is the function {name}; pass it as the loss: loss={name}")
+    if isinstance(case.loss, type) and issubclass(case.loss, Optimizer):
+        name = case.loss.__name__
+        raise ProbeError(f"loss is the optimizer {name}; pass it as optimizer={name}")
+    if isinstance(case.loss, type):
+        raise ProbeError(
+            f"loss is the class {case.loss.__name__}; pass an instance of it:"
+            f" loss={case.loss.__name__}()"
+        )
+
+
+#: What is a loss where targets should be.
+_NO_TARGETS = (nn.Module, type)
+
+
+def in_place_of(model: Any) -> str:
+    """What to pass in place of what only holds a model, or its parts, "" for anything else."""
+    if isinstance(model, Mapping) and any(
+        isinstance(value, torch.Tensor) for value in model.values()
+    ):
+        return "the model that these weights are of: model.load_state_dict(weights)"
+    held = [isinstance(m, nn.Module) for m in model] if isinstance(model, (list, tuple)) else []
+    if any(held):
+        return f"one module{', for example nn.Sequential(*layers)' * all(held)}"
+    own = getattr(model, "__dict__", {}).items()
+    inside = next((name for name, value in own if isinstance(value, nn.Module)), "")
+    return inside and f"the module that it holds as {inside}"
 
 
 def _is_function(value: object) -> bool:

@@ -191,9 +191,13 @@ def check_model(model: nn.Module) -> None:
         )
     if not parameters:
         raise ProbeError(
-            f"{type(model).__name__} has no parameters, so there is no gradient to check; layers"
-            " and parameters in plain lists or dicts are not registered: keep them in nn.ModuleList"
-            " or nn.ParameterList"
+            f"{type(model).__name__} has no parameters, so there is no gradient to check; "
+            + (
+                "quantized layers are not trained: pass the model as it was before"
+                if any(".quantized" in type(module).__module__ for module in modules)
+                else "layers and parameters in plain lists or dicts are not registered: keep them"
+                " in nn.ModuleList or nn.ParameterList"
+            )
         )
     if not any(parameter.requires_grad for parameter in parameters.values()):
         raise ProbeError(

@@ -8,10 +8,10 @@ from typing import Any
 
 from pytest_gradhealth.formatting import LONGEST_FINDING, LONGEST_PARAGRAPH, number
 from pytest_gradhealth.reporting.advice import acceptance, causes
-from pytest_gradhealth.reporting.message import render
+from pytest_gradhealth.reporting.message import message_of
 from pytest_gradhealth.reporting.plots import branches, path_plots, text, time_plots
 from pytest_gradhealth.reporting.run import Probe, Run
-from pytest_gradhealth.reporting.summary import items, ratio, shown_verdict, verdict_line, warns
+from pytest_gradhealth.reporting.summary import items, ratio, shown_verdict, verdict_line
 from pytest_gradhealth.reporting.treatments import NO_CURE
 from pytest_gradhealth.results.diagnosis import VERDICTS, Diagnosis, Measure
 
@@ -76,7 +76,7 @@ def _section(index: int, probe: Probe) -> dict[str, Any]:
         "outcome": probe.outcome if probe.test else "",
         "ratio": ratio(probe),
         "items": [*items(probe)][:MOST_ITEMS],
-        "message": _message(probe),
+        "message": message_of(probe)[:50_000],
         "plots": {"paths": path_plots(probe), "times": time_plots(diagnosis.profile.times)},
         "branches": branches(diagnosis),
         "cures": [t for t in treatments if t.outcome == "cured"],
@@ -87,15 +87,16 @@ def _section(index: int, probe: Probe) -> dict[str, Any]:
 
 
 def _help(probe: Probe) -> dict[str, Any]:
-    """What a card opens with: cause and cure in words behind labels, and the test's command."""
+    """What a card opens with: causes and cures behind labels, what lets it pass, a command."""
     diagnosis = probe.diagnosis
     findings = [finding for finding in diagnosis.findings if finding.complains]
-    advice = [*causes(diagnosis, findings)]
-    accept = acceptance(diagnosis, findings)
-    advice += [("accept", accept)] * bool(accept)
     complains = any(item.severity in ("failure", "warning") for item in items(probe))
     command = shlex.join(["pytest", probe.test]) if probe.test and complains else ""
-    return {"advice": advice, "command": command}
+    return {
+        "advice": [*causes(diagnosis, findings)],
+        "accept": acceptance(diagnosis, findings),
+        "command": command,
+    }
 
 
 def _measured(measure: Measure | None) -> str:
@@ -104,14 +105,6 @@ def _measured(measure: Measure | None) -> str:
 
 def _lines(value: str) -> str:
     return "\n".join(text(line, LONGEST_FINDING) for line in value.split("\n"))
-
-
-def _message(probe: Probe) -> str:
-    """What the test failed with, or what the terminal would show of a diagnosis with findings."""
-    shown = probe.message
-    if not shown and (warns(probe) or probe.expected):
-        shown = render(probe.diagnosis)
-    return shown[:50_000]
 
 
 @cache

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from pytest_gradhealth.formatting import count, shortened
+from pytest_gradhealth.reporting.message import message_of
 from pytest_gradhealth.reporting.run import Probe, Run
 from pytest_gradhealth.reporting.summary import (
     Item,
@@ -46,9 +47,10 @@ def markdown_report(run: Run) -> str:
     page.add(_cut((), notes, page.room // 2, most=200) if notes else "")
     kept_for_others = page.room // 10 if others else 0
     left_out = 0
-    for probe in failing:
-        if probe.message:
-            left_out += not page.add(_message(probe), leaving=kept_for_others + 100)
+    for probe in (*failing, *warning):
+        message = message_of(probe)
+        if message:
+            left_out += not page.add(_message(probe, message), leaving=kept_for_others + 100)
     if left_out:
         page.add(f"{count(left_out, 'message')} left out: a summary may not be larger.")
     if others:
@@ -110,9 +112,9 @@ def _row(probe: Probe, item: Item) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _message(probe: Probe) -> str:
-    """The whole message of a test that failed, folded."""
-    body = "\n".join(shortened(line, _LONGEST) for line in probe.message[:20_000].split("\n"))
+def _message(probe: Probe, message: str) -> str:
+    """The whole message of a test that failed or warns, folded."""
+    body = "\n".join(shortened(line, _LONGEST) for line in message[:20_000].split("\n"))
     fence = "`" * (3 + max(map(len, re.findall("`{3,}", body)), default=0))
     return _folded(_html(probe.test), f"{fence}text\n{body}\n{fence}")
 

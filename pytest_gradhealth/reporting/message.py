@@ -17,6 +17,8 @@ from pytest_gradhealth.formatting import (
 )
 from pytest_gradhealth.reporting.advice import acceptance, causes, pages
 from pytest_gradhealth.reporting.path_table import path_table
+from pytest_gradhealth.reporting.run import Probe
+from pytest_gradhealth.reporting.summary import warns
 from pytest_gradhealth.reporting.treatments import treatment_blocks
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding, worst_path
 from pytest_gradhealth.results.path import GradientPath
@@ -51,9 +53,15 @@ def render(
         if hidden and view.rerun and path is not None
         else ""
     )
-    blocks.append("\n".join(_advice(diagnosis, findings, more, view)))
+    blocks.append("\n".join(advice(diagnosis, findings, view, more)))
     blocks += treatment_blocks(diagnosis, view)
     return "\n\n".join(block for block in blocks if block)
+
+
+def message_of(probe: Probe) -> str:
+    """What a test has failed with, or what there is to say of one that passed and complains."""
+    told = probe.message or not (warns(probe) or probe.expected)
+    return probe.message if told else render(probe.diagnosis)
 
 
 def headline(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:
@@ -114,8 +122,8 @@ def _seen_again(
     return "" if again is None else factor(again.arrival)
 
 
-def _advice(
-    diagnosis: Diagnosis, findings: Sequence[Finding], more: str, view: View
+def advice(
+    diagnosis: Diagnosis, findings: Sequence[Finding], view: View, more: str = ""
 ) -> Iterator[str]:
     """Causes and what to try, what shows more, what would let this pass, and where to read on."""
     for label, words in causes(diagnosis, findings):

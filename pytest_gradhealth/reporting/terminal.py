@@ -16,7 +16,7 @@ from pytest_gradhealth.formatting import (
     printable,
     shortened,
 )
-from pytest_gradhealth.reporting.message import headline, setting_line
+from pytest_gradhealth.reporting.message import advice, headline, setting_line
 from pytest_gradhealth.reporting.path_table import path_table
 from pytest_gradhealth.reporting.sparkline import sparkline
 from pytest_gradhealth.reporting.summary import ratio, shown_verdict
@@ -145,6 +145,8 @@ def _profile(entry: Probe, view: View) -> Iterator[Line]:
         table, _ = path_table(path, shown, view)
         yield "", {}
         yield from ((line, {}) for line in table.splitlines())
+    lines = [*advice(diagnosis, [f for f in shown if f.complains], view)]
+    yield from ((line, {}) for line in ("", *"\n".join(lines).splitlines()) if lines)
     for block in treatment_blocks(diagnosis, view):
         yield "", {}
         yield from ((line, {}) for line in block.splitlines())

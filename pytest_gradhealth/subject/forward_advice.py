@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import is_dataclass
+from inspect import Parameter
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from pytest_gradhealth.formatting import listing, meant_by
 from pytest_gradhealth.subject.calling import fits, parameters_of, spread
-from pytest_gradhealth.subject.handed import Handed, is_about, made_of, no_tensors
+from pytest_gradhealth.subject.handed import (
+    Handed,
+    is_about,
+    made_of,
+    missing_key,
+    no_tensors,
+    places,
+    to_numpy,
+)
 from pytest_gradhealth.subject.lightning import is_lightning
 from pytest_gradhealth.subject.width_advice import dimensions, indices, width
 from pytest_gradhealth.tensors.modules import class_name
@@ -23,6 +33,7 @@ def _without_forward(handed: Handed) -> str:
     if f'Module [{class_name(model)}] is missing the required "forward"' not in handed.said:
         return ""
     own = [name for name, value in vars(type(model)).items() if callable(value) and name[0] != "_"]
+    own += [name for name, _ in model.named_children()]
     how = f"model.{own[0] if own else 'encode'}(x)"
     if isinstance(model, (nn.ModuleDict, nn.ModuleList)):
         key = next(iter(model), "name") if isinstance(model, nn.ModuleDict) else 0
@@ -61,25 +72,26 @@ def _whole(handed: Handed) -> str:
     kind = type(one).__name__
     if isinstance(one, list) and handed.call is None and fits(handed.model.forward, tuple(one)):
         return "the inputs are a list, which is one argument; pass a tuple to have it spread"
-    if named or not isinstance(one, (tuple, list, Mapping)):
+    if named or not (isinstance(one, (tuple, list, Mapping)) or is_dataclass(one)):
         return ""
     if handed.call is not None and is_lightning(handed.model):
         return ""  # a batch, as its loader makes it
     if not (kind in handed.said or "positional argument" in handed.said or _misfits(handed)):
         return ""
-    if len(one) == 2 and handed.targets is None and not isinstance(one, Mapping):
+    if isinstance(one, (tuple, list)) and len(one) == 2 and handed.targets is None:
+        if type(one[0]) is int and not isinstance(one[1], Tensor):
+            return "the inputs are a number and a batch, as of enumerate(loader); pass the batch"
         return f"the inputs are a {kind} of two; pass inputs and targets apart, behind the model"
     if len(given) > 1:
         return ""
-    made = ""
-    if isinstance(one, Mapping):
-        parts = [f"batch[{key!r}]" for key, part in one.items() if isinstance(part, Tensor)]
-        alone = handed.loss is None or handed.targets is not None
-        some = ", ".join(parts[: 1 if alone else 2])
-        made = f"; pass {'a part of it' if alone else 'parts of it'}: {some}" * bool(parts)
-    elif all(isinstance(i, Tensor) for i in one):
-        made = "; pass one tensor: torch.stack(x)"
-    return f"the inputs are a {kind}, which went as one argument{made}"
+    says = f"the inputs are a {kind}, which went as one argument"
+    if isinstance(one, (tuple, list)) and all(isinstance(i, Tensor) for i in one):
+        alike = len({tuple(i.shape) for i in one}) == 1
+        made = "torch.stack(x)" if alike else "torch.nn.utils.rnn.pad_sequence(x)"
+        return f"{says}; pass one tensor: {made}"
+    alone, parts = handed.loss is None or handed.targets is not None, [*places(one, "batch")]
+    some = ", ".join(parts[: 1 if alone else 2])
+    return says + f"; pass {'a part of it' if alone else 'parts of it'}: {some}" * bool(parts)
 
 
 def _named(handed: Handed) -> str:
@@ -141,6 +153,8 @@ def _swapped(handed: Handed) -> str:
     if not isinstance(x, Tensor) or not isinstance(y, Tensor) or y.numel() <= x.numel():
         return ""
     first = next(m for m in handed.model.modules() if isinstance(m, _FIRST))
+    if handed.at and any(module is first for module in handed.inside.children()):
+        return ""  # what has layers of its own may take something else
     if _takes(first, x) or not _takes(first, y) or _embeds(first) == y.is_floating_point():
         return ""
     return "the targets would do as inputs, and the inputs do not; pass x before y"
@@ -178,29 +192,40 @@ def _unknown(handed: Handed) -> str:
         return ""
     taken = [*parameters_of(handed.model.forward)]
     says = f"forward takes {listing(taken, 6) or 'nothing'}"
-    others = [str(name) for name in spread(handed.inputs)[1] if name not in taken]
+    given, named = spread(handed.inputs)
+    others = [str(name) for name in named if name not in taken]
+    if given and taken and not _takes_by_position(handed):
+        return f"{says} by name alone; pass {{{taken[0]!r}: x}}"
     if not others:
         return f"{says}; a tuple is spread over that, a mapping over the names"
     meant = meant_by(others[0], taken)
     return f"{says}, not {listing(others)}; {meant or 'pass what only the loss needs as targets'}"
 
 
+def _takes_by_position(handed: Handed) -> bool:
+    taken = parameters_of(handed.model.forward).values()
+    return any(p.kind not in (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD) for p in taken)
+
+
 def _kind_of_number(handed: Handed) -> str:
     """Numbers of another type than the parameters'."""
-    own = next((p.dtype for p in handed.model.parameters() if p.is_floating_point()), None)
+    kinds = (p.dtype for p in handed.model.parameters())
+    own = next((kind for kind in kinds if kind.is_floating_point or kind.is_complex), None)
     given = [t.dtype for t in tensors(handed.inputs) if is_about(handed.said, t.dtype)]
     if "indices" in handed.said and any(dtype.is_floating_point for dtype in given):
         return "an embedding takes whole numbers; pass x.long()"
-    others = [dtype for dtype in given if dtype != own and not dtype.is_complex]
+    others = [dtype for dtype in given if dtype != own]
     if own is None or not others:
         return ""
     types = f"the inputs are {dtype_name(others[0])}, the parameters {dtype_name(own)}"
-    return f"{types}; pass {made_of('x', own)}"
+    real = others[0].is_complex and not own.is_complex
+    return f"{types}; pass {'torch.view_as_real(x), or x.abs()' if real else made_of('x', own)}"
 
 
 #: The first that has something to say is heard.
 OF_FORWARDS = (
-    *(_without_forward, _without_trainer, _without_inputs, _together, no_tensors, _named, _whole),
+    *(_without_forward, _without_trainer, _without_inputs, to_numpy, missing_key, _together),
+    *(no_tensors, _named, _whole),
     *(_unknown, _in_sequence, _too_few, _channels_last, _swapped, _kind_of_number),
     *(indices, dimensions, width),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ def objective(outputs: Any, targets: Any, loss: Loss | None) -> Objective:
     """
     if loss is not None:
         value = _called_loss(outputs, targets, loss)
-        found, part = _loss_in(value) or (value, "")
+        found, part = _loss_in(tuple(value) if type(value) is list else value) or (value, "")
         return Objective(_checked(found, "the loss"), f"loss {name_of(loss)}{part}")
     own = _loss_in(outputs)
     if own is not None:
@@ -198,6 +198,10 @@ def _in_words(value: Any) -> str:
     kind = type(value).__name__
     if isinstance(value, (int, float)):
         return f"a {kind}, not a tensor; return the tensor itself, without .item() or float()"
+    if isinstance(value, (Coroutine, Generator)):
+        return f"a {kind}, not a tensor; return one, without async or yield"
+    if type(value).__module__ == "numpy":
+        return f"of numpy ({kind}), and no tensor; compute it in torch, without .numpy()"
     parts = value.values() if isinstance(value, Mapping) else value
     if isinstance(value, (tuple, list, Mapping)) and any(isinstance(p, Tensor) for p in parts):
         return f"a {kind} of several; return the scalar tensor that is to be differentiated"

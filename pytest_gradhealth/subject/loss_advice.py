@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Coroutine, Generator, Mapping
 from inspect import isroutine
 from typing import Any
 
@@ -12,7 +12,15 @@ from torch import Tensor
 
 from pytest_gradhealth.formatting import listing
 from pytest_gradhealth.subject.calling import fits, function_of, name_of, parameters_of
-from pytest_gradhealth.subject.handed import Handed, is_about, made_of, no_tensors, reach_of
+from pytest_gradhealth.subject.handed import (
+    Handed,
+    is_about,
+    made_of,
+    missing_key,
+    no_tensors,
+    reach_of,
+    to_numpy,
+)
 from pytest_gradhealth.tensors.trees import attribute, tensors
 from pytest_gradhealth.tensors.unwrap import dtype_name, shape_of
 
@@ -36,6 +44,11 @@ def _no_tensor_out(handed: Handed) -> str:
         return ""
     if outputs is None:
         return "the model returns None; have its forward return the outputs"
+    if isinstance(outputs, (Coroutine, Generator)):
+        kind = type(outputs).__name__
+        return f"the model returns a {kind}; have its forward return, without async or yield"
+    if isinstance(outputs, (tuple, list)) and not any(True for _ in tensors(outputs)):
+        return f"the model returns a {type(outputs).__name__} without a tensor; return tensors"
     if isinstance(attribute(outputs, "logits"), Tensor):
         part = "outputs.logits"
     elif isinstance(outputs, Mapping):
@@ -51,6 +64,11 @@ def _no_tensor_out(handed: Handed) -> str:
 def _arguments(handed: Handed) -> str:
     """A loss that takes something else than outputs and targets."""
     loss, alone = function_of(handed.loss), handed.targets is None
+    if _takes_the_model(handed):
+        return (
+            "a loss gets what the model returns, and not the model; pass this function as call=..."
+            ", and what else it takes as the inputs"
+        )
     if not isinstance(handed.cause, TypeError) or any(
         fits(loss, form) for form in [(handed.outputs,) * 2, *[(handed.outputs,)] * alone]
     ):
@@ -60,8 +78,26 @@ def _arguments(handed: Handed) -> str:
     return f"it takes {taken}, and gets {what}; pass loss=lambda outputs, targets: ..."
 
 
+def _takes_the_model(handed: Handed) -> bool:
+    first = next(iter(parameters_of(function_of(handed.loss))), "")
+    return first in ("model", "net", "network", "module") and isinstance(handed.outputs, Tensor)
+
+
+def _no_attribute(handed: Handed) -> str:
+    """An attribute that a tensor does not have, and a model's own outputs would."""
+    error, outputs = handed.cause, handed.outputs
+    if not isinstance(error, AttributeError) or not isinstance(outputs, Tensor):
+        return ""
+    if error.obj is not outputs:
+        return ""
+    return f"the model returns a tensor, which has no {error.name}; have the loss take it as it is"
+
+
 def _swapped(handed: Handed) -> str:
-    if "softmax" not in handed.said or "not implemented for 'Long'" not in handed.said:
+    """A loss that takes the targets first, by its names or by what it makes of labels."""
+    first, second, *_ = [*parameters_of(function_of(handed.loss)), "", ""]
+    named = first in _OF_TARGETS and second in _OF_OUTPUTS
+    if not named and not re.search(r"softmax.*not implemented for 'Long'", handed.said):
         return ""
     return "a loss gets the outputs first, then the targets; pass loss=lambda outputs, targets: ..."
 
@@ -73,6 +109,20 @@ def _differentiates(handed: Handed) -> str:
         "the model got a copy of the batch: where the loss differentiates by it, pass a leaf that"
         " requires grad, x.detach().requires_grad_(), and have the loss use that"
     )
+
+
+#: What targets and outputs are called.
+_OF_TARGETS = {"t", "y", "target", "targets", "label", "labels", "true", "y_true", "gt", "truth"}
+_OF_OUTPUTS = {"o", "out", "output", "outputs", "pred", "preds", "y_pred", "y_hat", "logits"}
+
+
+def _whole_outputs(handed: Handed) -> str:
+    """Outputs that are whole numbers, most often classes."""
+    outputs = handed.outputs
+    if not isinstance(outputs, Tensor) or outputs.is_floating_point() or outputs.is_complex():
+        return ""
+    kind = dtype_name(outputs.dtype)
+    return f"the outputs are {kind}, which have no gradient; return the scores they are made of"
 
 
 def _target_types(handed: Handed) -> str:
@@ -190,6 +240,7 @@ def _in_code(loss: Any) -> str:
 
 #: The first that has something to say is heard.
 OF_LOSSES = (
-    *(_arguments, no_tensors, _no_tensor_out, _no_targets, _swapped, _differentiates),
+    *(to_numpy, missing_key, _arguments, no_tensors, _no_tensor_out, _no_targets, _swapped),
+    *(_no_attribute, _whole_outputs, _differentiates),
     *(_target_types, _out_of_range, _between_0_and_1, _target_shapes, _other_counts),
 )

@@ -16,10 +16,11 @@ from pytest_gradhealth.tensors.unwrap import shape_of
 _GOT = re.compile(
     r"shapes cannot be multiplied \(\d+x(\d+) and|Expected \d+, got (\d+)"
     r"|running_mean should contain (\d+) elements|but got (\d+) channels"
+    r"|embedding dimension of \d+, but got (\d+)"
     r"|input of size\[(?:\d+, )*(\d+)\]"
 )
 #: What layers call the width that they take.
-_WIDTHS = ("in_features", "input_size", "num_features", "in_channels")
+_WIDTHS = ("in_features", "input_size", "num_features", "in_channels", "embed_dim")
 
 
 def indices(handed: Handed) -> str:

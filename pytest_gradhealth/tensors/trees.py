@@ -51,7 +51,7 @@ def map_tensors(
             return done[id(item)]
         if isinstance(item, Mapping):
             return _rebuild_mapping(item, {key: rebuild(inner) for key, inner in item.items()})
-        if callable(attribute(item, "to")):
+        if callable(attribute(item, "to")) and not isinstance(item, type):
             return other(item) if other else item
         if isinstance(item, tuple) and hasattr(item, "_fields"):
             return type(item)(*map(rebuild, item))

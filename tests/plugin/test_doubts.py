@@ -224,6 +224,20 @@ def test_what_was_only_probed_fails_at_its_end_where_warnings_are_errors(
     assert [line for line in result.outlines if line.startswith("GradientHealth")] == [
         f"GradientHealthWarning: {SPARE}"
     ] * 2
+    result = pytester.runpytest_inprocess(strict, "-k", "function", "--tb=line")
+    (line,) = [line for line in result.outlines if "Failed: " in line and "FAILED" not in line]
+    place = CHECKS.splitlines().index("    def test_function():")
+    file = pytester.path / "test_net.py"
+    assert line == f"{file}:{place}: Failed: GradientHealthWarning: {SPARE}"
+
+
+def test_where_pytest_keeps_none_the_line_is_all_that_is_said(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_net=CHECKS)
+    chosen = "one_rule or function or ignored or healthy"
+    result = pytester.runpytest_inprocess("-pno:warnings", "-k", chosen)
+    lines = [line for line in result.outlines if "warn" in line]
+    where = "--gradhealth-report shows where, --gradhealth-explain=GH405 why"
+    assert lines == [f"gradients warn in 2 tests (GH405); {where}"]
 
 
 def test_outside_of_a_test_only_assertions_warn() -> None:

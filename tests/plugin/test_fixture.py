@@ -326,6 +326,23 @@ def test_a_method_takes_what_the_function_takes(name: str) -> None:
     assert (method.__name__, method.__doc__) == (name, function.__doc__)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("assert_helthy", "; did you mean assert_healthy?"),
+        ("assert_no_vanish", "; did you mean assert_no_vanishing?"),
+        ("prob", "; did you mean probe?"),
+        ("nothing_like_it", ""),
+        ("__array__", ""),
+    ],
+)
+def test_a_method_that_there_is_not_is_told_by_its_likeness(name: str, words: str) -> None:
+    with pytest.raises(AttributeError) as caught:
+        getattr(GradHealth(), name)
+    assert str(caught.value) == f"there is no {name} of gradhealth{words}"
+    assert not hasattr(GradHealth(), name)
+
+
 def test_its_probe_takes_what_the_function_takes() -> None:
     ours, function = (
         inspect.signature(each).parameters for each in (GradHealth().probe, pytest_gradhealth.probe)

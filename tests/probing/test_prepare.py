@@ -27,7 +27,7 @@ from tests.helpers.refusals import Nameless, check, raising, refusal
             "model is {'weight': 1}; pass a torch.nn.Module, or a function without arguments that"
             " builds one",
         ),
-        (lambda: None, "the model factory returned a NoneType, not a torch.nn.Module"),
+        (lambda: None, "the model factory returned None, not a torch.nn.Module"),
         (
             mlp().requires_grad_(False),
             "no parameter of Sequential requires grad; call model.requires_grad_(True), or pass the"

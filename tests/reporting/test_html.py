@@ -161,6 +161,9 @@ def test_the_code_of_the_first_cure_stands_on_top_and_that_of_others_below() -> 
     page = report_of(replace(SICK, treatments=(cured, second, *rest)))
     opening, _, below = page.partition('<p class="facts">')
     assert "write (a remedy): copy the code of a remedy a = 1" in words_of(opening)
+    assert (
+        opening.index("<dt>cause</dt>") < opening.index("a = 1") < opening.index("<dt>accept</dt>")
+    )
     assert "b = 2" not in opening
     assert '<details class="table"><summary>code of another</summary>' in below
     assert "b = 2\nif b &lt; 3: pass</pre>" in below

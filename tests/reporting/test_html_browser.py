@@ -239,6 +239,10 @@ def test_phones_and_dark_rooms(page: Any, width: int, scheme: str) -> None:
         widest = page.execute_script("return document.documentElement.scrollWidth")
         assert widest <= width
         assert width > 500 or not sideways(page)
+        assert width > 500 or page.execute_script(
+            "return [...document.querySelectorAll('.scroll')].every((e) =>"
+            " e.scrollHeight <= e.clientHeight + 1)"
+        )
         assert page.execute_script(
             "return [...document.querySelectorAll('pre')].every((e) =>"
             " getComputedStyle(e).whiteSpace === 'pre' && e.clientWidth <= innerWidth)"

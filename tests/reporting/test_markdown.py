@@ -9,7 +9,8 @@ import pytest
 
 from pytest_gradhealth import Run
 from pytest_gradhealth.reporting.markdown import LARGEST, markdown_report
-from tests.helpers.runs import LONG_NAME, SICK, many
+from pytest_gradhealth.reporting.run import Probe
+from tests.helpers.runs import LONG_NAME, SICK, WARNS, many, measured, net
 
 
 def test_markdown_has_a_verdict_line_what_fails_and_the_rest_folded(run: Run) -> None:
@@ -21,6 +22,18 @@ def test_markdown_has_a_verdict_line_what_fails_and_the_rest_folded(run: Run) ->
     folded = text[text.index("<details>") :]
     assert "the gradient vanishes" in folded
     assert re.search(r"\| `test_a.py::test_healthy` \| healthy \| x", folded)
+
+
+def test_what_warns_has_its_cause_and_its_page_too() -> None:
+    healthy = Probe("t.py::well", "passed", measured(net()))
+    text = markdown_report(Run((Probe("t.py::test_net", "passed", WARNS), healthy)))
+    (folded,) = re.findall(
+        r"<code>t.py::test_net</code></summary>\n\n```text\n(.*?)\n```", text, re.S
+    )
+    assert folded == str(WARNS)
+    assert re.search(r"(?m)^cause:  \w", folded)
+    assert "rule:   pytest --gradhealth-explain GH101" in folded
+    assert text.count("```text") == 1
 
 
 WIDE = "\U0001d54f"  # four bytes in UTF-8

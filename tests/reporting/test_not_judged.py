@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from pytest_gradhealth import Probe, Run
+from pytest_gradhealth import Diagnosis, Probe, Run
 from pytest_gradhealth.reporting.github import workflow_commands
 from pytest_gradhealth.reporting.html import html_report
 from pytest_gradhealth.reporting.json_report import read_json, schema, write_json
@@ -44,6 +45,18 @@ def test_the_terminal_has_a_colour_of_its_own_for_it(width: int) -> None:
     assert row[0].endswith("t.py::test_head")
     assert row[1] == {"cyan": True}
     assert lines[-2:] == [("t.py::test_head", {"bold": True}), (FACE, {"cyan": True})]
+
+
+@pytest.mark.parametrize("diagnosis", [WARNS, replace(SICK, treatments=())], ids=["warns", "fails"])
+def test_the_terminal_has_causes_and_pages_of_what_is_not_told_elsewhere(
+    diagnosis: Diagnosis,
+) -> None:
+    advice = [line for line in str(diagnosis).splitlines() if re.match(r"(cause|try|rule): ", line)]
+    assert {line.partition(":")[0] for line in advice} >= {"cause", "rule"}
+    probes = (Probe("t.py::test_net", "passed", diagnosis), ALONE)
+    lines = [text for text, _ in report_lines(probes, width=80, verbose=False, told=True)]
+    said = [line for line in lines if re.match(r"(cause|try|rule): ", line)]
+    assert [line[:60] for line in said] == [line[:60] for line in advice]
 
 
 def test_one_line_on_a_run() -> None:

@@ -353,6 +353,10 @@ def test_a_call_uses_the_model_that_it_gets_where_it_is_to_be_copied() -> None:
     )
 
 
+FACTORY = (
+    "a factory is called without arguments, for example lambda: Net(width=64); what takes a batch"
+    " goes with its model: probe(model, x, call=...)"
+)
 IN_0 = "\n  raised in 0 (Linear)"
 FORWARD = "Sequential.forward raised {told}\n  it was called with "
 LOSS = "loss {name} raised {told}\n  it was called with outputs: (16, 3) float32; targets: "
@@ -520,8 +524,7 @@ TOLD: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], str]] = {
         Encoder().encode,
         (X, Y),
         CE,
-        "the model factory encode raised {told}; what takes a batch goes with its model:"
-        " probe(model, x, call=lambda model, x: ...)",
+        f"the model factory encode raised {{told}}; {FACTORY}",
     ),
     "class for a model": (
         nn.Linear,
