@@ -19,8 +19,10 @@ SEEDS = range(5)
 STEPS = 60
 LINES = torch.linspace(-1, 1, 32)[:, None]
 #: One of each family, and those that were called cures and were none.
-FEW = ("standardised inputs", "ReLU", "batch norm", "residual", "unit-variance init")
-FEW += ("LeakyReLU at the output",)
+FEW = (
+    *("standardised inputs", "ReLU", "batch norm", "residual", "unit-variance init"),
+    "LeakyReLU at the output",
+)
 
 
 class Slope(nn.Module):
@@ -106,7 +108,8 @@ class Field(nn.Module):
         passed = torch.exp(-0.1 * self.activation(self.density(h)))
         through = torch.cat([torch.ones_like(passed[:, :1]), passed], 1).cumprod(1)
         shown = through[:, :-1] * (1 - passed) * torch.sigmoid(self.colour(h))
-        return shown.sum(1) + through[:, -1]
+        light: Tensor = shown.sum(1) + through[:, -1]
+        return light
 
 
 class Spike(torch.autograd.Function):
@@ -120,7 +123,8 @@ class Spike(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (u,) = ctx.saved_tensors
-        return gradients[0] * (u.abs() < 0.5)
+        near: Tensor = u.abs() < 0.5
+        return gradients[0] * near
 
 
 class Neurons(nn.Module):
@@ -146,7 +150,8 @@ class Spiking(nn.Module):
         self.body, self.head = nn.Sequential(*layers), nn.Linear(24, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x)).mean(0)  # type: ignore[no-any-return]
+        logits: Tensor = self.head(self.body(x)).mean(0)
+        return logits
 
 
 def policy_loss(outputs: tuple[Tensor, Tensor], _: object) -> Tensor:
