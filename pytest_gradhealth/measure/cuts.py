@@ -40,10 +40,13 @@ _Lost = frozenset[tuple[Stop, str]]
 
 
 @asked(())
-def cuts(subject: Subject, names: Collection[str], *, seed: int) -> tuple[Stop, ...]:
+def cuts(
+    subject: Subject, names: Collection[str], *, seed: int, felt: Collection[str] = ()
+) -> tuple[Stop, ...]:
     """Return what cuts some parameters off from the loss, in the order of the forward.
 
-    Nothing for those that several functions cut off, of which any may be meant.
+    Nothing for those that several functions cut off, of which any may be meant. Of those that the
+    loss has `felt`, numbers may have come to it that cannot be followed: `math.exp(x.item())`.
     """
     parameters = {id(p): n for n, p in subject.model.named_parameters() if n in names}
     calls = Calls(subject.model)
@@ -56,7 +59,7 @@ def cuts(subject: Subject, names: Collection[str], *, seed: int) -> tuple[Stop, 
             made: Sequence[object] = [run.loss()]
     except CutOffError as error:
         made = error.made
-    return watch.cuts_before(made)
+    return watch.cuts_before(made, felt)
 
 
 @dataclass(frozen=True)
@@ -85,14 +88,17 @@ class _Watch(TorchFunctionMode):
         self._calls = calls
         self._known: dict[int, _Known] = {}
         self._memory: dict[int, _Lost] = {}
+        self._numbers: _Lost = frozenset()
         #: What runs where no module does.
         self.outside = OUTPUT
         self._enabled = True  # as the forward itself says, and not a function of its own
 
-    def cuts_before(self, made: Iterable[object]) -> tuple[Stop, ...]:
+    def cuts_before(self, made: Iterable[object], felt: Collection[str]) -> tuple[Stop, ...]:
         """What cuts parameters off from what was made of them, where it is one thing."""
         by_name: dict[str, dict[Stop, None]] = {}
         lost = frozenset[tuple[Stop, str]]().union(*(self._of(thing).lost for thing in made))
+        known = {name for _, name in lost}
+        lost |= {(stop, name) for stop, name in self._numbers if name in felt and name not in known}
         for stop, name in sorted(lost, key=str):
             by_name.setdefault(name, {})[stop] = None
         found: dict[Stop, list[str]] = {}
@@ -130,6 +136,7 @@ class _Watch(TorchFunctionMode):
         if not made and name in _NUMBERS:
             lost, stop = self._lost(name, given), self._stop(name)
             lost = frozenset(((stop or s) if s.op in _DETACHING else s, n) for s, n in lost)
+            self._numbers |= lost
             for thing in _things(result):
                 self._keep(_Known(thing, lost=lost))
             for tensor in tensors([thing for thing, _ in given] * (name in _ARRAYS)):

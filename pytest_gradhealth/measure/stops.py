@@ -15,6 +15,7 @@ from torch.autograd.graph import Node
 
 from pytest_gradhealth.measure.asked import asked
 from pytest_gradhealth.measure.calls import Call, Calls
+from pytest_gradhealth.measure.cancelled import Ways, is_rounding_of
 from pytest_gradhealth.measure.places import Place, layer_before, node_before, places_of
 from pytest_gradhealth.measure.recorder import Recorder, recorded_modules
 from pytest_gradhealth.measure.shut import Cuts, reached_past, shut_by
@@ -25,16 +26,16 @@ from pytest_gradhealth.subject.passes import Pass, run_backward
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import Graph, is_own, op_name
 from pytest_gradhealth.tensors.hooks import hooked
-from pytest_gradhealth.tensors.norms import l2_norm
 
-#: Up to so many times the last digit of a number is rounding; of few digits, a part as small is.
-ROUNDING = 32
 #: Operations that are zero where another factor or a mask is, which something else may have made.
 _PRODUCTS = frozenset({"Mul", "Prod", "Where", "MaskedFill"})
 _PASSIVE = _PRODUCTS | {"Bmm", "Mm", "Div", "Index", "Gather", "Addmm", "Baddbmm", "Convolution"}
+#: Operations whose results sum up to the same whatever comes in.
+_SUMMING_UP = frozenset({"NativeBatchNorm", "CudnnBatchNorm", "NativeLayerNorm", "NativeGroupNorm"})
+_SUMMING_UP |= {"Softmax"}
 #: Operations without a slope where they get zeros, or numbers that are equal, of something else.
-_AT_ZERO = frozenset({"Abs", "Atan2", "Cdist", "LinalgVectorNorm", "Norm", "Pow", "Var", "Std"})
-_AT_ZERO |= {"MseLoss", "SmoothL1Loss", "HuberLoss"}
+_AT_ZERO = frozenset({"Abs", "Angle", "Atan2", "Cdist", "LinalgVectorNorm", "Norm", "Pow"})
+_AT_ZERO |= {"Var", "Std", "MseLoss", "SmoothL1Loss", "HuberLoss"}
 
 
 @asked(())
@@ -102,22 +103,28 @@ class _Seen:
 
 def _cut(loss: Tensor, seen: _Seen) -> None:
     """Note what each operation that gets gradient keeps all of it from, in the backward."""
-    found = seen.cuts
-    came: dict[Node | None, list[float]] = {}  # sizes of what has come to a node, way by way
+    found, ways = seen.cuts, Ways()
+
+    def cancels(origin: Node, gradient: Tensor) -> Stop:
+        return replace(_described(seen, origin, gradient, "cancels"), elements=None)
 
     def watch(node: Node) -> Any:
         def hook(grad_inputs: Sequence[Any], grad_outputs: Sequence[Any]) -> None:
             given = [g for g in grad_outputs if isinstance(g, Tensor)]
-            if len(came.get(node, ())) > 1 and all(_is_rounding(g, came[node]) for g in given):
-                stop = _described(seen, node, given[0], "cancels")
-                found[node] = [(node, replace(stop, elements=None))]
+            if ways.cancel(node, given):
+                found[node] = [(node, cancels(node, given[0]))]
             if not any(bool(g.any()) for g in given):
                 return
             inputs = [*zip((n for n, _ in node.next_functions), grad_inputs, strict=False)]
             silent = {child: g for child, g in inputs if _is_silent(g, node)}
-            for child, g in inputs:
-                if g is not None and child not in silent:
-                    came.setdefault(child, []).append(float(l2_norm(g)))
+            if op_name(node) in _SUMMING_UP and is_rounding_of(node, grad_inputs, grad_outputs):
+                even = _described(seen, node, given[0], "even")
+                found.setdefault(node, []).append((node.next_functions[0][0], even))
+                silent.pop(node.next_functions[0][0], None)
+            passed = [(n, g) for n, g in inputs if n and g is not None and n not in silent]
+            for child, origin in ways.went(node, passed):
+                silent.pop(child, None)
+                found.setdefault(node, []).append((child, cancels(origin, given[0])))
             if silent or op_name(node) in _LEVELLED:
                 kind = _kind(node, grad_outputs, silent)
                 stop = _described(seen, node, given[0], kind)
@@ -151,12 +158,6 @@ def _with_zero_weights(model: nn.Module) -> frozenset[str]:
     own = ((name, dict(m.named_parameters(recurse=False))) for name, m in recorded_modules(model))
     weights = ((name, parameters["weight"]) for name, parameters in own if "weight" in parameters)
     return frozenset(name for name, weight in weights if weight.numel() and not bool(weight.any()))
-
-
-def _is_rounding(gradient: Tensor, parts: Sequence[float]) -> bool:
-    """Whether a sum is next to nothing beside its parts."""
-    share = min(ROUNDING * torch.finfo(gradient.dtype).eps, 1 / ROUNDING)
-    return float(l2_norm(gradient)) < share * max(parts)
 
 
 def _is_silent(gradient: Any, node: Node) -> bool:

@@ -54,7 +54,8 @@ def with_stops(
         return profile
     said = {finding.code for finding in findings if finding.complains}
     zero = [p.name for p in profile.parameters if p.state == "zero"]
-    cut = [p.name for p in (*cut_off(profile), *unused_parameters(profile))]
+    felt = [p.name for p in cut_off(profile)]
+    cut = [*felt, *(p.name for p in unused_parameters(profile))]
     found: tuple[Stop, ...] = ()
     if zero and _is_blank(subject.inputs):
         return replace(profile, stops=(Stop("zeros", INPUT, parameters=tuple(zero)),))
@@ -63,7 +64,7 @@ def with_stops(
     if "GH404" in said or ((zero or cut) and said & _OF_NOTHING):
         found += stops(subject, [*zero, *cut], seed=seed)
     if cut and said & _OF_NOTHING:
-        found += cuts(subject, cut, seed=seed)
+        found += cuts(subject, cut, seed=seed, felt=felt)
     if {p.shape for p in profile.parameters if p.name in cut} & {*profile.unregistered}:
         profile = replace(profile, anew=made_anew(subject, seed=seed))
     return replace(profile, stops=found) if found else profile

@@ -20,7 +20,7 @@ from pytest_gradhealth.remedies.outcome import (
     trains_alike,
 )
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
-from pytest_gradhealth.remedies.ward import Untreated, Ward
+from pytest_gradhealth.remedies.ward import MARGIN, Untreated, Ward
 from pytest_gradhealth.results.diagnosis import Measure, Outcome, Treatment
 from pytest_gradhealth.subject.step import Step
 from pytest_gradhealth.subject.subject import Subject
@@ -38,13 +38,17 @@ def first_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class _Applied:
-    """A copy with a remedy: `draws` says that the remedy, or a factory, draws its weights."""
+    """A copy with a remedy: `draws` says that the remedy, or a factory, draws its weights.
+
+    It is trained at `rate` times its learning rate.
+    """
 
     patient: Patient
     subject: Subject
     code: str
     draws: bool
     changes_training: bool
+    rate: float
 
 
 def _apply(ward: Ward, remedy: Remedy, draw: int) -> _Applied:
@@ -59,7 +63,7 @@ def _apply(ward: Ward, remedy: Remedy, draw: int) -> _Applied:
     model = patient.model.to(subject.device)  # which may be one that the remedy has built
     subject = replace(subject, model=model, step=patient.step or Step())
     changes = (patient.step, patient.optimizer) != given
-    return _Applied(patient, subject, code, draws, changes)
+    return _Applied(patient, subject, code, draws, changes, ward.rate(draw))
 
 
 def _numbers(subject: Subject) -> tuple[float, ...]:
@@ -131,7 +135,8 @@ def _confirmed(ward: Ward, base: Untreated, first: _Result) -> Treatment:
             reason = f"there was time for {draw} of {ward.draws} draws of the weights only"
             return replace(found, outcome="better", reason=reason)
         if other.outcome != "cured":
-            reason = f"cured with {draw} of {draw + 1} draws of the weights"
+            rate = "" if ward.is_steady else f", the last at {MARGIN:g} times the learning rate"
+            reason = f"cured with {draw} of {draw + 1} draws of the weights{rate}"
             reason = f"{reason}; {other.reason}" if other.reason else reason
             if other.after is None:
                 return replace(found, outcome="better", reason=reason)
@@ -183,7 +188,7 @@ def _examined(
     if trained is None:
         subject, optimizer = applied.subject, applied.patient.optimizer
         patience = patience_with(seen, goal, before)
-        training = ward.train(subject, optimizer, goal.yardstick, patience)
+        training = ward.train(subject, optimizer, goal.yardstick, patience, applied.rate)
         trained, cut = measure_of(seen.value, training), training.cut
     after = replace(trained, value=seen.value)
     outcome = outcome_of(goal, before, after, seen, cut=cut)
@@ -195,7 +200,7 @@ def _treated_in_training(
 ) -> Treatment:
     """Examine a copy after the short training, where the remedy is a part of that."""
     goal, subject, optimizer = base.goal, applied.subject, applied.patient.optimizer
-    training = ward.train(subject, optimizer, goal.yardstick)
+    training = ward.train(subject, optimizer, goal.yardstick, rate=applied.rate)
     if is_same(training.losses, base.training.losses):
         same = base.measure, base.measure
         return treatment_of(remedy, goal.code, "no effect", _AS_GOOD, *same, applied.code)

@@ -8,22 +8,37 @@ from shlex import quote
 from pytest_gradhealth.formatting import View, printable
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 from pytest_gradhealth.rules import built_in_rules, explanations, known_rules, rule_of
+from pytest_gradhealth.rules.rule import Cause
 
 #: Rules whose pages a message names, the worst first.
 _MOST_PAGES = 3
 
 
 def causes(diagnosis: Diagnosis, findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
-    """Yield the cause of each finding and what to try, behind the labels "cause" and "try"."""
+    """Yield the cause of each finding and what to try, behind the labels "cause" and "try".
+
+    Causes with the same to try, or a part of it, are told together.
+    """
     rules, profile = known_rules(diagnosis).values(), diagnosis.profile
     behind = explanations(diagnosis)
     seen = (behind.get(f.code, f) for f in findings if f.seed == profile.seed)
-    explained = [rule_of(f.code, rules).explain(f, profile) for f in seen]
+    found = [rule_of(f.code, rules).explain(f, profile) for f in seen]
+    every = dict.fromkeys(cause for cause in found if cause is not None)
+    left = [cause for cause in every if not any(_is_part(cause, other) for other in every)]
     cured = any(treatment.outcome == "cured" for treatment in diagnosis.treatments)
-    for cause in dict.fromkeys(cause for cause in explained if cause is not None):
-        yield "cause", cause.because
+    while left:
+        advice = left[0].advice
+        same = [cause for cause in left if cause.advice in advice]
+        yield from (("cause", cause.because) for cause in same)
         if not cured:  # what was tried says more than what might be
-            yield "try", cause.advice
+            yield "try", advice
+        left = [cause for cause in left if cause not in same]
+
+
+def _is_part(cause: Cause, other: Cause) -> bool:
+    """Whether another cause tells the same and more."""
+    part = cause.because in other.because and cause.advice in other.advice
+    return part and cause != other
 
 
 def acceptance(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from pytest_gradhealth.results.serialization import AtLeast
 
 #: What a function of the model's own passes on, that a gradient is too small for its format, that
-#: what comes back on several ways cancels, or that a layer's weights are all zero.
-StopKind = Literal["", "zeros", "none", "rounding", "cancels", "weights"]
+#: what comes back on several ways cancels, or is the same for all of what always has the same sum,
+#: or that a layer's weights are all zero.
+StopKind = Literal["", "zeros", "none", "rounding", "cancels", "even", "weights"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,13 @@ class Stop:
         return self.elements == 1 and self.op != "Relu"
 
     @property
+    def typed(self) -> str:
+        """The operation as it is typed."""
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.op).lower()
+        return re.sub("^native_|_cachemask$|_copy$|r[23]d$", "", words)
+
+    @property
     def where(self) -> str:
         """The operation as one would point at it: "5 (Tanh)", "tanh behind fc1 (Linear)"."""
         title = f"{self.layer} ({self.type})" if self.type else self.layer
-        typed = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.op).lower().removeprefix("native_")
-        return f"{typed} {self.at} {title}" if self.at else title
+        return f"{self.typed} {self.at} {title}" if self.at else title

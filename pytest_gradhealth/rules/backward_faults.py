@@ -9,6 +9,7 @@ from pytest_gradhealth.rules.fault import (
     OFF_THE_EDGES,
     UNMASKED,
     Fault,
+    mixes,
     of_minus_infinity,
     of_negative,
 )
@@ -56,6 +57,31 @@ BACKWARD = (
         " two of them are equal",
         "use the values alone (torch.linalg.eigvalsh, svdvals), or add a small random symmetric"
         " matrix",
+    ),
+    Fault(
+        "LinalgQr LinalgCholeskyEx",
+        lambda bad: bad.within == "linalg_solve_triangular",
+        "the backward of {op} divides by the diagonal of a triangle, and there is a 0 on it: the"
+        " matrix is singular",
+        "1e-6 * torch.eye(n) added to it",
+    ),
+    Fault(
+        "Mul",
+        mixes,
+        "the slope of a product with infinity is infinite, and 0 times that is NaN",
+        "a number in place of the infinity before the product, not behind it",
+    ),
+    Fault(
+        "Var",
+        mixes,
+        "the backward of Var is 0 * inf where there is one element: it divides by n - 1",
+        "var(..., correction=0), or more than one element",
+    ),
+    Fault(
+        "Logcumsumexp",
+        mixes,
+        "the backward of Logcumsumexp is inf - inf where all up to there is -inf",
+        "torch.finfo(x.dtype).min in place of -inf",
     ),
     Fault(
         "LogSoftmax Logsumexp",

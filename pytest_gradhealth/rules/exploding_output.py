@@ -60,6 +60,7 @@ scales them is better.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from pytest_gradhealth.errors import ExplodingOutputError
@@ -96,6 +97,16 @@ def magnitude(profile: GradientProfile) -> float | None:
     return profile.magnitude
 
 
+def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
+    """What makes outputs large, None for infinity, whose cause is that of the first one (GH301)."""
+    if profile.non_finite is not None and finding.value == math.inf:
+        return None
+    return Cause(
+        "inputs that were not scaled, large initial weights, or a sum over many layers",
+        "standardised inputs, nn.init.kaiming_normal_ for the weights, or a normalisation layer",
+    )
+
+
 RULE = Rule(
     code="GH203",
     name="exploding-output",
@@ -105,10 +116,7 @@ RULE = Rule(
     error=ExplodingOutputError,
     echoes=("GH201",),
     doc=__doc__,
-    cause=Cause(
-        "inputs that were not scaled, large initial weights, or a sum over many layers",
-        "standardised inputs, nn.init.kaiming_normal_ for the weights, or a normalisation layer",
-    ),
+    cause=cause_of,
     settings=("max_output",),
     quantity=Quantity(magnitude, "output", "{}"),
     of_scale=True,

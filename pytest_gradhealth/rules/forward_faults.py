@@ -108,7 +108,8 @@ _DOMAINS = (
     ("acosh arccosh", lambda bad: bad.last < 1, "from 1 on", "x.clamp_min(1 + {edge}) before it"),
 )
 
-_MEANS = "mean mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy"
+_MEANS = "mean mse_loss smooth_l1_loss huber_loss soft_margin_loss"
+_MEANS += " binary_cross_entropy binary_cross_entropy_with_logits"
 _DEVIATIONS = "std var std_mean var_mean"
 _TOO_MUCH = "is more than {format} holds ({most})"
 
@@ -216,6 +217,25 @@ FORWARD = (
         "longer inputs (fewer strides), or nn.CTCLoss(zero_infinity=True), which leaves it out",
     ),
     Fault(
+        "weight_norm_interface",
+        of_finite,
+        "weight_norm divides by the norm of a weight, which is 0",
+        "weights other than 0 before weight_norm is put on",
+    ),
+    Fault(
+        "layer_norm group_norm",
+        lambda bad: of_finite(bad) and bad.value == "nan",
+        "the squares of what {op} gets are more than {format} holds ({most}), or all of it is equal"
+        " and eps is 0",
+        "smaller inputs, and an eps above 0",
+    ),
+    Fault(
+        "linalg_solve_ex linalg_inv_ex",
+        of_finite,
+        "the matrix is singular, or next to it",
+        "1e-6 * torch.eye(n) added to it",
+    ),
+    Fault(
         "slogdet logdet",
         of_finite,
         "the matrix is singular: its determinant is 0, whose log is -inf",
@@ -241,7 +261,7 @@ FORWARD = (
         " p * log(p)",
     ),
     Fault(
-        "add sub rsub sum cumsum mean",
+        "add sub rsub sum cumsum mean lerp",
         mixes,
         "inf - inf",
         "torch.finfo(x.dtype).min in place of -inf, or torch.where for what is left out",

@@ -13,7 +13,7 @@ from pytest_gradhealth.rules.rule import Cause
 _SCALE = "standardised inputs, smaller weights and biases, or a normalisation layer before it"
 #: Reasons that are told at most where parameters have several.
 _TOLD = 2
-_ROUNDING = "a straight-through estimator: x + (x.round() - x).detach()"
+_ROUNDING = "a straight-through estimator: x + (x.{op}() - x).detach()"
 _SOFT_BOUND = "a wider range, or a soft bound (torch.tanh, F.softplus)"
 #: What margins are made with.
 _MARGINS = frozenset({"Relu", "Clamp", "ClampMin", "ClampMax", "Maximum", "Threshold"})
@@ -58,7 +58,9 @@ def cause_of_stop(stop: Stop) -> Cause | None:
     if stop.levels:
         known = _LEVELS.get(stop.op, _ONE_FEATURE)
     known = _KINDS.get(stop.kind, known)
-    return None if known is None else Cause(known[0].format(stop.where, op=stop.op), known[1])
+    if known is None:
+        return None
+    return Cause(known[0].format(stop.where, op=stop.op), known[1].format(op=stop.typed))
 
 
 #: Because of what, about {} and the function {op}, and what to try: by the kind of a stop.
@@ -80,7 +82,13 @@ _KINDS: dict[StopKind, tuple[str, str]] = {
     "cancels": (
         "what comes back to {} on several ways cancels to zero, as where it is divided by its own"
         " norm or sum, or taken from itself",
-        "more than one number in the dimension that is normalised (dim=...), or none of it",
+        "more than one number in the dimension that is normalised (dim=...), none of it, or a loss"
+        " that tells them apart",
+    ),
+    "even": (
+        "{} sends nothing back of a gradient that is the same for all that it normalises, as of a"
+        " mean or a sum",
+        "a loss that is no mean or sum of what comes out of it",
     ),
     "weights": (
         "the weights of {} are all zero and stay so",
@@ -109,6 +117,12 @@ _SOFT = (
     "a soft version (torch.sigmoid, torch.softmax, F.gumbel_softmax), or a straight-through"
     " estimator: soft + (hard - soft).detach()"
 )
+_OUTSIDE = (
+    "{} samples outside of its input alone, where it has no slope",
+    "positions from -1 to 1 (torch.tanh)",
+)
+_FAKE = ("FakeQuantizePerTensorAffineCachemask", "FakeQuantizePerChannelAffineCachemask")
+_ATTENTION = "FlashAttention FlashAttentionForCpu EfficientAttention CudnnAttention"
 _PICKING = "argmax argmin argsort topk sort msort max min aminmax median mode kthvalue"
 #: Functions that compare, draw or sort in, and conversions to whole numbers.
 _HARD = "gt lt ge le eq ne long int bool multinomial bernoulli searchsorted bucketize one_hot"
@@ -137,11 +151,11 @@ _MEANS = {
     ),
     "LogSoftmax": ("{} is saturated: one position gets all", f"smaller logits: {_SCALE}"),
     **dict.fromkeys(
-        ("Hardtanh", "Clamp", "ClampMin", "ClampMax"),
+        ("Hardtanh", "Clamp", "ClampMin", "ClampMax", *_FAKE),
         ("{} cuts off all that comes in, which is out of its range", _SOFT_BOUND),
     ),
     **dict.fromkeys(
-        ("Round", "Floor", "Ceil", "Trunc", "Sign", "Sgn", "Heaviside", "FloorDivide"),
+        ("Round", "Floor", "Ceil", "Trunc", "Sign", "Sgn"),
         ("{} has no slope anywhere", _ROUNDING),
     ),
     "Exp": ("{} has rounded to 0 for all that comes in", f"x.clamp(min=-20).exp(), or {_SCALE}"),
@@ -164,7 +178,20 @@ _MEANS = {
         ),
     ),
     **dict.fromkeys(
-        ("Abs", "Atan2", "Cdist", "LinalgVectorNorm", "Norm", "Pow"),
+        (f"ScaledDotProduct{name}" for name in _ATTENTION.split()),
+        (
+            "{} masks every position for the whole batch, and so returns zeros",
+            "a mask that leaves some: of one that is True or False, True takes part",
+        ),
+    ),
+    "GridSampler2D": _OUTSIDE,
+    "GridSampler3D": _OUTSIDE,
+    **dict.fromkeys(
+        ("MultiMarginLoss", "MultilabelMarginLoss"),
+        ("{} is flat: all margins are met", "a batch for which they are not"),
+    ),
+    **dict.fromkeys(
+        ("Abs", "Angle", "Atan2", "Cdist", "LinalgVectorNorm", "Norm", "Pow"),
         ("{} gets zeros alone, where it has no slope", "inputs, or a start, other than zero"),
     ),
     "zeros": ("all inputs are zero", "a batch with data in it"),

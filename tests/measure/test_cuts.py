@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, distributions, nn
@@ -97,9 +99,12 @@ LOOKS: dict[str, Callable[[Tensor], object]] = {
 }
 
 
-def of(call: Callable[[nn.Module, Tensor], Tensor]) -> tuple[Stop, ...]:
+NAMES = ("a.weight", "a.bias")
+
+
+def of(call: Callable[[nn.Module, Tensor], Tensor], felt: Collection[str] = ()) -> tuple[Stop, ...]:
     subject = Subject(Two(call), torch.ones(8, 4), None, torch.sum, torch.device("cpu"))
-    return cuts(subject, ["a.weight", "a.bias"], seed=0)
+    return cuts(subject, NAMES, seed=0, felt=felt)
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
@@ -161,6 +166,29 @@ def test_what_only_looks_at_a_tensor_cuts_nothing_off(look: str) -> None:
         return out
 
     assert [stop.op for stop in of(cut)] == ["gt"]
+
+
+NUMBERS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "item": lambda a, x: torch.full((8, 6), math.exp(a(x).mean().item())),
+    "numpy": lambda a, x: torch.from_numpy(np.abs(a(x).detach().numpy())),
+}
+
+
+@pytest.mark.parametrize("op", NUMBERS)
+def test_numbers_that_the_loss_has_felt_have_come_to_it_on_ways_of_their_own(op: str) -> None:
+    (stop,) = of(NUMBERS[op], felt=NAMES)
+    assert (stop.op, stop.layer, stop.at) == (op, "(output)", "in")
+    assert sorted(stop.parameters) == sorted(NAMES)
+    assert of(NUMBERS[op]) == ()
+
+
+def test_numbers_are_told_where_nothing_else_is_known_alone() -> None:
+    def logged(layer: nn.Module, x: Tensor) -> Tensor:
+        h: Tensor = layer(x)
+        h.mean().item()
+        return h.detach()
+
+    assert [stop.op for stop in of(logged, felt=NAMES)] == ["detach"]
 
 
 def test_of_two_things_none_is_named() -> None:

@@ -93,7 +93,14 @@ def test_a_module_is_named_itself() -> None:
 
 @pytest.mark.parametrize(
     ("op", "typed"),
-    [("ClampMin", "clamp_min"), ("NativeLayerNorm", "layer_norm"), ("Relu", "relu")],
+    [
+        ("ClampMin", "clamp_min"),
+        ("NativeLayerNorm", "layer_norm"),
+        ("Relu", "relu"),
+        ("ToCopy", "to"),
+        ("GridSampler2D", "grid_sample"),
+        ("FakeQuantizePerTensorAffineCachemask", "fake_quantize_per_tensor_affine"),
+    ],
 )
 def test_a_function_is_told_as_it_is_typed(op: str, typed: str) -> None:
     assert Stop(op, "a", "Linear", "behind").where == f"{typed} behind a (Linear)"
@@ -174,6 +181,77 @@ def test_what_cancels_does_so_in_every_format(
     function: Callable[[Tensor], Tensor], dtype: torch.dtype
 ) -> None:
     assert before(Two(function).to(dtype), "a.weight") == [CANCELS]
+
+
+def shut_below_0(x: Tensor) -> Tensor:
+    """Rectified numbers over their own size: of those above 0, what comes back cancels."""
+    rectified = F.relu(x - x.detach() + torch.arange(-2, 4))
+    return rectified / rectified.abs().clamp_min(1e-6)
+
+
+CANCELS_AT_RELU = Stop("Relu", "a", "Linear", "behind", kind="cancels")
+
+
+@pytest.mark.parametrize(
+    ("function", "stop"),
+    [
+        (shut_below_0, CANCELS_AT_RELU),
+        (lambda x: shut_below_0(x).exp(), CANCELS_AT_RELU),
+        (
+            lambda x: F.normalize(F.relu(x)[..., None], dim=-1)[..., 0],
+            replace(CANCELS_AT_RELU, op="Unsqueeze"),
+        ),
+    ],
+    ids=["at a relu", "further from the loss", "seen behind it"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_cancels_where_a_relu_is_open_is_not_the_relus_doing(
+    function: Callable[[Tensor], Tensor], stop: Stop, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(1)
+    assert before(Two(function).to(dtype), "a.weight") == [stop]
+
+
+def test_a_relu_that_is_shut_where_gradient_comes_is_told_though_something_cancels() -> None:
+    def shut(x: Tensor) -> Tensor:
+        signs = torch.tensor([1.0, 1, 1, -1, -1, -1])
+        rectified = F.relu(x - x.detach() + signs)
+        cancelling = rectified - rectified.detach() - (rectified - rectified.detach())
+        return torch.where(signs > 0, 0.0, rectified + cancelling)
+
+    (stop,) = before(Two(shut), "a.weight")
+    assert (stop.op, stop.kind) == ("Relu", "")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.softmax(-1).sum(-1, True).expand(8, 6),
+        lambda x: F.layer_norm(x, (6,)).mean(-1, True).expand(8, 6),
+        lambda x: F.group_norm(x, 2).mean(-1, True).expand(8, 6),
+        lambda x: F.batch_norm(x + torch.arange(8)[:, None] ** 2, None, None, training=True),
+    ],
+    ids=["softmax", "layer norm", "group norm", "batch norm"],
+)
+def test_a_gradient_that_is_the_same_for_all_gets_through_no_sum_that_is_always_the_same(
+    function: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> None:
+    (stop,) = before(Two(function).to(dtype), "a.weight")
+    assert (stop.kind, stop.layer, stop.at) == ("even", "a", "behind")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.softmax(-1)[:, :1].expand(8, 6),
+        lambda x: F.layer_norm(x, (6,))[:, :1].expand(8, 6),
+        lambda x: (1e6 * x).softmax(-1).sum(-1, True).expand(8, 6),
+    ],
+    ids=["softmax", "layer norm", "saturated"],
+)
+def test_a_gradient_that_tells_apart_is_not_even(function: Callable[[Tensor], Tensor]) -> None:
+    assert not any(stop.kind == "even" for stop in of(Two(function)))
 
 
 def test_a_hook_that_takes_the_gradient_away_is_no_gradient_that_cancels() -> None:

@@ -170,6 +170,17 @@ def test_the_code_that_the_quickstart_shows_cures_its_network() -> None:
         assert trains_under_five_seeds(build, code, ADAM, sick, steps=40), name
 
 
+def test_every_cure_that_a_page_prints_is_one_of_those() -> None:
+    shown = cures(readme.block("failure"))
+    printed = {page.name: cures(page.read_text("utf-8")) for page in readme.pages()}
+    assert {name: len(found) for name, found in printed.items() if found} == {
+        "README.md": 1,
+        "quickstart.md": len(shown),
+    }
+    for found in printed.values():
+        assert found.items() <= shown.items()
+
+
 def network(
     activation: Callable[[], nn.Module] = nn.ReLU,
     *,

@@ -52,6 +52,7 @@ GUESSES = "still no better than one answer for all, whose loss is 2.3"
             "still worse than one answer for all, whose loss is 2.3",
         ),
         (Measure(0.5, 2.4, 2.29, 20), PASSES, "better", GUESSES),
+        (Measure(0.5, 2.4, 2.4, 60), PASSES, "better", GUESSES),
         (Measure(0.5), PASSES, "better", ""),
         (
             Measure(1e9, 2.4, 1.0, 29),
@@ -157,6 +158,8 @@ def test_a_fall_that_may_be_one_answer_for_all_is_no_cure_of_what_warns() -> Non
         (Examined(warning=frozenset({"GH101"})), SICK, LEAST),
         (replace(FAILS, value=1e-8), SICK, FEWEST),
         (replace(FAILS, value=1e-7), SICK, 0),
+        (replace(FAILS, value=10**-7.55), SICK, FEWEST),
+        (replace(FAILS, value=10**-7.45), SICK, 0),
         (replace(FAILS, value=1e-9), SICK, FEWEST),
         (FAILS, SICK, FEWEST),
         (replace(FAILS, value=1e-7), Measure(), FEWEST),

@@ -19,7 +19,10 @@ SEEDS = range(5)
 STEPS = 60
 LINES = torch.linspace(-1, 1, 32)[:, None]
 #: One of each family, and those that were called cures and were none.
-FEW = ("standardised inputs", "ReLU", "batch norm", "residual", "unit-variance init")
+FEW = (
+    *("standardised inputs", "ReLU", "batch norm", "residual", "unit-variance init"),
+    "LeakyReLU at the output",
+)
 
 
 class Slope(nn.Module):
@@ -90,6 +93,67 @@ class Squashed(nn.Module):
         return density.sum(-1), self.value(torch.cat([x / 50, action], -1))[:, 0]
 
 
+class Field(nn.Module):
+    """Light through a density that a ReLU makes zero everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU())
+        self.density, self.colour = nn.Linear(32, 1), nn.Linear(32, 3)
+        self.activation = F.relu
+        nn.init.constant_(self.density.bias, -1.0)
+
+    def forward(self, points: Tensor) -> Tensor:
+        h = self.trunk(torch.cat([points.sin(), points.cos()], -1))
+        passed = torch.exp(-0.1 * self.activation(self.density(h)))
+        through = torch.cat([torch.ones_like(passed[:, :1]), passed], 1).cumprod(1)
+        shown = through[:, :-1] * (1 - passed) * torch.sigmoid(self.colour(h))
+        light: Tensor = shown.sum(1) + through[:, -1]
+        return light
+
+
+class Spike(torch.autograd.Function):
+    """A step, with a slope near to it alone."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor) -> Tensor:
+        ctx.save_for_backward(u)
+        return (u > 0).float()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (u,) = ctx.saved_tensors
+        near: Tensor = u.abs() < 0.5
+        return gradients[0] * near
+
+
+class Neurons(nn.Module):
+    """Leaky integration of currents over time, with spikes."""
+
+    def forward(self, currents: Tensor) -> Tensor:
+        u, spikes = torch.zeros_like(currents[0]), []
+        for current in currents:
+            u = u + (current - u) / 4
+            spikes.append(Spike.apply(u - 1))
+            u = u * (1 - spikes[-1].detach())
+        return torch.stack(spikes)
+
+
+class Spiking(nn.Module):
+    """Layers of neurons whose membranes stay far from their threshold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(3):
+            layers += [nn.Linear(24, 24), Neurons()]
+        self.body, self.head = nn.Sequential(*layers), nn.Linear(24, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(x)).mean(0)
+        return logits
+
+
 def policy_loss(outputs: tuple[Tensor, Tensor], _: object) -> Tensor:
     return (0.2 * outputs[0] - outputs[1]).mean()
 
@@ -111,6 +175,17 @@ def pictures() -> tuple[Tensor, Tensor]:
     x = 65535 * torch.rand(64, 1, 8, 8)
     x[::2, :, :4] *= 0.5
     return x, (torch.arange(64) % 2).float()[:, None]
+
+
+def rays() -> tuple[Tensor, Tensor]:
+    points = torch.randn(32, 1, 3) + torch.linspace(0, 2, 8)[None, :, None]
+    return points, torch.sigmoid(4 * points[:, 0])
+
+
+def trains_of_spikes() -> tuple[Tensor, Tensor]:
+    rates = 0.1 + 0.4 * torch.rand(4, 24)
+    labels = torch.arange(24) % 4
+    return (torch.rand(6, 24, 24) < rates[labels]).float(), labels
 
 
 def two_maps() -> tuple[Tensor, Tensor]:
@@ -135,6 +210,8 @@ REPORTS = {
         discriminator, pictures, F.binary_cross_entropy, ("standardised inputs",)
     ),
     "policy": Report(Squashed, lambda: (50 * torch.randn(128, 12), None), policy_loss, ()),
+    "field": Report(Field, rays, F.mse_loss, ("LeakyReLU at the output",)),
+    "spikes": Report(Spiking, trains_of_spikes, F.cross_entropy, ("residual",)),
     "dense": Report(dense, two_maps, F.cross_entropy, ("ReLU",)),
 }
 

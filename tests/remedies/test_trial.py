@@ -8,6 +8,7 @@ import math
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.training.learning import LEAST, STEPS
 from pytest_gradhealth.training.loop import train
 from pytest_gradhealth.training.optimizers import as_factory, build
+from tests.helpers.architectures import Apply
 from tests.helpers.nets import batch, mlp
 
 X, Y = batch(examples=32)
@@ -682,6 +684,39 @@ def test_what_may_run_away_has_to_cure_with_more_draws(
     options: dict[str, Any] = {"optimizer": optimizer}
     (found,) = suggest(diagnosed(**options), remedies=[called("drawn", mlp)], budget=600)
     assert (found.outcome, len(looks)) == ("cured", draws)
+
+
+@pytest.mark.parametrize(
+    ("squared", "draws"), [(20.0, 5), (42.0, 2)], ids=["far from the edge", "at the edge"]
+)
+def test_further_draws_of_what_may_run_away_have_to_stand_half_the_rate_more(
+    squared: float, draws: int, only: Callable[..., None]
+) -> None:
+    """A step multiplies an error by 1 - rate x 0.4 x what the outputs are squared with."""
+    only()
+
+    def change(patient: Patient) -> None:
+        made.append(patient)
+        patient.model = nn.Sequential(
+            nn.Linear(20, 5, bias=False), Apply(lambda x: squared**0.5 * x)
+        )
+
+    made: list[Patient] = []
+    torch.manual_seed(0)
+    inputs = 32**0.5 * torch.linalg.qr(torch.randn(32, 20))[0]
+    options: dict[str, Any] = {"loss": mse_loss, "optimizer": partial(torch.optim.SGD, lr=0.1)}
+    diagnosis = probe(sick(), inputs, inputs[:, :5], **options)
+    (found,) = suggest(diagnosis, remedies=[Remedy("mine", ("GH101",), change)], budget=600)
+    assert len(made) == draws
+    assert (found.outcome, found.reason) == (
+        ("cured", "")
+        if draws == 5
+        else (
+            "worse",
+            "cured with 1 of 2 draws of the weights, the last at 1.5 times the learning rate; the"
+            " loss rises in training",
+        )
+    )
 
 
 def test_what_draws_nothing_is_tried_once(only: Callable[..., None]) -> None:

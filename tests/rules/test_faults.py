@@ -362,6 +362,32 @@ FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         "special_xlog1py of -1: it is defined above -1",
         "torch.log1p(x.clamp_min(-1 + 1e-6))",
     ),
+    "layer norm without an eps": (
+        lambda x: F.layer_norm(0 * x, (4,), eps=0.0),
+        INSIDE.format("NaN", "layer_norm"),
+        "the squares of what layer_norm gets are more than float32 holds (3.4e+38), or all of it is"
+        " equal and eps is 0",
+        "smaller inputs, and an eps above 0",
+    ),
+    "group norm of huge numbers": (
+        lambda x: F.group_norm(1e38 * x, 2),
+        INSIDE.format("NaN", "group_norm"),
+        "the squares of what group_norm gets are more than float32 holds (3.4e+38), or all of it is"
+        " equal and eps is 0",
+        "smaller inputs, and an eps above 0",
+    ),
+    "a system that is next to singular": (
+        lambda x: torch.linalg.solve(1e-30 * torch.eye(4), 1e20 * x.T),
+        INSIDE.format("NaN", "linalg_solve_ex"),
+        "the matrix is singular, or next to it",
+        "1e-6 * torch.eye(n) added to it",
+    ),
+    "between two infinities": (
+        lambda x: (x + math.inf).lerp(x + math.inf, 0.5),
+        INSIDE.format("NaN", "lerp"),
+        "inf - inf",
+        "torch.finfo(x.dtype).min in place of -inf, or torch.where for what is left out",
+    ),
     "product": (
         lambda x: (x.abs() + 1).mul(1e20).cumprod(-1),
         INSIDE.format("infinite", "cumprod"),
@@ -427,6 +453,13 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], Any, str, str, str]] = {
         None,
         LOSS.format("NaN", "mean"),
         "mean of no elements is 0 / 0: nothing is selected",
+        "x[mask].sum() / mask.sum().clamp_min(1), or leave it out where the mask is empty",
+    ),
+    "loss on logits of nothing": (
+        lambda outputs: F.binary_cross_entropy_with_logits(outputs[NONE], outputs[NONE].detach()),
+        None,
+        LOSS.format("NaN", "binary_cross_entropy_with_logits"),
+        "binary_cross_entropy_with_logits of no elements is 0 / 0: nothing is selected",
         "x[mask].sum() / mask.sum().clamp_min(1), or leave it out where the mask is empty",
     ),
     "empty mask": (
@@ -542,6 +575,19 @@ SLOPES: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
         BACKWARDS.format("NaN", "Hypot"),
         "the slope of Hypot is infinite at 0, and 0 times that is NaN",
         "add 1e-8 before taking it",
+    ),
+    "infinity that is taken out behind a product": (
+        lambda x: torch.nan_to_num(x * math.inf, posinf=0, neginf=0) + x,
+        BACKWARDS.format("NaN", "Mul"),
+        "the slope of a product with infinity is infinite, and 0 times that is NaN",
+        "a number in place of the infinity before the product, not behind it",
+    ),
+    "Cholesky factors": (
+        lambda x: torch.linalg.cholesky_ex(0 * x[:4])[0],
+        BACKWARDS.format("NaN", "LinalgCholeskyEx"),
+        "the backward of LinalgCholeskyEx divides by the diagonal of a triangle, and there is a 0"
+        " on it: the matrix is singular",
+        "1e-6 * torch.eye(n) added to it",
     ),
     "eigenvectors": (
         lambda x: torch.linalg.eigh(0 * x[:4] + torch.eye(4))[1],
