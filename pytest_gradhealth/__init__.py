@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_gradhealth.assertions import (
         assert_no_vanishing_in_time as assert_no_vanishing_in_time,
     )
+    from pytest_gradhealth.assertions import assert_same_gradients as assert_same_gradients
     from pytest_gradhealth.config.options import Option as Option
     from pytest_gradhealth.errors import *  # noqa: F403
     from pytest_gradhealth.formatting import View as View
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from pytest_gradhealth.reporting.json_report import read_report as read_report
     from pytest_gradhealth.reporting.run import Probe as Probe
     from pytest_gradhealth.reporting.run import Run as Run
+    from pytest_gradhealth.results.agreement import Agreement as Agreement
+    from pytest_gradhealth.results.agreement import Difference as Difference
     from pytest_gradhealth.results.diagnosis import Diagnosis as Diagnosis
     from pytest_gradhealth.results.diagnosis import Finding as Finding
     from pytest_gradhealth.results.diagnosis import Measure as Measure
@@ -60,7 +63,7 @@ HOMES = {
         "assert_all_reached assert_finite_gradients assert_healthy assert_learns "
         "assert_matches_baseline assert_no_dominating_regularizer assert_no_exploding "
         "assert_no_exploding_update assert_no_underflow assert_no_vanishing "
-        "assert_no_vanishing_in_time"
+        "assert_no_vanishing_in_time assert_same_gradients"
     ),
     "config.options": "Option",
     "formatting": "View",
@@ -70,6 +73,7 @@ HOMES = {
     "remedies.trial": "suggest",
     "reporting.json_report": "read_report",
     "reporting.run": "Probe Run",
+    "results.agreement": "Agreement Difference",
     "results.diagnosis": "Diagnosis Finding Measure Treatment",
     "results.path": "GradientPath PathPoint",
     "results.profile": "GradientProfile Update",

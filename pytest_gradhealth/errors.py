@@ -135,6 +135,10 @@ class UnlearnedBatchError(GradientHealthError):
     """A few training steps do not lower the loss of one batch (GH604)."""
 
 
+class DifferentGradientsError(GradientHealthError):
+    """Two ways of computing one model do not give the same gradients."""
+
+
 class RegressionError(GradientHealthError):
     """A model's gradients are worse than its baseline says, or reach other layers."""
 

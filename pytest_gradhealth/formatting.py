@@ -57,6 +57,16 @@ def number(value: float) -> str:
     return f"{value:.2g}"
 
 
+def told_apart(one: float, other: float, digits: int = 2) -> tuple[str, str]:
+    """Two numbers, with as many digits as it takes to see that they differ.
+
+    >>> told_apart(2.0, 3.0), told_apart(2.302, 2.303)
+    (('2', '3'), ('2.302', '2.303'))
+    """
+    shown = ((f"{one:.{n}g}", f"{other:.{n}g}") for n in range(digits, 17))
+    return next((pair for pair in shown if pair[0] != pair[1]), (f"{one:.17g}", f"{other:.17g}"))
+
+
 def factor(decades: float) -> str:
     """A ratio given in decades, also where 10**decades is no float: x0.58, x3.1e-312, x0.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_gradhealth.assertions.baseline import assert_matches_baseline as assert_matches_baseline
+from pytest_gradhealth.assertions.same import assert_same_gradients as assert_same_gradients
 from pytest_gradhealth.assertions.verdict import Message, check, check_has_learning, check_steps
 from pytest_gradhealth.config.arguments import called
 from pytest_gradhealth.config.options import LEARN_STEPS, LEARNING

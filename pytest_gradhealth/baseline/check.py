@@ -10,6 +10,8 @@ from typing import Literal
 from pytest_gradhealth.baseline.change import Change
 from pytest_gradhealth.baseline.comparison import Comparison, compare, is_same
 from pytest_gradhealth.baseline.entry import Entry
+from pytest_gradhealth.baseline.numbers import KeptNumbers
+from pytest_gradhealth.baseline.within import number_changes, settled
 from pytest_gradhealth.results.diagnosis import Limit
 
 CheckStatus = Literal["same", "changed", "better", "worse", "missing", "new", "written"]
@@ -61,10 +63,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Now:
-    """What is to be compared: the first look and, where there was one, the second."""
+    """What is to be compared: the first look and, where there was one, the second.
+
+    Numbers are compared within `rtol`, if that is asked for.
+    """
 
     entry: Entry
     later: Entry | None = None
+    rtol: Limit | None = None
 
 
 def check_entry(
@@ -81,16 +87,19 @@ def check_entry(
 
     What looks worse, and does not after the steps of a second look, is not worse; nor is a path
     that is silent at first and was found to learn: a last layer that starts at zero. `absent` says
-    what it is if nothing is kept: "written" where all that has changed is to be kept itself.
+    what it is if nothing is kept, or no numbers for this device: "written" where all that has
+    changed is to be kept itself.
     """
     before, entry = kept.get(key), now.entry
     if before is None:
         return Check(file, key, absent, entry)
+    entry = replace(entry, numbers={**before.numbers, **_settled(before, now)})
     comparison = compare(before, entry, max_path, max_step)
     if comparison.worse and now.later is not None:
         second = compare(before, now.later, max_path, max_step)
         changes = _confirmed(comparison.changes, second.worse, entry)
         comparison = replace(comparison, changes=tuple(changes))
+    comparison = replace(comparison, changes=(*_numbers(before, now), *comparison.changes))
     status: CheckStatus
     if absent == "written":
         status = "same" if is_same(before, entry) and not comparison.changes else "written"
@@ -98,11 +107,29 @@ def check_entry(
         status = "worse"
     elif comparison.worse:
         status = "changed"
+    elif not entry.numbers.keys() <= before.numbers.keys():
+        status = absent
     elif comparison.better:
         status = "better"
     else:
         status = "changed" if comparison.changes else "same"
     return Check(file, key, status, entry, before, comparison)
+
+
+def _numbers(before: Entry, now: Now) -> Iterator[Change]:
+    """The numbers that have changed, where there are some for the same place."""
+    for place, numbers in now.entry.numbers.items():
+        if now.rtol is not None and place in before.numbers:
+            yield from number_changes(before.numbers[place], numbers, now.rtol)
+
+
+def _settled(before: Entry, now: Now) -> Mapping[str, KeptNumbers]:
+    """The numbers that are to be kept, those of before where they still hold."""
+    rtol = 0.0 if now.rtol is None else now.rtol.value
+    return {
+        place: settled(before.numbers.get(place), numbers, rtol)
+        for place, numbers in now.entry.numbers.items()
+    }
 
 
 def _confirmed(

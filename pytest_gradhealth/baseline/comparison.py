@@ -164,6 +164,8 @@ def is_same(before: Entry, after: Entry) -> bool:
         return False
     if (before.parameters, before.flow) != (after.parameters, after.flow):
         return False
+    if before.numbers != after.numbers:
+        return False
     if not _near(_output(before), _output(after)):
         return False
     return all(

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
+from pytest_gradhealth.baseline.numbers import KeptNumbers, numbers_of, place_of
 from pytest_gradhealth.results.diagnosis import Diagnosis, Verdict
 from pytest_gradhealth.results.flow import FlowRecord
 from pytest_gradhealth.results.names import OUTPUT, module_of
@@ -96,6 +97,7 @@ class Entry:
     `flow` says which layers use which, None in files that are older and reports that do not know.
     `output` is the RMS of the model's outputs in decades, None without any to compare. With
     `training`, all that was measured in training mode though the model was in evaluation mode.
+    `numbers` are compared within a tolerance, each place by itself: a type of device and a format.
     `limits` and `environment` are information, which no comparison reads.
     """
 
@@ -108,6 +110,7 @@ class Entry:
     unlisted: Annotated[int, AtLeast(0)] = 0
     training: bool = False
     flow: tuple[FlowRecord, ...] | None = None
+    numbers: Mapping[str, KeptNumbers] = field(default_factory=dict)
 
 
 def entry_of(
@@ -115,11 +118,13 @@ def entry_of(
     environment: Mapping[str, str],
     look: GradientProfile | None = None,
     known: Mapping[str, Use] | None = None,
+    rtol: float | None = None,
 ) -> Entry:
     """Reduce a diagnosis to what a baseline keeps: by default the first look under the first seed.
 
     The decisive seed of one run need not be that of another. `known` says what becomes of
-    parameters where that takes more than their record to know.
+    parameters where that takes more than their record to know. Numbers are kept for a comparison
+    within `rtol`, none without.
 
     >>> from pytest_gradhealth.results.path import GradientPath, PathPoint
     >>> from pytest_gradhealth.results.profile import GradientProfile
@@ -140,6 +145,7 @@ def entry_of(
         unlisted=sum(map(math.prod, look.unregistered)),
         training=look.training,
         flow=look.flow or None,
+        numbers={} if rtol is None else {place_of(diagnosis): numbers_of(look, rtol)},
     )
 
 

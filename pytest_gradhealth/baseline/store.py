@@ -19,8 +19,9 @@ from pytest_gradhealth.formatting import told
 from pytest_gradhealth.results.serialization import from_plain, to_plain
 
 #: The version of the format that is written, and the newest that is read: the first had judged
-#: paths alone, and no parameters; the second did not know which layers use which.
-VERSION = 3
+#: paths alone, and no parameters; the second did not know which layers use which, the
+#: third had no numbers.
+VERSION = 4
 #: Bytes of a file: a million layers, which take seconds to read.
 MOST = 64 * 2**20
 

@@ -43,17 +43,19 @@ def called(check: Callable[P, T]) -> Callable[P, T]:
             said = str(error)
         else:
             return check(*args, **kwargs)
-        raise ProbeError(f"{name} {_instead(name, said, args, 'name' in signature.parameters)}")
+        taken = signature.parameters
+        typed = f"{name}({'a, b, x, y' if 'b' in taken else 'model, x, y'}"
+        raise ProbeError(f"{name} {_instead(name, said, args, typed, named='name' in taken)}")
 
     return call
 
 
-def _instead(name: str, said: str, args: tuple[object, ...], named: bool) -> str:
-    """What Python says of a call, and how it is to be made."""
+def _instead(name: str, said: str, args: tuple[object, ...], typed: str, *, named: bool) -> str:
+    """What Python says of a call, and how it is to be made, which begins as it is `typed`."""
     if said.startswith("multiple values"):
         return f"got {said}"
     if named and args and isinstance(args[-1], str):
-        return f"takes the name by its name: {name}(model, x, y, name={args[-1]!r})"
+        return f"takes the name by its name: {typed}, name={args[-1]!r})"
     if said.startswith("missing"):
         missing = said.rpartition(": ")[2].strip("'")
         batch = "x, y, loss=..." if missing in ("model", "inputs") else f"..., {missing}=..."
@@ -61,7 +63,7 @@ def _instead(name: str, said: str, args: tuple[object, ...], named: bool) -> str
     functions = [getattr(one, "__name__", "") for one in args[3:] if callable(one)]
     if functions:
         loss = functions[0] if functions[0].isidentifier() else "..."
-        return f"takes the loss by its name: {name}(model, x, y, loss={loss})"
+        return f"takes the loss by its name: {typed}, loss={loss})"
     return f"got {said}; several inputs go as one tuple: {name}(model, (a, b), y, loss=...)"
 
 

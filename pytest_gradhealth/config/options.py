@@ -219,6 +219,15 @@ OPTIONS: tuple[Option, ...] = (
         told="1 decade",
     ),
     Option(
+        "baseline_rtol",
+        "share by which loss and gradient norms may differ from their baseline",
+        None,
+        use="test",
+        expects="a positive number such as 1e-3",
+        example="1e-3",
+        told="none: they are kept in decades alone",
+    ),
+    Option(
         "remedy_budget",
         "time for trying remedies on copies of a failing model",
         10.0,
@@ -297,4 +306,5 @@ if TYPE_CHECKING:
         baseline: bool | None
         max_path_change: float | None
         max_step_change: float | None
+        baseline_rtol: float | None
         remedy_budget: float | None

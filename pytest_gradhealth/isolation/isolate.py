@@ -31,6 +31,7 @@ def isolated(
     *,
     batch: Any = None,
     copy: bool | None = None,
+    eager: bool = True,
 ) -> Iterator[None]:
     """Restore on exit all that a forward, a loss, a backward or a hook may have changed.
 
@@ -39,9 +40,9 @@ def isolated(
     (the same ones, bit for bit), `.grad` (the same tensors, untouched); of a `batch` all but the
     tensors of which a run gets copies; the random numbers of Python, NumPy (if loaded), torch and
     the accelerator (if in use); modes and switches of torch. Warnings are kept inside, other
-    threads wait. Compiled modules run as they were written. Large parameters are copied (`copy`),
-    or watched over, by default as there is memory. Raises ProbeError for those that were written to
-    unseen, and stay changed.
+    threads wait. Compiled modules run as they were written (`eager`). Large parameters are copied
+    (`copy`), or watched over, by default as there is memory. Raises ProbeError for those that were
+    written to unseen, and stay changed.
     """
     values = list(values)
     with _ONE_AT_A_TIME, ExitStack() as stack, left_on_errors():
@@ -49,7 +50,7 @@ def isolated(
         warnings.simplefilter("ignore")
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        if "torch._dynamo" in sys.modules:
+        if eager and "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.callback(restore_modes())
         stack.callback(torch.clear_autocast_cache)  # of casts of weights as they were meanwhile

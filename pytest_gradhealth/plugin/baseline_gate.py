@@ -115,9 +115,11 @@ def _checked(
     compared = path == options.compare
     shown = Path(os.path.relpath(path, config.rootpath)).as_posix()
     second = next((p for p in diagnosis.looks(diagnosis.seeds[0]) if p.steps), None)
+    rtol = None if settings.baseline_rtol is None else settings.limit(BY_NAME["baseline_rtol"])
     now = Now(
-        kept_of(diagnosis, environment()),
+        kept_of(diagnosis, environment(), rtol=None if rtol is None else rtol.value),
         None if second is None else kept_of(diagnosis, environment(), second),
+        rtol,
     )
     check = check_entry(
         now,
@@ -133,13 +135,16 @@ def _checked(
 
 
 def kept_of(
-    diagnosis: Diagnosis, environment: Mapping[str, str], look: GradientProfile | None = None
+    diagnosis: Diagnosis,
+    environment: Mapping[str, str],
+    look: GradientProfile | None = None,
+    rtol: float | None = None,
 ) -> Entry:
     """What a baseline keeps of a look, by default of the first."""
     from pytest_gradhealth.baseline.entry import entry_of
 
     look = look or diagnosis.profiles[0]
-    return entry_of(diagnosis, environment, look, dict(_silent(diagnosis, look)))
+    return entry_of(diagnosis, environment, look, dict(_silent(diagnosis, look)), rtol)
 
 
 def _silent(diagnosis: Diagnosis, look: GradientProfile) -> Iterator[tuple[str, Use]]:
@@ -201,5 +206,5 @@ def _entries_of_run(path: Path) -> dict[str, Entry]:
             continue
         places[probe.test] = place = places.get(probe.test, 0) + 1
         key = probe.test + (f"#{place}" if place > 1 else "")
-        found[key] = kept_of(probe.diagnosis, run.environment)
+        found[key] = kept_of(probe.diagnosis, run.environment, rtol=0.0)
     return found

@@ -236,7 +236,7 @@ class TestContext:
         text = failure(self, check, diagnosis)
         if not text:
             return None
-        return (MissingBaselineError if check.before is None else RegressionError), text
+        return (MissingBaselineError if check.status == "missing" else RegressionError), text
 
     def stop_run(self, reason: str) -> None:
         """Let the run end with this test."""

@@ -12,7 +12,7 @@ from pytest_gradhealth.config.arguments import called
 from pytest_gradhealth.context import called_from, current
 
 if TYPE_CHECKING:
-    from typing import Concatenate, ParamSpec
+    from typing import Concatenate, ParamSpec, TypeVar
 
     import torch
     from typing_extensions import Unpack
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
     from pytest_gradhealth.training.optimizers import OptimizersLike
 
     P = ParamSpec("P")
+    R = TypeVar("R")
 
-    def _method(
-        assertion: Callable[P, Diagnosis],
-    ) -> Callable[Concatenate[GradHealth, P], Diagnosis]: ...
+    def _method(assertion: Callable[P, R]) -> Callable[Concatenate[GradHealth, P], R]: ...
 
 
 class _Assertion:
@@ -47,9 +46,9 @@ class _Assertion:
     def _method(self) -> Any:
         from pytest_gradhealth import assertions
 
-        assertion: Callable[..., Diagnosis] = getattr(assertions, self._name)
+        assertion: Callable[..., Any] = getattr(assertions, self._name)
 
-        def method(self: GradHealth, *args: Any, **kwargs: Any) -> Diagnosis:
+        def method(self: GradHealth, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
             del self
             return assertion(*args, **kwargs)
@@ -116,6 +115,7 @@ class GradHealth:
         assert_no_underflow = _method(assertions.assert_no_underflow)
         assert_all_reached = _method(assertions.assert_all_reached)
         assert_matches_baseline = _method(assertions.assert_matches_baseline)
+        assert_same_gradients = _method(assertions.assert_same_gradients)
         assert_healthy = _method(assertions.assert_healthy)
 
     else:

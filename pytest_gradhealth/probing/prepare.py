@@ -25,7 +25,13 @@ from pytest_gradhealth.subject.lightning import is_lightning, training_batch
 from pytest_gradhealth.subject.step import Step
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.devices import choose_device, device_of
-from pytest_gradhealth.tensors.modules import as_written, class_name, is_ddp, is_sharded
+from pytest_gradhealth.tensors.modules import (
+    as_written,
+    class_name,
+    is_ddp,
+    is_sharded,
+    runs_compiled,
+)
 from pytest_gradhealth.training.kind import Kind, kind_of
 from pytest_gradhealth.training.optimizers import (
     OptimizerLike,
@@ -42,8 +48,9 @@ class Trial:
 
     `makes_steps` says whether the training step was declared, and is to be judged. `target` is the
     device that a copy is to be looked at on, None where the model itself is; `wished` says that
-    nobody asked for that device. `unwritten` names what its factory has left as memory was. The
-    batch is to be learned in `learn_steps`, 0 for not at all; `learning` is what came of that.
+    nobody asked for that device. `unwritten` names what its factory has left as memory was; `eager`
+    says that it was compiled. The batch is to be learned in `learn_steps`, 0 for not at all;
+    `learning` is what came of that.
     """
 
     subject: Subject
@@ -54,6 +61,7 @@ class Trial:
     target: torch.device | None = None
     wished: bool = False
     unwritten: tuple[str, ...] = ()
+    eager: bool = False
     learn_steps: int = 0
     learning: Learning | None = None
 
@@ -106,6 +114,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
         target=device if shared or not there else None,
         wished=anyhow and device != home,
         unwritten=_unwritten(subject, built, seed),
+        eager=runs_compiled(built.model),
         learn_steps=settings.steps_to_learn,
     )
 

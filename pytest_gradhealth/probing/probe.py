@@ -33,6 +33,7 @@ from pytest_gradhealth.subject.calling import Call
 from pytest_gradhealth.subject.inputs import check_inputs
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Clip, Regularizer, Step
+from pytest_gradhealth.tensors.formats import coarsest
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.training.optimizers import OptimizersLike
 
@@ -160,6 +161,8 @@ def diagnose(
         limits=limits,
         milliseconds=1e3 * (time.perf_counter() - started),
         origin=Origin(case, settings.merged({"device": device}, "the probe"), chosen),
+        eager=trial.eager,
+        format=str(coarsest(trial.subject.model.parameters())).removeprefix("torch."),
     )
 
 

@@ -89,6 +89,7 @@ def setting_line(
 ) -> str:
     """Where and how it was measured, and what the second look said of the first finding."""
     parts = [f"{shortened(diagnosis.model, 40)} on {shortened(diagnosis.device, 40)}"]
+    parts += ["measured eagerly"] * diagnosis.eager
     parts += filter(None, [shortened(diagnosis.profile.objective, 60)])
     if path is None:
         parts.append(f"trained with {shortened(diagnosis.optimizer, 80)}")

@@ -51,10 +51,13 @@ def regression(
 
 
 def missing(check: Check, *, rerun: str) -> str:
-    """Return the message for a check without a baseline."""
+    """Return the message for a check without a baseline, or without one for this device."""
+    known = None if check.before is None else check.before.numbers
+    here = [] if known is None else [place for place in check.entry.numbers if place not in known]
+    numbers = f" of numbers on {listing(here)}" if here else ""
     return (
-        f"no baseline for {shortened(check.key, LONGEST_KEY)} in {printable(check.file)}\n\n"
-        f"next:   {printable(rerun)} --gradhealth-update\n"
+        f"no baseline{numbers} for {shortened(check.key, LONGEST_KEY)} in {printable(check.file)}\n"
+        f"\nnext:   {printable(rerun)} --gradhealth-update\n"
         "        (writes it; commit the file)"
     )
 

@@ -110,10 +110,11 @@ class Diagnosis:
 
     `profiles` holds one look per seed, and a second look after the confirm steps where the first
     would have failed. `findings` are sorted worst first. `sgd` says whether the default limits are
-    those for SGD. `treatments` are the remedies that were tried, best first. `origin` is what was
-    diagnosed, which remedies are tried on: it stays in this process. Printing a diagnosis gives the
-    table and the words of a failure message, its `repr` one line, both in characters that the
-    standard output has.
+    those for SGD; `format` is that of the parameters, the coarsest; `eager` that a compiled model
+    was measured as it was written. `treatments` are the remedies that were tried, best first.
+    `origin` is what was diagnosed, which remedies are tried on: it stays in this process. Printing
+    a diagnosis gives the table and the words of a failure message, its `repr` one line, both in
+    characters that the standard output has.
     """
 
     model: str
@@ -128,6 +129,8 @@ class Diagnosis:
     milliseconds: float = 0.0
     treatments: tuple[Treatment, ...] = ()
     version: int = 1
+    eager: bool = False
+    format: str = "float32"
     origin: Any = field(default=None, repr=False, compare=False, metadata={LIVE: True})
 
     def __getstate__(self) -> dict[str, Any]:

@@ -55,15 +55,18 @@ class Subject:
         return (self.model, self.loss) if isinstance(self.loss, nn.Module) else (self.model,)
 
     @contextmanager
-    def isolated(self, optimizer: object = None) -> Iterator[None]:
+    def isolated(self, optimizer: object = None, *, eager: bool = True) -> Iterator[None]:
         """Put back on exit all that the subject is made of, whatever was done to it.
 
         So is what a function holds that makes the `optimizer`; one itself is never stepped.
+        Compiled modules run as they were written, unless not `eager`: then large parameters are
+        copied, since what watches over them cannot be compiled.
         """
         step = self.step.clip, self.step.regularizer
         called = as_called(self.inputs)
         batch = called.inputs, self.targets
         maker = None if isinstance(optimizer, Optimizer) else optimizer
         values = self.model, self.loss, called.call, *step, maker
-        with isolated(values, self.device, batch=batch, copy=self.copy):
+        copy = self.copy if eager else True
+        with isolated(values, self.device, batch=batch, copy=copy, eager=eager):
             yield

@@ -42,6 +42,14 @@ def as_written(model: Any) -> Any:
     return model
 
 
+def runs_compiled(model: nn.Module) -> bool:
+    """Whether a call of a model goes through torch.compile somewhere, by a wrapper or in place."""
+    return any(
+        as_written(module) is not module or vars(module).get("_compiled_call_impl") is not None
+        for module in model.modules()
+    )
+
+
 def class_name(module: Any) -> str:
     """The name of a module's class, as it was before fully_shard or replicate."""
     kind, changed = type(module), is_fsdp(module) or is_replicated(module)

@@ -16,6 +16,7 @@ from pytest_gradhealth import GradHealth, ProbeError, probe
 
 X, Y = torch.randn(8, 4), torch.arange(8) % 3
 NAMES = ["probe", *(n for n in pytest_gradhealth.__all__ if n.startswith("assert_"))]
+NAMES.remove("assert_same_gradients")  # takes two models
 NEEDED: dict[str, dict[str, Any]] = {"assert_no_vanishing_in_time": {"dependency": 2}}
 
 
@@ -62,6 +63,16 @@ def test_a_name_by_position_is_told_by_its_name() -> None:
         "assert_matches_baseline takes the name by its name: assert_matches_baseline(model, x, y,"
         " name='kept')"
     )
+
+
+def test_the_loss_of_two_models_goes_by_name() -> None:
+    name = "assert_same_gradients"
+    for check in (function(name), method(name)):
+        with pytest.raises(ProbeError) as caught:
+            check(net(), net(), X, Y, cross_entropy)
+        assert str(caught.value) == (
+            f"{name} takes the loss by its name: {name}(a, b, x, y, loss=cross_entropy)"
+        )
 
 
 def test_what_is_needed_is_named() -> None:

@@ -172,3 +172,27 @@ def test_a_wrapper_is_measured_whole(wrap: Callable[[nn.Module], nn.Module]) -> 
     assert diagnosis.verdict == "failure"
     assert diagnosis.model in ("Forwarding", "Named")
     assert len(diagnosis.profile.outputs) > 20
+
+
+def in_place(model: nn.Module) -> nn.Module:
+    model.compile(backend="eager")
+    return model
+
+
+@pytest.mark.parametrize(
+    "make",
+    [compiled, in_place, lambda sick: nn.Sequential(nn.Linear(20, 20), compiled(sick))],
+    ids=["wrapped", "in place", "a part"],
+)
+def test_a_probe_of_what_is_compiled_says_that_it_is_measured_eagerly(
+    make: Callable[[nn.Module], nn.Module],
+) -> None:
+    x, y = batch()
+    plain, model = mlp(nn.Sigmoid, hidden=10), make(mlp(nn.Sigmoid, hidden=10))
+    diagnosis = probe(model, x, y, loss=cross_entropy)
+    assert diagnosis.eager
+    setting = str(diagnosis).split("\n\n")[1]
+    assert setting.startswith("Sequential on cpu, measured eagerly, loss cross_entropy, ")
+    assert not probe(plain, x, y, loss=cross_entropy).eager
+    factory = probe(lambda: make(mlp(nn.Sigmoid, hidden=10)), x, y, loss=cross_entropy)
+    assert factory.eager

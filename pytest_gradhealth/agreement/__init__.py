@@ -1,0 +1,1 @@
+"""Whether two ways of computing one model give the same gradients."""

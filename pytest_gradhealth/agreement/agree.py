@@ -1,0 +1,227 @@
+"""Run both sides on one batch, one seed and one set of weights, and tell where they part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from pytest_gradhealth.agreement.distances import Distances, norm, over
+from pytest_gradhealth.agreement.dropout import without_dropout
+from pytest_gradhealth.agreement.rounding import move_weights, moved
+from pytest_gradhealth.agreement.side import Layers, Place, Reading, Side
+from pytest_gradhealth.agreement.weights import Renaming, given, take
+from pytest_gradhealth.measure.look import look
+from pytest_gradhealth.measure.recorder import PARAMETER, Key
+from pytest_gradhealth.results.agreement import Agreement, Difference
+from pytest_gradhealth.tensors.formats import coarsest
+from pytest_gradhealth.tensors.modules import named_parameters
+from pytest_gradhealth.tensors.trees import tensors
+
+#: What rounding may do, over what it does where weights and inputs are rounded otherwise.
+MARGIN = 10.0
+#: The least tolerance, in rounding units: of sums that no rounding of a weight changes.
+LEAST_UNITS = 16.0
+#: How often a is run with its weights rounded otherwise.
+DRAWS = 2
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Up to which distance two tensors are the same: as declared, None for what rounding does."""
+
+    rtol: float | None = None
+    atol: float = 0.0
+
+    def of(self, noise: float, unit: float, scale: float) -> float:
+        """The largest distance, relative to the scale of a's tensor."""
+        own = max(MARGIN * noise, LEAST_UNITS * unit) if self.rtol is None else self.rtol
+        return own + (self.atol / scale if scale else 0.0)
+
+
+def agreement(
+    a: Side, b: Side, *, seed: int, own_weights: bool, renaming: Renaming, tolerance: Tolerance
+) -> Agreement:
+    """Compare the sides; b takes the weights of a, unless both keep their `own_weights`.
+
+    Layers are those on the path of a's gradient, and all of them where the sides do not agree.
+    Raises ProbeError if one of them cannot be run, or b cannot take the weights.
+    """
+    renaming.check(a.subject.model)
+    pairs = [] if own_weights else given(a.subject.model, b.subject.model, renaming)
+    shows_layers = not (a.compiled or b.compiled)
+    if a.draws_otherwise or b.draws_otherwise:
+        a, b = a.changed(without_dropout), b.changed(without_dropout)
+    if pairs:
+        b = b.changed(partial(take, pairs=pairs))
+    both = _Both(a, b, _Names.of(a, b, renaming), seed, tolerance, shows_layers)
+    found = both.compared(_layers(a, seed) if shows_layers else ())
+    return found if found.same else both.compared("all" if shows_layers else (), parted=True)
+
+
+@dataclass(frozen=True)
+class _Both:
+    """Both sides, and what it takes to compare them."""
+
+    a: Side
+    b: Side
+    names: _Names
+    seed: int
+    tolerance: Tolerance
+    shows_layers: bool
+
+    def compared(self, layers: Layers, *, parted: bool = False) -> Agreement:
+        """Run both, and a again, as it is and with its weights rounded otherwise.
+
+        Where they have `parted`, another seed tells whether random numbers do as much.
+        """
+        unit, name = _format(self.a, self.b)
+        read = partial(self.a.read, layers=layers)
+        first, again = read(seed=self.seed), read(seed=self.seed)
+        distances = partial(Distances, first, unit=unit)
+        generator = torch.Generator().manual_seed(self.seed)
+        noise = [
+            distances(_rounded(self.a, self.seed, layers, unit, generator)) for _ in range(DRAWS)
+        ]
+        theirs = self.b.read(seed=self.seed, layers=self.names.layers(layers))
+        found = distances({self.names.place(p): t for p, t in self.names.known(theirs)})
+        places, own = [*found.places(self.names.parameters.values())], self.names.parameters
+        allowed = partial(self.tolerance.of, unit=unit)
+        differences = tuple(
+            _difference(place, found, distances(again), noise, allowed) for place in places
+        )
+        apart = [p for p, d in zip(places, differences, strict=True) if not d.agrees]
+        redrawn = parted and _does_as_much(distances(read(seed=self.seed + 1)), found, apart)
+        return Agreement(
+            a=self.a.name,
+            b=self.b.name,
+            differences=differences,
+            format=name,
+            unit=unit,
+            declared=self.tolerance != Tolerance(),
+            layers=self.shows_layers,
+            redrawn=redrawn,
+            without_dropout=self.b.draws_otherwise,
+            only_a=tuple(n for n in self.a.parameters() if n not in own.values()),
+            only_b=tuple(n for n in self.b.parameters() if n not in own),
+        )
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What b's parameters and layers are called in a."""
+
+    parameters: Mapping[str, str]
+    renaming: Renaming
+    modules: Mapping[str, str]
+
+    @classmethod
+    def of(cls, a: Side, b: Side, renaming: Renaming) -> _Names:
+        theirs = {
+            name: first
+            for first, (_, others) in named_parameters(b.subject.model).items()
+            for name in (first, *others)
+        }
+        parameters: dict[str, str] = {}
+        for first, (_, others) in named_parameters(a.subject.model).items():
+            for name in (first, *others):
+                found = theirs.get(renaming.in_b(name))
+                if found is not None:
+                    parameters.setdefault(found, first)
+        in_b = {name for name, _ in b.subject.model.named_modules()}
+        modules = {
+            renaming.in_b(name): name
+            for name, _ in a.subject.model.named_modules()
+            if renaming.in_b(name) in in_b
+        }
+        return cls(parameters, renaming, modules)
+
+    def layers(self, layers: Layers) -> Layers:
+        """What layers of a's are called in b, as far as it has them."""
+        if layers == "all":
+            return layers
+        renamed = [(self.renaming.in_b(name), call, output) for name, call, output in layers]
+        return [key for key in renamed if key[0] in self.modules]
+
+    def place(self, place: Place) -> Place:
+        """The place in a of one in b."""
+        kind, name, call, output = place
+        names = self.parameters if kind == "parameter gradient" else self.modules
+        return kind, names.get(name, name), call, output
+
+    def known(self, reading: Reading) -> Iterator[tuple[Place, Tensor]]:
+        """What a has, too."""
+        for place, tensor in reading.items():
+            if place[0] != "parameter gradient" or place[1] in self.parameters:
+                yield place, tensor
+
+
+def _difference(
+    place: Place,
+    found: Distances,
+    again: Distances,
+    noise: list[Distances],
+    tolerance: Callable[..., float],
+) -> Difference:
+    kind, name, call, output = place
+    x, y = found.pair(place)
+    repeated, scale = again.at(place), found.scale(place)
+    rounded = max(repeated, *(one.at(place) for one in noise))
+    sizes, alike = (norm(x), norm(y)), x.shape == y.shape
+    apart = alike and all(map(math.isfinite, sizes))
+    return Difference(
+        kind=kind,
+        name=name + (f" (call {call + 1})" if call else "") + (f"[{output}]" if output else ""),
+        a=sizes[0],
+        b=sizes[1],
+        distance=found.at(place),
+        cosine=float(x @ y) / (sizes[0] * sizes[1]) if apart and all(sizes) else math.nan,
+        largest=over(_largest(y - x), _largest(x)) if apart else math.nan,
+        repeated=repeated,
+        rounded=rounded,
+        tolerance=tolerance(noise=rounded, scale=scale),
+    )
+
+
+def _largest(numbers: Tensor) -> float:
+    return float(numbers.abs().max()) if numbers.numel() else 0.0
+
+
+def _format(a: Side, b: Side) -> tuple[float, str]:
+    """The rounding unit of the coarser of two sides' formats, and its name."""
+    held = ([*s.parameters().values(), *tensors(s.subject.inputs)] for s in (a, b))
+    formats = [*map(coarsest, held), *(s.format for s in (a, b) if s.format is not None)]
+    coarse = max(formats, key=lambda f: torch.finfo(f).eps)
+    return torch.finfo(coarse).eps, str(coarse).removeprefix("torch.")
+
+
+def _layers(a: Side, seed: int) -> list[Key]:
+    """The layers on the paths of a's gradient, each by its module, call and output."""
+    with a.subject.isolated():
+        profile = look(a.subject, seed=seed).profile
+    modules = {name for name, _ in a.subject.model.named_modules()} - {""}
+    points = {point.key: point for path in profile.paths for point in path.points}
+    return [key for key, point in points.items() if key[0] in modules and point.type != PARAMETER]
+
+
+def _rounded(
+    a: Side, seed: int, layers: Layers, unit: float, generator: torch.Generator
+) -> Reading:
+    """What a run makes of weights and inputs that are rounded otherwise."""
+    shaken = replace(a, subject=moved(a.subject, unit, generator))
+    move = partial(move_weights, unit=unit, generator=generator)
+    return shaken.changed(move).read(seed=seed, layers=layers)
+
+
+def _does_as_much(reseeded: Distances, found: Distances, apart: list[Place]) -> bool:
+    """Whether another seed moves a from the same place of the forward on, and about as far."""
+    if not apart or apart[0][0] not in ("activation", "output"):
+        return False
+    moved_first = next((place for place in reseeded.places(()) if reseeded.at(place)), None)
+    ratios = [over(reseeded.at(place), found.at(place)) for place in apart]
+    return moved_first == apart[0] and 1 / 3 < median(ratios) < 3

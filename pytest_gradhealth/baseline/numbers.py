@@ -1,0 +1,73 @@
+"""Loss and gradient norms as they are, for a comparison within a relative tolerance.
+
+Such numbers hold on one type of device and in one number format: each pair has its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pytest_gradhealth.formatting import shortened
+from pytest_gradhealth.results.diagnosis import Diagnosis
+from pytest_gradhealth.results.names import OUTPUT
+from pytest_gradhealth.results.profile import GradientProfile
+
+#: Digits that are kept beyond those that a tolerance asks for.
+_SPARE = 1
+
+
+@dataclass(frozen=True)
+class KeptNorm:
+    """The L2 norm of a gradient: of a layer's own parameters, or at a point of a path."""
+
+    layer: str
+    norm: float
+
+
+@dataclass(frozen=True)
+class KeptNumbers:
+    """What was measured on one type of device in one number format."""
+
+    loss: float
+    parameters: tuple[KeptNorm, ...]
+    points: tuple[KeptNorm, ...]
+
+    def named(self) -> Mapping[str, float]:
+        """All numbers by what they are."""
+        found = {"the loss": self.loss}
+        found |= {f"the gradient of {shortened(p.layer, 60)}": p.norm for p in self.parameters}
+        return found | {f"the gradient at {shortened(p.layer, 60)}": p.norm for p in self.points}
+
+
+def place_of(diagnosis: Diagnosis) -> str:
+    """The type of device and the number format that the numbers of a diagnosis hold for.
+
+    >>> from pytest_gradhealth.results.profile import GradientProfile
+    >>> look = GradientProfile(0, 0, 2.3, paths=())
+    >>> place_of(Diagnosis("Net", "healthy", (), (look,), device="cuda:1", format="bfloat16"))
+    'cuda bfloat16'
+    """
+    return f"{diagnosis.device.partition(':')[0]} {diagnosis.format}"
+
+
+def numbers_of(look: GradientProfile, rtol: float) -> KeptNumbers:
+    """The numbers of a look, with the digits that a tolerance asks for; with 0, all."""
+    norms: dict[str, float] = {}
+    for parameter in look.parameters:
+        if parameter.gradient is not None:
+            layer = parameter.module or OUTPUT
+            norms[layer] = math.hypot(norms.get(layer, 0.0), parameter.gradient)
+    points = {p.label: p.norm for path in look.uncut or look.paths for p in path.points}
+    return KeptNumbers(
+        _rounded(look.loss, rtol),
+        tuple(KeptNorm(layer, _rounded(norm, rtol)) for layer, norm in norms.items()),
+        tuple(KeptNorm(layer, _rounded(norm, rtol)) for layer, norm in points.items()),
+    )
+
+
+def _rounded(value: float, rtol: float) -> float:
+    if rtol <= 0 or not math.isfinite(value):
+        return value
+    return float(f"{value:.{max(2, math.ceil(-math.log10(rtol)) + 1 + _SPARE)}g}")

@@ -1,0 +1,132 @@
+"""Loss and gradient norms within a tolerance of their baseline, by device and format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.projects import FILE, ONE, kept, run
+
+pytestmark = pytest.mark.usefixtures("_nets")
+
+RTOL = "--gradhealth-baseline-rtol=1e-3"
+#: The first weights a little larger: nothing that decades would show.
+MOVED = ONE.replace(
+    "gradhealth.assert_matches_baseline(net()",
+    """import torch
+    model = net()
+    with torch.no_grad():
+        model[0].weight.mul_(FACTOR)
+    gradhealth.assert_matches_baseline(model""",
+)
+
+
+def moved(factor: float) -> str:
+    return MOVED.replace("FACTOR", repr(factor))
+
+
+def test_numbers_are_written_with_the_digits_of_the_tolerance(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=ONE)
+    run(pytester, "--gradhealth-update", RTOL).assert_outcomes(passed=1)
+    numbers = kept()["test_net"]["numbers"]
+    assert [*numbers] == ["cpu float32"]
+    assert [row["layer"] for row in numbers["cpu float32"]["parameters"]] == [*"02468"]
+    assert numbers["cpu float32"]["points"][0]["layer"] == "0"
+    for row in numbers["cpu float32"]["parameters"]:
+        digits = repr(row["norm"]).replace(".", "").strip("0").partition("e")[0]
+        assert len(digits) <= 5
+    run(pytester, RTOL).assert_outcomes(passed=1)
+
+
+def test_what_decades_do_not_show_fails(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=ONE)
+    run(pytester, "--gradhealth-update", RTOL).assert_outcomes(passed=1)
+    pytester.makepyfile(test_models=moved(1.05))
+    run(pytester).assert_outcomes(passed=1)
+    result = run(pytester, RTOL)
+    result.assert_outcomes(failed=1)
+    result.stdout.re_match_lines(
+        [
+            r"E +pytest_gradhealth.RegressionError: the (loss|gradient (of|at) \d) is [\d.e-]+,"
+            r" and was [\d.e-]+ \([\d.]+% apart; limit 0\.1%, --gradhealth-baseline-rtol\)"
+            r" \[regression\]",
+            r"E +the gradient (of|at) \d is .*",
+            r"E +the gradient (of|at) \d is .*",
+            r"E +and \d+ more changes",
+        ]
+    )
+    run(pytester, "--gradhealth-baseline-rtol=0.5").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("source", ["marker", "call", "ini"])
+def test_the_tolerance_comes_from_anywhere(pytester: pytest.Pytester, source: str) -> None:
+    text = moved(1.05)
+    if source == "marker":
+        marker = "import pytest\n\n@pytest.mark.gradhealth(baseline_rtol=1e-3)\ndef test"
+        text = text.replace("def test", marker)
+    elif source == "call":
+        text = text.replace("**BATCH)", "baseline_rtol=1e-3, **BATCH)")
+    else:
+        pytester.makeini("[pytest]\ngradhealth_baseline_rtol = 1e-3")
+    pytester.makepyfile(test_models=ONE)
+    run(pytester, "--gradhealth-update", RTOL).assert_outcomes(passed=1)
+    pytester.makepyfile(test_models=text)
+    run(pytester).assert_outcomes(failed=1)
+
+
+def test_numbers_of_another_device_or_format_are_not_compared(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile(test_models=ONE)
+    run(pytester, "--gradhealth-update", RTOL).assert_outcomes(passed=1)
+    in_double = ONE.replace("net(), **BATCH", "net().double(), **DOUBLE").replace(
+        "\ndef test", "\nDOUBLE = {**BATCH, 'inputs': BATCH['inputs'].double()}\n\ndef test"
+    )
+    pytester.makepyfile(test_models=in_double)
+    result = run(pytester, RTOL)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["without a baseline: test_net; *"])
+    monkeypatch.setenv("CI", "true")
+    result = run(pytester, RTOL)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E *MissingBaselineError: no baseline of numbers on cpu float64 for test_net in"
+            f" {FILE}",
+            "E *next:   pytest test_models.py::test_net --gradhealth-update",
+        ]
+    )
+    monkeypatch.delenv("CI")
+    run(pytester, "--gradhealth-update", RTOL).assert_outcomes(passed=1)
+    assert [*kept()["test_net"]["numbers"]] == ["cpu float32", "cpu float64"]
+    run(pytester, RTOL).assert_outcomes(passed=1)
+    pytester.makepyfile(test_models=ONE)
+    run(pytester, RTOL).assert_outcomes(passed=1)
+
+
+def test_a_file_does_not_churn(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=ONE)
+    run(pytester, "--gradhealth-update", RTOL)
+    before = Path(FILE).read_bytes()
+    for how in ((RTOL,), ()):
+        pytester.makepyfile(test_models=moved(1.00001))
+        run(pytester, "--gradhealth-update", *how).assert_outcomes(passed=1)
+        assert Path(FILE).read_bytes() == before
+    pytester.makepyfile(test_models=moved(1.2))
+    run(pytester, "--gradhealth-update", RTOL).assert_outcomes(passed=1)
+    assert Path(FILE).read_bytes() != before
+
+
+def test_files_without_numbers_are_read(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=ONE)
+    run(pytester, "--gradhealth-update")
+    data = json.loads(Path(FILE).read_text())
+    data["version"] = 3
+    del data["entries"]["test_net"]["numbers"]
+    Path(FILE).write_text(json.dumps(data))
+    run(pytester).assert_outcomes(passed=1)
+    result = run(pytester, RTOL)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["without a baseline: test_net; *"])
