@@ -10,10 +10,22 @@ from pytest_gradhealth.baseline.entry import DECIMALS
 from pytest_gradhealth.results.diagnosis import Limit
 
 #: What has changed: the verdict, the mode it was judged in, the ratio of a path, a step on one, the
-#: outputs, a number that is compared within a tolerance, how often layers are called; layers have
-#: lost their gradient, get nothing but zeros, are gone from the model or the path, or new there.
+#: outputs, a number that is compared within a tolerance, how a parameter is initialised, how often
+#: layers are called; layers have lost their gradient, get nothing but zeros, are gone from the
+#: model or the path, or new there.
 ChangeKind = Literal[
-    "verdict", "mode", "path", "step", "output", "number", "calls", "lost", "zero", "gone", "new"
+    "verdict",
+    "mode",
+    "path",
+    "step",
+    "output",
+    "number",
+    "initialisation",
+    "calls",
+    "lost",
+    "zero",
+    "gone",
+    "new",
 ]
 
 

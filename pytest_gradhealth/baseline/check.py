@@ -10,8 +10,11 @@ from typing import Literal
 from pytest_gradhealth.baseline.change import Change
 from pytest_gradhealth.baseline.comparison import Comparison, compare, is_same
 from pytest_gradhealth.baseline.entry import Entry
+from pytest_gradhealth.baseline.initialisation import initialisation_changes
+from pytest_gradhealth.baseline.initialisation import settled as settled_weights
 from pytest_gradhealth.baseline.numbers import KeptNumbers
 from pytest_gradhealth.baseline.within import number_changes, settled
+from pytest_gradhealth.formatting import listing
 from pytest_gradhealth.results.diagnosis import Limit
 
 CheckStatus = Literal["same", "changed", "better", "worse", "missing", "new", "written"]
@@ -93,13 +96,17 @@ def check_entry(
     before, entry = kept.get(key), now.entry
     if before is None:
         return Check(file, key, absent, entry)
-    entry = replace(entry, numbers={**before.numbers, **_settled(before, now)})
+    entry = replace(
+        entry,
+        numbers={**before.numbers, **_settled(before, now)},
+        weights=settled_weights(before.weights, entry.weights) or before.weights,
+    )
     comparison = compare(before, entry, max_path, max_step)
     if comparison.worse and now.later is not None:
         second = compare(before, now.later, max_path, max_step)
         changes = _confirmed(comparison.changes, second.worse, entry)
         comparison = replace(comparison, changes=tuple(changes))
-    comparison = replace(comparison, changes=(*_numbers(before, now), *comparison.changes))
+    comparison = replace(comparison, changes=(*_others(before, now), *comparison.changes))
     status: CheckStatus
     if absent == "written":
         status = "same" if is_same(before, entry) and not comparison.changes else "written"
@@ -107,7 +114,7 @@ def check_entry(
         status = "worse"
     elif comparison.worse:
         status = "changed"
-    elif not entry.numbers.keys() <= before.numbers.keys():
+    elif unknown(before, entry):
         status = absent
     elif comparison.better:
         status = "better"
@@ -116,8 +123,16 @@ def check_entry(
     return Check(file, key, status, entry, before, comparison)
 
 
-def _numbers(before: Entry, now: Now) -> Iterator[Change]:
-    """The numbers that have changed, where there are some for the same place."""
+def unknown(before: Entry, entry: Entry) -> list[str]:
+    """What an entry keeps that was never kept before, in words."""
+    places = [place for place in entry.numbers if place not in before.numbers]
+    words = [f"numbers on {listing(places)}"] if places else []
+    return words + ["the initialisation"] * bool(entry.weights and not before.weights)
+
+
+def _others(before: Entry, now: Now) -> Iterator[Change]:
+    """What has changed beside paths and layers: initialisations, and numbers of the same place."""
+    yield from initialisation_changes(before.weights, now.entry.weights)
     for place, numbers in now.entry.numbers.items():
         if now.rtol is not None and place in before.numbers:
             yield from number_changes(before.numbers[place], numbers, now.rtol)

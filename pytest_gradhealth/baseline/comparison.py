@@ -164,7 +164,7 @@ def is_same(before: Entry, after: Entry) -> bool:
         return False
     if (before.parameters, before.flow) != (after.parameters, after.flow):
         return False
-    if before.numbers != after.numbers:
+    if (before.numbers, before.weights) != (after.numbers, after.weights):
         return False
     if not _near(_output(before), _output(after)):
         return False

@@ -16,6 +16,7 @@ from pytest_gradhealth.results.names import OUTPUT, module_of
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile, ParameterRecord
 from pytest_gradhealth.results.serialization import AtLeast
+from pytest_gradhealth.results.weights import WeightRecord
 
 #: Decimals of a decade that are kept: a hundredth is 2 %.
 DECIMALS = 2
@@ -97,7 +98,8 @@ class Entry:
     `flow` says which layers use which, None in files that are older and reports that do not know.
     `output` is the RMS of the model's outputs in decades, None without any to compare. With
     `training`, all that was measured in training mode though the model was in evaluation mode.
-    `numbers` are compared within a tolerance, each place by itself: a type of device and a format.
+    `numbers` are compared within a tolerance, each place by itself: a type of device and a format;
+    `weights` as distributions.
     `limits` and `environment` are information, which no comparison reads.
     """
 
@@ -111,6 +113,7 @@ class Entry:
     training: bool = False
     flow: tuple[FlowRecord, ...] | None = None
     numbers: Mapping[str, KeptNumbers] = field(default_factory=dict)
+    weights: tuple[WeightRecord, ...] = ()
 
 
 def entry_of(
@@ -145,6 +148,7 @@ def entry_of(
         unlisted=sum(map(math.prod, look.unregistered)),
         training=look.training,
         flow=look.flow or None,
+        weights=tuple(weights.short() for weights in look.weights),
         numbers={} if rtol is None else {place_of(diagnosis): numbers_of(look, rtol)},
     )
 

@@ -149,6 +149,17 @@ OPTIONS: tuple[Option, ...] = (
         told="false",
     ),
     Option(
+        "baseline_init",
+        "keep in the baseline how each parameter is distributed before training",
+        False,
+        use="measurement",
+        parse=values.switch,
+        expects="true or false",
+        ini="bool",
+        example="True",
+        told="false",
+    ),
+    Option(
         "min_ratio",
         "GH101 and GH102 fail below this ratio, first layer or step over last",
         1e-5,
@@ -284,6 +295,7 @@ if TYPE_CHECKING:
         learn_steps: int | None
         copy: bool | None
         exact: bool | None
+        baseline_init: bool | None
         min_ratio: float | None
         max_ratio: float | None
         warn_min_ratio: float | None

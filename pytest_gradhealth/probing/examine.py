@@ -140,7 +140,12 @@ def _first_look(trial: Trial) -> Look:
     with subject.isolated():
         first = look_through_time(subject, seed=seed)
     profile = with_felt_outputs(subject, first.profile, seed=seed)
-    profile = replace(profile, holdings=trial.kind.holdings, unwritten=trial.unwritten)
+    profile = replace(
+        profile,
+        holdings=trial.kind.holdings,
+        unwritten=trial.unwritten,
+        weights=trial.weights,
+    )
     first = replace(first, profile=profile)
     if trial.makes_steps:
         made = updates_of(trial, first.profile)

@@ -13,6 +13,7 @@ from pytest_gradhealth.config.settings import Settings
 from pytest_gradhealth.distributed.support import check_shared
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.isolation.isolate import isolated
+from pytest_gradhealth.measure.distribution import distributions
 from pytest_gradhealth.measure.precision import declared_scale
 from pytest_gradhealth.measure.unwritten import never_written
 from pytest_gradhealth.probing.building import Built, build_model
@@ -20,6 +21,7 @@ from pytest_gradhealth.probing.case import Case
 from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.results.holdings import Maker
 from pytest_gradhealth.results.learning import Learning
+from pytest_gradhealth.results.weights import WeightRecord
 from pytest_gradhealth.subject.calling import as_taken
 from pytest_gradhealth.subject.lightning import is_lightning, training_batch
 from pytest_gradhealth.subject.step import Step
@@ -62,6 +64,7 @@ class Trial:
     wished: bool = False
     unwritten: tuple[str, ...] = ()
     eager: bool = False
+    weights: tuple[WeightRecord, ...] = ()
     learn_steps: int = 0
     learning: Learning | None = None
 
@@ -115,6 +118,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
         wished=anyhow and device != home,
         unwritten=_unwritten(subject, built, seed),
         eager=runs_compiled(built.model),
+        weights=tuple(distributions(model)) if settings.baseline_init else (),
         learn_steps=settings.steps_to_learn,
     )
 

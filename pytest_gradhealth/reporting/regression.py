@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_gradhealth.baseline.alignment import Pair
-from pytest_gradhealth.baseline.check import Check
+from pytest_gradhealth.baseline.check import Check, unknown
 from pytest_gradhealth.baseline.comparison import PathComparison, most_changed
 from pytest_gradhealth.baseline.entry import KeptPath
 from pytest_gradhealth.formatting import (
@@ -51,10 +51,9 @@ def regression(
 
 
 def missing(check: Check, *, rerun: str) -> str:
-    """Return the message for a check without a baseline, or without one for this device."""
-    known = None if check.before is None else check.before.numbers
-    here = [] if known is None else [place for place in check.entry.numbers if place not in known]
-    numbers = f" of numbers on {listing(here)}" if here else ""
+    """Return the message for a check without a baseline, or without some of it."""
+    lacking = [] if check.before is None else unknown(check.before, check.entry)
+    numbers = f" of {listing(lacking)}" if lacking else ""
     return (
         f"no baseline{numbers} for {shortened(check.key, LONGEST_KEY)} in {printable(check.file)}\n"
         f"\nnext:   {printable(rerun)} --gradhealth-update\n"

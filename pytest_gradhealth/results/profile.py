@@ -17,6 +17,7 @@ from pytest_gradhealth.results.non_finite import NonFinite
 from pytest_gradhealth.results.path import GradientPath, PathPoint
 from pytest_gradhealth.results.stop import Stop
 from pytest_gradhealth.results.times import TimeRecord
+from pytest_gradhealth.results.weights import WeightRecord
 
 #: How the gradient of a module output was found: measured (possibly exactly zero), waiting for a
 #: gradient that never came, cut off from every trainable parameter, of a module whose forward
@@ -193,7 +194,8 @@ class GradientProfile:
     `unwritten` names the parameters and buffers that its factory has left as memory was;
     `felt_parts` those parts of weights, or modules with a weight of another, that get no gradient
     and change the loss; `learning` is what training on the batch has come to, where that was asked;
-    `first_step` is that of the declared optimizers, where it is too long.
+    `first_step` is that of the declared optimizers, where it is too long. `weights` are kept where
+    a baseline of the initialisation was asked for.
     """
 
     seed: int
@@ -231,6 +233,7 @@ class GradientProfile:
     felt_parts: tuple[str, ...] = ()
     learning: Learning | None = None
     first_step: FirstStep | None = None
+    weights: tuple[WeightRecord, ...] = ()
 
     @property
     def judged_paths(self) -> tuple[GradientPath, ...]:

@@ -130,3 +130,37 @@ def test_files_without_numbers_are_read(pytester: pytest.Pytester) -> None:
     result = run(pytester, RTOL)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["without a baseline: test_net; *"])
+
+
+def test_an_initialisation_is_kept_and_another_fails(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile(test_models=ONE)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=1)
+    result = run(pytester, "--gradhealth-baseline-init")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["without a baseline: test_net; *"])
+    monkeypatch.setenv("CI", "true")
+    result = run(pytester, "--gradhealth-baseline-init")
+    result.stdout.fnmatch_lines(
+        [f"E *MissingBaselineError: no baseline of the initialisation for test_net in {FILE}"]
+    )
+    monkeypatch.delenv("CI")
+    pytester.makeini("[pytest]\ngradhealth_baseline_init = true")
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=1)
+    assert kept()["test_net"]["weights"][0]["name"] == "0.weight"
+    before = Path(FILE).read_bytes()
+    other = "import torch\n" + ONE.replace("net()", "net(layers=4 + 0 * torch.randn(1).shape[0])")
+    pytester.makepyfile(test_models=other)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=1)
+    assert Path(FILE).read_bytes() == before
+    pytester.makepyfile(test_models=moved(5.0))
+    result = run(pytester)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E *RegressionError: 0.weight is initialised otherwise: its standard deviation is 1*,"
+            " and was 0.2* [[]regression]"
+        ]
+    )
+    run(pytester, "-o", "gradhealth_baseline_init=false").assert_outcomes(passed=1)

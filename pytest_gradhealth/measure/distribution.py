@@ -1,0 +1,44 @@
+"""How the weights of a model are distributed, for a baseline of its initialisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from pytest_gradhealth.results.weights import WeightRecord
+from pytest_gradhealth.tensors.modules import named_parameters
+from pytest_gradhealth.tensors.unwrap import whole
+
+
+def distributions(model: nn.Module) -> Iterator[WeightRecord]:
+    """Yield mean, standard deviation, share of zeros and kurtosis of each parameter with elements.
+
+    A shared one goes by the first of its names in the alphabet, as in a baseline.
+    """
+    for name, (parameter, others) in named_parameters(model).items():
+        numbers = _numbers(parameter.detach())
+        if numbers.numel():
+            yield _record(min(name, *others) if others else name, numbers)
+
+
+def _record(name: str, numbers: Tensor) -> WeightRecord:
+    mean = numbers.mean()
+    apart = numbers - mean
+    variance = apart.square().mean()
+    fourth = apart.square().square().mean()
+    return WeightRecord(
+        name=name,
+        elements=numbers.numel(),
+        mean=float(mean),
+        std=float(variance.sqrt()),
+        zeros=float((numbers == 0).double().mean()),
+        kurtosis=float(fourth / variance.square()) if float(variance) > 0 else 0.0,
+    )
+
+
+def _numbers(tensor: Tensor) -> Tensor:
+    """All elements in float64, complex ones as two."""
+    dense = whole(tensor)
+    return (torch.view_as_real(dense) if dense.is_complex() else dense).double().reshape(-1)
