@@ -177,8 +177,8 @@ def nonlinearities(layers: Sequence[Call]) -> dict[str, str]:
 
 def _known_as(module: nn.Module) -> type:
     """The class that code knows a module by: the nearest of its classes that `nn` has."""
-    kinds = type(module).__mro__
-    return next(kind for kind in kinds if getattr(nn, kind.__name__, None) is kind)
+    kinds: tuple[type, ...] = type(module).__mro__
+    return next(kind for kind in kinds if getattr(nn, kind.__name__, None) == kind)
 
 
 def classes_of(modules: Iterable[nn.Module]) -> str:

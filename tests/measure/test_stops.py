@@ -188,8 +188,9 @@ def test_what_weights_of_zero_make_zero_is_not_rounded_to_it(
 
 def test_a_product_rounds_to_zero_beside_a_bias_whose_gradient_sums_up_to_that() -> None:
     tiny = 2.0**-140
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    nn.init.constant_(model[1].weight, tiny)
+    last = nn.Linear(4, 4)
+    nn.init.constant_(last.weight, tiny)
+    model = nn.Sequential(nn.Linear(4, 4), last)
     x, signs = torch.randn(8, 4), torch.tensor([1.0, -1.0]).repeat(4)[:, None]
     subject = Subject(model, x, signs, lambda y, s: 2.0**-20 * (y * s).sum(), torch.device("cpu"))
     found = stops(subject, [name for name, _ in model.named_parameters()], seed=0)
