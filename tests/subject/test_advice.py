@@ -135,6 +135,12 @@ ADVICE: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], str]] = {
         {},
         "the inputs are of numpy (ndarray); pass a tensor: torch.as_tensor(x, dtype=torch.int64)",
     ),
+    "lists of classes": (
+        net(),
+        (X, Y.tolist()),
+        CE,
+        "the targets are plain numbers; pass a tensor: torch.tensor(y)",
+    ),
     "lists of whole numbers": (
         net(),
         (X.long().tolist(), Y),
