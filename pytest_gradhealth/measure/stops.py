@@ -126,11 +126,14 @@ def _cut(loss: Tensor, seen: _Seen) -> None:
                 silent.pop(child, None)
                 found.setdefault(node, []).append((child, cancels(origin, given[0])))
             if silent or op_name(node) in _LEVELLED:
-                kind = _kind(node, grad_outputs, silent)
-                stop = _described(seen, node, given[0], kind)
+                stop = _described(seen, node, given[0], _own_kind(node, silent))
                 # What a levelled input gets is zero but for rounding, if it wants gradient at all.
                 children = [node.next_functions[0][0], None] if stop.levels else silent
-                found.setdefault(node, []).extend((child, stop) for child in children)
+                closed = is_own(node) or stop.levels
+                rounded = set() if closed else _rounded(node, grad_outputs, silent)
+                small = _described(seen, node, given[0], "rounding") if rounded else stop
+                cuts = [(child, small if child in rounded else stop) for child in children]
+                found.setdefault(node, []).extend(cuts)
 
         return hook
 
@@ -167,25 +170,33 @@ def _is_silent(gradient: Any, node: Node) -> bool:
     return gradient is None and is_own(node)
 
 
-def _kind(node: Node, gradients: Sequence[Any], silent: Mapping[Node | None, Any]) -> StopKind:
-    """What is special about a stop: a function of the model's own, or too small a gradient."""
-    if is_own(node):
-        return "none" if all(gradient is None for gradient in silent.values()) else "zeros"
-    return "rounding" if silent and _passes_more(node, gradients, silent) else ""
+def _own_kind(node: Node, silent: Mapping[Node | None, Any]) -> StopKind:
+    """How a function of the model's own stops the gradient, "" for any other."""
+    if not is_own(node):
+        return ""
+    return "none" if all(gradient is None for gradient in silent.values()) else "zeros"
 
 
-def _passes_more(node: Any, gradients: Sequence[Any], silent: Collection[Node | None]) -> bool:
-    """Whether an operation would pass on what it gets, were that not so small for its format."""
+def _rounded(
+    node: Any, gradients: Sequence[Any], silent: Mapping[Node | None, Any]
+) -> set[Node | None]:
+    """The silent inputs that an operation would pass on to, were what it gets not so small.
+
+    Made larger by a power of two, which rounds nothing: what cancels goes on to cancel.
+    """
     size = max(float(g.abs().max()) for g in gradients if isinstance(g, Tensor) and g.numel())
     if size >= 1:
-        return False
+        return set()
+    unit = 2.0 ** math.frexp(size)[1]
     try:
-        larger = node(*(g / size if isinstance(g, Tensor) else g for g in gradients))
+        larger = node(*(g / unit if isinstance(g, Tensor) else g for g in gradients))
+        passed = larger if isinstance(larger, tuple) else (larger,)
+        pairs = zip(node.next_functions, passed, strict=False)
+        known = ((child, g) for (child, _), g in pairs if child in silent and g is not None)
+        # A node leaves it to the engine to sum up what was broadcast, as a bias is.
+        return {child for child, g in known if bool(g.sum_to_size(silent[child].shape).any())}
     except RuntimeError:  # what it has saved may be had only once
-        return False
-    passed = larger if isinstance(larger, tuple) else (larger,)
-    pairs = zip(node.next_functions, passed, strict=False)
-    return any(child in silent and g is not None and bool(g.any()) for (child, _), g in pairs)
+        return set()
 
 
 def _is_its(op: str, place: Place) -> bool:

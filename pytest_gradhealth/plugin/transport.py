@@ -92,7 +92,7 @@ def words(diagnosis: Diagnosis) -> list[dict[str, Any]]:
                     "doc": rule.doc,
                     "settings": [_told(option) for option in rule.options],
                     "quantity": rule.quantity and [rule.quantity.name, rule.quantity.form],
-                    "causes": {layer: [c.because, c.advice] for layer, c in causes if c},
+                    "causes": {layer: [c.because, c.advice, c.certain] for layer, c in causes if c},
                     "table": rule.table(diagnosis, findings, View()) if findings else "",
                 }
             )

@@ -64,7 +64,9 @@ def calls_of(model: nn.Module, inputs: Any) -> Sequence[Call]:
     Without a batch, the leaf modules in the order in which they were registered.
     """
     if inputs is None:
-        return [Call(n, m) for n, m in model.named_modules() if not any(m.children())]
+        read = {m.out_proj for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
+        leaves = ((n, m) for n, m in model.named_modules() if not any(m.children()))
+        return [Call(name, module) for name, module in leaves if module not in read]
     found: list[Call | None] = []
     made_by: dict[Node, list[int]] = {}
     open_calls: list[tuple[int, tuple[int, ...] | None, str]] = []
@@ -173,19 +175,35 @@ def nonlinearities(layers: Sequence[Call]) -> dict[str, str]:
     return {**after, layers[-1].name: usual}
 
 
+def _known_as(module: nn.Module) -> type:
+    """The class that code knows a module by: the nearest of its classes that `nn` has."""
+    kinds: tuple[type, ...] = type(module).__mro__
+    return next(kind for kind in kinds if getattr(nn, kind.__name__, None) == kind)
+
+
 def classes_of(modules: Iterable[nn.Module]) -> str:
     """How code calls the classes of some modules: "nn.Linear", "(nn.LSTM, nn.GRU)"."""
-    names = [*dict.fromkeys(f"nn.{type(module).__name__}" for module in modules)]
+    names = [*dict.fromkeys(f"nn.{_known_as(module).__name__}" for module in modules)]
     return names[0] if len(names) == 1 else f"({', '.join(names)})"
 
 
 def condition(chosen: Collection[nn.Module], model: nn.Module) -> str:
-    """Return the condition on `name` and `m` that picks the chosen of `model.named_modules()`."""
-    kinds = {type(module) for module in chosen}
-    left_out = [
-        name for name, m in model.named_modules() if type(m) in kinds and m not in set(chosen)
+    """Return the condition on `name` and `m` that picks the chosen of `model.named_modules()`.
+
+    And none that only derive from them, as what an attention multiplies with and never calls.
+    """
+    kinds, picked = {_known_as(module) for module in chosen}, {*map(id, chosen)}
+    others = [
+        (name, type(m))
+        for name, m in model.named_modules()
+        if isinstance(m, tuple(kinds)) and id(m) not in picked
     ]
-    text = f"isinstance(m, {classes_of(chosen)})"
+    classes = classes_of(chosen)
+    text = f"isinstance(m, {classes})"
+    if {type(module) for module in chosen} == kinds and any(k not in kinds for _, k in others):
+        text = f"type(m) {'is' if len(kinds) == 1 else 'in'} {classes}"
+        others = [(name, kind) for name, kind in others if kind in kinds]
+    left_out = [name for name, _ in others]
     if len(left_out) == 1:
         return f"{text} and name != {quoted(left_out[0])}"
     return f"{text} and name not in {tuple(left_out)}" if left_out else text
@@ -206,6 +224,6 @@ def exchange(
 
 
 def by_kind(modules: Sequence[nn.Module]) -> Iterator[list[nn.Module]]:
-    """The modules, grouped by their class."""
-    for kind in dict.fromkeys(type(module) for module in modules):
-        yield [module for module in modules if type(module) is kind]
+    """The modules, grouped by the class that code knows them by."""
+    for kind in dict.fromkeys(map(_known_as, modules)):
+        yield [module for module in modules if _known_as(module) is kind]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from pytest_gradhealth.errors import CannotApplyError
+from pytest_gradhealth.errors import CannotApplyError, ProbeError
 from pytest_gradhealth.remedies.layers import Call, by_kind, condition, heads, weighted
 from pytest_gradhealth.remedies.printed import printed
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
@@ -63,6 +63,24 @@ def _bare(calls: Sequence[Call]) -> list[Call]:
     return bare
 
 
+def _check_eval_mode(patient: Patient) -> None:
+    """Raise CannotApplyError where in eval mode alone the forward reads weights of its layers."""
+    modes = [(module, module.training) for module in patient.model.modules()]
+    patient.model.eval()
+    try:
+        if patient.inputs is not None:
+            patient.run()
+    except ProbeError as error:
+        if not isinstance(error.__cause__, AttributeError):
+            raise
+        raise CannotApplyError(
+            f"in eval mode its forward reads weights of its layers: {error.__cause__}"
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def _change(make: Callable[[nn.Module], nn.Module]) -> Callable[[Patient], str]:
     def change(patient: Patient) -> str:
         layers = _bare(patient.calls)
@@ -87,6 +105,7 @@ def _change(make: Callable[[nn.Module], nn.Module]) -> Callable[[Patient], str]:
                 raise CannotApplyError("the model is a single layer")
             both = nn.Sequential(call.module, norm.train(call.module.training))
             patient.model.set_submodule(call.name, both.train(call.module.training))
+        _check_eval_mode(patient)
         return printed("\n".join(lines))
 
     return change

@@ -19,20 +19,31 @@ def causes(diagnosis: Diagnosis, findings: Sequence[Finding]) -> Iterator[tuple[
 
     Causes with the same to try, or a part of it, are told together.
     """
-    rules, profile = known_rules(diagnosis).values(), diagnosis.profile
-    behind = explanations(diagnosis)
-    seen = (behind.get(f.code, f) for f in findings if f.seed == profile.seed)
-    found = [rule_of(f.code, rules).explain(f, profile) for f in seen]
-    every = dict.fromkeys(cause for cause in found if cause is not None)
-    left = [cause for cause in every if not any(_is_part(cause, other) for other in every)]
+    left = _causes(diagnosis, findings)
     cured = any(treatment.outcome == "cured" for treatment in diagnosis.treatments)
     while left:
         advice = left[0].advice
         same = [cause for cause in left if cause.advice in advice]
         yield from (("cause", cause.because) for cause in same)
-        if not cured:  # what was tried says more than what might be
+        # What was tried says more than what might be, and less than what is certain.
+        if not cured or any(cause.certain for cause in same):
             yield "try", advice
         left = [cause for cause in left if cause not in same]
+
+
+def is_certain(diagnosis: Diagnosis, findings: Sequence[Finding]) -> bool:
+    """Whether it is certain for one of the causes what to try."""
+    return any(cause.certain for cause in _causes(diagnosis, findings))
+
+
+def _causes(diagnosis: Diagnosis, findings: Sequence[Finding]) -> list[Cause]:
+    """The causes of the findings, each once, but for parts of others."""
+    rules, profile = known_rules(diagnosis).values(), diagnosis.profile
+    behind = explanations(diagnosis)
+    seen = (behind.get(f.code, f) for f in findings if f.seed == profile.seed)
+    found = [rule_of(f.code, rules).explain(f, profile) for f in seen]
+    every = dict.fromkeys(cause for cause in found if cause is not None)
+    return [cause for cause in every if not any(_is_part(cause, other) for other in every)]
 
 
 def _is_part(cause: Cause, other: Cause) -> bool:

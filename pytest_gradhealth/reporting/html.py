@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from pytest_gradhealth.formatting import LONGEST_FINDING, LONGEST_PARAGRAPH, number
-from pytest_gradhealth.reporting.advice import acceptance, causes
+from pytest_gradhealth.reporting.advice import acceptance, causes, is_certain
 from pytest_gradhealth.reporting.message import message_of
 from pytest_gradhealth.reporting.plots import branches, path_plots, text, time_plots
 from pytest_gradhealth.reporting.run import Probe, Run
@@ -35,7 +35,6 @@ def html_report(run: Run) -> str:
         verdicts=VERDICTS,
         environment={name: value for name, value in run.environment.items() if value},
         probes=probes,
-        no_cure=NO_CURE,
         most=MOST_ITEMS,
         most_rows=MOST_ROWS,
         longest=LONGEST_FINDING,
@@ -94,6 +93,7 @@ def _help(probe: Probe) -> dict[str, Any]:
     command = shlex.join(["pytest", probe.test]) if probe.test and complains else ""
     return {
         "advice": [*causes(diagnosis, findings)],
+        "no_cure": "" if is_certain(diagnosis, findings) else NO_CURE,
         "accept": acceptance(diagnosis, findings),
         "command": command,
     }

@@ -15,7 +15,7 @@ from pytest_gradhealth.formatting import (
     printable,
     shortened,
 )
-from pytest_gradhealth.reporting.advice import acceptance, causes, pages
+from pytest_gradhealth.reporting.advice import acceptance, causes, is_certain, pages
 from pytest_gradhealth.reporting.path_table import path_table
 from pytest_gradhealth.reporting.run import Probe
 from pytest_gradhealth.reporting.summary import warns
@@ -54,7 +54,7 @@ def render(
         else ""
     )
     blocks.append("\n".join(advice(diagnosis, findings, view, more)))
-    blocks += treatment_blocks(diagnosis, view)
+    blocks += treatment_blocks(diagnosis, view, certain=is_certain(diagnosis, findings))
     return "\n\n".join(block for block in blocks if block)
 
 

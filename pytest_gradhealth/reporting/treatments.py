@@ -15,8 +15,11 @@ MOST_CODES = 3
 NO_CURE = "no remedy cured it: change more than one thing, or the architecture"
 
 
-def treatment_blocks(diagnosis: Diagnosis, view: View) -> list[str]:
-    """What was tried on copies, as a table, and the code of what cured them."""
+def treatment_blocks(diagnosis: Diagnosis, view: View, *, certain: bool = False) -> list[str]:
+    """What was tried on copies, as a table, and the code of what cured them.
+
+    `certain` says that a cure was told already: no more is to be changed.
+    """
     treatments = diagnosis.treatments
     if not treatments:
         return []
@@ -37,7 +40,7 @@ def treatment_blocks(diagnosis: Diagnosis, view: View) -> list[str]:
     if len(shown) < len(cured):
         others = ", ".join(shortened(t.remedy, 40) for t in cured if t not in shown)
         blocks.append(hanging("more", f"-v shows the code of {others} as well", view.width))
-    if table and not cured:
+    if table and not (cured or certain):
         blocks.append(NO_CURE)
     return [block for block in blocks if block]
 

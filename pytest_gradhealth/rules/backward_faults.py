@@ -100,8 +100,8 @@ def cause_in_backward(bad: NonFinite) -> Cause | None:
     known = next((fault.cause(made) for fault in FORWARD if fault.fits(made)), None)
     if known is None:
         return None
-    return Cause(
-        f"{known.because}; a where, a clamp, a mask or a division that takes it out again sends"
-        " back 0, and 0 times that is NaN",
-        known.advice,
+    return replace(
+        known,
+        because=f"{known.because}; a where, a clamp, a mask or a division that takes it out again"
+        " sends back 0, and 0 times that is NaN",
     )

@@ -32,7 +32,8 @@ class Fault:
     In the sentences, {op} stands for the operation, {a} and {x} for the first and the last of the
     numbers that it got (of which `when` says what they are like), {format} for the format,
     {most}, {small}, {below}, {edge} and {top} for what is right in it, and {times_0} for what makes
-    NaN of infinity. `behind` are the operations that must have made the zero that it got.
+    NaN of infinity. `behind` are the operations that must have made the zero that it got. It is no
+    `certain` advice that is about what comes in, and not about the operation.
     """
 
     ops: str
@@ -40,6 +41,7 @@ class Fault:
     because: str
     advice: str
     behind: str = ""
+    certain: bool = True
 
     def fits(self, bad: NonFinite) -> bool:
         """Whether this is what is wrong."""
@@ -52,7 +54,8 @@ class Fault:
         words = {**_WORDS, **_WORDS_OF.get(bad.format, {}), "op": bad.op, "format": bad.format}
         words |= {"a": _digits(bad.first), "x": _digits(bad.last)}
         words["times_0"] = ", and 0 times that is NaN" * (bad.value == "nan")
-        return Cause(self.because.format(**words), self.advice.format(**words))
+        because, advice = self.because.format(**words), self.advice.format(**words)
+        return Cause(because, advice, self.certain)
 
 
 def _digits(value: float) -> str:

@@ -285,6 +285,7 @@ FORWARD = (
         overflows,
         f"what {{op}} returns {_TOO_MUCH}",
         "standardised inputs, smaller weights, or a normalisation layer before it",
+        certain=False,
     ),
     Fault(
         "",

@@ -126,13 +126,16 @@ def cause_of(_finding: Finding, profile: GradientProfile) -> Cause | None:
     bad = profile.non_finite
     if bad is None:
         stuck = [p.name for p in _stuck(profile)]
-        return Cause(f"{listing(stuck)} was not finite to start with", _LOADED) if stuck else None
+        because = f"{listing(stuck)} was not finite to start with"
+        return Cause(because, _LOADED, certain=True) if stuck else None
     if bad.parameter == "targets":
         return Cause(
-            "the targets hold NaN or infinity", "leave out what has no target: keep = y.isfinite()"
+            "the targets hold NaN or infinity",
+            "leave out what has no target: keep = y.isfinite()",
+            certain=True,
         )
     if bad.parameter:
-        return Cause(f"{bad.parameter} of {bad.layer} holds it", _LOADED)
+        return Cause(f"{bad.parameter} of {bad.layer} holds it", _LOADED, certain=True)
     if bad.during == "backward":
         return cause_in_backward(bad)
     return next((fault.cause(bad) for fault in FORWARD if fault.fits(bad)), None)

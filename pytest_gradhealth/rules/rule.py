@@ -34,10 +34,14 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Cause:
-    """A sentence on the cause and one on what to try."""
+    """A sentence on the cause and one on what to try.
+
+    `certain`: it mends the one operation that is to blame, and so is told beside any cure as well.
+    """
 
     because: str
     advice: str
+    certain: bool = False
 
     def __post_init__(self) -> None:
         settle_fields(self, Cause, "a Cause")
@@ -162,7 +166,9 @@ class Rule:
         """The likely cause of one of its findings, None where nothing is known of it."""
         try:
             cause = self.cause(finding, profile) if callable(self.cause) else self.cause
-            return None if cause is None else Cause(str(cause.because), str(cause.advice))
+            if cause is None:
+                return None
+            return Cause(str(cause.because), str(cause.advice), cause.certain)
         except Exception as error:
             return Cause(
                 f"unknown: that of {self.code} raised {told(error)}", "mend the rule's cause"

@@ -37,6 +37,7 @@ def cause_of_silence(
     return Cause(
         "; ".join(f"{cause.because} ({listing(found[cause])})" for cause in most),
         "; ".join(dict.fromkeys(cause.advice for cause in most)),
+        any(cause.certain for cause in most),
     )
 
 
@@ -45,6 +46,7 @@ def _at_no_loss(cause: Cause) -> Cause:
     return Cause(
         f"{cause.because}; the loss is 0, as where all margins are met",
         f"a batch for which it is not, or {cause.advice}",
+        cause.certain,
     )
 
 
@@ -60,7 +62,9 @@ def cause_of_stop(stop: Stop) -> Cause | None:
     known = _KINDS.get(stop.kind, known)
     if known is None:
         return None
-    return Cause(known[0].format(stop.where, op=stop.op), known[1].format(op=stop.typed))
+    because, advice = known[0].format(stop.where, op=stop.op), known[1].format(op=stop.typed)
+    by_scale = stop.kind == "rounding" or (stop.op in _OF_SCALE and not (stop.kind or stop.levels))
+    return Cause(because, advice, certain=not by_scale)
 
 
 #: Because of what, about {} and the function {op}, and what to try: by the kind of a stop.
@@ -132,6 +136,9 @@ def _nodes_of(activations: Collection[str]) -> Iterator[str]:
     return (node for node, name in FUNCTIONAL.items() if name in activations)
 
 
+#: What lets nothing through at one scale of what comes in, and much at another.
+_OF_SCALE = {*_nodes_of(RECTIFIERS | SATURATING.keys()), "Threshold", "Hardswish", "Softplus"}
+_OF_SCALE |= {"Erf", "Atan", "LogSoftmax"}
 _MEANS = {
     **dict.fromkeys(
         (*_nodes_of(RECTIFIERS), "Threshold", "Hardswish", "Softplus"),

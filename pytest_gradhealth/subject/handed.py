@@ -151,7 +151,7 @@ def _wanted(handed: Handed, value: Any) -> str:
 
 def _instead_of(value: Any, dtype: str, of_loss: bool) -> str:
     """What something is that is no tensor, and what to pass instead; "" for what may hold some."""
-    kind = type(value)
+    kind, name = type(value), "y" if of_loss else "x"
     package = kind.__module__.partition(".")[0]
     if isinstance(value, DataLoader):
         return f"a {kind.__name__}; pass a batch of it: x, y = next(iter(loader))"
@@ -163,13 +163,14 @@ def _instead_of(value: Any, dtype: str, of_loss: bool) -> str:
         made = "of their classes" if of_loss else "that a tokenizer makes of it"
         return f"text; pass the numbers {made}"
     if package == "PIL":
-        return "pictures; pass tensors: torchvision.transforms.functional.to_tensor(x)"
+        return f"pictures; pass tensors: torchvision.transforms.functional.to_tensor({name})"
     if kind in (int, float, complex):
-        return f"plain numbers; pass a tensor: torch.tensor(x{dtype})"
+        return f"plain numbers; pass a tensor: torch.tensor({name}{dtype})"
     if isroutine(value):
         return "a function; pass what it returns"
     if hasattr(kind, "__array__"):
-        array = {"numpy": "x", "pandas": "x.to_numpy()"}.get(package, "numpy.asarray(x)")
+        arrays = {"numpy": name, "pandas": f"{name}.to_numpy()"}
+        array = arrays.get(package, f"numpy.asarray({name})")
         return f"of {package} ({kind.__name__}); pass a tensor: torch.as_tensor({array}{dtype})"
     if hasattr(kind, "__iter__") and package not in ("builtins", "array"):
         return f"a {kind.__name__}; pass what comes out of it: x, y = next(iter(batches))"

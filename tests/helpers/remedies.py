@@ -82,6 +82,36 @@ def sequences() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
 
 
+class Attend(nn.Module):
+    """Self-attention, whose projection of the output is never called as a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what is attended to, of the shape of `x`."""
+        out: Tensor = self.attention(x, x, x, need_weights=False)[0]
+        return out
+
+
+def attentive() -> nn.Module:
+    blocks = [nn.Sequential(Attend(), nn.Linear(8, 8), nn.Tanh()) for _ in range(2)]
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), *blocks, nn.Linear(8, 2))
+
+
+class OwnLinear(nn.Linear):
+    """A linear layer by another name."""
+
+
+def derived() -> nn.Module:
+    """Layers, and activations, of which some derive from the classes of others."""
+    return nn.Sequential(
+        *(OwnLinear(20, 48), nn.Tanh(), nn.Linear(48, 48), nn.Hardtanh()),
+        *(OwnLinear(48, 48), nn.ReLU6(), nn.Linear(48, 5)),
+    )
+
+
 FLAT, IMAGE, SEQUENCE = torch.randn(64, 20), torch.randn(16, 1, 8, 8), torch.randn(8, 5, 6)
 MODELS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "sigmoids": (sigmoids, FLAT),
@@ -91,6 +121,8 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "branches": (Branches, FLAT),
     "convolutional": (convolutional, IMAGE),
     "sequences": (sequences, SEQUENCE),
+    "attentive": (attentive, SEQUENCE),
+    "derived": (derived, FLAT),
 }
 
 

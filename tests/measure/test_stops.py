@@ -161,6 +161,44 @@ def test_what_rounds_a_gradient_to_zero_is_no_stop_by_itself(
     assert (stop.kind, stop.at, stop.layer) == ("rounding", at, layer)
 
 
+def zeros(hidden: int) -> nn.Sequential:
+    layers = [part for _ in range(hidden) for part in (nn.Linear(4, 4), nn.Tanh())]
+    model = nn.Sequential(*layers, nn.Linear(4, 4))
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    return model
+
+
+@pytest.mark.parametrize("hidden", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_what_weights_of_zero_make_zero_is_not_rounded_to_it(
+    hidden: int, dtype: torch.dtype
+) -> None:
+    """With as many examples of each class, the gradient of the last bias sums up to zero."""
+    model, x = zeros(hidden).to(dtype), torch.randn(64, 4, dtype=dtype)
+    targets = torch.arange(64) % 4
+    subject = Subject(model, x, targets, F.cross_entropy, torch.device("cpu"))
+    names = [name for name, _ in model.named_parameters()]
+    found = stops(subject, names, seed=0)
+    assert {(stop.layer, stop.kind) for stop in found if "0.weight" in stop.parameters} == {
+        (str(2 * hidden), "weights")
+    }
+    assert "rounding" not in {stop.kind for stop in found}
+
+
+def test_a_product_rounds_to_zero_beside_a_bias_whose_gradient_sums_up_to_that() -> None:
+    tiny = 2.0**-140
+    last = nn.Linear(4, 4)
+    nn.init.constant_(last.weight, tiny)
+    model = nn.Sequential(nn.Linear(4, 4), last)
+    x, signs = torch.randn(8, 4), torch.tensor([1.0, -1.0]).repeat(4)[:, None]
+    subject = Subject(model, x, signs, lambda y, s: 2.0**-20 * (y * s).sum(), torch.device("cpu"))
+    found = stops(subject, [name for name, _ in model.named_parameters()], seed=0)
+    assert [stop.parameters for stop in found if stop.kind == "rounding"] == [
+        ("0.bias", "0.weight")
+    ]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_flat_is_told_before_what_cancels(dtype: torch.dtype) -> None:
     model = Two(lambda x: (h := F.relu(x - 99).add(0)) - 0.9 * h)

@@ -7,7 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth import CannotApplyError
-from tests.helpers.remedies import BY_NAME, FLAT, IMAGE, SEQUENCE, convolutional, sequences, treated
+from tests.helpers.remedies import (
+    BY_NAME,
+    FLAT,
+    IMAGE,
+    SEQUENCE,
+    attentive,
+    convolutional,
+    sequences,
+    treated,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,3 +56,23 @@ def test_batch_norm_refuses_sequences_and_layer_norm_takes_them() -> None:
         "0 puts out 3 dimensions, of which batch norm would take the second for the features"
     )
     assert BY_NAME["layer norm"].apply(sequences(), SEQUENCE)(SEQUENCE).shape == (8, 5, 2)
+
+
+def test_what_an_attention_multiplies_with_and_never_calls_is_left_alone() -> None:
+    patient, code = treated(BY_NAME["layer norm"], attentive(), SEQUENCE)
+    assert code.splitlines()[2:] == [
+        "for name, m in [*model.named_modules()]:",
+        '    if type(m) is nn.Linear and name != "4":',
+        "        model.set_submodule(name, nn.Sequential(m, nn.LayerNorm(m.out_features)))",
+    ]
+    assert patient.model(SEQUENCE).shape == (8, 5, 2)
+
+
+def test_layers_whose_weights_are_read_in_eval_mode_are_not_wrapped() -> None:
+    layer = nn.TransformerEncoderLayer(6, 2, 8, batch_first=True)
+    with pytest.raises(CannotApplyError) as caught:
+        BY_NAME["layer norm"].apply(nn.Sequential(layer, nn.Linear(6, 2)), SEQUENCE)
+    assert str(caught.value) == (
+        "in eval mode its forward reads weights of its layers: 'Sequential' object has no"
+        " attribute 'weight'"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -80,6 +81,63 @@ def test_beside_a_cure_there_is_nothing_to_try() -> None:
     cured = Treatment("mine", "cured", "GH101", Measure(), Measure(), "", "", "")
     labels = [label for label, _ in told(replace(diagnosis, treatments=(cured,)))]
     assert labels == ["cause", "cause"]
+
+
+def of(layers: nn.Module, x: Tensor, **settings: Any) -> Diagnosis:
+    torch.manual_seed(0)
+    return probe(layers, x, torch.arange(len(x)) % 4, loss=F.cross_entropy, **settings)
+
+
+def without_gain() -> nn.Module:
+    model = nn.Sequential(nn.Linear(8, 32), nn.LayerNorm(32), nn.ReLU(), nn.Linear(32, 4))
+    nn.init.zeros_(model.get_parameter("1.weight"))
+    return model
+
+
+GAIN = "a random initialisation of that layer (of a normalisation, ones)"
+LOG = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), Apply(torch.log))
+EXP = nn.Sequential(nn.Linear(8, 4), Apply(torch.exp))
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "advice"),
+    [
+        (without_gain(), torch.randn(64, 8), GAIN),
+        (LOG, torch.randn(64, 8), "torch.log(x.clamp_min(1e-8))"),
+        (
+            EXP,
+            1e3 * torch.randn(64, 8),
+            "x.clamp(max=20).exp(), or stay with logarithms (torch.logsumexp, F.log_softmax)",
+        ),
+    ],
+    ids=["gain of 0", "log of 0", "exp of much"],
+)
+def test_what_mends_the_operation_itself_is_told_before_a_cure_and_in_place_of_none(
+    model: nn.Module, x: Tensor, advice: str
+) -> None:
+    diagnosis = of(model, x)
+    for outcome, last in (
+        ("cured", "write (mine):\n    model"),
+        ("no effect", "note:   mine: why"),
+    ):
+        code = diagnosis.findings[0].code
+        tried = Treatment("mine", outcome, code, Measure(), Measure(), "model", "why", "")  # type: ignore[arg-type]
+        treated = replace(diagnosis, treatments=(tried,))
+        assert ("try", advice) in told(treated)
+        text = str(treated)
+        assert 0 < text.index("\ntry:    ") < text.index("tried on copies")
+        assert text.endswith(last)
+
+
+def test_what_is_too_much_for_a_layer_is_left_to_what_was_tried() -> None:
+    model = nn.Sequential(nn.Linear(8, 4), Apply(torch.square))
+    diagnosis = of(model, 1e30 * torch.randn(64, 8))
+    assert told(diagnosis) == [
+        ("cause", "what pow returns is more than float32 holds (3.4e+38)"),
+        ("try", "standardised inputs, smaller weights, or a normalisation layer before it"),
+    ]
+    cured = Treatment("mine", "cured", "GH301", Measure(), Measure(), "", "", "")
+    assert "try" not in dict(told(replace(diagnosis, treatments=(cured,))))
 
 
 def test_outputs_that_are_infinite_have_the_cause_of_the_first_that_was() -> None:

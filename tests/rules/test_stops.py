@@ -91,4 +91,8 @@ def test_each_parameter_has_its_own_reason() -> None:
     assert cause_of_silence("abcd", stops) == Cause(
         f"{argmax.because} (b and c); {detach.because} (a)",
         f"{argmax.advice}; {detach.advice}",
+        certain=True,
     )
+    saturated = cause_of_stop(Stop("Tanh", "1", "Tanh"))
+    assert saturated is not None
+    assert not saturated.certain

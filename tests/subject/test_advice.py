@@ -108,13 +108,13 @@ ADVICE: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], str]] = {
         net(),
         (X, Y.int().numpy()),
         CE,
-        "the targets are of numpy (ndarray); pass a tensor: torch.as_tensor(x, dtype=torch.int64)",
+        "the targets are of numpy (ndarray); pass a tensor: torch.as_tensor(y, dtype=torch.int64)",
     ),
     "arrays of truths": (
         net(1),
         (X, (Y[:, None] > 0).numpy()),
         BCE,
-        "the targets are of numpy (ndarray); pass a tensor: torch.as_tensor(x,"
+        "the targets are of numpy (ndarray); pass a tensor: torch.as_tensor(y,"
         " dtype=torch.float32)",
     ),
     "arrays of numbers": (
@@ -134,6 +134,12 @@ ADVICE: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], str]] = {
         (IDS.short().numpy(),),
         {},
         "the inputs are of numpy (ndarray); pass a tensor: torch.as_tensor(x, dtype=torch.int64)",
+    ),
+    "lists of classes": (
+        net(),
+        (X, Y.tolist()),
+        CE,
+        "the targets are plain numbers; pass a tensor: torch.tensor(y)",
     ),
     "lists of whole numbers": (
         net(),

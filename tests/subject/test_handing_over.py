@@ -387,7 +387,7 @@ TOLD: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], str]] = {
         (X, Y.numpy()),
         CE,
         ENTROPY + "ndarray\n  the targets are of numpy (ndarray); pass a tensor:"
-        " torch.as_tensor(x)",
+        " torch.as_tensor(y)",
     ),
     "numbers": (
         net(),
