@@ -75,8 +75,9 @@ def yardstick(subject: Subject) -> Yardstick:
     settled = best.slope <= max(SETTLED * start.slope, OPPOSED * best.single)
     if not settled or abs(best.loss) <= EXACT * abs(start.loss):
         return Yardstick(spread=spread, can_be_negative=best.loss < 0)
-    # Huge outputs have their losses any distance apart; equal ones of one answer tell nothing.
-    spread = _spread(_answered(outputs, best.answers), targets, subject) or spread
+    # Huge outputs have their losses any distance apart; those of one answer may all be the same.
+    spreads = spread, _spread(_answered(outputs, best.answers), targets, subject)
+    spread = min((s for s in spreads if s > 0), default=spread)
     one = next(iter(best.answers.values())) if len(best.answers) == 1 else torch.empty(0)
     return Yardstick(best.loss, spread, best.loss < 0, tuple(one.flatten().tolist()))
 
