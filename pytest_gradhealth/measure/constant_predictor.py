@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import pstdev
 from typing import Any
 
@@ -18,21 +19,30 @@ from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
 from pytest_gradhealth.training.uncompiled import uncompiled
 
-#: Outputs beyond this are no start for the search of the best answer.
-LARGEST_START = 1e2
 #: Examples from which on an answer may have a number of its own for every position: with fewer
 #: it has them by heart.
 MANY = 10
 #: Share of the loss at the start of the search below which the answer is right for everyone.
 EXACT = 1e-9
-#: Share of the slope at its start that a search may end with, else there is no lowest loss.
-SETTLED = 0.1
+#: Share of the slope at its start that a search may end with, else there is no lowest loss; and of
+#: the slopes of all examples, which are opposed where one answer has to do for all.
+SETTLED, OPPOSED = 0.1, 1e-4
+#: Share of its own loss by which a start of zeros has to be better than another.
+CLEARLY = 0.1
 #: Examples whose losses are compared.
 COMPARED = 16
+#: What stands for each output of a batch, by its identity.
+_Answers = Mapping[int, Tensor]
 
 
-#: The loss of an answer, the size of its slope there, and the answer, if it is one.
-_Tried = tuple[float, float, tuple[float, ...]]
+@dataclass(frozen=True)
+class _Tried:
+    """The loss of answers, the size of its slope there, and that of single examples' slopes."""
+
+    loss: float
+    slope: float
+    single: float
+    answers: _Answers
 
 
 def constant_answer(subject: Subject) -> float | None:
@@ -60,12 +70,16 @@ def yardstick(subject: Subject) -> Yardstick:
     spread = _spread(outputs, targets, subject)
     if not found:
         return Yardstick(spread=spread)
-    (start, first_slope, _), (best, last_slope, answer) = found[0], min(found)
+    start, best = found[0], min(found, key=lambda tried: tried.loss)
     # There is no best answer to a loss without a bound; one that is right for all tells nothing.
-    tells = last_slope <= SETTLED * first_slope and abs(best) > EXACT * abs(start)
-    if not tells:
-        return Yardstick(spread=spread, can_be_negative=best < 0)
-    return Yardstick(best, spread, best < 0, answer)
+    settled = best.slope <= max(SETTLED * start.slope, OPPOSED * best.single)
+    if not settled or abs(best.loss) <= EXACT * abs(start.loss):
+        return Yardstick(spread=spread, can_be_negative=best.loss < 0)
+    # Huge outputs have their losses any distance apart; those of one answer may all be the same.
+    spreads = spread, _spread(_answered(outputs, best.answers), targets, subject)
+    spread = min((s for s in spreads if s > 0), default=spread)
+    one = next(iter(best.answers.values())) if len(best.answers) == 1 else torch.empty(0)
+    return Yardstick(best.loss, spread, best.loss < 0, tuple(one.flatten().tolist()))
 
 
 def _search(outputs: Any, targets: Any, subject: Subject) -> list[_Tried]:
@@ -74,35 +88,86 @@ def _search(outputs: Any, targets: Any, subject: Subject) -> list[_Tried]:
     varied = [t for t in free if _is_batch(t)]
     if not varied or not _differ(varied, targets):
         return []
-    answers = {id(t): _start(t, targets).requires_grad_() for t in varied}
-    variables = list(answers.values())
-    optimizer = uncompiled(torch.optim.LBFGS)(variables, max_iter=50, line_search_fn="strong_wolfe")
     found: list[_Tried] = []
+
+    def loss_of(answers: _Answers) -> Tensor:
+        return scalar_loss(_answered(outputs, answers), targets, subject.loss)
+
+    try:
+        answers = _best_start(varied, targets, loss_of)
+        variables = [answers[id(output)] for output in varied]
+        optimizer = uncompiled(torch.optim.LBFGS)(
+            variables, max_iter=50, line_search_fn="strong_wolfe"
+        )
+
+        def closure() -> Tensor:
+            wide = [v.expand_as(output) for v, output in zip(variables, varied, strict=True)]
+            loss = loss_of({id(t): w for t, w in zip(varied, wide, strict=True)})
+            size = float(loss.detach())
+            scale = abs(found[0].loss if found else size) or 1.0
+            level = loss / scale  # the search stops at gradients of a fixed size
+            # A loss may hold parameters, and read only some of the outputs.
+            slopes = torch.autograd.grad(level, wide, allow_unused=True, retain_graph=True)
+            for answer, slope in zip(variables, slopes, strict=True):
+                each = torch.zeros_like(answer) if slope is None else slope
+                answer.grad = each.sum_to_size(answer.shape)
+            if math.isfinite(size):
+                reached = {k: v.detach().clone().requires_grad_() for k, v in answers.items()}
+                found.append(_Tried(size, *_steepest(variables, slopes), reached))
+            return level.detach()
+
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+    except Exception:
+        return []  # a loss that wants probabilities, say, and the search has left their range
+    return found
+
+
+def _steepest(variables: Sequence[Tensor], slopes: Sequence[Tensor | None]) -> tuple[float, float]:
+    """The largest slope of answers, and that of the slopes of examples, whatever their signs."""
+    read = [(s, v.shape) for s, v in zip(slopes, variables, strict=True) if s is not None]
+    together = max(float(s.sum_to_size(shape).abs().max()) for s, shape in read)
+    return together, max(float(s.abs().sum_to_size(shape).max()) for s, shape in read)
+
+
+def _best_start(
+    outputs: Sequence[Tensor], targets: Any, loss_of: Callable[[_Answers], Tensor]
+) -> _Answers:
+    """Answers to begin with: mean outputs or, if their loss is less, mean targets.
+
+    Zeros, where theirs is clearly less: from huge outputs, no search gets anywhere.
+    """
+    means = {id(t): _mean(t, t, targets) for t in outputs}
+    wanted = {id(t): _mean(w, t, targets) for t in outputs for w in _like(t, targets)}
+    zeros = {key: torch.zeros_like(mean) for key, mean in means.items()}
+
+    def loss(start: _Answers) -> float:
+        wide = {id(t): start[id(t)].requires_grad_().expand_as(t) for t in outputs}
+        try:
+            size = float(loss_of(wide).detach())
+        except Exception:
+            return math.inf  # zeros are no standard deviation, say
+        return size if math.isfinite(size) else math.inf
+
+    best = min((means, {**means, **wanted}), key=loss)
+    without = loss(zeros)
+    return zeros if without + CLEARLY * abs(without) < loss(best) else best
+
+
+def _answered(outputs: Any, answers: _Answers) -> Any:
+    """Outputs, with answers for all examples in place of those that have one."""
 
     def answered(output: Tensor) -> Tensor:
         answer = answers.get(id(output))
         return output if answer is None else answer.expand_as(output)
 
-    def closure() -> Tensor:
-        loss = scalar_loss(map_tensors(answered, outputs), targets, subject.loss)
-        size = float(loss.detach())
-        scale = abs(found[0][0] if found else size) or 1.0
-        level = loss / scale  # the search stops at gradients of a fixed size
-        # A loss may hold parameters, and read only some of the outputs.
-        slopes = torch.autograd.grad(level, variables, allow_unused=True, retain_graph=True)
-        for answer, slope in zip(variables, slopes, strict=True):
-            answer.grad = torch.zeros_like(answer) if slope is None else slope
-        steepest = max(float(slope.abs().max()) for slope in slopes if slope is not None)
-        if math.isfinite(size):
-            numbers = variables[0].detach().flatten().tolist() if len(variables) == 1 else ()
-            found.append((size, steepest, tuple(numbers)))
-        return level.detach()
+    return map_tensors(answered, outputs)
 
-    try:
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
-    except Exception:
-        return []  # a loss that wants probabilities, say, and the search has left their range
-    return found
+
+def _like(output: Tensor, targets: Any) -> Iterator[Tensor]:
+    """Targets that an output may be compared with, number by number."""
+    for target in tensors(targets):
+        if target.is_floating_point() and target.shape == output.shape:
+            yield target.detach().to(output)
 
 
 def _is_batch(output: Tensor) -> bool:
@@ -117,13 +182,12 @@ def _differ(outputs: Sequence[Tensor], targets: Any) -> bool:
     return not wanted or any(bool((t != t[:1]).any()) for t in wanted)
 
 
-def _start(output: Tensor, targets: Any) -> Tensor:
-    """The mean answer: of all examples and, if these are few, of all positions."""
+def _mean(numbers: Tensor, output: Tensor, targets: Any) -> Tensor:
+    """The mean answer: of all examples and, if these are few, of all positions of an output."""
     kept = set(range(1, output.dim()))
     if output.dim() > 2 and len(output) < MANY:
         kept = {_answer_dimension(output, targets)}
-    start = output.detach().mean([d for d in range(output.dim()) if d not in kept], keepdim=True)
-    return start if bool((start.abs() < LARGEST_START).all()) else torch.zeros_like(start)
+    return numbers.detach().mean([d for d in range(output.dim()) if d not in kept], keepdim=True)
 
 
 def _answer_dimension(output: Tensor, targets: Any) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 from pytest_gradhealth.distributed.team import anywhere
@@ -89,7 +89,7 @@ def _examined(
     try:
         second = _second_look(trial, criteria, first.profile, flow)
     except ProbeError:
-        if criteria.hangs_on_steps(findings):
+        if _trains(first.profile) and criteria.hangs_on_steps(findings):
             raise
         return [first.profile], findings  # what warns of a model that cannot be copied stands
     return [first.profile, second], criteria.judge(first.profile, second)
@@ -148,8 +148,9 @@ def _first_look(trial: Trial) -> Look:
     )
     first = replace(first, profile=profile)
     if trial.makes_steps:
-        made = updates_of(trial, first.profile)
-        first = replace(first, profile=replace(first.profile, updates=made))
+        with nullcontext() if _trains(profile) else suppress(ProbeError):
+            made = updates_of(trial, first.profile)
+            first = replace(first, profile=replace(first.profile, updates=made))
     step = first_step_of(trial, first.profile)
     first = replace(first, profile=replace(first.profile, first_step=step))
     if anywhere(subject.model, not _is_finite(first.profile)):
@@ -167,7 +168,7 @@ def _first_look(trial: Trial) -> Look:
 def _with_learning(trial: Trial, criteria: Criteria, first: Look) -> tuple[Trial, Look]:
     """The look with what training on the batch comes to, where that is asked, found out once."""
     profile = first.profile
-    if not trial.learn_steps or profile.objective == STAND_IN or not math.isfinite(profile.loss):
+    if not trial.learn_steps or profile.objective == STAND_IN or not _trains(profile):
         return trial, first
     learning = trial.learning or learning_of(trial, criteria.limits, first)
     profile = replace(profile, learning=learning)
@@ -240,6 +241,15 @@ def _with_missing(profile: GradientProfile, inputs: object) -> GradientProfile:
     return replace(
         profile, outputs=tuple(replace(o, activation=None) if m else o for o, m in pairs)
     )
+
+
+def _trains(profile: GradientProfile) -> bool:
+    """Whether steps can be made: some gradient is there, and none would leave weights of NaN.
+
+    Where not, no error in such steps says more than this look.
+    """
+    gradients = [p.gradient for p in profile.parameters if p.gradient is not None]
+    return bool(gradients) and all(map(math.isfinite, [profile.loss, *gradients]))
 
 
 def _is_finite(profile: GradientProfile) -> bool:

@@ -158,16 +158,17 @@ def _lacking(after: Measure, yardstick: Yardstick, unsure: Collection[str]) -> s
     if unsure:
         return f"{' and '.join(sorted(unsure))} warns, and a fall may be that of one answer for all"
     floor = yardstick.constant
-    if after.end is None:
+    if after.start is None or after.end is None:
         return ""
     if is_signed(yardstick, after.end):
         if math.isnan(yardstick.spread):
             return "its loss can be negative, and nothing tells how far that has to fall"
         return "its loss can be negative, and falls by too little to tell learning"
-    if not math.isfinite(floor):
+    if not math.isfinite(floor) or (yardstick.guessed and after.start <= floor):
         return "the loss falls by less than a tenth"
     how = "worse" if after.end > floor + FALL * abs(floor) else "no better"
-    return f"still {how} than one answer for all, whose loss is {number(floor)}"
+    what = "the model as it is" if yardstick.guessed else "one answer for all"
+    return f"still {how} than {what}, whose loss is {number(floor)}"
 
 
 def changes(treatment: Treatment) -> bool:

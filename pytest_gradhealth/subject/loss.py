@@ -186,6 +186,13 @@ def _checked(value: Any, origin: str) -> Tensor:
             "is something detached, or computed under torch.no_grad()?",
             [value],
         )
+    if value.is_leaf and not isinstance(value, torch.nn.Parameter):
+        raise CutOffError(
+            f"{origin} does not depend on the model's trainable parameters",
+            "it is a new tensor with requires_grad=True, which no gradient gets past; return the"
+            " one that was computed",
+            [value],
+        )
     if odd_kind(value):
         raise ProbeError(f"{origin} is a {odd_kind(value)} tensor; return a dense one in float32")
     return value

@@ -116,6 +116,39 @@ def test_an_answer_that_no_model_can_beat_tells_nothing(
     assert math.isnan(measured(loss, 5, lambda out: out, x, targets).constant)
 
 
+LABELS = torch.arange(32) % 4
+COUNTS = (torch.arange(32.0) % 8)[:, None]
+HALF = (COUNTS > 3).float()
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 1e7])
+@pytest.mark.parametrize(
+    ("loss", "outputs", "targets", "expected"),
+    [
+        (cross_entropy, 4, LABELS, math.log(4)),
+        (mse_loss, 1, COUNTS, COUNTS.var(correction=0).item()),
+        (mse_loss, 1, 1e8 * COUNTS, 1e16 * COUNTS.var(correction=0).item()),
+        (nn.functional.binary_cross_entropy_with_logits, 1, HALF, math.log(2)),
+        (lambda o, t: (o.exp() - t * o).mean(), 1, COUNTS, 3.5 - 3.5 * math.log(3.5)),
+    ],
+    ids=["labels", "numbers", "huge numbers", "yes or no", "counts"],
+)
+def test_the_best_answer_is_found_whatever_the_outputs_are(
+    loss: Callable[..., Tensor], outputs: int, targets: Tensor, expected: float, size: float
+) -> None:
+    found = measured(loss, outputs, lambda out: size * out, X, targets)
+    assert found.constant == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_the_spread_of_huge_outputs_is_that_of_the_best_answer() -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.exp() - targets * outputs).mean()
+
+    found = measured(loss, 1, lambda out: 1e7 * out, X, COUNTS)
+    expected = math.log(3.5) * COUNTS[:16].std(correction=0).item()
+    assert found.spread == pytest.approx(expected, rel=1e-3)
+
+
 def test_the_spread_is_that_of_single_examples() -> None:
     found = measured(
         lambda out, _: 3 * out.mean() - 9, 1, lambda out: out[:, 0] * 0 + X[:, 0], X, 0

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_gradhealth import probe
+from pytest_gradhealth import assert_finite_gradients, probe
+from pytest_gradhealth.errors import NonFiniteGradientError
 from tests.helpers.architectures import ReZero, Wired, ZeroHead, lora_net, zeroed
 from tests.helpers.findings import codes
 from tests.helpers.nets import batch, mlp
-from tests.helpers.refusals import check, raising, refusal
+from tests.helpers.refusals import Returning, check, raising, refusal
 
 cross_entropy, mse_loss = nn.functional.cross_entropy, nn.functional.mse_loss
 
@@ -293,3 +294,63 @@ def test_layers_behind_the_last_one_of_the_path_are_no_unit() -> None:
     diagnosis = probe(model, INPUTS, wanted, loss=nn.functional.mse_loss)
     assert "GH101" in codes(diagnosis), diagnosis
     assert diagnosis.profiles[-1].learned
+
+
+class Decomposed(nn.Module):
+    """A matrix with equal singular values: its gradient is NaN, and what it raises of NaN is not.
+
+    So is all that a step makes of its weights.
+    """
+
+    def __init__(self, decompose: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.decompose = nn.Linear(8, 16), decompose
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x).view(-1, 4, 4)
+        return self.decompose(torch.eye(4) + 0 * (h + h.mT)).flatten(1)
+
+
+@pytest.mark.parametrize("asked", [{}, {"clip": 1.0}, {"learn_steps": 10}], ids=str)
+@pytest.mark.parametrize(
+    ("decompose", "op"),
+    [
+        (lambda a: torch.linalg.svd(a)[0], "LinalgSvd"),
+        (lambda a: torch.linalg.eigh(a)[1], "LinalgEigh"),
+    ],
+)
+def test_what_steps_of_nan_raise_does_not_hide_the_nan(
+    decompose: Callable[[Tensor], Tensor], op: str, asked: dict[str, Any]
+) -> None:
+    def loss(out: Tensor, _: Any) -> Tensor:
+        return (out * torch.arange(16)).sum()
+
+    diagnosis = probe(Decomposed(decompose), torch.randn(8, 8), None, loss=loss, **asked)
+    said = (
+        f"the gradient turns NaN in (output) (Decomposed), in the backward of {op}: what came from"
+        " the loss was finite"
+    )
+    found = {f.code: f.message for f in diagnosis.findings if f.severity == "failure"}
+    assert found["GH301"] == said
+    assert "GH604" not in found
+    if not asked:
+        with pytest.raises(NonFiniteGradientError, match="backward of " + op):
+            assert_finite_gradients(
+                Decomposed(decompose), torch.randn(8, 8), None, loss=loss, remedy_budget=0
+            )
+
+
+@pytest.mark.parametrize("asked", [{}, {"confirm_steps": 0}, {"clip": 1.0}], ids=str)
+def test_outputs_that_are_wrapped_anew_are_cut_off_without_a_second_look(
+    asked: dict[str, Any],
+) -> None:
+    x, y = batch()
+    model = Returning(lambda out: out.detach().requires_grad_())
+    diagnosis = probe(model, x, y, loss=cross_entropy, **asked)
+    (found,) = [f for f in diagnosis.findings if f.severity == "failure"]
+    assert found.code == "GH401"
+    assert found.message == (
+        "no gradient reaches 2 parameters (layer.weight and layer.bias): cut off from the loss"
+    )
+    (stop,) = diagnosis.profile.stops
+    assert (stop.op, stop.layer) == ("detach", "(output)")

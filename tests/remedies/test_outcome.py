@@ -150,6 +150,16 @@ def test_a_fall_that_may_be_one_answer_for_all_is_no_cure_of_what_warns() -> Non
     assert outcome_of(known, SICK, fallen, warns) == ("cured", "GH101 warns")
 
 
+def test_a_guess_is_not_called_one_answer_for_all() -> None:
+    guessed = Comparison(("GH101",), Yardstick(9.6e6, guessed=True), larger=True)
+    after = Measure(0.5, 1.39, 1.386, 60)
+    reason = "the loss falls by less than a tenth"
+    assert outcome_of(guessed, SICK, after, PASSES) == ("better", reason)
+    after = Measure(0.5, 2e7, 9.5e6, 60)
+    reason = "still no better than the model as it is, whose loss is 9.6e+06"
+    assert outcome_of(guessed, SICK, after, PASSES) == ("better", reason)
+
+
 @pytest.mark.parametrize(
     ("seen", "before", "patience"),
     [

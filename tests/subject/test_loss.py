@@ -280,12 +280,30 @@ def test_outputs_without_a_loss_of_their_own_get_the_cotangent(
             " or computed under torch.no_grad()?",
         ),
         (
+            lambda o: torch.tensor(o.sum().item(), requires_grad=True),
+            "the loss does not depend on the model's trainable parameters: item in (loss) makes"
+            " plain numbers, which have no gradient\n  try: the same in torch, without it",
+        ),
+        (
+            lambda o: o.sum().detach().requires_grad_(),
+            "the loss does not depend on the model's trainable parameters: detach in (loss) cuts"
+            " the gradient off\n  try: take it out, or freeze what is before it",
+        ),
+        (
+            lambda _: torch.ones((), requires_grad=True),
+            "the loss does not depend on the model's trainable parameters; it is a new tensor with"
+            " requires_grad=True, which no gradient gets past; return the one that was computed",
+        ),
+        (
             "mse",
             "loss is 'mse'; pass a function of outputs and targets, for example"
             " torch.nn.functional.cross_entropy",
         ),
     ],
-    ids=["float", "None", "not reduced", "empty", "detached", "no_grad", "fixed", "not callable"],
+    ids=[
+        *("float", "None", "not reduced", "empty", "detached", "no_grad", "fixed", "made of item"),
+        *("made of detached", "made anew", "not callable"),
+    ],
 )
 def test_losses_that_cannot_be_differentiated(loss: Any, message: str) -> None:
     check(refusal(mlp(), loss=loss), message + (" .mean()" if message.endswith("with") else ""))
