@@ -16,6 +16,7 @@ from pytest_gradhealth.agreement.dropout import without_dropout
 from pytest_gradhealth.agreement.rounding import move_weights, moved
 from pytest_gradhealth.agreement.side import Layers, Place, Reading, Side
 from pytest_gradhealth.agreement.weights import Renaming, given, take
+from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.look import look
 from pytest_gradhealth.measure.recorder import PARAMETER, Key
 from pytest_gradhealth.results.agreement import Agreement, Difference
@@ -24,7 +25,11 @@ from pytest_gradhealth.tensors.modules import named_parameters
 from pytest_gradhealth.tensors.trees import tensors
 
 #: What rounding may do, over what it does where weights and inputs are rounded otherwise.
-MARGIN = 10.0
+MARGIN = 4.0
+#: Beyond this distance, where a margin would let zeros pass for a gradient, it is a smaller one.
+WIDE, NARROW = 0.5, 2.0
+#: How far two runs of a may differ in what it returns, to be compared with anything.
+STEADY = 1e-2
 #: The least tolerance, in rounding units: of sums that no rounding of a weight changes.
 LEAST_UNITS = 16.0
 #: How often a is run with its weights rounded otherwise.
@@ -38,9 +43,14 @@ class Tolerance:
     rtol: float | None = None
     atol: float = 0.0
 
-    def of(self, noise: float, unit: float, scale: float) -> float:
-        """The largest distance, relative to the scale of a's tensor."""
-        own = max(MARGIN * noise, LEAST_UNITS * unit) if self.rtol is None else self.rtol
+    def of(self, noise: float, unit: float, scale: float, faint: float) -> float:
+        """The largest distance, relative to the scale of a's tensor.
+
+        Up to the distance `faint`, if it is not 0, it may be nothing but rounding.
+        """
+        wide = MARGIN * noise
+        wide = max(wide, faint) if faint else min(wide, max(WIDE, NARROW * noise))
+        own = max(wide, LEAST_UNITS * unit) if self.rtol is None else self.rtol
         return own + (self.atol / scale if scale else 0.0)
 
 
@@ -61,7 +71,28 @@ def agreement(
         b = b.changed(partial(take, pairs=pairs))
     both = _Both(a, b, _Names.of(a, b, renaming), seed, tolerance, shows_layers)
     found = both.compared(_layers(a, seed) if shows_layers else ())
+    _check_comparable(found)
     return found if found.same else both.compared("all" if shows_layers else (), parted=True)
+
+
+def _check_comparable(found: Agreement) -> None:
+    """Raise ProbeError where a differs from itself by so much that nothing would be told."""
+    returned = max(found.of("output", "loss"), key=lambda d: d.repeated)
+    if returned.repeated > STEADY:
+        raise ProbeError(
+            f"two runs of {found.a} alone differ by {returned.repeated:.0%}, with the same weights,"
+            " batch and random numbers: nothing can be compared with it; draw its random numbers"
+            " from torch, and let nothing count its calls"
+        )
+    gradients = found.of("parameter gradient")
+    if found.declared or not gradients or any(d.tolerance < 1 for d in gradients):
+        return
+    least = min(gradients, key=lambda d: d.rounded)
+    raise ProbeError(
+        f"rounding in {found.format} alone moves every gradient of {found.a} by {least.rounded:.0%}"
+        " or more: nothing can be compared in it; compare a smaller model, or a batch of more"
+        " examples, or pass rtol=..."
+    )
 
 
 @dataclass(frozen=True)
@@ -184,7 +215,7 @@ def _difference(
         largest=over(_largest(y - x), _largest(x)) if apart else math.nan,
         repeated=repeated,
         rounded=rounded,
-        tolerance=tolerance(noise=rounded, scale=scale),
+        tolerance=tolerance(noise=rounded, scale=scale, faint=found.faint(place)),
     )
 
 

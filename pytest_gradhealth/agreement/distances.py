@@ -11,6 +11,10 @@ from torch import Tensor
 from pytest_gradhealth.agreement.side import Place, Reading
 
 
+#: Up to how many rounding units beside all others a tensor may be nothing but rounding.
+FAINT = 10.0
+
+
 class Distances:
     """How far the tensors of a run lie from those of a first one, in terms of the first's norm.
 
@@ -48,6 +52,11 @@ class Distances:
     def scale(self, place: Place) -> float:
         """What the distance at a place is relative to."""
         return max(norm(self.pair(place)[0]), self._least.get(place[0], 0.0))
+
+    def faint(self, place: Place) -> float:
+        """The distance that rounding beside the others of a kind may make, 0 where it is little."""
+        least = FAINT * self._least.get(place[0], 0.0)
+        return over(least, self.scale(place)) if norm(self.pair(place)[0]) < least else 0.0
 
     def at(self, place: Place) -> float:
         """The distance at a place: NaN where one is not finite, or larger."""

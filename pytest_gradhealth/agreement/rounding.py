@@ -1,4 +1,4 @@
-"""Weights and inputs moved by a rounding unit, to see what rounding alone does."""
+"""Weights and inputs moved by rounding units, to see what rounding alone does."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.trees import map_tensors
 
 
+#: By how many rounding units a number is moved at most: by less than one, many would round back.
+UNITS = 2.0
+
+
 def moved(subject: Subject, unit: float, generator: torch.Generator) -> Subject:
-    """The subject with its floating inputs moved by at most half a rounding unit of themselves."""
+    """The subject with its floating inputs moved by at most some rounding units of themselves."""
     return replace(
         subject, inputs=map_tensors(lambda t: _moved(t, unit, generator), subject.inputs)
     )
 
 
 def move_weights(model: nn.Module, unit: float, generator: torch.Generator) -> None:
-    """Move every weight by at most half a rounding unit of itself."""
+    """Move every weight by at most some rounding units of itself."""
     for parameter in model.parameters():
         parameter.data.copy_(_moved(parameter, unit, generator))  # no write that autograd counts
 
@@ -29,6 +33,6 @@ def _moved(tensor: Tensor, unit: float, generator: torch.Generator) -> Tensor:
         tensor.is_leaf and tensor.requires_grad and not isinstance(tensor, nn.Parameter)
     ):
         return tensor
-    drawn = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 0.5
-    exact = tensor.detach().to("cpu", torch.float64) * (1 + unit * drawn)
+    drawn = 2 * torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 1
+    exact = tensor.detach().to("cpu", torch.float64) * (1 + UNITS * unit * drawn)
     return exact.to(tensor.device, tensor.dtype)

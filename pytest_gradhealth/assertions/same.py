@@ -75,7 +75,7 @@ def assert_same_gradients(
 
     Compared are the outputs, the loss, the gradient of each parameter, and what the layers on the
     gradient's path return and get back, unless one side is compiled. The distance (L2 norm of the
-    difference over the norm in a) may be `rtol`, and `atol` more in absolute terms: by default ten
+    difference over the norm in a) may be `rtol`, and `atol` more in absolute terms: by default four
     times what two runs of `a` differ by whose weights are rounded otherwise, in the coarser of both
     formats. Gradients of `a` are the mean over all processes where `b` computes `together` with
     the others (by default "ddp" and "fully_shard"). `msg` is put in front of the failure message,
