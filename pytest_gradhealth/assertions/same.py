@@ -187,7 +187,7 @@ def _side(case: Case, seed: int) -> Side:
             f' before, and via="{way}"'
         )
     subject = prepare(case, asked_for({}, case), seed).subject
-    if isinstance(model, nn.Module) and runs_compiled(model):
+    if isinstance(model, nn.Module) and runs_compiled(model.modules()):
         return compiled_side(subject, Compiling(), model)
     return Side(subject, class_name(subject.model))
 

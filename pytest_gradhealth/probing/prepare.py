@@ -75,7 +75,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     built = Built(case.model) if isinstance(case.model, nn.Module) else None
     built = built or build_model(case.model, seed, settings.device)
     model = as_written(built.model)
-    check_model(model)
+    modules = check_model(model)
     check_shared(model, is_factory=case.is_factory, declared=_declared(case, settings))
     shared = is_ddp(model)
     model = model.get_submodule("module") if shared else model
@@ -117,7 +117,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
         target=device if shared or not there else None,
         wished=anyhow and device != home,
         unwritten=_unwritten(subject, built, seed),
-        eager=runs_compiled(built.model),
+        eager=runs_compiled([built.model, *modules]),
         weights=tuple(distributions(model)) if settings.baseline_init else (),
         learn_steps=settings.steps_to_learn,
     )
@@ -167,8 +167,8 @@ def _declared(case: Case, settings: Settings) -> list[str]:
     return [name for name, value in named.items() if value is not None]
 
 
-def check_model(model: nn.Module) -> None:
-    """Raise ProbeError for a model that cannot get a gradient as it is."""
+def check_model(model: nn.Module) -> list[nn.Module]:
+    """Return a model's modules; raise ProbeError for one that cannot get a gradient as it is."""
     try:
         modules = list(model.modules())
     except RecursionError as error:
@@ -217,3 +217,4 @@ def check_model(model: nn.Module) -> None:
             f"no parameter of {type(model).__name__} requires grad; call"
             " model.requires_grad_(True), or pass the model before it is frozen"
         )
+    return modules

@@ -193,8 +193,9 @@ class GradientPath:
 
     @property
     def among_layers(self) -> GradientPath:
-        """The same path up to the last layers with weights."""
-        return replace(self, points=self.layers, layers=()) if self.layers else self
+        """The same path up to the last layers with weights, if any gradient gets to these."""
+        reached = self.layers and self.layers[-1].norm
+        return replace(self, points=self.layers, layers=()) if reached else self
 
     @property
     def rate(self) -> float:

@@ -9,6 +9,8 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import nn
 
 #: Parameters under their first names, with their further ones.
@@ -42,11 +44,11 @@ def as_written(model: Any) -> Any:
     return model
 
 
-def runs_compiled(model: nn.Module) -> bool:
-    """Whether a call of a model goes through torch.compile somewhere, by a wrapper or in place."""
+def runs_compiled(modules: Iterable[nn.Module]) -> bool:
+    """Whether a call of one of some modules goes through torch.compile, wrapped or in place."""
     return any(
         as_written(module) is not module or vars(module).get("_compiled_call_impl") is not None
-        for module in model.modules()
+        for module in modules
     )
 
 
