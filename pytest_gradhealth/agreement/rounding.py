@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.trees import map_tensors
 
-
-#: By how many rounding units a number is moved at most: by less than one, many would round back.
-UNITS = 2.0
+#: By how much a number is moved at most: half a unit of the format, and so many of its own, of
+#: which by less than one it would often round back.
+HALF, OWN = 0.5, 2.0
 
 
 def moved(subject: Subject, unit: float, generator: torch.Generator) -> Subject:
@@ -34,5 +34,6 @@ def _moved(tensor: Tensor, unit: float, generator: torch.Generator) -> Tensor:
     ):
         return tensor
     drawn = 2 * torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 1
-    exact = tensor.detach().to("cpu", torch.float64) * (1 + UNITS * unit * drawn)
+    most = max(HALF * unit, OWN * torch.finfo(tensor.dtype).eps)
+    exact = tensor.detach().to("cpu", torch.float64) * (1 + most * drawn)
     return exact.to(tensor.device, tensor.dtype)
