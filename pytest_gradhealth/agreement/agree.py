@@ -13,20 +13,28 @@ from torch import Tensor
 
 from pytest_gradhealth.agreement.distances import Distances, norm, over
 from pytest_gradhealth.agreement.dropout import without_dropout
+from pytest_gradhealth.agreement.processes import anywhere
 from pytest_gradhealth.agreement.rounding import move_weights, moved
 from pytest_gradhealth.agreement.side import Layers, Place, Reading, Side
+from pytest_gradhealth.agreement.ways import in_format, twin_of
 from pytest_gradhealth.agreement.weights import Renaming, given, take
+from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.look import look
 from pytest_gradhealth.measure.recorder import PARAMETER, Key
 from pytest_gradhealth.results.agreement import Agreement, Difference
 from pytest_gradhealth.tensors.formats import coarsest
 from pytest_gradhealth.tensors.modules import named_parameters
-from pytest_gradhealth.tensors.trees import tensors
 
 #: What rounding may do, over what it does where weights and inputs are rounded otherwise.
-MARGIN = 10.0
+MARGIN = 4.0
+#: Beyond this distance, where a margin would let zeros pass for a gradient, it is a smaller one.
+WIDE, NARROW = 0.5, 2.0
+#: How far two runs of a may differ in what it returns, to be compared with anything.
+STEADY = 1e-2
 #: The least tolerance, in rounding units: of sums that no rounding of a weight changes.
 LEAST_UNITS = 16.0
+#: Rounding units of a sum, over the root of the number of its terms, where no precise run tells.
+SUMS = 4.0
 #: How often a is run with its weights rounded otherwise.
 DRAWS = 2
 
@@ -38,9 +46,15 @@ class Tolerance:
     rtol: float | None = None
     atol: float = 0.0
 
-    def of(self, noise: float, unit: float, scale: float) -> float:
-        """The largest distance, relative to the scale of a's tensor."""
-        own = max(MARGIN * noise, LEAST_UNITS * unit) if self.rtol is None else self.rtol
+    def of(self, noise: float, unit: float, sums: float, scale: float, faint: float) -> float:
+        """The largest distance, relative to the scale of a's tensor.
+
+        Up to the distance `faint`, if it is not 0, it may be nothing but rounding; sums may have
+        gathered so many rounding units.
+        """
+        wide = MARGIN * noise
+        wide = max(wide, faint) if faint else min(wide, max(WIDE, NARROW * noise))
+        own = max(wide, max(LEAST_UNITS, sums) * unit) if self.rtol is None else self.rtol
         return own + (self.atol / scale if scale else 0.0)
 
 
@@ -61,7 +75,29 @@ def agreement(
         b = b.changed(partial(take, pairs=pairs))
     both = _Both(a, b, _Names.of(a, b, renaming), seed, tolerance, shows_layers)
     found = both.compared(_layers(a, seed) if shows_layers else ())
-    return found if found.same else both.compared("all" if shows_layers else (), parted=True)
+    _check_comparable(found)
+    apart = not found.same if a.averaged is None else anywhere(not found.same)
+    return both.compared("all" if shows_layers else (), parted=True) if apart else found
+
+
+def _check_comparable(found: Agreement) -> None:
+    """Raise ProbeError where a differs from itself by so much that nothing would be told."""
+    returned = max(found.of("output", "loss"), key=lambda d: d.repeated)
+    if returned.repeated > STEADY:
+        raise ProbeError(
+            f"two runs of {found.a} alone differ by {returned.repeated:.0%}, with the same weights,"
+            " batch and random numbers: nothing can be compared with it; draw its random numbers"
+            " from torch, and let nothing count its calls"
+        )
+    gradients = found.of("parameter gradient")
+    if found.declared or not gradients or any(d.tolerance < 1 for d in gradients):
+        return
+    least = min(gradients, key=lambda d: d.rounded)
+    raise ProbeError(
+        f"rounding in {found.format} alone moves every gradient of {found.a} by {least.rounded:.0%}"
+        " or more: nothing can be compared in it; compare a smaller model, or a batch of more"
+        " examples, or pass rtol=..."
+    )
 
 
 @dataclass(frozen=True)
@@ -80,21 +116,24 @@ class _Both:
 
         Where they have `parted`, another seed tells whether random numbers do as much.
         """
-        unit, name = _format(self.a, self.b)
         read = partial(self.a.read, layers=layers)
         first, again = read(seed=self.seed), read(seed=self.seed)
+        unit, name = _format(self.a, self.b, first)
         distances = partial(Distances, first, unit=unit)
         generator = torch.Generator().manual_seed(self.seed)
         noise = [
             distances(_rounded(self.a, self.seed, layers, unit, generator)) for _ in range(DRAWS)
         ]
+        precise = self._precise(layers, distances, name)
+        # In coarser formats, sums are gathered in float32.
+        exact = precise or name not in ("float32", "float64")
+        sums = 0.0 if exact else SUMS * math.sqrt(max(map(Tensor.numel, first.values())))
+        repeated, noise = distances(again), noise + precise
         theirs = self.b.read(seed=self.seed, layers=self.names.layers(layers))
         found = distances({self.names.place(p): t for p, t in self.names.known(theirs)})
         places, own = [*found.places(self.names.parameters.values())], self.names.parameters
-        allowed = partial(self.tolerance.of, unit=unit)
-        differences = tuple(
-            _difference(place, found, distances(again), noise, allowed) for place in places
-        )
+        allowed = partial(self.tolerance.of, unit=unit, sums=sums)
+        differences = tuple(_difference(place, found, repeated, noise, allowed) for place in places)
         apart = [p for p, d in zip(places, differences, strict=True) if not d.agrees]
         redrawn = parted and _does_as_much(distances(read(seed=self.seed + 1)), found, apart)
         return Agreement(
@@ -110,6 +149,24 @@ class _Both:
             only_a=tuple(n for n in self.a.parameters() if n not in own.values()),
             only_b=tuple(n for n in self.b.parameters() if n not in own),
         )
+
+    def _precise(
+        self, layers: Layers, distances: Callable[[Reading], Distances], name: str
+    ) -> list[Distances]:
+        """How far a is from what it computes in float64, where that is another format than b's.
+
+        Nothing where it cannot, or draws other random numbers in it.
+        """
+        if name != "float32" or "float64" in self.b.name:
+            return []
+        try:
+            side = in_format(twin_of(self.a.subject), torch.float64)
+            side = replace(side, changes=self.a.changes, averaged=self.a.averaged)
+            found = distances(side.read(seed=self.seed, layers=layers))
+        except (ProbeError, RuntimeError, TypeError):
+            return []
+        returned = [place for place in found.places(()) if place[0] in ("output", "loss")]
+        return [found] if all(found.at(place) < STEADY for place in returned) else []
 
 
 @dataclass(frozen=True)
@@ -151,6 +208,8 @@ class _Names:
     def place(self, place: Place) -> Place:
         """The place in a of one in b."""
         kind, name, call, output = place
+        if kind in ("output", "loss"):
+            return place
         names = self.parameters if kind == "parameter gradient" else self.modules
         return kind, names.get(name, name), call, output
 
@@ -184,7 +243,7 @@ def _difference(
         largest=over(_largest(y - x), _largest(x)) if apart else math.nan,
         repeated=repeated,
         rounded=rounded,
-        tolerance=tolerance(noise=rounded, scale=scale),
+        tolerance=tolerance(noise=rounded, scale=scale, faint=found.faint(place)),
     )
 
 
@@ -192,10 +251,15 @@ def _largest(numbers: Tensor) -> float:
     return float(numbers.abs().max()) if numbers.numel() else 0.0
 
 
-def _format(a: Side, b: Side) -> tuple[float, str]:
-    """The rounding unit of the coarser of two sides' formats, and its name."""
-    held = ([*s.parameters().values(), *tensors(s.subject.inputs)] for s in (a, b))
-    formats = [*map(coarsest, held), *(s.format for s in (a, b) if s.format is not None)]
+def _format(a: Side, b: Side, first: Reading) -> tuple[float, str]:
+    """The rounding unit of the coarsest format that is computed in, and its name.
+
+    That of weights that are trained, of an autocast around a side, and of what layers return.
+    """
+    trained = ([p for p in s.parameters().values() if p.requires_grad] for s in (a, b))
+    returned = [tensor for (kind, *_), tensor in first.items() if kind in ("activation", "output")]
+    formats = [coarsest(returned), *map(coarsest, trained)]
+    formats += [side.format for side in (a, b) if side.format is not None]
     coarse = max(formats, key=lambda f: torch.finfo(f).eps)
     return torch.finfo(coarse).eps, str(coarse).removeprefix("torch.")
 

@@ -62,6 +62,16 @@ def all_alike(model: nn.Module) -> None:
         torch.distributed.broadcast(tensor.data, 0)  # no write that autograd counts
 
 
+def anywhere(answer: bool) -> bool:
+    """Whether the answer is yes in any process."""
+    dist = process_group()
+    if dist is None:
+        return answer
+    answers = [False] * dist.get_world_size()
+    dist.all_gather_object(answers, answer)
+    return any(answers)
+
+
 def said_by_all(text: str) -> str:
     """What this process says, or else the first other that says anything."""
     dist = process_group()

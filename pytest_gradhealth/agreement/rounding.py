@@ -1,4 +1,4 @@
-"""Weights and inputs moved by a rounding unit, to see what rounding alone does."""
+"""Weights and inputs moved by rounding units, to see what rounding alone does."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from torch import Tensor, nn
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.trees import map_tensors
 
+#: By how much a number is moved at most: half a unit of the format, and so many of its own, of
+#: which by less than one it would often round back.
+HALF, OWN = 0.5, 2.0
+
 
 def moved(subject: Subject, unit: float, generator: torch.Generator) -> Subject:
-    """The subject with its floating inputs moved by at most half a rounding unit of themselves."""
+    """The subject with its floating inputs moved by at most some rounding units of themselves."""
     return replace(
         subject, inputs=map_tensors(lambda t: _moved(t, unit, generator), subject.inputs)
     )
 
 
 def move_weights(model: nn.Module, unit: float, generator: torch.Generator) -> None:
-    """Move every weight by at most half a rounding unit of itself."""
+    """Move every weight by at most some rounding units of itself."""
     for parameter in model.parameters():
         parameter.data.copy_(_moved(parameter, unit, generator))  # no write that autograd counts
 
@@ -29,6 +33,7 @@ def _moved(tensor: Tensor, unit: float, generator: torch.Generator) -> Tensor:
         tensor.is_leaf and tensor.requires_grad and not isinstance(tensor, nn.Parameter)
     ):
         return tensor
-    drawn = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 0.5
-    exact = tensor.detach().to("cpu", torch.float64) * (1 + unit * drawn)
+    drawn = 2 * torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 1
+    most = max(HALF * unit, OWN * torch.finfo(tensor.dtype).eps)
+    exact = tensor.detach().to("cpu", torch.float64) * (1 + most * drawn)
     return exact.to(tensor.device, tensor.dtype)

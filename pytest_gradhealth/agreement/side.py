@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -81,8 +81,8 @@ class Side:
                 run.forward()
                 record.active = False
                 loss = run.loss()
-            for number, tensor in enumerate(tensors(run.outputs)):
-                record.forward["output", str(number), 0, 0] = _kept(tensor)
+            for name, tensor in _outputs(run.outputs):
+                record.forward["output", name, 0, 0] = _kept(tensor)
             record.forward["loss", "", 0, 0] = _kept(loss)
             run.graph(loss)
             with run.own_gradients():
@@ -90,9 +90,13 @@ class Side:
                 run.backward(loss)
                 found = {name: p.grad for name, p in self.parameters().items()}
         for name, gradient in found.items():
-            if gradient is not None:
-                mean = self.averaged(gradient) if self.averaged else gradient
-                record.backward["parameter gradient", name, 0, 0] = _kept(mean)
+            made = gradient
+            if self.averaged is not None and self.parameters()[name].requires_grad:
+                # Whoever has none takes part, too.
+                mine = torch.zeros_like(self.parameters()[name]) if gradient is None else gradient
+                made = self.averaged(mine)
+            if made is not None:
+                record.backward["parameter gradient", name, 0, 0] = _kept(made)
         return record.forward | {k: t for k, t in record.backward.items() if t is not None}
 
 
@@ -152,6 +156,20 @@ class _Record:
         self.backward["parameter gradient", name, 0, 0] = None
 
 
+def _outputs(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors in what a model returns, by their keys and numbers."""
+    if isinstance(value, Tensor):
+        yield name or "0", value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _outputs(item, f"{name}.{key}" if name else str(key))
+    else:
+        parts = value if isinstance(value, (tuple, list)) else [*tensors(value)]
+        for number, item in enumerate(parts):
+            yield from _outputs(item, f"{name}.{number}" if name else str(number))
+
+
 def _kept(tensor: Tensor) -> Tensor:
     """A copy of all elements, whatever holds them."""
-    return packed(whole(tensor.detach())).clone()
+    plain = whole(tensor.detach())
+    return packed(plain.to_dense() if plain.layout is not torch.strided else plain).clone()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -60,13 +61,12 @@ def side_by(way: Way, subject: Subject, compiling: Compiling) -> Side:
         return compiled_side(subject, compiling)
     if way in _WAYS:
         return _WAYS[way](subject)
-    dtype = getattr(torch, way, None)
-    if isinstance(dtype, torch.dtype):
-        return _in_format(subject, dtype)
+    if way in _FORMATS:
+        return in_format(subject, _FORMATS[way])
     try:
         device = torch.device(way)
     except RuntimeError as error:
-        known = ["compile", *_WAYS, "float64", "bfloat16", "float16", "cuda"]
+        known = ["compile", *_WAYS, *_FORMATS, "cuda"]
         meant = meant_by(way, known) or f"the ways are {', '.join(known)}, or a function"
         raise ProbeError(f"via is {shown(way)}, which is no way to run a model; {meant}") from error
     return _on_device(subject, choose_device(str(device), subject.model, "via"))
@@ -79,7 +79,8 @@ def compiled_side(subject: Subject, compiling: Compiling, runner: nn.Module | No
     mode = f", mode {compiling.mode}" if compiling.mode else ""
     name = "compiled" if runner is not None else f"compiled by {_named(backend)}{mode}"
     name = f"{class_name(subject.model)} {name}"
-    return Side(subject, name, made, compiled=True, within=_random_as_eager)
+    within = partial(_compiling, [*subject.model.modules()])
+    return Side(subject, name, made, compiled=True, within=within)
 
 
 def _called(subject: Subject, how: str) -> str:
@@ -90,11 +91,30 @@ def _named(backend: Any) -> str:
     return backend if isinstance(backend, str) else name_of(backend)
 
 
-def _random_as_eager() -> Any:
-    """Have compiled code draw the random numbers that eager code does, where torch can."""
-    from torch._inductor import config
+@contextmanager
+def _compiling(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Compile whatever was compiled before, with the random numbers that eager code draws.
 
-    return config.patch(fallback_random=True)
+    What is kept of it with the code of a class, which counts towards the limit of recompilations,
+    is forgotten, unless there was something already.
+    """
+    from torch._C._dynamo.eval_frame import _debug_get_cache_entry_list, reset_code
+    from torch._dynamo import config as dynamo
+    from torch._inductor import config as inductor
+
+    found = (getattr(type(module).forward, "__code__", None) for module in modules)
+    codes = [
+        code
+        for code in dict.fromkeys(found)
+        if code is not None and not _debug_get_cache_entry_list(code)
+    ]
+    limits: dict[str, Any] = {name: _NO_LIMIT for name in _LIMITS if hasattr(dynamo, name)}
+    try:
+        with dynamo.patch(limits), inductor.patch(fallback_random=True):
+            yield
+    finally:
+        for code in codes:
+            reset_code(code)
 
 
 def _autocast(subject: Subject) -> Side:
@@ -112,9 +132,10 @@ def _on_device(subject: Subject, device: torch.device) -> Side:
     return Side(made, _called(subject, f"on {device}"), draws_otherwise=moves)
 
 
-def _in_format(subject: Subject, dtype: torch.dtype) -> Side:
+def in_format(subject: Subject, dtype: torch.dtype) -> Side:
+    """The side that computes in another format; complex numbers stay as they are."""
     for module in subject.modules:
-        module.to(dtype)
+        {torch.float64: module.double, torch.float16: module.half}.get(dtype, module.bfloat16)()
 
     def cast(tensor: Tensor) -> Tensor:
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
@@ -190,6 +211,13 @@ def _without_model(function: Callable[..., Any], model: nn.Module, *args: Any, *
     return function(*args, **named)
 
 
+#: What dynamo allows of recompilations, by the names that its versions have for that.
+_LIMITS = (
+    *("recompile_limit", "accumulated_recompile_limit"),
+    *("cache_size_limit", "accumulated_cache_size_limit"),
+)
+_NO_LIMIT = 2**20
+_FORMATS = {"float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _WAYS: Mapping[str, Callable[[Subject], Side]] = {
     "autocast": _autocast,
     "checkpoint": _checkpointed,

@@ -43,10 +43,11 @@ def given(a: nn.Module, b: nn.Module, renaming: Renaming) -> list[tuple[Tensor, 
     Those that b shares with a are left out, and buffers that b does not have. Raises ProbeError for
     parameters that b lacks, or has in another shape.
     """
-    theirs, missing, other = _state(b), list[str](), list[str]()
+    ours, theirs = _state(a), _state(b)
+    missing, other = list[str](), list[str]()
     parameters = {name for name, _ in a.named_parameters(remove_duplicate=False)}
     pairs: list[tuple[Tensor, Tensor]] = []
-    for name, tensor in _state(a).items():
+    for name, tensor in ours.items():
         found = theirs.get(renaming.in_b(name))
         if found is tensor:
             continue
@@ -57,7 +58,7 @@ def given(a: nn.Module, b: nn.Module, renaming: Renaming) -> list[tuple[Tensor, 
         else:
             pairs.append((found, tensor))
     if missing:
-        meant = meant_by(missing[0], [n for n in theirs if n not in _state(a)])
+        meant = meant_by(missing[0], [n for n in theirs if n not in ours])
         raise ProbeError(
             f"b has no parameter {listing(missing)} to take from a"
             + (f"; {meant}" if meant else "")

@@ -75,7 +75,7 @@ def assert_same_gradients(
 
     Compared are the outputs, the loss, the gradient of each parameter, and what the layers on the
     gradient's path return and get back, unless one side is compiled. The distance (L2 norm of the
-    difference over the norm in a) may be `rtol`, and `atol` more in absolute terms: by default ten
+    difference over the norm in a) may be `rtol`, and `atol` more in absolute terms: by default four
     times what two runs of `a` differ by whose weights are rounded otherwise, in the coarser of both
     formats. Gradients of `a` are the mean over all processes where `b` computes `together` with
     the others (by default "ddp" and "fully_shard"). `msg` is put in front of the failure message,
@@ -86,9 +86,9 @@ def assert_same_gradients(
     random numbers and modes are left as they were.
     """
     __tracebackhide__ = True
-    if isinstance(b, str):
+    if isinstance(b, str) and via is None:
         via, b = b, None
-    elif via is not None and b is not None and not isinstance(b, nn.Module):
+    elif via is not None and b is not None and not callable(b):
         b, inputs, targets = None, b, inputs if targets is None else targets
     asked = _Asked(
         via, Compiling(backend, mode), weights, renamed or {}, rtol, atol, seed, together
@@ -126,7 +126,7 @@ class _Asked:
 
     def check(self, a: object, b: object) -> None:
         """Raise ProbeError for arguments that cannot be what they are meant to be."""
-        if b is None and self.via is None:
+        if not callable(b) and self.via is None:
             raise ProbeError(
                 "assert_same_gradients has one model and nothing to compare it with; pass another"
                 " one, assert_same_gradients(a, b, x, y, loss=...), or a way to run it,"
@@ -134,6 +134,9 @@ class _Asked:
             )
         if isinstance(a, Diagnosis) or isinstance(b, Diagnosis):
             raise ProbeError("a diagnosis holds no gradients to compare; pass the model")
+        chosen = (self.compiling.backend, self.compiling.mode)
+        if self.via != "compile" and chosen != (None, None):
+            raise ProbeError('backend and mode are of via="compile"; pass that, or leave them out')
         kept = '"a", or "own" to leave b its own'
         require("weights", self.weights, ("a", "own").__contains__, kept)
         ways = 'the name of a way, for example "compile", or a function'

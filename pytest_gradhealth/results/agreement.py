@@ -38,6 +38,11 @@ class Difference:
         return self.distance <= self.tolerance
 
     @property
+    def decides(self) -> bool:
+        """Whether it tells the sides apart; what layers pass on may be laid out otherwise."""
+        return self.kind in ("output", "loss", "parameter gradient")
+
+    @property
     def ratio(self) -> float:
         """The norm of b's over that of a's."""
         return self.b / self.a if self.a else (math.inf if self.b else 1.0)
@@ -73,13 +78,13 @@ class Agreement:
 
     @property
     def same(self) -> bool:
-        """Whether all that was compared agrees."""
-        return all(difference.agrees for difference in self.differences)
+        """Whether outputs, loss and the gradients of all parameters agree."""
+        return all(difference.agrees for difference in self.differences if difference.decides)
 
     @property
     def apart(self) -> tuple[Difference, ...]:
-        """What does not agree, in the order of the passes."""
-        return tuple(d for d in self.differences if not d.agrees)
+        """What does not agree, in the order of the passes; nothing where the sides do."""
+        return () if self.same else tuple(d for d in self.differences if not d.agrees)
 
     def of(self, *kinds: Kind) -> tuple[Difference, ...]:
         """The differences of some kinds."""

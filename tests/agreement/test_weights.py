@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import OrderedDict
 from typing import Any
 
@@ -138,3 +140,46 @@ def test_what_has_no_partner_is_told() -> None:
     assert "only in b, and not compared: spare" in str(found)
     found = assert_same_gradients(b, a, X, Y, loss=LOSS, weights="own")
     assert found.only_a == ("spare",)
+
+
+class Unsteady(nn.Module):
+    """Draws its noise from the system, so that no seed makes it repeat itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x) * (1 + int.from_bytes(os.urandom(2), "big") / 2**16)
+        return out
+
+
+def test_what_differs_from_itself_is_compared_with_nothing() -> None:
+    with pytest.raises(ProbeError) as caught:
+        assert_same_gradients(Unsteady(), Unsteady(), X, Y, loss=LOSS)
+    assert re.fullmatch(
+        r"two runs of Unsteady alone differ by \d+%, with the same weights, batch and random"
+        r" numbers: nothing can be compared with it; draw its random numbers from torch, and let"
+        r" nothing count its calls",
+        str(caught.value),
+    )
+
+
+class Chaotic(nn.Module):
+    """The logistic map, of which a rounding error takes hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.sigmoid(self.layer(x))
+        for _ in range(60):
+            out = 3.9 * out * (1 - out)
+        return out
+
+
+def test_what_rounding_alone_moves_is_compared_with_nothing() -> None:
+    with pytest.raises(ProbeError, match="rounding in float32 alone moves every gradient of"):
+        assert_same_gradients(Chaotic(), Chaotic(), X, Y, loss=LOSS)
+    assert assert_same_gradients(Chaotic(), Chaotic(), X, Y, loss=LOSS, rtol=1e-6).same
