@@ -27,6 +27,7 @@ from pytest_gradhealth.subject.lightning import is_lightning, training_batch
 from pytest_gradhealth.subject.step import Step
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.devices import choose_device, device_of
+from pytest_gradhealth.tensors.formats import coarsest
 from pytest_gradhealth.tensors.modules import (
     as_written,
     class_name,
@@ -63,6 +64,7 @@ class Trial:
     target: torch.device | None = None
     wished: bool = False
     unwritten: tuple[str, ...] = ()
+    format: str = "float32"
     eager: bool = False
     weights: tuple[WeightRecord, ...] = ()
     learn_steps: int = 0
@@ -75,7 +77,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
     built = Built(case.model) if isinstance(case.model, nn.Module) else None
     built = built or build_model(case.model, seed, settings.device)
     model = as_written(built.model)
-    modules = check_model(model)
+    modules, parameters = check_model(model)
     check_shared(model, is_factory=case.is_factory, declared=_declared(case, settings))
     shared = is_ddp(model)
     model = model.get_submodule("module") if shared else model
@@ -117,6 +119,7 @@ def prepare(case: Case, settings: Settings, seed: int) -> Trial:
         target=device if shared or not there else None,
         wished=anyhow and device != home,
         unwritten=_unwritten(subject, built, seed),
+        format=str(coarsest(parameters)).removeprefix("torch."),
         eager=runs_compiled([built.model, *modules]),
         weights=tuple(distributions(model)) if settings.baseline_init else (),
         learn_steps=settings.steps_to_learn,
@@ -167,8 +170,8 @@ def _declared(case: Case, settings: Settings) -> list[str]:
     return [name for name, value in named.items() if value is not None]
 
 
-def check_model(model: nn.Module) -> list[nn.Module]:
-    """Return a model's modules; raise ProbeError for one that cannot get a gradient as it is."""
+def check_model(model: nn.Module) -> tuple[list[nn.Module], list[nn.Parameter]]:
+    """Return a model's modules and parameters; ProbeError if it cannot get a gradient as it is."""
     try:
         modules = list(model.modules())
     except RecursionError as error:
@@ -217,4 +220,4 @@ def check_model(model: nn.Module) -> list[nn.Module]:
             f"no parameter of {type(model).__name__} requires grad; call"
             " model.requires_grad_(True), or pass the model before it is frozen"
         )
-    return modules
+    return modules, [*parameters.values()]

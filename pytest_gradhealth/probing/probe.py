@@ -33,7 +33,6 @@ from pytest_gradhealth.subject.calling import Call
 from pytest_gradhealth.subject.inputs import check_inputs
 from pytest_gradhealth.subject.loss import Loss
 from pytest_gradhealth.subject.step import Clip, Regularizer, Step
-from pytest_gradhealth.tensors.formats import coarsest
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.training.optimizers import OptimizersLike
 
@@ -100,6 +99,7 @@ def probe(
     accelerator, if it runs on one), or one by name. `seeds`: how many, or which. `confirm_steps`:
     5; with 0 a failing first look stands. `copy`: whether large parameters are copied before a run;
     `exact`: whether norms that no verdict depends on are taken of all of a large tensor.
+    `baseline_init`: whether a baseline is to keep how each parameter is distributed.
     `learn_steps`: in how many training steps, on a copy, the batch has to be learned (GH604). The
     ratios are limits on the gradient's L2 norm, first layer over last; `max_update` on a step's
     change of a weight over the weight; `max_penalty` on the gradient of the penalty over that of
@@ -162,7 +162,7 @@ def diagnose(
         milliseconds=1e3 * (time.perf_counter() - started),
         origin=Origin(case, settings.merged({"device": device}, "the probe"), chosen),
         eager=trial.eager,
-        format=str(coarsest(trial.subject.model.parameters())).removeprefix("torch."),
+        format=trial.format,
     )
 
 

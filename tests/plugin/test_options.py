@@ -43,6 +43,7 @@ LISTED: dict[str, tuple[str, str, Any, Any, tuple[Any, Any, Any]]] = {
     "learn_steps": ("6", "7", 8, 9, (6, 7, 8)),
     "copy": ("true", "", False, True, (True, True, False)),
     "exact": ("true", "", False, True, (True, True, False)),
+    "baseline_init": ("true", "", False, True, (True, True, False)),
     "min_ratio": ("1e-6", "1e-7", 1e-8, 1e-9, (1e-6, 1e-7, 1e-8)),
     "max_ratio": ("1e6", "1e7", 1e8, 1e9, (1e6, 1e7, 1e8)),
     "warn_min_ratio": ("0.1", "0.2", 0.3, 0.4, (0.1, 0.2, 0.3)),
