@@ -20,20 +20,18 @@ if TYPE_CHECKING:
 LOST = 1e-2
 
 
-def gated(network: Network, far: int, near: Sequence[int], known: Set[str]) -> Loop | None:
+def gated(network: Network, far: int, near: Sequence[int]) -> Loop | None:
     """What may be a loop of gates between marks of a path, of which the far one gets little.
 
-    The near ones are the next mark, or all ends that the path parts into. Where layers of loops
-    that are `known` are on the way, or calls of a layer one after the other, these show the steps;
-    and where weights without layers are, one after the other, it is deep.
+    The near ones are the next mark, or all ends that the path parts into. Where weights without
+    layers are on the way, one after the other, it is deep.
     """
     points, whole = network.points, math.hypot(*(network.points[mark].norm for mark in near))
-    again = len(near) == 1 and len(network.calls[points[near[0]].key[::2]]) > 1
-    if again or points[far].norm >= LOST * whole:
+    if points[far].norm >= LOST * whole:
         return None
     between = network.tree.between(far, near)
     layers = {points[mark].name for mark in network.marks & between.marks}
-    if not between.joined or layers & known or _takes_weights(network, between.taken, layers):
+    if not between.joined or _takes_weights(network, between.taken, layers):
         return None
     behind = network.tree.behind([[far]])
     on_ways = {points[m].key for m in network.marks if network.tree.depends(m, behind)}
