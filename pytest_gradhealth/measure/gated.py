@@ -6,6 +6,7 @@ A loop of gates without weights of their own is one, as a scan or a product in c
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING
 
@@ -20,18 +21,20 @@ if TYPE_CHECKING:
 LOST = 1e-2
 
 
-def gated(network: Network, far: int, near: Sequence[int]) -> Loop | None:
+def gated(network: Network, far: int, near: Sequence[int], known: Set[str]) -> Loop | None:
     """What may be a loop of gates between marks of a path, of which the far one gets little.
 
-    The near ones are the next mark, or all ends that the path parts into. Where weights without
-    layers are on the way, one after the other, it is deep.
+    The near ones are the next mark, or all ends that the path parts into. Where layers of loops
+    that are `known` are called again on the way, these show the steps; and where weights without
+    layers are, one after the other, it is deep.
     """
     points, whole = network.points, math.hypot(*(network.points[mark].norm for mark in near))
     if points[far].norm >= LOST * whole:
         return None
     between = network.tree.between(far, near)
-    layers = {points[mark].name for mark in network.marks & between.marks}
-    if not between.joined or _takes_weights(network, between.taken, layers):
+    called = Counter(points[mark].name for mark in network.marks & between.marks)
+    again = any(called[name] > 1 for name in known)
+    if not between.joined or again or _takes_weights(network, between.taken, called.keys()):
         return None
     behind = network.tree.behind([[far]])
     on_ways = {points[m].key for m in network.marks if network.tree.depends(m, behind)}

@@ -21,8 +21,7 @@ def loops_behind(network: Network, mark: int) -> list[Loop]:
 
     A cell is one, if its first step gets what an encoder has made, and so is a layer that is
     repeated in depth. What leads into all steps is their data, and sees no loop. Loops side by side
-    that all begin with the same are one. The first is the one whose door comes first: gates may
-    close around the layers of another.
+    that all begin with the same are one.
     """
     used, begun = _used_by(network, mark), _under_way(network, mark)
     rows = used.rows
@@ -44,12 +43,12 @@ def loops_behind(network: Network, mark: int) -> list[Loop]:
             shared = len(_between(network, far, near, rows, weights)) >= STEPS
             if not (shared or weights <= used.made):
                 loop = _side_by_side(network, far, rows, weights)
-        loop = loop or gated(network, far, [near])
+        loop = loop or gated(network, far, [near], names)
         loops += [loop] if loop is not None else []
     ends = _ends(network, chain[-1])
-    loop = gated(network, chain[-1], ends) if len(ends) > 1 else None
+    loop = gated(network, chain[-1], ends, names) if len(ends) > 1 else None
     loops += [loop] if loop is not None else []
-    return sorted(loops, key=lambda loop: (loop.door, loop.start))
+    return sorted(loops, key=lambda loop: loop.start)
 
 
 def _ends(network: Network, mark: int) -> list[int]:
