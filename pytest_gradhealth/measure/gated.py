@@ -6,6 +6,7 @@ A loop of gates without weights of their own is one, as a scan or a product in c
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING
 
@@ -24,16 +25,16 @@ def gated(network: Network, far: int, near: Sequence[int], known: Set[str]) -> L
     """What may be a loop of gates between marks of a path, of which the far one gets little.
 
     The near ones are the next mark, or all ends that the path parts into. Where layers of loops
-    that are `known` are on the way, or calls of a layer one after the other, these show the steps;
-    and where weights without layers are, one after the other, it is deep.
+    that are `known` are called again on the way, these show the steps; and where weights without
+    layers are, one after the other, it is deep.
     """
     points, whole = network.points, math.hypot(*(network.points[mark].norm for mark in near))
-    again = len(near) == 1 and len(network.calls[points[near[0]].key[::2]]) > 1
-    if again or points[far].norm >= LOST * whole:
+    if points[far].norm >= LOST * whole:
         return None
     between = network.tree.between(far, near)
-    layers = {points[mark].name for mark in network.marks & between.marks}
-    if not between.joined or layers & known or _takes_weights(network, between.taken, layers):
+    called = Counter(points[mark].name for mark in network.marks & between.marks)
+    again = any(called[name] > 1 for name in known)
+    if not between.joined or again or _takes_weights(network, between.taken, called.keys()):
         return None
     behind = network.tree.behind([[far]])
     on_ways = {points[m].key for m in network.marks if network.tree.depends(m, behind)}

@@ -21,11 +21,21 @@ _RESHAPING = {
     *("UnsafeView", "Unsqueeze", "View", "ViewAs", "Where"),
 }
 
-#: Operations that add up what they get, pairwise ones first; those with weights; and how many
-#: operations are looked at.
-_DISTANCES = {"Cdist", "EuclideanDist"}
-_SUMS = {*_DISTANCES, "LinalgVectorNorm", "Norm", "Sum"}
+#: Operations that measure distances themselves, pairwise ones first, and that multiply by weights.
+_PAIRWISE = {"Cdist", "EuclideanDist"}
+_DISTANCES = {*_PAIRWISE, "LinalgVectorNorm", "Norm"}
 _WEIGHTED = {"Addmm", "Baddbmm", "Bmm", "Convolution", "Embedding", "Mm", "Mv"}
+#: What a sum counts by its terms for: squares, distances and likelihoods; operations between these
+#: and the sum; and how many operations are looked at.
+_TERMS = {
+    *("Abs", "BinaryCrossEntropy", "BinaryCrossEntropyWithLogits", "HuberLoss", "LogSigmoid"),
+    *("LogSoftmax", "Logsumexp", "MseLoss", "NllLoss", "NllLoss2D", "Pow", "SmoothL1Loss"),
+}
+_BETWEEN = {
+    *_RESHAPING,
+    *("Add", "Cat", "Clone", "Div", "Expand", "Gather", "Index", "Log", "Log1P", "Mul", "Neg"),
+    *("Sqrt", "Stack", "Sub", "Sum", "ToCopy"),
+}
 _MOST_SEEN = 64
 
 
@@ -112,19 +122,44 @@ def last_bias(output: Tensor) -> Tensor | None:
 def terms(output: Tensor) -> int:
     """How many numbers have been added up for an element of an output, behind the last layers.
 
-    As of a squared distance or the log-likelihood of a picture: they grow with its dimensions.
+    Those of a distance, a sum of squares or the log-likelihood of a picture, which grow with their
+    dimensions; other sums are as large as they are.
     """
     nodes, most = [output.grad_fn] if output.grad_fn is not None else [], 1
     for node in nodes:
-        op = op_name(node)
-        children = [child for child, _ in node.next_functions if child is not None]
-        if op in _SUMS:
+        op, children = op_name(node), _made_of(node)
+        if op in _DISTANCES or (op == "Sum" and _has_terms(children)):
             added = _shape(children[0])
-            count = added[-1] if op in _DISTANCES else added.numel() // _shape(node).numel()
+            count = added[-1] if op in _PAIRWISE else added.numel() // _shape(node).numel()
             most = max(most, count)
         elif op not in _WEIGHTED and len(nodes) < _MOST_SEEN:
             nodes += children
     return most
+
+
+def _has_terms(nodes: list[Node]) -> bool:
+    """Whether what is added up is made of squares, distances or likelihoods."""
+    for node in nodes:
+        op = op_name(node)
+        if op in _TERMS or (op == "Mul" and _is_square(node)):
+            return True
+        if op in _BETWEEN and len(nodes) < _MOST_SEEN:
+            nodes += _made_of(node)
+    return False
+
+
+def _is_square(node: Node) -> bool:
+    """Whether a product is one of equal factors, as of a difference that is written out twice."""
+    one, other = (getattr(node, saved, None) for saved in ("_saved_self", "_saved_other"))
+    if one is None or other is None or one.shape != other.shape:
+        return False
+    return bool(torch.eq(one, other).all())
+
+
+def _made_of(node: Node) -> list[Node]:
+    """The operations that an operation gets its values of; what it divides by only scales them."""
+    inputs = node.next_functions[:1] if op_name(node) == "Div" else node.next_functions
+    return [child for child, _ in inputs if child is not None]
 
 
 def _shape(node: Node) -> torch.Size:

@@ -16,6 +16,7 @@ from pytest_gradhealth.measure.left_out import left_out
 from pytest_gradhealth.measure.parts import felt_parts
 from pytest_gradhealth.measure.perturbation import without_influence
 from pytest_gradhealth.measure.stops import stops
+from pytest_gradhealth.measure.untaken import untaken
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.names import INPUT
 from pytest_gradhealth.results.profile import GradientProfile
@@ -35,10 +36,11 @@ _OF_NOTHING = frozenset({"GH101", "GH401", "GH405"})
 def with_reasons(subject: Subject, profile: GradientProfile, *, seed: int) -> GradientProfile:
     """A look that tells parts without a gradient apart by why they have none.
 
-    The loss ignores what they return, the forward leaves them out, or something else trains them.
+    The loss ignores what they return, the forward leaves them out or never takes them, or something
+    else trains them.
     Raises ProbeError if the model or the loss fails.
     """
-    for ask in (_with_ignored, _with_left_out, _with_apart, _with_felt_parts):
+    for ask in (_with_ignored, _with_left_out, _with_untaken, _with_apart, _with_felt_parts):
         profile = ask(subject, profile, seed)
     return profile
 
@@ -87,8 +89,8 @@ def with_reasons_of(first: GradientProfile, later: GradientProfile) -> GradientP
     """A later look at the same model, with what the first one has found out."""
     ignored = {output.name for output in first.outputs if output.state == "ignored"}
     known = _marked_ignored(later, ignored)
-    parts = first.felt_parts
-    return replace(known, apart=first.apart, left_out=first.left_out, felt_parts=parts)
+    found = ("apart", "left_out", "untaken", "felt_parts")
+    return replace(known, **{name: getattr(first, name) for name in found})
 
 
 def without_left_out(profile: GradientProfile) -> GradientProfile:
@@ -128,6 +130,14 @@ def _with_left_out(subject: Subject, profile: GradientProfile, seed: int) -> Gra
         return profile
     names = left_out(subject, [p.name for p in suspects], seed=seed)
     return replace(profile, left_out=names)
+
+
+def _with_untaken(subject: Subject, profile: GradientProfile, seed: int) -> GradientProfile:
+    """Tell what the forward of a module does without from what is cut off in there."""
+    cut = [parameter.name for parameter in cut_off(profile)]
+    if not cut:
+        return profile
+    return replace(profile, untaken=untaken(subject, cut, seed=seed))
 
 
 def _with_felt_parts(subject: Subject, profile: GradientProfile, seed: int) -> GradientProfile:

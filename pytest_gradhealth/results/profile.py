@@ -170,8 +170,9 @@ class GradientProfile:
     `steps` counts the optimizer steps before the look (0: as given). `awake` names parameters
     that read "none" or "zero" in this look but had a gradient in one of those steps, `apart` those
     that this loss leaves to something else to train (a codebook, a teacher), `left_out` those that
-    the forward multiplies by fixed zeros or puts other tensors in the place of. `updates` are the
-    training steps made from here, where a rule needs them. `spread` says how far the model's
+    the forward multiplies by fixed zeros or puts other tensors in the place of, `untaken` those
+    that no operation takes, where others of their module are. `updates` are the training steps made
+    from here, where a rule needs them. `spread` says how far the model's
     outputs for different examples lie apart: RMS distance from their mean over RMS, relative to the
     same of the inputs; `magnitude` is the RMS of the outputs (over that of floating targets, if
     larger than 1), the smallest where there are several. Both are None without outputs to compare.
@@ -218,6 +219,7 @@ class GradientProfile:
     loss_scale: LossScale = field(default_factory=LossScale)
     apart: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    untaken: tuple[str, ...] = ()
     training: bool = field(default=False, compare=False)
     flow: tuple[FlowRecord, ...] = ()
     uncut: tuple[GradientPath, ...] = ()

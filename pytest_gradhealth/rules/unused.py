@@ -182,20 +182,20 @@ def unused_parameters(profile: GradientProfile) -> list[ParameterRecord]:
     """Parameters without a gradient that the loss does not depend on.
 
     Their module was never called, the loss ignores it, gradient went past them through its
-    submodules, or other tensors took their place; a leaf module that was called should have used
-    its own parameters.
+    submodules, other tensors took their place, or no operation took them.
     """
     silent = [p for p in profile.parameters if p.state == "none"]
     if not silent:
         return []
     called = {o.name for o in profile.outputs if o.state not in ("not-called", "ignored")}
     passed, known = _passed(profile), {*profile.awake, *profile.apart}
+    without = {*profile.left_out, *profile.untaken}
     owners = owners_of(profile)
     return [
         p
         for p in silent
         if p.name not in known
-        if owners[p.name] not in called or owners[p.name] in passed or p.name in profile.left_out
+        if owners[p.name] not in called or owners[p.name] in passed or p.name in without
     ]
 
 

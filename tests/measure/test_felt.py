@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 from torch.nn import functional as F
 
 from pytest_gradhealth import Diagnosis, probe
@@ -214,6 +215,11 @@ def test_distances_that_explode_fail(name: str, own: bool) -> None:
     assert [severity for severity, *_ in told(diagnosis, "GH203")] == ["failure"]
 
 
+def log_density(x: Tensor, mean: Tensor) -> Tensor:
+    found: Tensor = Normal(mean, 1.0).log_prob(x)  # type: ignore[no-untyped-call]
+    return found
+
+
 #: Ways to write the squared distance of an example's 20 numbers to each of five points.
 DISTANCES: dict[str, Callable[[Any, Tensor], Any]] = {
     "cdist": lambda m, x: -torch.cdist(x, m.w).square(),
@@ -221,6 +227,8 @@ DISTANCES: dict[str, Callable[[Any, Tensor], Any]] = {
     "with a temperature": lambda m, x: -((x[:, None] - m.w) ** 2).sum(2) / 0.5,
     "log-probabilities": lambda m, x: (-torch.cdist(x, m.w).square()).log_softmax(1),
     "Gaussians": lambda m, x: -0.5 * ((x[:, None] - m.w) ** 2 + math.log(2 * math.pi)).sum(-1),
+    "a product": lambda m, x: -((x[:, None] - m.w) * (x[:, None] - m.w)).sum(2),
+    "a density": lambda m, x: log_density(x[:, None], m.w).sum(2),
     "in a dict": lambda m, x: {"logits": -torch.cdist(x, m.w).square()},
 }
 
@@ -259,6 +267,33 @@ class Times(nn.Module):
 def weights(gain: float) -> dict[str, nn.Parameter]:
     torch.manual_seed(0)
     return {"w": nn.Parameter(gain * torch.randn(5, 20))}
+
+
+#: Ways to write the sum of what a layer returns for each of an example's 20 numbers.
+POOLED: dict[str, Callable[[Tensor], Any]] = {
+    "sum": lambda h: h.sum(1),
+    "einsum": lambda h: torch.einsum("bnc->bc", h),
+    "mean": lambda h: 20 * h.mean(1),
+    "matmul": lambda h: (torch.ones(1, 20) @ h)[:, 0],
+    "loop": lambda h: sum(h.unbind(1)),
+}
+
+
+@pytest.mark.parametrize("name", POOLED)
+@pytest.mark.parametrize("normed", [False, True])
+def test_activations_that_are_added_up_are_as_large_as_they_are(name: str, *, normed: bool) -> None:
+    """Also where they are normalised by hand."""
+
+    def forward(m: Any, x: Tensor) -> Any:
+        h = m.body(x[..., None])
+        return 2e3 * POOLED[name](h / h.square().sum(2, keepdim=True).sqrt() if normed else h)
+
+    torch.manual_seed(0)
+    diagnosis = judged(Wired(forward, body=nn.Linear(1, 5)), X, Y, loss=F.cross_entropy)
+    size = f"their RMS is {number(diagnosis.profile.magnitude or 0.0)}"
+    assert [message for _, _, message in told(diagnosis, "GH203")] == [
+        f"the outputs are too large: {size}; limit 1e+03 (default)"
+    ]
 
 
 def test_a_sum_with_targets_of_its_size_is_compared_with_these() -> None:

@@ -28,6 +28,21 @@ def beside(**parts: Any) -> Wired:
     return Wired(lambda m, x: m.body(x), body=mlp(), **parts)
 
 
+class OwnLinear(nn.Linear):
+    """A layer with a forward of its own, which has a use for a bias or has none."""
+
+    def __init__(self, use: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__(20, 20)
+        self.use = use
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.use(self, x)
+
+
+def own(use: Callable[[Any, Tensor], Tensor]) -> nn.Module:
+    return Wired(lambda m, x: m.body(m.own(x)), body=mlp(), own=OwnLinear(use))
+
+
 UNUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "module of a class of its own": (
         lambda: beside(special_token_embed=nn.Embedding(3, 5)),
@@ -60,6 +75,16 @@ UNUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
         ),
         "pooler.0",
         "the loss does not depend on pooler (2 parameters)",
+    ),
+    "bias": (
+        lambda: own(lambda m, x: F.linear(x, m.weight)),
+        "own",
+        "the loss does not depend on own.bias (1 parameter)",
+    ),
+    "bias beside a function of the weight": (
+        lambda: own(lambda m, x: F.linear(x, m.weight.tanh())),
+        "own",
+        "the loss does not depend on own.bias (1 parameter)",
     ),
     "many": (
         lambda: beside(
@@ -94,6 +119,24 @@ def test_what_the_forward_does_not_use_is_a_warning_unless_asked_for(name: str) 
     model.requires_grad_(False)
     model.get_submodule("inner.first" if "block" in name else "body").requires_grad_(True)
     assert_all_reached(model, x, y, loss=cross_entropy)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda m, x: F.linear(x, m.weight, m.bias.detach()),
+        lambda m, x: F.linear(x, m.weight, m.bias.data),
+        lambda m, x: F.linear(x, m.weight) + torch.from_numpy(m.bias.detach().numpy()),
+        lambda m, x: F.linear(x, m.weight) + float(m.bias[0]),
+    ],
+    ids=["detach", "data", "numpy", "float"],
+)
+def test_a_bias_that_is_used_and_cut_off_fails(use: Callable[[Any, Tensor], Tensor]) -> None:
+    x, y = batch()
+    diagnosis = probe(own(use), x, y, loss=cross_entropy)
+    assert [message for _, _, message in told(diagnosis, "GH401")] == [
+        "no gradient reaches 1 parameter (own.bias): cut off from the loss"
+    ]
 
 
 class Block(nn.Module):
