@@ -84,29 +84,28 @@ def probe(
 ) -> Diagnosis:
     """Measure the gradient from the loss back to the first layer and judge it.
 
-    `model`: a module, or a factory that builds one (then more seeds are tried where one does not
-    decide). `inputs`: what the model is called with; a tuple is spread over its arguments, a
-    mapping over its keywords. `loss(outputs, targets)`; without it the model's own loss is used,
-    else a fixed random cotangent of unit norm. `call(model, *inputs)` takes the place of the
-    forward, for models without one. `optimizer`: a class, a factory over parameters, an instance or
-    several in a list (never stepped); it sets the limits, makes the confirm steps (default Adam, lr
-    1e-3), has to hold what gets a gradient (GH602) and must not step too far (GH603). `clip` (a
-    gradient norm, or a function of the parameters) and `regularizer` (a function of the model)
-    complete the training step; with one of them a few steps are made on a copy and judged too.
-    `dependency`: how many steps back in time the gradient of a recurrent model has to reach
-    (GH102). `precision`: "float16" or "bfloat16", for a forecast of what that flushes (GH501) where
-    the loss is multiplied by `loss_scale`, a number or a GradScaler. `device`: "auto" (an
-    accelerator, if it runs on one), or one by name. `seeds`: how many, or which. `confirm_steps`:
-    5; with 0 a failing first look stands. `copy`: whether large parameters are copied before a run;
-    `exact`: whether norms that no verdict depends on are taken of all of a large tensor.
-    `baseline_init`: whether to keep how parameters are distributed. `learn_steps`: in how many
-    training steps, on a copy, the batch has to be learned (GH604). The ratios are limits on the
-    gradient's L2 norm, first layer over last; `max_update` on a step's change of a weight over the
-    weight; `max_penalty` on the gradient of the penalty over that of the loss; `max_rate` on the
-    learning rate over the critical one; `max_output` on the RMS of the outputs, `min_spread` on how
-    far they differ over the batch; `max_dead` and `max_saturated` on shares of a layer's units;
-    `max_underflow` on the flushed share of a layer's gradient. `rules` come on top of the package's
-    own.
+    `model`: a module, or a factory that builds one (then more seeds are tried in doubt). `inputs`:
+    what the model is called with; a tuple is spread over its arguments, a mapping over its
+    keywords. `loss(outputs, targets)`; without it the model's own loss is used, else a fixed random
+    cotangent of unit norm. `call(model, *inputs)` takes the place of the forward, for models
+    without one. `optimizer`: a class, a factory over parameters, an instance or several in a list
+    (never stepped); it sets the limits, makes the confirm steps (default Adam, lr 1e-3), has to
+    hold what gets a gradient (GH602) and must not step too far (GH603). `clip` (a gradient norm, or
+    a function of the parameters) and `regularizer` (a function of the model) complete the training
+    step; with one of them a few steps are made on a copy and judged too. `dependency`: how many
+    steps back in time the gradient of a recurrent model has to reach (GH102). `precision`:
+    "float16" or "bfloat16", for a forecast of what that flushes (GH501) where the loss is
+    multiplied by `loss_scale`, a number or a GradScaler. `device`: "auto" (an accelerator, if it
+    runs on one), or one by name. `seeds`: how many, or which. `confirm_steps`: 5; with 0 a failing
+    first look stands. `copy`: whether large parameters are copied before a run; `exact`: whether
+    norms that no verdict depends on are taken of all of a large tensor. `baseline_init`: whether to
+    keep how parameters are distributed. `learn_steps`: in how many training steps, on a copy, the
+    batch has to be learned (GH604). The ratios are limits on the gradient's L2 norm, first layer
+    over last; `max_update` on a step's change of a weight over the weight; `max_penalty` on the
+    gradient of the penalty over that of the loss; `max_rate` on the learning rate over the critical
+    one; `max_output` on the RMS of the outputs, `min_spread` on how far they differ over the batch;
+    `max_dead` and `max_saturated` on shares of a layer's units; `max_underflow` on the flushed
+    share of a layer's gradient. `rules` come on top of ours.
 
     Model, batch, random numbers and modes are left as they were. Raises ProbeError for what cannot
     be probed.
