@@ -14,8 +14,10 @@ from pytest_gradhealth.results.diagnosis import Diagnosis
 from pytest_gradhealth.results.names import OUTPUT
 from pytest_gradhealth.results.profile import GradientProfile
 
-#: Digits that are kept beyond those that a tolerance asks for.
-_SPARE = 1
+#: What the loss is called.
+LOSS = "the loss"
+#: Digits that are kept beyond those that a tolerance asks for, and the fewest, for a finer one.
+_SPARE, _FEWEST = 1, 6
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class KeptNumbers:
 
     def named(self) -> Mapping[str, float]:
         """All numbers by what they are."""
-        found = {"the loss": self.loss}
+        found = {LOSS: self.loss}
         found |= {f"the gradient of {shortened(p.layer, 60)}": p.norm for p in self.parameters}
         return found | {f"the gradient at {shortened(p.layer, 60)}": p.norm for p in self.points}
 
@@ -70,4 +72,4 @@ def numbers_of(look: GradientProfile, rtol: float) -> KeptNumbers:
 def _rounded(value: float, rtol: float) -> float:
     if rtol <= 0 or not math.isfinite(value):
         return value
-    return float(f"{value:.{max(2, math.ceil(-math.log10(rtol)) + 1 + _SPARE)}g}")
+    return float(f"{value:.{max(_FEWEST, math.ceil(-math.log10(rtol)) + 1 + _SPARE)}g}")

@@ -6,17 +6,19 @@ import math
 from collections.abc import Iterator
 
 from pytest_gradhealth.baseline.change import Change
-from pytest_gradhealth.baseline.numbers import KeptNumbers
+from pytest_gradhealth.baseline.numbers import LOSS, KeptNumbers
 from pytest_gradhealth.formatting import told_apart
 from pytest_gradhealth.results.diagnosis import Limit
+
+#: The share of the largest gradient below which another may be nothing but rounding.
+ROUNDING = 1e-5
 
 
 def settled(before: KeptNumbers | None, now: KeptNumbers, rtol: float) -> KeptNumbers:
     """What is kept of new numbers: the old ones, where they are the same within the tolerance."""
     if before is None or [*before.named()] != [*now.named()]:
         return now
-    both = zip(before.named().values(), now.named().values(), strict=True)
-    return before if all(apart(old, new) <= rtol for old, new in both) else now
+    return before if all(d <= rtol for d in _distances(before, now).values()) else now
 
 
 def number_changes(before: KeptNumbers, now: KeptNumbers, limit: Limit) -> Iterator[Change]:
@@ -25,8 +27,8 @@ def number_changes(before: KeptNumbers, now: KeptNumbers, limit: Limit) -> Itera
     Those that only one side has are other layers, which are told of as such.
     """
     old, new = before.named(), now.named()
-    found = [(name, apart(old[name], new[name])) for name in old if name in new]
-    for name, distance in sorted(found, key=lambda each: (each[0] != "the loss", -each[1])):
+    found = _distances(before, now)
+    for name, distance in sorted(found.items(), key=lambda each: (each[0] != LOSS, -each[1])):
         if distance > limit.value:
             was, here = told_apart(old[name], new[name], digits=3)
             share = f"{100 * distance:.2g}%" if math.isfinite(distance) else "no number"
@@ -39,14 +41,34 @@ def number_changes(before: KeptNumbers, now: KeptNumbers, limit: Limit) -> Itera
             )
 
 
-def apart(before: float, now: float) -> float:
+def _distances(before: KeptNumbers, now: KeptNumbers) -> dict[str, float]:
+    """How far the numbers that both have are apart.
+
+    A gradient that is rounding beside the largest counts as of that size.
+    """
+    old, new = before.named(), now.named()
+    finite = [abs(v) for name, v in old.items() if name != LOSS and math.isfinite(v)]
+    least = ROUNDING * max(finite, default=0.0)
+    return {
+        name: apart(value, new[name], 0.0 if name == LOSS else least)
+        for name, value in old.items()
+        if name in new
+    }
+
+
+def apart(before: float, now: float, least: float = 0.0) -> float:
     """How far two numbers are apart, in terms of the first; two that are no numbers are the same.
+
+    What is below the `least` counts as of that size.
 
     >>> apart(2.0, 2.5), apart(0.0, 0.0), apart(0.0, 1e-9), apart(math.nan, math.nan)
     (0.25, 0.0, inf, 0.0)
+    >>> apart(1e-9, 2e-9, least=1e-6)
+    0.001
     """
     if before == now or (math.isnan(before) and math.isnan(now)):
         return 0.0
-    if before == 0 or not math.isfinite(before) or not math.isfinite(now):
+    size = max(abs(before), least)
+    if size == 0 or not math.isfinite(before) or not math.isfinite(now):
         return math.inf
-    return abs(now - before) / abs(before)
+    return abs(now - before) / size

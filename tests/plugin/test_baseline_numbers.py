@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_gradhealth.baseline.numbers import KeptNorm, KeptNumbers
+from pytest_gradhealth.baseline.within import number_changes
+from pytest_gradhealth.results.diagnosis import Limit
 from tests.helpers.projects import FILE, ONE, kept, run
 
 pytestmark = pytest.mark.usefixtures("_nets")
@@ -36,7 +39,7 @@ def test_numbers_are_written_with_the_digits_of_the_tolerance(pytester: pytest.P
     assert numbers["cpu float32"]["points"][0]["layer"] == "0"
     for row in numbers["cpu float32"]["parameters"]:
         digits = repr(row["norm"]).replace(".", "").strip("0").partition("e")[0]
-        assert len(digits) <= 5
+        assert len(digits) <= 6
     run(pytester, RTOL).assert_outcomes(passed=1)
 
 
@@ -104,6 +107,24 @@ def test_numbers_of_another_device_or_format_are_not_compared(
     run(pytester, RTOL).assert_outcomes(passed=1)
     pytester.makepyfile(test_models=ONE)
     run(pytester, RTOL).assert_outcomes(passed=1)
+
+
+def test_a_gradient_that_is_rounding_is_not_compared_with_its_like() -> None:
+    limit = Limit(1e-3, "default")
+    norms = [KeptNorm("0", 1.0), KeptNorm("1", 2e-9)]
+    before = KeptNumbers(2.0, tuple(norms), ())
+    for rounding in (0.0, 5e-9):
+        now = KeptNumbers(2.0, (norms[0], KeptNorm("1", rounding)), ())
+        assert [*number_changes(before, now, limit)] == []
+    woken = KeptNumbers(2.0, (norms[0], KeptNorm("1", 1e-6)), ())
+    (change,) = number_changes(before, woken, limit)
+    assert change.message.startswith("the gradient of 1 is 1e-06, and was 2e-09")
+
+
+def test_a_finer_tolerance_reads_what_a_looser_one_has_written(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=ONE)
+    run(pytester, "--gradhealth-update", "--gradhealth-baseline-rtol=0.1")
+    run(pytester, "--gradhealth-baseline-rtol=1e-5").assert_outcomes(passed=1)
 
 
 def test_a_file_does_not_churn(pytester: pytest.Pytester) -> None:
