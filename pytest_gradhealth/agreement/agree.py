@@ -157,7 +157,7 @@ class _Both:
 
         Nothing where it cannot, or draws other random numbers in it.
         """
-        if name != "float32" or "float64" in self.b.name:
+        if name != "float32" or coarsest(_trained(self.b)) is torch.float64:
             return []
         try:
             side = in_format(twin_of(self.a.subject), torch.float64)
@@ -256,12 +256,15 @@ def _format(a: Side, b: Side, first: Reading) -> tuple[float, str]:
 
     That of weights that are trained, of an autocast around a side, and of what layers return.
     """
-    trained = ([p for p in s.parameters().values() if p.requires_grad] for s in (a, b))
     returned = [tensor for (kind, *_), tensor in first.items() if kind in ("activation", "output")]
-    formats = [coarsest(returned), *map(coarsest, trained)]
+    formats = [coarsest(returned), *map(coarsest, map(_trained, (a, b)))]
     formats += [side.format for side in (a, b) if side.format is not None]
     coarse = max(formats, key=lambda f: torch.finfo(f).eps)
     return torch.finfo(coarse).eps, str(coarse).removeprefix("torch.")
+
+
+def _trained(side: Side) -> list[Tensor]:
+    return [parameter for parameter in side.parameters().values() if parameter.requires_grad]
 
 
 def _layers(a: Side, seed: int) -> list[Key]:

@@ -172,4 +172,5 @@ def _outputs(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 def _kept(tensor: Tensor) -> Tensor:
     """A copy of all elements, whatever holds them."""
     plain = whole(tensor.detach())
-    return packed(plain.to_dense() if plain.layout is not torch.strided else plain).clone()
+    sparse = plain.layout is not torch.strided and not plain.is_nested
+    return packed(plain.to_dense() if sparse else plain).clone()

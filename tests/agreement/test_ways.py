@@ -173,3 +173,11 @@ def test_what_cannot_be_compared_is_told(arguments: dict[str, Any], said: str) -
     with pytest.raises(ProbeError) as caught:
         assert_same_gradients(*call, loss=loss, **arguments)
     assert str(caught.value) == said
+
+
+def test_sparse_gradients_are_compared_element_by_element() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(9, 4, sparse=True), nn.Flatten(), nn.Linear(12, 3))
+    words, labels = torch.arange(18).reshape(6, 3) % 9, torch.arange(6) % 3
+    found = assert_same_gradients(model, words, labels, loss=F.cross_entropy, via="checkpoint")
+    assert "0.weight" in {d.name for d in found.of("parameter gradient")}
