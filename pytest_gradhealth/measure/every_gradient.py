@@ -23,12 +23,12 @@ def read_every_gradient(
 ) -> tuple[list[Mark], dict[str, Tensor]]:
     """Return the outputs that got a gradient, with what was read of it, and that of parameters.
 
-    The loss is multiplied by `factor`. Floating `inputs` count as outputs if asked for, those that
-    take gradients by themselves first. To be called inside `isolated`. Raises ProbeError if the
-    model, the loss or the backward fails.
+    The loss is multiplied by `factor`. If asked for, floating `inputs` count as outputs, those that
+    take gradients by themselves first, as does what weights without a layer make of others. To be
+    called inside `isolated`. Raises ProbeError if the model, the loss or the backward fails.
     """
     run = Pass(subject, seed)
-    recorder = Recorder(subject.model, reading=reading)
+    recorder = Recorder(subject.model, entries=inputs, reading=reading)
     with recorder.attached():
         if inputs:
             given = [t for t in tensors(run.inputs) if t.is_floating_point() or t.is_complex()]

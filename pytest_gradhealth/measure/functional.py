@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -31,12 +31,15 @@ class ParameterUses(TorchFunctionMode):
     """Passes on what operations make of a parameter and data, with the parameter's name.
 
     What is made of parameters alone (a transposed or a masked weight) goes by the name of the
-    first of them with the most dimensions.
+    first of them with the most dimensions. With `entries`, only those are passed on whose data take
+    no gradient: what is looked up by tokens, say.
     """
 
-    def __init__(self, model: nn.Module, use: Callable[[str, Tensor], None]) -> None:
+    def __init__(
+        self, model: nn.Module, use: Callable[[str, Tensor], None], *, entries: bool = False
+    ) -> None:
         super().__init__()
-        self._use = use
+        self._use, self._entries = use, entries
         # The tensors are kept, or others could take their ids.
         self._known: dict[int, tuple[Tensor, str, int]]
         self._known = {id(p): (p, n, p.dim()) for n, p in model.named_parameters()}
@@ -47,13 +50,20 @@ class ParameterUses(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         made = [t for t in map(unwrapped, tensors(result)) if t.requires_grad]
         if made:
-            given = [self._known.get(id(unwrapped(t))) for t in tensors((args, kwargs))]
+            handed = [*map(unwrapped, tensors((args, kwargs)))]
+            given = [self._known.get(id(tensor)) for tensor in handed]
             known = [entry for entry in given if entry is not None]
             if known:
                 _, name, size = max(known, key=lambda entry: entry[2])
                 for tensor in made:
                     if len(known) == len(given):
                         self._known.setdefault(id(tensor), (tensor, name, size))
-                    else:
+                    elif not (self._entries and _takes_gradient(handed, given)):
                         self._use(name, tensor)
         return result
+
+
+def _takes_gradient(handed: Sequence[Tensor], known: Sequence[object]) -> bool:
+    """Whether any takes gradients of what was handed to an operation beside what is known."""
+    pairs = zip(handed, known, strict=True)
+    return any(entry is None and tensor.requires_grad for tensor, entry in pairs)

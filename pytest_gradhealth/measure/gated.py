@@ -28,8 +28,8 @@ def gated(network: Network, far: int, near: Sequence[int], known: Set[str]) -> L
     that are `known` are called again on the way, these show the steps; and where weights without
     layers are, one after the other, it is deep.
     """
-    points, whole = network.points, math.hypot(*(network.points[mark].norm for mark in near))
-    if points[far].norm >= LOST * whole:
+    points = network.points
+    if not is_lost(network, far, near):
         return None
     between = network.tree.between(far, near)
     called = Counter(points[mark].name for mark in network.marks & between.marks)
@@ -42,6 +42,12 @@ def gated(network: Network, far: int, near: Sequence[int], known: Set[str]) -> L
     gates = Gates(points[far].key, ends, frozenset(on_ways))
     calls = frozenset(call_of(points[mark]) for mark in near)
     return Loop(far, max(near, key=lambda mark: points[mark].norm), calls, (), gates=gates)
+
+
+def is_lost(network: Network, far: int, near: Sequence[int]) -> bool:
+    """Whether a mark gets little of what comes to others."""
+    whole = math.hypot(*(network.points[mark].norm for mark in near))
+    return network.points[far].norm < LOST * whole
 
 
 def _takes_weights(network: Network, taken: Iterable[Iterable[int]], layers: Set[str]) -> bool:

@@ -21,7 +21,9 @@ from pytest_gradhealth.measure.paths import on_paths
 from pytest_gradhealth.measure.places import parameter_places, places_of
 from pytest_gradhealth.measure.reading import Look, Taken
 from pytest_gradhealth.measure.recorder import Mark, Recorder
+from pytest_gradhealth.measure.summands import added_up
 from pytest_gradhealth.measure.ways import Ways
+from pytest_gradhealth.subject.loss import STAND_IN
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.dominators import DominatorTree, dominators
@@ -63,7 +65,7 @@ def look(
                 _ways(graph, marks.values(), run.outputs),
             )
             run.forget_batch()
-            tree = dominators(graph, {m.edge: i for i, m in marks.items() if m.edge is not None})
+            tree = _tree(graph, marks, whole=run.objective == STAND_IN)
             estimates = _glance_beside(tree, marks, recorder)
         recorder.gradients = "ignored"
         # Before the backward frees the graph, which a penalty on activations needs.
@@ -119,6 +121,15 @@ def _path_marks(marks: Iterable[Mark], root: Edge) -> dict[int, Mark]:
     usable = [mark for mark in marks if mark.numel and mark.edge not in (None, root)]
     layers = [mark for mark in usable if mark.shape] or usable
     return dict(enumerate(layers))
+
+
+def _tree(graph: Graph, marks: Mapping[int, Mark], *, whole: bool) -> DominatorTree:
+    """The dominators of a graph; unless it is to be `whole`, terms of the loss stay apart."""
+    at = {mark.edge: number for number, mark in marks.items() if mark.edge is not None}
+    tree = dominators(graph, at)
+    for mark in () if whole else added_up(graph, tree, at):
+        tree.forget(mark)
+    return tree
 
 
 def _glance_beside(tree: DominatorTree, marks: Mapping[int, Mark], recorder: Recorder) -> bool:

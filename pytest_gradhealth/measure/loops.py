@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pytest_gradhealth.measure.gated import gated
+from pytest_gradhealth.measure.gated import gated, is_lost
 from pytest_gradhealth.measure.loop import Loop, call_of
 from pytest_gradhealth.measure.reuse import STEPS, InARow, in_a_row
 from pytest_gradhealth.results.names import ancestry
@@ -43,12 +43,19 @@ def loops_behind(network: Network, mark: int) -> list[Loop]:
             shared = len(_between(network, far, near, rows, weights)) >= STEPS
             if not (shared or weights <= used.made):
                 loop = _side_by_side(network, far, rows, weights)
-        loop = loop or gated(network, far, [near], names)
+        loop = loop or gated(network, far, [near], names - _lost_before(network, far, loops))
         loops += [loop] if loop is not None else []
     ends = _ends(network, chain[-1])
+    names -= _lost_before(network, chain[-1], loops)
     loop = gated(network, chain[-1], ends, names) if len(ends) > 1 else None
     loops += [loop] if loop is not None else []
-    return sorted(loops, key=lambda loop: loop.start)
+    return sorted(loops, key=lambda loop: loop.door)
+
+
+def _lost_before(network: Network, far: int, loops: Iterable[Loop]) -> set[str]:
+    """The modules of loops whose first step gets much that a mark does not, which leads there."""
+    lost = (loop for loop in loops if is_lost(network, far, [loop.door]))
+    return {name for loop in lost for name in loop.names}
 
 
 def _ends(network: Network, mark: int) -> list[int]:

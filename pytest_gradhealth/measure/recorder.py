@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -93,7 +93,8 @@ class Recorder:
     Tensor hooks work where module backward hooks do not: before in-place operations, and for
     modules that return anything but plain tensors. `fingerprint` makes the number that is kept of
     an output (its L2 norm), `reading` what is kept of its gradient; when `sampling`, the norms of
-    large ones are estimated, and their gradients' where `glance_at` says so. Once `active` is off,
+    large ones are estimated, and their gradients' where `glance_at` says so. With `entries`, what
+    parameters without a layer make of data is marked as well. Once `active` is off,
     forwards are ignored: those that activation checkpointing runs again during the backward.
     `gradients` says what becomes of those that come by: that a forward or a loss asks for one is
     only noted, since nothing can be computed with what a batched backward passes around.
@@ -104,6 +105,7 @@ class Recorder:
     fingerprint: Callable[[Tensor], Tensor] = l2_norm
     reading: Callable[[Tensor], Tensor] = l2_norm
     sampling: bool = False
+    entries: bool = False
     marks: list[Mark] = field(default_factory=list)
     opaque: list[Mark] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
@@ -122,9 +124,11 @@ class Recorder:
         """
         self._layers = [_Layer.of(name, m) for name, m in recorded_modules(self.model)]
         self.functional = self.functional or is_functional(self.model)
-        uses = ParameterUses(self.model, self._used) if self.functional else nullcontext()
+        noting: AbstractContextManager[object] = nullcontext()
+        if self.functional or self.entries:
+            noting = ParameterUses(self.model, self._used, entries=not self.functional)
         hooks = (x.module.register_forward_hook(self._hook(x)) for x in self._layers)
-        with hooked(hooks) as self._handles, uses:
+        with hooked(hooks) as self._handles, noting:
             yield self
 
     def mark_inputs(self, inputs: Any) -> None:

@@ -39,6 +39,7 @@ from pytest_gradhealth.probing.second_look import (
 )
 from pytest_gradhealth.probing.steps import first_step_of, updates_of
 from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import SOMEWHERE, GradientProfile
 from pytest_gradhealth.subject.inputs import check_numbers, holds_nan, with_zeros
 from pytest_gradhealth.subject.loss import STAND_IN
@@ -191,12 +192,14 @@ def _second_look(
     if not anywhere(model, leads_on(trial, first, second, lost)):
         return second
     steps = max(criteria.confirm_steps, MORE_STEPS)
-    later = _look_again(trial, first, flow, steps)
+    least = math.log10(criteria.limits["warn_min_ratio"].value)
+    lossy = [path for path in first.judged_paths if path.vanishing < least]
+    later = _look_again(trial, first, flow, steps, lossy)
     if anywhere(model, 0 < len(later.asleep) < len(first.asleep)):  # layer after layer wakes
-        later = _look_again(trial, first, flow, 2 * steps)
+        later = _look_again(trial, first, flow, 2 * steps, lossy)
     if anywhere(model, not _is_finite(later)):
         return second
-    return replace(later, learned=has_learned(trial, later))
+    return later if has_learned(trial, later) else replace(later, learned=())
 
 
 def _without_rounding(trial: Trial, look: Look, findings: Sequence[Finding]) -> Look:
@@ -211,10 +214,16 @@ def _without_rounding(trial: Trial, look: Look, findings: Sequence[Finding]) -> 
 
 
 def _look_again(
-    trial: Trial, first: GradientProfile, flow: DataFlow, steps: int
+    trial: Trial,
+    first: GradientProfile,
+    flow: DataFlow,
+    steps: int,
+    lossy: Sequence[GradientPath] = (),
 ) -> GradientProfile:
     """A look after some steps, at what is known of the first one's layers."""
-    look = look_after_steps(trial.subject, trial.optimizer, first, seed=trial.seed, steps=steps)
+    look = look_after_steps(
+        trial.subject, trial.optimizer, first, seed=trial.seed, steps=steps, lossy=lossy
+    )
     look = _along(replace(look, profile=with_reasons_of(first, look.profile)), flow)
     return (look if _is_finite(look.profile) else look.marked(SOMEWHERE)).profile
 

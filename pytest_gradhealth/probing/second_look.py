@@ -15,6 +15,7 @@ from pytest_gradhealth.measure.reading import Look
 from pytest_gradhealth.measure.recorder import Key
 from pytest_gradhealth.measure.recurrence import look_through_time
 from pytest_gradhealth.measure.rounding import rounding
+from pytest_gradhealth.measure.shares import sharing
 from pytest_gradhealth.probing.prepare import Trial
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
@@ -50,12 +51,13 @@ def look_after_steps(
     *,
     seed: int,
     steps: int,
+    lossy: Sequence[GradientPath] = (),
 ) -> Look:
     """Train a copy of `subject` for `steps` steps on its batch and look again.
 
     What had a gradient of exactly zero in the `first` look, and has nothing but rounding now, has
-    not woken. Raises ProbeError if the model, the loss or the optimizer fails on the way, or there
-    is no room for the copy.
+    not woken. Of the `lossy` paths, those that have learned are noted. Raises ProbeError if the
+    model, the loss or the optimizer fails on the way, or there is no room for the copy.
     """
     awake: set[str] = set()
 
@@ -78,7 +80,10 @@ def look_after_steps(
             modules = {name for name, _, _ in silent}
             awake -= {p.name for p in first.parameters if p.module in modules}
         profile = with_felt_outputs(twin, seen.profile, seed=seed)
-    return replace(seen, profile=replace(profile, awake=tuple(sorted(awake))))
+        learned = tuple(path.first.label for path in lossy)
+        if learned and not is_sharded(twin.model):
+            learned = sharing(twin, subject.model, first, lossy)
+    return replace(seen, profile=replace(profile, awake=tuple(sorted(awake)), learned=learned))
 
 
 def _faint(first: GradientProfile, second: GradientProfile) -> Iterator[Key]:

@@ -184,19 +184,19 @@ class GradientProfile:
     the model looks sick in the evaluation mode that it was given in. `flow` says which layers are
     used by which. `uncut` are the paths as they were, where some of them end at loops that get data
     of their own; `forgotten` the modules that are felt through the first steps of these alone, so
-    that what they get is a matter of memory. `learned` says that the steps have brought the loss
-    below what one answer for all examples has, where it was asked. `asleep` are points that let
-    nothing but zeros through, and gradient all the same. `objective` says what was differentiated:
-    which loss, or what stood in for one. `stops` are the operations that keep the gradient from
-    parameters which get none or only zeros, and those that return the same whatever comes in, where
-    something fails because of it. `alike` says from where on the examples are, where the outputs
-    should tell them apart and do not; `anew` are the shapes of parameters that each forward makes.
-    `holdings` is what the optimizer has of the model, where one was declared that can be asked;
-    `unwritten` names the parameters and buffers that its factory has left as memory was;
-    `felt_parts` those parts of weights, or modules with a weight of another, that get no gradient
-    and change the loss; `learning` is what training on the batch has come to, where that was asked;
-    `first_step` is that of the declared optimizers, where it is too long. `weights` are kept where
-    a baseline of the initialisation was asked for.
+    that what they get is a matter of memory. `learned` names the first layers of paths with a share
+    in bringing the loss below what one answer for all examples has, where it was asked. `asleep`
+    are points that let nothing but zeros through, and gradient all the same. `objective` says what
+    was differentiated: which loss, or what stood in for one. `stops` are the operations that keep
+    the gradient from parameters which get none or only zeros, and those that return the same
+    whatever comes in, where something fails because of it. `alike` says from where on the examples
+    are, where the outputs should tell them apart and do not; `anew` are the shapes of parameters
+    that each forward makes. `holdings` is what the optimizer has of the model, where one was
+    declared that can be asked; `unwritten` names the parameters and buffers that its factory has
+    left as memory was; `felt_parts` those parts of weights, or modules with a weight of another,
+    that get no gradient and change the loss; `learning` is what training on the batch has come to,
+    where that was asked; `first_step` is that of the declared optimizers, where it is too long.
+    `weights` are kept where a baseline of the initialisation was asked for.
     """
 
     seed: int
@@ -224,7 +224,7 @@ class GradientProfile:
     flow: tuple[FlowRecord, ...] = ()
     uncut: tuple[GradientPath, ...] = ()
     forgotten: tuple[str, ...] = ()
-    learned: bool = False
+    learned: tuple[str, ...] = ()
     asleep: tuple[PathPoint, ...] = ()
     objective: str = ""
     stops: tuple[Stop, ...] = ()

@@ -52,21 +52,13 @@ def second_reach(path: GradientPath, second: GradientProfile) -> float:
         return -math.inf
     gate = path.silent_at
     if gate is None:
-        learned = second.learned and not _layers_behind(other, second)
+        learned = path.first.label in second.learned
         return max(other.vanishing, _among_layers(other) if learned else -math.inf)
     behind = path.points[gate]
     for point in other.points:
         if point.label == behind.label:
             return GradientPath((other.entry, point), other.entry).vanishing
     return 0.0
-
-
-def _layers_behind(path: GradientPath, profile: GradientProfile) -> bool:
-    """Whether any layer is called after the last one with weights on a path, or not as a module."""
-    called = {output.name: place for place, output in enumerate(profile.outputs)}
-    last = max((called[p.name] for p in path.points if p.width is not None), default=0)
-    layers = (p.module for p in profile.parameters if p.state != "frozen")
-    return any(called.get(layer, math.inf) > last for layer in layers)
 
 
 def _among_layers(path: GradientPath) -> float:

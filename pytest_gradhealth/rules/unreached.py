@@ -15,8 +15,8 @@ data which it does not see by itself. `assert_all_reached` fails for these too.
 Experts that got nothing of the batch, layers behind a gate that starts at zero, parameters that are
 multiplied by zeros which nothing trains (a mask, a weight of 0), the few units of a gate that are
 dead by chance, query and key over one token, gradients that cancel and what a long loop has
-forgotten are information; zeros that
-keep most of a model out warn.
+forgotten are information; zeros that keep most of a model out warn, and so does a loss of zero with
+nothing to send back: there is nothing left to learn of that batch.
 
 ## Why
 
@@ -113,7 +113,10 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     text = "exactly zero gradient for {}"
     if dead and silenced:
         text += f": it is zero at {silenced} already"
-        yield _finding("failure", dead, first, text, layer=silenced)
+        # A loss of zero that sends nothing back has nothing left to learn of this batch.
+        met = latest.loss == 0 and all(path.last.norm == 0 for path in latest.judged_paths)
+        severity: Severity = "warning" if met else "failure"
+        yield _finding(severity, dead, first, text, layer=silenced)
     elif dead and len(dead) == sum(p.state != "frozen" for p in latest.parameters):
         yield _finding("failure", dead, first, text + ": nothing would be trained")
     elif dead := [p for p in dead if p not in without_readers(latest)]:

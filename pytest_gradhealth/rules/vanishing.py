@@ -9,7 +9,12 @@ path that fails or warns is looked at again after a few steps of the optimizer, 
 many where the model learns already, outgrows its weights, loses the gradient in a product of small
 factors, or has silent layers that gradient gets past. A warning of which the steps take a decade
 away is a note: training levels it. Where the model has learned by then, what is lost behind the
-last layer with weights, and so to all of them, is a scale: outputs in a unit of their own.
+last layer with weights, and so to all of them, is a scale: outputs in a unit of their own. That
+does not hold for a part that the loss has fallen without: with its first weights put back, it is
+what it was.
+
+What the loss only adds up, as errors of each example, is taken for its terms, as in a forward that
+adds them up itself: each part that one term alone sees is judged for itself.
 
 Depth is judged along one step of time. A cell called in a loop counts with all its calls, and where
 the first state of a loop (or of a fused recurrent layer) is all that a path comes in by, while the

@@ -55,6 +55,10 @@ class MarkedGraph:
         """Note that a vertex consumes a leaf that is none itself, by any number."""
         self._leaves.setdefault(vertex, []).append(leaf)
 
+    def forget(self, mark: int) -> None:
+        """Have a vertex be none of the marked ones any more."""
+        del self._mark_at[self._vertex_of.pop(mark)]
+
     @property
     def leaves(self) -> Mapping[int, Sequence[int]]:
         """The leaves that vertices consume, where there are some."""

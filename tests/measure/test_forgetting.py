@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv1d, cross_entropy, linear, logsigmoid, pad, softplus
+from torch.nn.functional import (
+    conv1d,
+    cross_entropy,
+    embedding,
+    linear,
+    logsigmoid,
+    one_hot,
+    pad,
+    softplus,
+)
 
 from pytest_gradhealth import Diagnosis, probe
 from pytest_gradhealth.measure.gates import forgetful
@@ -279,6 +288,26 @@ CARRIED: dict[str, tuple[Run, Callable[[], Mapping[str, Any]]]] = {
 def test_whatever_it_is_called(way: str) -> None:
     run, own = CARRIED[way]
     assert is_no_depth(Started(run, **own()))
+
+
+#: What is looked up by tokens in a table that no layer has.
+LOOKED_UP: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "embedding": lambda table, tokens: embedding(tokens, table),
+    "index": lambda table, tokens: table[tokens],
+    "select": lambda table, tokens: table.index_select(0, tokens.flatten()).view(*tokens.shape, -1),
+    "one hot": lambda table, tokens: one_hot(tokens, len(table)).to(table) @ table,
+}
+
+
+@pytest.mark.parametrize("way", LOOKED_UP)
+@pytest.mark.parametrize("scan", SCANS)
+def test_whatever_the_data_are_looked_up_in(scan: str, way: str) -> None:
+    def run(m: Any, state: Tensor, data: Tensor) -> Tensor:
+        given = LOOKED_UP[way](m.table, (5 * data[..., 0]).long() % 20)
+        return SCANS[scan](state, linear(given, m.forget).sigmoid(), linear(given, m.take))
+
+    shapes = {"table": (20, 6), "forget": (WIDTH, 6), "take": (WIDTH, 6)}
+    assert is_no_depth(Started(run, **{n: nn.Parameter(torch.randn(s)) for n, s in shapes.items()}))
 
 
 def sigmoids(m: Any, state: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, pad
 
 from pytest_gradhealth import probe
+from tests.helpers.architectures import Wired
 from tests.helpers.findings import codes
 
 EXAMPLES, STEPS, WIDTH, CLASSES = 16, 32, 16, 2
@@ -78,6 +79,25 @@ def judged(model: nn.Module) -> list[str]:
 def test_what_a_local_layer_forgets_is_no_depth(*, attends: bool, tied: bool) -> None:
     torch.manual_seed(0)
     assert judged(Prefixed(lambda: Local(attends=attends), tied=tied)) == []
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_nor_is_what_bare_convolutions_forget(*, tied: bool) -> None:
+    """So many of them that the last step just sees the token, by one way of 3 to the 12th."""
+
+    def run(m: Any, context: Tensor, data: Tensor) -> Tensor:
+        x = torch.cat([m.begin(context)[:, None], m.data(data[:, :24])], 1).mT
+        for layer in m.layers:
+            x = x + gelu(layer(pad(x, (2, 0))))
+        out: Tensor = m.head(x[..., -1])
+        return out
+
+    torch.manual_seed(5)
+    layer = nn.Conv1d(WIDTH, WIDTH, 3)
+    layers = [layer if tied else nn.Conv1d(WIDTH, WIDTH, 3) for _ in range(12)]
+    begin = nn.Sequential(nn.Linear(8, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH))
+    ends = {"data": nn.Linear(6, WIDTH), "head": nn.Linear(WIDTH, CLASSES)}
+    assert judged(Wired(run, begin=begin, layers=nn.ModuleList(layers), **ends)) == []
 
 
 @pytest.mark.parametrize("attends", [True, False], ids=["attention", "convolution"])

@@ -252,7 +252,7 @@ def test_outputs_in_units_of_their_own_are_a_scale_where_the_model_learns(name: 
     diagnosis = probe(model, INPUTS, unit * WANTED, loss=loss, optimizer=optimizer)
     assert diagnosis.verdict == "healthy", diagnosis
     first, second = diagnosis.profiles
-    assert (first.learned, second.learned) == (False, True)
+    assert (first.learned, second.learned) == ((), ("net.0",))
     assert max(path.vanishing for path in second.judged_paths) < -2
 
 
@@ -293,7 +293,26 @@ def test_layers_behind_the_last_one_of_the_path_are_no_unit() -> None:
     wanted = 2 * INPUTS[:, :5] + INPUTS[:, 5:10] * INPUTS[:, 10:15]
     diagnosis = probe(model, INPUTS, wanted, loss=nn.functional.mse_loss)
     assert "GH101" in codes(diagnosis), diagnosis
-    assert diagnosis.profiles[-1].learned
+    assert diagnosis.profiles[-1].learned == ()
+
+
+def towers(unit: float) -> nn.Module:
+    return Wired(lambda m, x: (m.one(x), unit * m.other(x)), one=mlp(hidden=1), other=mlp(hidden=1))
+
+
+def of_each(outputs: tuple[Tensor, Tensor]) -> Tensor:
+    return mse_loss(outputs[0], WANTED) + mse_loss(outputs[1], INPUTS[:, :5])
+
+
+@pytest.mark.parametrize("optimizer", [None, torch.optim.SGD], ids=["Adam", "SGD"])
+def test_a_loss_that_one_part_brings_down_says_nothing_of_another(optimizer: Any) -> None:
+    sick = probe(towers(1e-7), INPUTS, loss=of_each, optimizer=optimizer)
+    assert codes(sick) == ["GH101"], sick
+    assert sick.worst_path is not None
+    assert sick.worst_path.first.label == "other.0"
+    assert sick.profiles[-1].learned == ()
+    healthy = probe(towers(0.1), INPUTS, loss=of_each, optimizer=optimizer)
+    assert healthy.verdict == "healthy", healthy
 
 
 class Decomposed(nn.Module):

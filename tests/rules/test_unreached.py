@@ -51,6 +51,23 @@ def test_a_layer_that_is_cut_off_from_the_loss_is_unreached() -> None:
     )
 
 
+def test_a_batch_with_nothing_left_to_learn_is_no_failure() -> None:
+    """Prototypes of a single example each lie on it, and all others are far away."""
+
+    def distances(m: Any, x: Tensor) -> Tensor:
+        made = 1e3 * m.net(x)
+        return -torch.cdist(made, made)
+
+    model = Wired(distances, net=mlp(hidden=1))
+    x, _ = batch(5)
+    diagnosis = probe(model, x, torch.arange(5), loss=cross_entropy)
+    assert diagnosis.profile.loss == 0
+    assert {(f.code, f.severity) for f in diagnosis.findings} == {
+        ("GH101", "warning"),
+        ("GH401", "warning"),
+    }
+
+
 def test_unrouted_experts_are_no_warning() -> None:
     class Experts(nn.Module):
         def __init__(self) -> None:
