@@ -253,6 +253,8 @@ def _to_the_outputs(network: Network, ways: list[_Way]) -> list[_Way]:
     for place, way in enumerate(ways):
         ends = [m for m in outermost if tree.depends(m, behind) >> place & 1]
         parts = sorted(m for m, groups in nearest.items() if groups >> place & 1)
+        if way.calls[0] in network.round_about:
+            parts = []  # what a forward has differentiated parts behind each layer
         found.append(_up_to(way, [points[m] for m in ends], [points[m] for m in parts]))
     return found
 

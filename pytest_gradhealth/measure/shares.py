@@ -8,35 +8,44 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from pytest_gradhealth.results.names import ancestry, module_of
+from pytest_gradhealth.results.names import ancestry
 from pytest_gradhealth.results.path import GradientPath
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import named_parameters
 
-#: The least share of a fall of the loss that is one: what rounding leaves is less.
-SHARE = 1e-3
+#: The least share of a fall of the loss that is one, and that of a term which does not weigh much:
+#: that falls if the gradient at the end of its part is another, by so much at the least.
+SHARE, LEAST, CHANGE = 1e-3, 1e-6, 0.01
 
 
 def sharing(
-    subject: Subject, given: nn.Module, first: GradientProfile, paths: Sequence[GradientPath]
+    subject: Subject,
+    given: nn.Module,
+    looks: tuple[GradientProfile, GradientProfile],
+    paths: Sequence[GradientPath],
 ) -> tuple[str, ...]:
     """Return those first layers of `paths` behind which training has brought something.
 
-    `subject` is the trained copy of the `given` model, `first` the look before. The weights that
-    such a path has alone, of all that get enough gradient, are put back: where the loss stays what
-    it is, what has made it fall is beside them. One that has none alone counts as one. To be called
-    inside `isolated`.
+    `subject` is the trained copy of the `given` model, the `looks` are those before and after. The
+    weights that such a path of the first look has alone, of all that get enough gradient, are put
+    back: where the loss stays what it is, what has made it fall is beside them. One that has none
+    alone counts as one. To be called inside `isolated`.
     """
+    first, second = looks
+    norms = {output.key: output.norm or 0.0 for output in second.outputs}
     beside = {p.name for path in first.judged_paths if path not in paths for p in path.points}
     now = _loss(subject, first.seed)
+    fall = first.loss - now
     found = []
     for path in paths:
-        own = {point.name for point in path.points} - beside
-        with _put_back(subject.model, given, own) as any_own:
-            without = _loss(subject, first.seed)
-        if not (any_own and without - now < SHARE * (first.loss - now)):
+        own = [point for point in path.points if point.name not in beside]
+        with _put_back(subject.model, given, {point.name for point in own}) as any_own:
+            brought = _loss(subject, first.seed) - now
+        ends = [abs(norms[p.key] / p.norm - 1) for p in own if p.norm and p.key in norms]
+        least = LEAST if ends and ends[-1] > CHANGE else SHARE
+        if not (any_own and brought < least * fall):
             found.append(path.first.label)
     return tuple(found)
 
@@ -52,7 +61,7 @@ def _put_back(model: nn.Module, given: nn.Module, modules: Set[str]) -> Iterator
     kept: list[tuple[nn.Parameter, Tensor]] = []
     with torch.no_grad():
         for name, (parameter, _) in named_parameters(model).items():
-            own = parameter.requires_grad and not modules.isdisjoint(ancestry(module_of(name)))
+            own = parameter.requires_grad and not modules.isdisjoint(ancestry(name))
             if own and name in before:
                 kept.append((parameter, parameter.clone()))
                 parameter.copy_(before[name])

@@ -17,6 +17,7 @@ from pytest_gradhealth.measure.paths import loops_crossed
 from pytest_gradhealth.measure.perturbation import data_carriers
 from pytest_gradhealth.measure.precision import magnitudes
 from pytest_gradhealth.measure.reading import DataFlow, Look
+from pytest_gradhealth.measure.recorder import Key
 from pytest_gradhealth.measure.recurrence import look_through_time
 from pytest_gradhealth.measure.rounding import rounding
 from pytest_gradhealth.probing.judge import Criteria
@@ -32,10 +33,12 @@ from pytest_gradhealth.probing.reasons import (
 from pytest_gradhealth.probing.second_look import (
     MORE_STEPS,
     behind_abrupt_steps,
+    falls,
     has_learned,
     leads_on,
     leveling,
     look_after_steps,
+    swallowed,
 )
 from pytest_gradhealth.probing.steps import first_step_of, updates_of
 from pytest_gradhealth.results.diagnosis import Finding
@@ -63,6 +66,7 @@ def _examined(
 ) -> tuple[list[GradientProfile], tuple[Finding, ...]]:
     model = trial.subject.model
     first = _first_look(trial)
+    first = _without_rounding(trial, first, swallowed(first.profile))
     trial, first = _with_learning(trial, criteria, first)
     findings = criteria.judge(first.profile)
     complains = any(finding.complains for finding in findings)
@@ -81,7 +85,9 @@ def _examined(
     if not anywhere(model, goes_on):
         return [first.profile], findings
 
-    first = _without_rounding(trial, first, findings)
+    failing = (first.profile.paths[f.path] for f in findings if f.path is not None)
+    abrupt = {key for path in failing for key in behind_abrupt_steps(path)}
+    first = _without_rounding(trial, first, abrupt)
     flow = _data_flow(trial, first, complains=complains)
     first = _along(first, flow)
     findings = criteria.judge(first.profile)
@@ -197,16 +203,15 @@ def _second_look(
     later = _look_again(trial, first, flow, steps, lossy)
     if anywhere(model, 0 < len(later.asleep) < len(first.asleep)):  # layer after layer wakes
         later = _look_again(trial, first, flow, 2 * steps, lossy)
+    elif anywhere(model, falls(first, later)) and not has_learned(trial, later):  # as yet
+        later = _look_again(trial, first, flow, 4 * steps, lossy)
     if anywhere(model, not _is_finite(later)):
         return second
     return later if has_learned(trial, later) else replace(later, learned=())
 
 
-def _without_rounding(trial: Trial, look: Look, findings: Sequence[Finding]) -> Look:
-    """The same look, with zero for what only rounding has left of gradients that fall abruptly."""
-    profile = look.profile
-    failing = (profile.paths[f.path] for f in findings if f.path is not None)
-    faint = {key for path in failing for key in behind_abrupt_steps(path)}
+def _without_rounding(trial: Trial, look: Look, faint: set[Key]) -> Look:
+    """The same look, with zero for what only rounding has left of some gradients."""
     if is_sharded(trial.subject.model) or not anywhere(trial.subject.model, bool(faint)):
         return look
     outputs = faint & {*rounding(trial.subject, seed=trial.seed)}

@@ -23,7 +23,7 @@ from pytest_gradhealth.rules.path_causes import is_squashed
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import is_sharded, named_parameters
 from pytest_gradhealth.tensors.unwrap import whole
-from pytest_gradhealth.training.learning import is_better
+from pytest_gradhealth.training.learning import FALL, is_better
 from pytest_gradhealth.training.loop import train
 from pytest_gradhealth.training.memory import check_room
 from pytest_gradhealth.training.optimizers import OptimizerLike
@@ -39,6 +39,8 @@ LEVEL = 0.1
 #: Decades in one step that rounding may be all that is left of: of float32, amplified by the 1e-5
 #: under the root of a normalisation.
 ABRUPT = -4.0
+#: The RMS of weights that make what they scale small.
+SMALL = 1e-2
 #: Decades in one step that no depth explains, and the most such steps of a path on which small
 #: factors are multiplied; more of them are layers.
 STEEP, MOST_FACTORS = -1.5, 4
@@ -82,17 +84,21 @@ def look_after_steps(
         profile = with_felt_outputs(twin, seen.profile, seed=seed)
         learned = tuple(path.first.label for path in lossy)
         if learned and not is_sharded(twin.model):
-            learned = sharing(twin, subject.model, first, lossy)
+            learned = sharing(twin, subject.model, (first, seen.profile), lossy)
     return replace(seen, profile=replace(profile, awake=tuple(sorted(awake)), learned=learned))
 
 
 def _faint(first: GradientProfile, second: GradientProfile) -> Iterator[Key]:
-    """Points that were silent, and get next to nothing now of what comes to their gate."""
+    """Outputs that were silent, and get next to nothing now beside others, or beside their gate."""
     before = {path.first.label: path.silent_at for path in first.judged_paths}
     for path in second.judged_paths:
         gate = before.get(path.first.label)
         if gate is not None and gate < path.links:
             yield from behind_abrupt_steps(path, gate)
+    silent = {output.key for output in first.outputs if output.norm == 0}
+    woken = {o.key: o.norm for o in second.outputs if o.norm}
+    least = 10**ABRUPT * max(woken.values(), default=0.0)
+    yield from (key for key, norm in woken.items() if key in silent and norm < least)
 
 
 def behind_abrupt_steps(path: GradientPath, gate: int | None = None) -> Iterator[Key]:
@@ -102,6 +108,25 @@ def behind_abrupt_steps(path: GradientPath, gate: int | None = None) -> Iterator
     for point in path.points[: abrupt[-1] + 1] if abrupt else ():
         if point.norm:
             yield point.key
+
+
+def swallowed(profile: GradientProfile) -> set[Key]:
+    """Outputs that get next to nothing, where any is left as little of what its readers get.
+
+    Where no small weights of these account for it, rounding may be all of that.
+    """
+    norms: dict[str, float] = {}
+    for output in profile.outputs:
+        norms[output.name] = max(norms.get(output.name, 0.0), output.norm or 0.0)
+    large = {p.module for p in profile.parameters if p.norm > SMALL * math.sqrt(math.prod(p.shape))}
+    small = {p.module for p in profile.parameters} - large
+    abrupt = any(
+        0 < norms.get(record.layer, 0.0) < 10**ABRUPT * min(map(norms.__getitem__, record.users))
+        for record in profile.flow
+        if norms.keys() >= {*record.users} and small.isdisjoint(record.users)
+    )
+    least = 10**ABRUPT * max(norms.values(), default=0.0)
+    return {o.key for o in profile.outputs if abrupt and o.norm and o.norm < least}
 
 
 def falls_steeply(path: GradientPath) -> bool:
@@ -133,6 +158,11 @@ def leads_on(
     return has_learned(trial, second)
 
 
+def falls(first: GradientProfile, later: GradientProfile) -> bool:
+    """Whether the steps between two looks have taken something off the loss."""
+    return first.loss - later.loss > FALL * abs(first.loss)
+
+
 def has_learned(trial: Trial, look: GradientProfile) -> bool:
     """Whether a model is better by now than one answer for all examples."""
     with trial.subject.isolated():
@@ -141,10 +171,10 @@ def has_learned(trial: Trial, look: GradientProfile) -> bool:
 
 
 def leveling(profile: GradientProfile) -> float:
-    """What brings the gradient at the loss to a common size.
+    """What brings the gradient at the last layers to a common size.
 
     Adam's eps would otherwise make the second look depend on the scale of the loss, which is
     anyone's choice where no optimizer is declared.
     """
-    size = max((path.last.norm for path in profile.judged_paths), default=0.0)
+    size = max((path.among_layers.last.norm for path in profile.judged_paths), default=0.0)
     return LEVEL / size if 0 < size < math.inf else 1.0

@@ -62,7 +62,7 @@ def second_reach(path: GradientPath, second: GradientProfile) -> float:
 
 
 def _among_layers(path: GradientPath) -> float:
-    """V of a path up to its last layer with weights, -inf without one."""
-    weighty = [place for place, point in enumerate(path.points) if point.width is not None]
-    points = path.points[: weighty[-1] + 1] if weighty else ()
-    return replace(path, points=points).vanishing if len(points) > 1 else -math.inf
+    """V of a path up to its last layer with weights, or the last weights that no layer has."""
+    points = path.among_layers.points
+    last = max((n for n, point in enumerate(points) if point.width is not None), default=None)
+    return replace(path, points=points if last is None else points[: last + 1]).vanishing
