@@ -85,16 +85,19 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if not made or limit is None:
         return
     broken = next((update for update in made if not update.finite), None)
-    worst = max((u for u in made if u.finite), key=lambda update: update.change, default=None)
-    if worst is not None and worst.change > limit.value:
+    long = [update for update in made if update.finite and update.change > limit.value]
+    if long:
+        first, worst = long[0], max(long, key=lambda update: update.change)
         text = (
-            f"training explodes: step {worst.step} changes {worst.layer} by x{number(worst.change)}"
+            f"training explodes: step {first.step} changes {first.layer} by x{number(first.change)}"
             f" of its weight; limit x{number(limit.value)} ({limit.source})"
         )
+        if worst is not first:
+            text += f"; x{number(worst.change)} in step {worst.step}"
         if broken is not None:
             text += f"; the {_broken(broken)} in step {broken.step}"
         yield RULE.finding(
-            "failure", worst.layer, text, profile=evidence.first, value=worst.change, limit=limit
+            "failure", first.layer, text, profile=evidence.first, value=worst.change, limit=limit
         )
     elif broken is not None:
         text = f"training explodes: the {_broken(broken)} in step {broken.step}"
