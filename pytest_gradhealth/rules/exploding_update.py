@@ -70,6 +70,7 @@ from pytest_gradhealth.errors import ExplodingUpdateError
 from pytest_gradhealth.formatting import View, columns, number, shortened
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 from pytest_gradhealth.results.profile import GradientProfile, Update
+from pytest_gradhealth.rules.output_causes import STANDARDISED_TARGETS, far_targets
 from pytest_gradhealth.rules.pace import SAFE
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
@@ -148,6 +149,9 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
         times = 10 ** math.ceil(math.log10(needed)) if needed < 1e6 else math.inf
         slower = f"a learning rate {times} times smaller" if times < 1e6 else slower
     norm = number(first.gradient)
+    if far := far_targets(profile):
+        because = f"{far}: the gradient norm is {norm} in step {first.step}"
+        return Cause(because, f"{STANDARDISED_TARGETS}, or {slower}")
     if first.clipped < first.gradient:
         return Cause(
             f"the gradient norm {norm} of step {first.step} is clipped to {number(first.clipped)},"

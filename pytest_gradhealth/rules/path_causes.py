@@ -119,7 +119,7 @@ def _by_kind(path: GradientPath, profile: GradientProfile, down: bool) -> Cause:
         return Cause(
             f"{_by_layer(shares, total)}the initial weights are {size} (variance x fan-in is"
             f" {number(geometric_mean(variances))}, level is {number(needed)})",
-            _initialisation(path),
+            initialisation(path),
         )
     if not down and any("BatchNorm" in point.leaf for point in path.points):
         return Cause(
@@ -158,6 +158,15 @@ def _tells(explained: float, path: GradientPath, down: bool) -> bool:
     return explained * total > 0 and 2 * abs(explained) >= abs(total)
 
 
+def initialisation(path: GradientPath) -> str:
+    """The call that sets weights so that the activations on a path keep the size of a signal."""
+    if _activations(path) & RECTIFIERS:
+        return 'nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")'
+    if "Tanh" in _activations(path):
+        return 'nn.init.xavier_normal_(layer.weight, gain=nn.init.calculate_gain("tanh"))'
+    return "nn.init.orthogonal_(layer.weight)"
+
+
 def is_squashed(far: PathPoint, near: PathPoint) -> bool:
     """Whether an activation that flattens out on both sides lies between two points."""
     return _kind(far, near) in SATURATING
@@ -188,14 +197,6 @@ def _variances(path: GradientPath, profile: GradientProfile) -> list[float]:
 def _activations(path: GradientPath) -> set[str]:
     kinds = {_kind(far, near) for far, near in zip(path.points, path.points[1:], strict=False)}
     return kinds & (RECTIFIERS | SATURATING.keys())
-
-
-def _initialisation(path: GradientPath) -> str:
-    if _activations(path) & RECTIFIERS:
-        return 'nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")'
-    if "Tanh" in _activations(path):
-        return 'nn.init.xavier_normal_(layer.weight, gain=nn.init.calculate_gain("tanh"))'
-    return "nn.init.orthogonal_(layer.weight)"
 
 
 def _zero(path: GradientPath, gate: int, profile: GradientProfile) -> Cause | None:
