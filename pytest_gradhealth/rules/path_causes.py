@@ -10,14 +10,17 @@ from statistics import geometric_mean, median
 from pytest_gradhealth.formatting import count, factor, number, portion
 from pytest_gradhealth.results.activation_functions import FUNCTIONAL, RECTIFIERS, SATURATING
 from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.names import ancestry
 from pytest_gradhealth.results.path import FAINT, GradientPath, PathPoint
 from pytest_gradhealth.results.profile import GradientProfile
-from pytest_gradhealth.rules.beside import beside_the_path
+from pytest_gradhealth.rules.beside import beside_the_path, made_of_factors
 from pytest_gradhealth.rules.rule import Cause
 from pytest_gradhealth.rules.stops import cause_of_silence
 
 #: Layers that multiply by weights.
 _WEIGHTED = frozenset({"Linear", "Conv1d", "Conv2d", "Conv3d"})
+#: Functions whose slope goes with the size of what comes in.
+_OF_SIZE = frozenset({"Cosh", "Exp", "Pow", "Sinh"})
 #: Operations that multiply what layers return.
 _PRODUCTS = frozenset({"Mul", "Bmm", "Mm", "Dot", "Prod"})
 
@@ -32,6 +35,7 @@ def path_cause(finding: Finding, profile: GradientProfile, *, down: bool) -> Cau
         return _zero(path, path.silent_at, profile)
     return (
         beside_the_path(path, profile, down=down)
+        or (made_of_factors(path, profile) if down else None)
         or _one_place(path, profile, down)
         or _by_kind(path, profile, down)
     )
@@ -93,7 +97,7 @@ def _place_advice(far: PathPoint, near: PathPoint, profile: GradientProfile) -> 
     layer = f"{_passed(near)} in {near.label}"
     if any(p.module == near.name or p.name.startswith(inside) for p in profile.parameters):
         layer += ": its weights"
-    functions = [op.lower() for op in far.ops if op in FUNCTIONAL]
+    functions = [op.lower() for op in far.ops if op in FUNCTIONAL or op in _OF_SIZE]
     between = f"{functions[0]} behind {far.label}, or at " if functions else ""
     return f"look at {between}{layer}, and what multiplies its input (the output of {far.label})"
 
@@ -129,11 +133,25 @@ def _by_kind(path: GradientPath, profile: GradientProfile, down: bool) -> Cause:
         )
     if path.links < 2 or not _Share("", path.steps).alike:
         return _in_one_place(path, profile, down, "the most" if path.links > 1 else "all of it")
+    worst = shares[0]
+    if len(worst.steps) > 1 and 2 * abs(worst.decades) > abs(total) and _is_bare(worst, profile):
+        what = f"let {worst.each} through" if down else f"make it grow {worst.each}"
+        return Cause(
+            f"{count(len(worst.steps), worst.kind)} {what} each, by how large it is what comes in",
+            "an activation whose slope does not follow the size of what comes in (nn.ReLU()), or a"
+            " normalisation layer before each",
+        )
     verb = "shrinks" if down else "grows"
     return Cause(
         f"it {verb} {factor(math.log10(path.rate))} per step over {count(path.links, 'step')}",
         "a normalisation layer or a residual connection x + block(x) every few layers",
     )
+
+
+def _is_bare(share: _Share, profile: GradientProfile) -> bool:
+    """Whether it is functions, or modules without weights of their own, that do it."""
+    of_kind = {o.name for o in profile.outputs if share.kind in (o.type, o.leaf)}
+    return not any(of_kind.intersection(ancestry(p.module)) for p in profile.parameters)
 
 
 def _shares(path: GradientPath) -> Iterator[_Share]:
@@ -176,7 +194,7 @@ def _kind(far: PathPoint, near: PathPoint) -> str:
     """What lies between two points: a functional activation if there is one, else the layer."""
     for op in far.ops:
         name = FUNCTIONAL.get(op, op)
-        if name in SATURATING or name in RECTIFIERS:
+        if name in SATURATING or name in RECTIFIERS or name in _OF_SIZE:
             return name
     return _passed(near)
 

@@ -52,7 +52,7 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
         of_labels(learning)
         or _of_a_rule(learning, surely=True)
         or _of_scales(learning)
-        or _of_targets(profile)
+        or _of_targets(learning, profile)
         or _of_long_steps(learning)
         or _of_a_rule(learning, surely=False)
         or _of_short_steps(learning)
@@ -195,7 +195,9 @@ def _of_scales(learning: Learning) -> Cause | None:
     )
 
 
-def _of_targets(profile: GradientProfile) -> Cause | None:
+def _of_targets(learning: Learning, profile: GradientProfile) -> Cause | None:
+    if learning.constant is not None and end_of(learning) < 2 * learning.constant:
+        return None  # it has got to them
     far = far_targets(profile)
     return Cause(far, STANDARDISED_TARGETS) if far else None
 

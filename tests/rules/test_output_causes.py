@@ -86,7 +86,7 @@ def test_a_weight_that_two_layers_share_counts_for_both() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(64, 16), nn.Linear(16, 64, bias=False))
     model[1].weight = model[0].weight
-    nn.init.normal_(model[0].weight, std=200.0)
+    nn.init.normal_(next(model.parameters()), std=200.0)
     because, _ = cause(model, torch.arange(64), torch.arange(64))
     assert because.startswith("the weights of 1 (Linear) are large: they multiply what comes in by")
 
@@ -100,7 +100,9 @@ def test_all_layers_are_named_where_each_does_a_little() -> None:
 
 
 def test_growth_through_residual_blocks_is_no_matter_of_weights() -> None:
-    block = lambda: Wired(lambda m, x: x + 2 * m.inner(x), inner=linear(1.0, 16, 16))  # noqa: E731
+    def block() -> nn.Module:
+        return Wired(lambda m, x: x + 2 * m.inner(x), inner=linear(1.0, 16, 16))
+
     torch.manual_seed(0)
     because, advice = cause(nn.Sequential(*(block() for _ in range(14)), linear(1.0, 16, 4)))
     assert because.startswith("it grows x2")
@@ -168,8 +170,8 @@ def test_a_loop_is_named_by_its_calls() -> None:
 def test_a_recurrent_layer_is_told_its_own_weights() -> None:
     torch.manual_seed(0)
     rnn = nn.RNN(8, 16, nonlinearity="relu", batch_first=True)
-    nn.init.orthogonal_(rnn.weight_hh_l0)
-    rnn.weight_hh_l0.data *= 2
+    (recurrent,) = (p for name, p in rnn.named_parameters() if name == "weight_hh_l0")
+    nn.init.orthogonal_(recurrent, 2.0)
     model = Wired(lambda m, x: m.b(m.a(x)[0][:, -1]), a=rnn, b=linear(1.0, 16, 4))
     because, advice = cause(model, torch.randn(32, 40, 8))
     assert because.startswith("a (RNN) returns an RMS of ")
