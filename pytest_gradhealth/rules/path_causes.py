@@ -133,14 +133,8 @@ def _by_kind(path: GradientPath, profile: GradientProfile, down: bool) -> Cause:
         )
     if path.links < 2 or not _Share("", path.steps).alike:
         return _in_one_place(path, profile, down, "the most" if path.links > 1 else "all of it")
-    worst = shares[0]
-    if len(worst.steps) > 1 and 2 * abs(worst.decades) > abs(total) and _is_bare(worst, profile):
-        what = f"let {worst.each} through" if down else f"make it grow {worst.each}"
-        return Cause(
-            f"{count(len(worst.steps), worst.kind)} {what} each, by how large it is what comes in",
-            "an activation whose slope does not follow the size of what comes in (nn.ReLU()), or a"
-            " normalisation layer before each",
-        )
+    if shares and (bare := _of_functions(shares[0], total, profile, down)):
+        return bare
     verb = "shrinks" if down else "grows"
     return Cause(
         f"it {verb} {factor(math.log10(path.rate))} per step over {count(path.links, 'step')}",
@@ -148,10 +142,23 @@ def _by_kind(path: GradientPath, profile: GradientProfile, down: bool) -> Cause:
     )
 
 
-def _is_bare(share: _Share, profile: GradientProfile) -> bool:
-    """Whether it is functions, or modules without weights of their own, that do it."""
+def _of_functions(
+    share: _Share, total: float, profile: GradientProfile, down: bool
+) -> Cause | None:
+    """What functions, or modules without weights, do that are no known activations."""
+    known = share.kind in RECTIFIERS or share.kind in SATURATING
+    if known or len(share.steps) < 2 or 2 * abs(share.decades) <= abs(total):
+        return None
     of_kind = {o.name for o in profile.outputs if share.kind in (o.type, o.leaf)}
-    return not any(of_kind.intersection(ancestry(p.module)) for p in profile.parameters)
+    if any(of_kind.intersection(ancestry(p.module)) for p in profile.parameters):
+        return None
+    does = f"let {share.each} through each" if down else f"make it grow {share.each} each"
+    by_size = ", by how large it is what comes in" if share.kind in _OF_SIZE else ""
+    return Cause(
+        f"{count(len(share.steps), share.kind)} {does}{by_size}",
+        "an activation in their place whose slope does not follow the size of what comes in"
+        " (nn.ReLU()), or a normalisation layer before each",
+    )
 
 
 def _shares(path: GradientPath) -> Iterator[_Share]:
