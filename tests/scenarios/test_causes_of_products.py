@@ -156,7 +156,7 @@ def cubes(x: Tensor, depth: int, *, functional: bool) -> tuple[list[str], list[s
 
 def test_powers_of_what_is_small_are_smaller() -> None:
     assert [*cubes(0.3 * X, 6, functional=False)] == [["6 Cubes let x0.1 through each"], [OF_SIZE]]
-    because = "6 Pows let x0.044 through each, by how large it is what comes in"
+    because = "6 Pows let x0.065 through each, by how large it is what comes in"
     assert [*cubes(0.3 * X, 6, functional=True)] == [[because], [OF_SIZE]]
 
 
