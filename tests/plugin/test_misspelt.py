@@ -71,3 +71,10 @@ def test_keys_of_others_are_left_to_pytest(pytester: pytest.Pytester) -> None:
     folders(pytester, test_a=PASSES)
     pytester.makeini("[pytest]\nzoo_of_graphs = 1e-3")
     run(pytester).assert_outcomes(passed=1, warnings=1)
+
+
+def test_nothing_is_meant_by_options_that_there_are(pytester: pytest.Pytester) -> None:
+    folders(pytester, test_a=PASSES)
+    result = run(pytester, "--gradhealth-min-ratio=1e-3", "--gradhealth-report", "--xyz")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "did you mean" not in result.stderr.str()
