@@ -16,6 +16,7 @@ from pytest_gradhealth.plugin.options import (
     cli_values,
     ini_values,
     run_options,
+    unknown_flags,
     wants_probes,
 )
 from pytest_gradhealth.plugin.output import fail
@@ -40,10 +41,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> None:
     """Say what was meant by misspelt options, beside what pytest says of them."""
-    if any("gradhealth" in argument for argument in args):
+    if unknown := unknown_flags(args):
         from pytest_gradhealth.plugin.misspelt import meant_options
 
-        parser.extra_info.update(meant_options(args))
+        parser.extra_info.update(meant_options(unknown))
 
 
 def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:

@@ -10,15 +10,11 @@ from pytest_gradhealth.plugin.options import RUN_OPTIONS, flag_of
 from pytest_gradhealth.plugin.output import usage_error
 
 
-def meant_options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Options that are none of ours and look as if they were, with what may have been meant."""
+def meant_options(unknown: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Options that are none of ours, with what may have been meant where that is known."""
     known = {name: flag_of(name) for name, *_ in RUN_OPTIONS}
     known |= {option.name: option.flag for option in OPTIONS}
-    for argument in arguments:
-        flag = argument.partition("=")[0]
-        looks_so = flag.startswith("--gradhealth-") and flag not in known.values()
-        if looks_so and (meant := _meant(flag, known)):
-            yield flag, meant
+    return ((flag, meant) for flag in unknown if (meant := _meant(flag, known)))
 
 
 def refuse_unknown_key(said: str) -> None:

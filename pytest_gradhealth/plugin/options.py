@@ -122,6 +122,13 @@ def flag_of(name: str) -> str:
     return "--no-gradhealth" if name == "off" else f"--gradhealth-{name.replace('_', '-')}"
 
 
+def unknown_flags(arguments: Iterable[str]) -> list[str]:
+    """Options among the arguments that look like ours and are none."""
+    known = {flag_of(name) for name, *_ in RUN_OPTIONS} | {option.flag for option in OPTIONS}
+    flags = (argument.partition("=")[0] for argument in arguments)
+    return [flag for flag in flags if flag.startswith("--gradhealth-") and flag not in known]
+
+
 def _knows_numbers() -> bool:
     """Whether this pytest reads numbers from native TOML (8.4 and later)."""
     major, minor = (int(part) for part in pytest.__version__.split(".")[:2])

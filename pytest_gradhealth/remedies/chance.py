@@ -32,7 +32,8 @@ def _passes(ward: Ward, draw: int) -> bool:
     seed_everything(ward.seed(draw), subject.device)
     if ward.redraw is None and not _drawn_anew(patient.model):
         return False
-    return not ward.examine(subject, patient.optimizer).failing
+    seen = ward.examine(subject, patient.optimizer)
+    return not (seen.failing or seen.warning.intersection(ward.codes))
 
 
 def _drawn_anew(model: nn.Module) -> bool:

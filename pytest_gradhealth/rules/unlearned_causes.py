@@ -196,7 +196,8 @@ def _of_scales(learning: Learning) -> Cause | None:
 
 
 def _of_targets(learning: Learning, profile: GradientProfile) -> Cause | None:
-    if learning.constant is not None and end_of(learning) < 2 * learning.constant:
+    constant = learning.constant
+    if constant is not None and end_of(learning) < 2 * constant < learning.start:
         return None  # it has got to them
     far = far_targets(profile)
     return Cause(far, STANDARDISED_TARGETS) if far else None
