@@ -110,17 +110,18 @@ def listing(names: Sequence[str], most: int = 3) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def meant_by(name: str, names: Iterable[str]) -> str:
+def meant_by(name: str, names: Iterable[str], alike: float = 0.6) -> str:
     """What somebody may have meant by a name that is not among some others, "" for nothing.
 
-    Of a mapping of names what they stand for is told.
+    Of a mapping of names what they stand for is told. `alike` is the share of their letters that is
+    the same.
 
     >>> meant_by("ratio", ["min_ratio", "max_ratio", "seeds"]), meant_by("x", ["y"])
     ('did you mean min_ratio or max_ratio?', '')
     """
     import difflib
 
-    close = difflib.get_close_matches(name, names)
+    close = difflib.get_close_matches(name, names, cutoff=alike)
     likeness = [difflib.SequenceMatcher(None, one, name).ratio() for one in close]
     found = [one for one, like in zip(close, likeness, strict=True) if like > likeness[0] - 0.1]
     found = [names[one] for one in found] if isinstance(names, Mapping) else found

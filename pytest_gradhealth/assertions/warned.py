@@ -11,6 +11,7 @@ from pytest_gradhealth.context import Place, current, frames_inside
 from pytest_gradhealth.errors import GradientHealthWarning
 from pytest_gradhealth.formatting import LONGEST_FINDING, harmless, shortened
 from pytest_gradhealth.probing.ignored import matches
+from pytest_gradhealth.reporting.advice import causes
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 from pytest_gradhealth.results.profile import GradientProfile
 
@@ -25,11 +26,14 @@ class Heard:
 
     codes: set[str] = field(default_factory=set)
     _told: list[tuple[tuple[GradientProfile, ...], str]] = field(default_factory=list)
-    _waiting: list[tuple[tuple[GradientProfile, ...], Finding, Place]] = field(default_factory=list)
+    _waiting: list[tuple[tuple[GradientProfile, ...], Finding, str, Place]] = field(
+        default_factory=list
+    )
 
     def probed(self, diagnosis: Diagnosis, place: Place) -> None:
         """Take a diagnosis that nothing warns of unless the test does nothing with it."""
-        self._waiting += ((diagnosis.profiles, found, place) for found in _warnings(diagnosis))
+        for finding, text in _warnings(diagnosis):
+            self._waiting.append((diagnosis.profiles, finding, text, place))
 
     def judged(self, diagnosis: Diagnosis) -> None:
         """Leave it to an assertion to warn of what was measured."""
@@ -45,8 +49,8 @@ class Heard:
     def unjudged(self, settings: Settings) -> Iterator[tuple[str, Place]]:
         """What there is to warn of in what was not judged, but for what the settings ignore."""
         told = {text for _, text in self._told}
-        for _, finding, place in self._waiting:
-            code, text = finding.code, _told(finding)
+        for _, finding, text, place in self._waiting:
+            code = finding.code
             ignored = matches(finding.layer, ignored_names(code, settings))
             if is_selected(code, settings) and not ignored and text not in told:
                 told.add(text)
@@ -64,7 +68,7 @@ def warn_of(diagnosis: Diagnosis) -> None:
     heard = None if (context := current()) is None else context.heard
     if heard is not None:
         heard.judged(diagnosis)
-    for text in map(_told, _warnings(diagnosis)):
+    for _, text in _warnings(diagnosis):
         if heard is None or heard.is_news(diagnosis, text):
             warnings.warn(
                 harmless(text), category=GradientHealthWarning, stacklevel=frames_inside()
@@ -79,10 +83,11 @@ def warn_of_unjudged(heard: Heard, settings: Settings) -> None:
         )
 
 
-def _warnings(diagnosis: Diagnosis) -> Iterator[Finding]:
-    return (finding for finding in diagnosis.findings if finding.severity == "warning")
-
-
-def _told(finding: Finding) -> str:
-    where = "" if finding.layer.startswith("(") else f" at {finding.layer}"
-    return shortened(f"{finding.code}{where}: {finding.message}", LONGEST_FINDING)
+def _warnings(diagnosis: Diagnosis) -> Iterator[tuple[Finding, str]]:
+    """What there is to warn of, and what is said of that and its cause."""
+    for finding in diagnosis.findings:
+        if finding.severity == "warning":
+            where = "" if finding.layer.startswith("(") else f" at {finding.layer}"
+            why = [text for label, text in causes(diagnosis, [finding]) if label == "cause"]
+            told = "; cause: ".join([f"{finding.code}{where}: {finding.message}", *why])
+            yield finding, shortened(told, LONGEST_FINDING)

@@ -149,7 +149,8 @@ def check_codes(settings: Settings, known: Mapping[str, str]) -> None:
             code, pattern = parts_of(item) if name == "ignore" else (item, None)
             said = f"{settings.source(name)}: {name} = {item!r}"
             if not code or not any(rule.startswith(code) for rule in known):
-                raise SettingError(f"{said} matches no rule; {_rules_meant(code, known)}")
+                meant = rule_meant(code, known) or f"the rules are {', '.join(known)}"
+                raise SettingError(f"{said} matches no rule; {meant}")
             if pattern == "":
                 raise SettingError(
                     f"{said} has no pattern behind the colon; pass one for names of layers and"
@@ -157,12 +158,18 @@ def check_codes(settings: Settings, known: Mapping[str, str]) -> None:
                 )
 
 
-def _rules_meant(item: str, known: Mapping[str, str]) -> str:
+#: Share of its letters in which a code is like another: all but one of five.
+_LIKE_A_CODE = 0.78
+
+
+def rule_meant(item: str, known: Mapping[str, str]) -> str:
+    """Which rule was meant by what is none's code and none's name, "" where that is any's guess."""
     from pytest_gradhealth.formatting import meant_by  # a run without checks needs none
 
-    labels = {name: f"{code} ({name})" for code, name in known.items()}
-    meant = meant_by(item.lower().replace("_", "-"), labels)
-    return meant or f"the rules are {', '.join(known)}"
+    likely = item.lower().replace("_", "-")
+    names = {name.lower(): f"{code} ({name})" for code, name in known.items()}
+    codes = {code.lower(): f"{code} ({name})" for code, name in known.items()}
+    return meant_by(likely, names) or meant_by(likely, codes, _LIKE_A_CODE)
 
 
 def is_selected(code: str, settings: Settings) -> bool:

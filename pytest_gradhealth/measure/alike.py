@@ -71,7 +71,11 @@ class _Spreads(Calls):
         if not lost or max(lost) >= NOTHING:  # side by side with what keeps them apart
             return None
         place = self.found[len(kept) - 1][0]
-        return place if lost[0] <= AT_ONCE * kept[-1] else replace(place, at="by and by")
+        if lost[0] <= AT_ONCE * kept[-1]:
+            return place
+        steps = [math.log(b / a) for a, b in itertools.pairwise([*kept, lost[0]])]
+        outside = sum(s for s, (at, _) in zip(steps, self.found, strict=False) if at.at == "before")
+        return replace(place, at="between" if 2 * outside < sum(steps) else "by and by")
 
     def apart(self, values: Any) -> float | None:
         """How far apart the examples are at most in tensors that hold all of them."""

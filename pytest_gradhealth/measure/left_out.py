@@ -110,12 +110,17 @@ def _felt(graph: Graph, moving: _Moving) -> Iterator[Tensor]:
 
 def _cut(node: Node, moving: _Moving) -> Iterator[int]:
     """The inputs of an operation that fixed zeros, or a fixed choice, keep all gradient from."""
+    yield from (place for factor, place in shutting(node) if factor not in moving)
+
+
+def shutting(node: Node) -> Iterator[tuple[Tensor, int]]:
+    """The factors and masks that an operation has saved that let nothing through, and to where."""
     for saved, place, through in _FACTORS.get(op_name(node), ()):
         factor = getattr(node, saved, None)
-        if not isinstance(factor, Tensor) or not factor.numel() or factor in moving:
+        if not isinstance(factor, Tensor) or not factor.numel():
             continue
         if not bool((factor.bool() == through).any()):
-            yield place
+            yield factor, place
 
 
 #: By operation: what it has saved, the input whose gradient that decides, and what lets it through.

@@ -53,13 +53,17 @@ class Seen:
         """All the numbers."""
         return (*self.apart, *self.given, *self.sizes, *self.wanted)
 
+    def read_targets(self, numbers: Readout) -> float | None:
+        """The largest RMS of floating targets, None without any."""
+        return max((numbers[t] for t in self.wanted), default=None)
+
     def read(self, numbers: Readout) -> tuple[float | None, float | None]:
         """Spread and magnitude of the outputs, as a profile has them."""
         apart = [n for n in [numbers[t] for t in self.apart] if not math.isnan(n)]
         known = [numbers[t] for t in self.given]
         given = max((n for n in known if not math.isnan(n)), default=0.0 if known else 1.0)
         sizes = [numbers[t] for t in self.sizes]
-        wanted = max([1.0, *(numbers[t] for t in self.wanted)])
+        wanted = max(1.0, self.read_targets(numbers) or 0.0)
         return (
             max(apart) / min(given, 1.0) if apart and given else None,
             min(sizes) / wanted if sizes else None,

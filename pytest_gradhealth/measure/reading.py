@@ -139,6 +139,7 @@ class Taken:
             activations=tuple(a.record(numbers) for a in reversed(self.activations)),
             spread=spread,
             magnitude=magnitude,
+            wanted=self.outputs.read_targets(numbers),
             keyed=self.recorder.keyed(),
             unregistered=self.unregistered,
             objective=objective,

@@ -16,6 +16,7 @@ from torch.autograd.graph import Node
 from pytest_gradhealth.measure.asked import asked
 from pytest_gradhealth.measure.calls import Call, Calls
 from pytest_gradhealth.measure.cancelled import Ways, is_rounding_of
+from pytest_gradhealth.measure.left_out import shutting
 from pytest_gradhealth.measure.places import Place, layer_before, node_before, places_of
 from pytest_gradhealth.measure.recorder import Recorder, recorded_modules
 from pytest_gradhealth.measure.shut import Cuts, reached_past, shut_by
@@ -26,10 +27,13 @@ from pytest_gradhealth.subject.passes import Pass, run_backward
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import Graph, is_own, op_name
 from pytest_gradhealth.tensors.hooks import hooked
+from pytest_gradhealth.tensors.storage import address_of
 
 #: Operations that are zero where another factor or a mask is, which something else may have made.
 _PRODUCTS = frozenset({"Mul", "Prod", "Where", "MaskedFill"})
 _PASSIVE = _PRODUCTS | {"Bmm", "Mm", "Div", "Index", "Gather", "Addmm", "Baddbmm", "Convolution"}
+#: Layers that are nothing but a product.
+_DROPPING = frozenset({"dropout", "alphadropout", "featurealphadropout"})
 #: Operations whose results sum up to the same whatever comes in.
 _SUMMING_UP = frozenset({"NativeBatchNorm", "CudnnBatchNorm", "NativeLayerNorm", "NativeGroupNorm"})
 _SUMMING_UP |= {"Softmax"}
@@ -50,7 +54,7 @@ def stops(subject: Subject, names: Collection[str], *, seed: int) -> tuple[Stop,
         loss = run.run()
         graph = run.graph(loss)
         weightless = _with_zero_weights(subject.model)
-        seen = _Seen(graph, calls, places_of(recorder.marks), weightless)
+        seen = _Seen(subject.model, graph, calls, places_of(recorder.marks), weightless)
         with run.own_gradients():
             _cut(loss, seen)
             seen.shut = shut_by(loss, graph, _is_silent, partial(_described, seen))
@@ -85,6 +89,7 @@ class _Seen:
     any gradient from.
     """
 
+    model: nn.Module
     graph: Graph
     calls: _Calls
     places: Mapping[Node, Place]
@@ -153,7 +158,20 @@ def _described(seen: _Seen, node: Node, gradient: Tensor, kind: StopKind = "") -
         if place.name == OUTPUT and (call := seen.calls.owner(node)):
             at, place = "in", Place(call.name, call.type, "")
     elements = _elements(node, op, gradient)
-    return Stop(op, place.name, place.type, at, kind, elements)
+    return Stop(op, place.name, place.type, at, kind, elements, zeros=_zeros_of(node, seen))
+
+
+def _zeros_of(node: Node, seen: _Seen) -> str:
+    """What a product has its zeros of: the name of a tensor of the model, "0" for one number."""
+    if op_name(node) != "Mul":
+        return ""
+    for factor, _ in shutting(node):
+        for name, tensor in (*seen.model.named_buffers(), *seen.model.named_parameters()):
+            if address_of(tensor) == address_of(factor) and not bool(tensor.any()):
+                return name
+        if factor.numel() == 1:
+            return "0"
+    return ""
 
 
 def _with_zero_weights(model: nn.Module) -> frozenset[str]:
@@ -205,7 +223,7 @@ def _is_its(op: str, place: Place) -> bool:
     That of an activation may go by another name: nn.Hardtanh(0, 6) is a Relu6.
     """
     kind = re.sub(r"[1-3]d$", "", place.leaf.lower())
-    named = kind != "" and op.lower().endswith(kind)
+    named = kind != "" and (op.lower().endswith(kind) or (op == "Mul" and kind in _DROPPING))
     return named or (op in FUNCTIONAL and place.leaf in NAMES)
 
 

@@ -16,11 +16,14 @@ from pytest_gradhealth.plugin.options import (
     cli_values,
     ini_values,
     run_options,
+    unknown_flags,
     wants_probes,
 )
 from pytest_gradhealth.plugin.output import fail
 
 if TYPE_CHECKING:
+    import warnings
+
     from pytest_gradhealth.plugin.fixture import GradHealth
     from pytest_gradhealth.remedies import Remedy
     from pytest_gradhealth.rules import Rule
@@ -34,6 +37,22 @@ MARKER = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the settings of checks, and the options of a whole run."""
     add_options(parser)
+
+
+def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> None:
+    """Say what was meant by misspelt options, beside what pytest says of them."""
+    if unknown := unknown_flags(args):
+        from pytest_gradhealth.plugin.misspelt import meant_options
+
+        parser.extra_info.update(meant_options(unknown))
+
+
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    """Stop a run whose ini file has a key that looks like ours, of which pytest only warns."""
+    if issubclass(warning_message.category, pytest.PytestConfigWarning):
+        from pytest_gradhealth.plugin.misspelt import refuse_unknown_key
+
+        refuse_unknown_key(str(warning_message.message))
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:

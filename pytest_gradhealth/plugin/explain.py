@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from pytest_gradhealth.config.settings import rule_meant
 from pytest_gradhealth.errors import SettingError
-from pytest_gradhealth.formatting import columns, encodable, harmless, meant_by, shown
+from pytest_gradhealth.formatting import columns, encodable, harmless, shown
 from pytest_gradhealth.plugin.output import usage_error
 from pytest_gradhealth.plugin.registered import registered_rules
 from pytest_gradhealth.rules import Rule, built_in_rules
@@ -38,8 +39,7 @@ def explain(asked: str, config: pytest.Config) -> int:
 def _named(name: str, rules: Mapping[str, Rule]) -> Rule:
     found = rules.get(name.lower())
     if found is None:
-        known = {key: f"{rule.code} ({rule.name})" for key, rule in rules.items()}
-        meant = meant_by(name.lower(), known) or (
+        meant = rule_meant(name, {rule.code: rule.name for rule in rules.values()}) or (
             "--gradhealth-explain=all lists them (those of a conftest.py where its folder is named,"
             " too)"
         )

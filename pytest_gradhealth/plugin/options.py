@@ -105,8 +105,7 @@ def add_options(parser: pytest.Parser) -> None:
 
     for name, text, value, ini in RUN_OPTIONS:
         key = f"gradhealth_{name}"
-        flag = "--no-gradhealth" if name == "off" else "--" + key.replace("_", "-")
-        add(flag, key, text, value)
+        add(flag_of(name), key, text, value)
         if ini:
             default: dict[str, Any] = {"default": None} if ini == "string" else {}
             parser.addini(key, text, ini, **default)
@@ -116,6 +115,18 @@ def add_options(parser: pytest.Parser) -> None:
         add(option.flag, option.key, text, "" if option.is_switch else option.name.upper())
         native: Any = option.ini if numbers or option.ini in ("args", "bool") else "string"
         parser.addini(option.key, text, native, default=None)
+
+
+def flag_of(name: str) -> str:
+    """The option of a run as it is typed."""
+    return "--no-gradhealth" if name == "off" else f"--gradhealth-{name.replace('_', '-')}"
+
+
+def unknown_flags(arguments: Iterable[str]) -> list[str]:
+    """Options among the arguments that look like ours and are none."""
+    known = {flag_of(name) for name, *_ in RUN_OPTIONS} | {option.flag for option in OPTIONS}
+    flags = (argument.partition("=")[0] for argument in arguments)
+    return [flag for flag in flags if flag.startswith("--gradhealth-") and flag not in known]
 
 
 def _knows_numbers() -> bool:
@@ -238,7 +249,7 @@ def _given(config: pytest.Config, name: str) -> tuple[str | Iterable[str] | None
     """The value of the command line, else of the ini file, and the name of what it came from."""
     value = config.getoption(f"gradhealth_{name}")
     if value is not None:
-        return value, f"--gradhealth-{name.replace('_', '-')}"
+        return value, flag_of(name)
     file = config.inipath.name if config.inipath else "the ini file"
     return config.getini(f"gradhealth_{name}") or None, f"gradhealth_{name} in {file}"
 

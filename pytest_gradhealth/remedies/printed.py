@@ -8,6 +8,7 @@ ONCE = "# once, where `model` has been built, before its optimizer is"
 STEP = "# in the training step, between loss.backward() and optimizer.step()"
 LOSS = "# in the training step, between the loss and loss.backward()"
 MAKER = "# in place of your optimizer, once `model` has been built"
+MADE = "# once, where `optimizer` has been built"
 
 
 def printed(code: str, where: str = ONCE) -> str:

@@ -10,10 +10,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from pytest_gradhealth.errors import CannotApplyError
-from pytest_gradhealth.remedies.printed import LOSS, MAKER, printed
+from pytest_gradhealth.remedies.printed import LOSS, MADE, MAKER, printed
 from pytest_gradhealth.remedies.remedy import Patient, Remedy
 from pytest_gradhealth.subject.step import Regularizer, Step
 from pytest_gradhealth.training.optimizers import build
+from pytest_gradhealth.training.typed import typed
 
 FAMILY = "regularisation"
 SYMPTOMS = ("GH201", "GH202")
@@ -55,14 +56,14 @@ def _decay(patient: Patient) -> str:
 
     example = decaying([p for p in patient.model.parameters() if p.requires_grad])
     patient.optimizer = decaying
-    rate = example.param_groups[0].get("lr")
-    module = type(example).__module__.split(".")
-    home = "torch.optim" if module[:2] == ["torch", "optim"] else ".".join(module)
-    lr = "" if rate is None else f"lr={float(rate):g}, "
-    name = type(example).__name__
-    call = f"{home}.{name}(model.parameters(), {lr}weight_decay={STRENGTH:g})"
-    own = [] if home == "torch.optim" else [f"import {home}"]
-    return printed("\n".join([*own, f"optimizer = {call}"]), MAKER)
+    call = typed(example)
+    if not call:
+        line = f'for group in optimizer.param_groups: group["weight_decay"] = {STRENGTH:g}'
+        return printed(line, MADE)
+    kind = type(example)
+    own = [] if call.startswith("torch.") else [f"from {kind.__module__} import {kind.__name__}"]
+    rate = f"{float(example.param_groups[0].get('lr', 0)):g}"
+    return printed("\n".join([*own, f"optimizer = {call.format(rate)}"]), MAKER)
 
 
 WEIGHT_DECAY = Remedy("weight decay", SYMPTOMS, _decay, family=FAMILY)

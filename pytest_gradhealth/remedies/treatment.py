@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import torch
 
 from pytest_gradhealth.errors import CannotApplyError, ProbeError
 from pytest_gradhealth.formatting import text_of, told
 from pytest_gradhealth.isolation.random_state import seed_everything
+from pytest_gradhealth.remedies.chance import REASON, is_by_chance
+from pytest_gradhealth.remedies.initialisation import FAMILY as REDRAWING
 from pytest_gradhealth.remedies.outcome import (
     Examined,
     is_same,
@@ -98,6 +101,7 @@ def treatments(ward: Ward, base: Untreated, remedies: Sequence[Remedy]) -> Itera
     copies that fail.
     """
     ward = replace(ward, answer=base.goal.yardstick.answer)
+    by_chance = cache(partial(is_by_chance, ward))
     later: list[_Result] = []
     families: set[str] = set()
     for remedy in remedies:
@@ -105,6 +109,10 @@ def treatments(ward: Ward, base: Untreated, remedies: Sequence[Remedy]) -> Itera
             yield treatment_of(remedy, base.goal.code, "not tried", ward.no_time, base.measure)
             continue
         result = _treated(ward, base, remedy)
+        cured = result.treatment.outcome == "cured"
+        if cured and remedy.family == REDRAWING and by_chance():
+            yield replace(result.treatment, outcome="better", reason=REASON)
+            continue
         family = remedy.family or remedy.name
         if result.waits or (result.is_uncertain and family in families):
             later.append(result)

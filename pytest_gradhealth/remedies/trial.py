@@ -3,7 +3,8 @@
 A remedy has cured a model if the rule that failed passes on the copy, under the same seed on the
 same batch, and the loss falls in a short training on that batch, further than the best constant
 answer would bring it; with each of several draws of the weights, where these are drawn by the
-remedy or by a factory.
+remedy or by a factory. An initialisation has cured nothing that other draws of the weights as they
+were would pass with, too.
 """
 
 from __future__ import annotations

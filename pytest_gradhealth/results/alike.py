@@ -12,9 +12,9 @@ class Alike:
 
     `at` says whether the "inputs" are already, what a module gets ("before" it) or returns
     ("behind" it; by its "bias", if they are apart without), or whether they come closer together
-    "by and by" until then.
+    "by and by" until then, or mostly "between" modules.
     """
 
-    at: Literal["inputs", "before", "behind", "bias", "by and by"]
+    at: Literal["inputs", "before", "behind", "bias", "by and by", "between"]
     layer: str = ""
     type: str = ""

@@ -176,6 +176,7 @@ class GradientProfile:
     outputs for different examples lie apart: RMS distance from their mean over RMS, relative to the
     same of the inputs; `magnitude` is the RMS of the outputs (over that of floating targets, if
     larger than 1), the smallest where there are several. Both are None without outputs to compare.
+    `wanted` is the RMS of those targets, None without any.
     `felt` names those of the two that are given as the loss feels the outputs, where that differs.
     `keyed` names the nn.ModuleDicts in the model. `times` says how gradients fare through time,
     where a dependency was declared; `magnitudes` how large their elements are, where a precision
@@ -211,6 +212,7 @@ class GradientProfile:
     activations: tuple[ActivationRecord, ...] = ()
     spread: float | None = None
     magnitude: float | None = None
+    wanted: float | None = None
     felt: tuple[Literal["spread", "magnitude"], ...] = ()
     keyed: tuple[str, ...] = ()
     times: tuple[TimeRecord, ...] = ()

@@ -20,6 +20,7 @@ class Stop:
 
     `layer` and `type` are the module that does it or, of a function, the one it is `at`. `elements`
     is how many it levels together (a softmax, say) or, of a rectifier, how many it passes on.
+    `zeros` names the tensor that a product has its zeros of, "0" where that is one number.
     """
 
     op: str
@@ -29,6 +30,7 @@ class Stop:
     kind: StopKind = ""
     elements: Annotated[int, AtLeast(0)] | None = None
     parameters: tuple[str, ...] = ()
+    zeros: str = ""
 
     @property
     def in_graph(self) -> bool:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-from pytest_gradhealth.formatting import count, factor, listing
+from pytest_gradhealth.formatting import count, factor, listing, number
+from pytest_gradhealth.results.activation_functions import SATURATING
 from pytest_gradhealth.results.path import GradientPath, decades
 from pytest_gradhealth.results.profile import GradientProfile, OutputRecord
 from pytest_gradhealth.rules.rule import Cause
@@ -49,6 +50,35 @@ def beside_the_path(path: GradientPath, profile: GradientProfile, *, down: bool)
         f"most of it is {verb} {where}: {each}",
         f"look at what multiplies the output of {far.label} on its way past them (a factor, a"
         " gate), and at their weights",
+    )
+
+
+def made_of_factors(path: GradientPath, profile: GradientProfile) -> Cause | None:
+    """Say that an output is a product of what many layers make, none of which is on the path.
+
+    Such a gradient is as small as the product, and at each factor alike.
+    """
+    index = path.largest_step(down=True)
+    if index is None:
+        return None
+    far, near = path.points[index], path.points[index + 1]
+    calls = _between(path, index, profile)
+    shrinks = decades(near.activation, far.activation)
+    if len(calls) < 2 or not 2 * shrinks < path.steps[index]:
+        return None
+    names = listing([*dict.fromkeys(call.name for call in calls)])
+    size = number(near.activation / math.sqrt(near.numel))
+    because = (
+        f"what {near.title} returns is small itself, with an RMS of {size}: a product of what"
+        f" {count(len(calls), 'call')} make of it ({names}), as the derivative of a network is of"
+        " its slopes"
+    )
+    kinds = {seen.function for seen in profile.activations} & SATURATING.keys()
+    slopes = ", ".join(f"{SATURATING[kind]} for a {kind}" for kind in sorted(kinds))
+    return Cause(
+        because + f" (at most {slopes})" * bool(slopes),
+        "activations of larger slopes (nn.SiLU(), torch.sin), residual connections, or larger"
+        " initial weights",
     )
 
 

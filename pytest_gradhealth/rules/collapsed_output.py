@@ -165,6 +165,11 @@ _WHERE = {
         "larger initial weights, smaller biases, inputs of standard deviation 1, or a residual"
         " connection",
     ),
+    "between": (
+        "the examples come closer together between the layers, and are alike from {} on: by what is"
+        " done to what layers return, such as a mean over neighbours of a graph",
+        "residual connections x + block(x), which keep what tells them apart, or fewer layers",
+    ),
 }
 
 

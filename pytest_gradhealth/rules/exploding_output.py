@@ -67,6 +67,7 @@ from pytest_gradhealth.errors import ExplodingOutputError
 from pytest_gradhealth.formatting import number
 from pytest_gradhealth.results.diagnosis import Finding
 from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.output_causes import cause_of_size
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
 
@@ -101,10 +102,7 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
     """What makes outputs large, None for infinity, whose cause is that of the first one (GH301)."""
     if profile.non_finite is not None and finding.value == math.inf:
         return None
-    return Cause(
-        "inputs that were not scaled, large initial weights, or a sum over many layers",
-        "standardised inputs, nn.init.kaiming_normal_ for the weights, or a normalisation layer",
-    )
+    return cause_of_size(profile)
 
 
 RULE = Rule(

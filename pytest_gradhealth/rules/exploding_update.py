@@ -70,6 +70,7 @@ from pytest_gradhealth.errors import ExplodingUpdateError
 from pytest_gradhealth.formatting import View, columns, number, shortened
 from pytest_gradhealth.results.diagnosis import Diagnosis, Finding
 from pytest_gradhealth.results.profile import GradientProfile, Update
+from pytest_gradhealth.rules.output_causes import STANDARDISED_TARGETS, far_targets
 from pytest_gradhealth.rules.pace import SAFE
 from pytest_gradhealth.rules.rule import Cause, Evidence, Quantity, Rule
 
@@ -85,16 +86,19 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if not made or limit is None:
         return
     broken = next((update for update in made if not update.finite), None)
-    worst = max((u for u in made if u.finite), key=lambda update: update.change, default=None)
-    if worst is not None and worst.change > limit.value:
+    long = [update for update in made if update.finite and update.change > limit.value]
+    if long:
+        first, worst = long[0], max(long, key=lambda update: update.change)
         text = (
-            f"training explodes: step {worst.step} changes {worst.layer} by x{number(worst.change)}"
+            f"training explodes: step {first.step} changes {first.layer} by x{number(first.change)}"
             f" of its weight; limit x{number(limit.value)} ({limit.source})"
         )
+        if worst is not first:
+            text += f"; x{number(worst.change)} in step {worst.step}"
         if broken is not None:
             text += f"; the {_broken(broken)} in step {broken.step}"
         yield RULE.finding(
-            "failure", worst.layer, text, profile=evidence.first, value=worst.change, limit=limit
+            "failure", first.layer, text, profile=evidence.first, value=worst.change, limit=limit
         )
     elif broken is not None:
         text = f"training explodes: the {_broken(broken)} in step {broken.step}"
@@ -145,6 +149,9 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
         times = 10 ** math.ceil(math.log10(needed)) if needed < 1e6 else math.inf
         slower = f"a learning rate {times} times smaller" if times < 1e6 else slower
     norm = number(first.gradient)
+    if far := far_targets(profile):
+        because = f"{far}: the gradient norm is {norm} in step {first.step}"
+        return Cause(because, f"{STANDARDISED_TARGETS}, or {slower}")
     if first.clipped < first.gradient:
         return Cause(
             f"the gradient norm {norm} of step {first.step} is clipped to {number(first.clipped)},"

@@ -10,14 +10,17 @@ from statistics import geometric_mean, median
 from pytest_gradhealth.formatting import count, factor, number, portion
 from pytest_gradhealth.results.activation_functions import FUNCTIONAL, RECTIFIERS, SATURATING
 from pytest_gradhealth.results.diagnosis import Finding
+from pytest_gradhealth.results.names import ancestry
 from pytest_gradhealth.results.path import FAINT, GradientPath, PathPoint
 from pytest_gradhealth.results.profile import GradientProfile
-from pytest_gradhealth.rules.beside import beside_the_path
+from pytest_gradhealth.rules.beside import beside_the_path, made_of_factors
 from pytest_gradhealth.rules.rule import Cause
 from pytest_gradhealth.rules.stops import cause_of_silence
 
 #: Layers that multiply by weights.
 _WEIGHTED = frozenset({"Linear", "Conv1d", "Conv2d", "Conv3d"})
+#: Functions whose slope goes with the size of what comes in.
+_OF_SIZE = frozenset({"Cosh", "Exp", "Pow", "Sinh"})
 #: Operations that multiply what layers return.
 _PRODUCTS = frozenset({"Mul", "Bmm", "Mm", "Dot", "Prod"})
 
@@ -32,6 +35,7 @@ def path_cause(finding: Finding, profile: GradientProfile, *, down: bool) -> Cau
         return _zero(path, path.silent_at, profile)
     return (
         beside_the_path(path, profile, down=down)
+        or (made_of_factors(path, profile) if down else None)
         or _one_place(path, profile, down)
         or _by_kind(path, profile, down)
     )
@@ -93,7 +97,7 @@ def _place_advice(far: PathPoint, near: PathPoint, profile: GradientProfile) -> 
     layer = f"{_passed(near)} in {near.label}"
     if any(p.module == near.name or p.name.startswith(inside) for p in profile.parameters):
         layer += ": its weights"
-    functions = [op.lower() for op in far.ops if op in FUNCTIONAL]
+    functions = [op.lower() for op in far.ops if op in FUNCTIONAL or op in _OF_SIZE]
     between = f"{functions[0]} behind {far.label}, or at " if functions else ""
     return f"look at {between}{layer}, and what multiplies its input (the output of {far.label})"
 
@@ -119,7 +123,7 @@ def _by_kind(path: GradientPath, profile: GradientProfile, down: bool) -> Cause:
         return Cause(
             f"{_by_layer(shares, total)}the initial weights are {size} (variance x fan-in is"
             f" {number(geometric_mean(variances))}, level is {number(needed)})",
-            _initialisation(path),
+            initialisation(path),
         )
     if not down and any("BatchNorm" in point.leaf for point in path.points):
         return Cause(
@@ -129,10 +133,31 @@ def _by_kind(path: GradientPath, profile: GradientProfile, down: bool) -> Cause:
         )
     if path.links < 2 or not _Share("", path.steps).alike:
         return _in_one_place(path, profile, down, "the most" if path.links > 1 else "all of it")
+    if shares and (bare := _of_functions(shares[0], total, profile, down)):
+        return bare
     verb = "shrinks" if down else "grows"
     return Cause(
         f"it {verb} {factor(math.log10(path.rate))} per step over {count(path.links, 'step')}",
         "a normalisation layer or a residual connection x + block(x) every few layers",
+    )
+
+
+def _of_functions(
+    share: _Share, total: float, profile: GradientProfile, down: bool
+) -> Cause | None:
+    """What functions, or modules without weights, do that are no known activations."""
+    known = share.kind in RECTIFIERS or share.kind in SATURATING
+    if known or len(share.steps) < 2 or 2 * abs(share.decades) <= abs(total):
+        return None
+    of_kind = {o.name for o in profile.outputs if share.kind in (o.type, o.leaf)}
+    if any(of_kind.intersection(ancestry(p.module)) for p in profile.parameters):
+        return None
+    does = f"let {share.each} through each" if down else f"make it grow {share.each} each"
+    by_size = ", by how large it is what comes in" if share.kind in _OF_SIZE else ""
+    return Cause(
+        f"{count(len(share.steps), share.kind)} {does}{by_size}",
+        "an activation in their place whose slope does not follow the size of what comes in"
+        " (nn.ReLU()), or a normalisation layer before each",
     )
 
 
@@ -158,6 +183,15 @@ def _tells(explained: float, path: GradientPath, down: bool) -> bool:
     return explained * total > 0 and 2 * abs(explained) >= abs(total)
 
 
+def initialisation(path: GradientPath) -> str:
+    """The call that sets weights so that the activations on a path keep the size of a signal."""
+    if _activations(path) & RECTIFIERS:
+        return 'nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")'
+    if "Tanh" in _activations(path):
+        return 'nn.init.xavier_normal_(layer.weight, gain=nn.init.calculate_gain("tanh"))'
+    return "nn.init.orthogonal_(layer.weight)"
+
+
 def is_squashed(far: PathPoint, near: PathPoint) -> bool:
     """Whether an activation that flattens out on both sides lies between two points."""
     return _kind(far, near) in SATURATING
@@ -167,7 +201,7 @@ def _kind(far: PathPoint, near: PathPoint) -> str:
     """What lies between two points: a functional activation if there is one, else the layer."""
     for op in far.ops:
         name = FUNCTIONAL.get(op, op)
-        if name in SATURATING or name in RECTIFIERS:
+        if name in SATURATING or name in RECTIFIERS or name in _OF_SIZE:
             return name
     return _passed(near)
 
@@ -188,14 +222,6 @@ def _variances(path: GradientPath, profile: GradientProfile) -> list[float]:
 def _activations(path: GradientPath) -> set[str]:
     kinds = {_kind(far, near) for far, near in zip(path.points, path.points[1:], strict=False)}
     return kinds & (RECTIFIERS | SATURATING.keys())
-
-
-def _initialisation(path: GradientPath) -> str:
-    if _activations(path) & RECTIFIERS:
-        return 'nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")'
-    if "Tanh" in _activations(path):
-        return 'nn.init.xavier_normal_(layer.weight, gain=nn.init.calculate_gain("tanh"))'
-    return "nn.init.orthogonal_(layer.weight)"
 
 
 def _zero(path: GradientPath, gate: int, profile: GradientProfile) -> Cause | None:

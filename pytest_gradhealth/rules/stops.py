@@ -59,12 +59,25 @@ def cause_of_stop(stop: Stop) -> Cause | None:
         known = _DEAD
     if stop.levels:
         known = _LEVELS.get(stop.op, _ONE_FEATURE)
+    if stop.zeros:
+        known = _dropped(stop) if stop.zeros == "0" else _ALL_ZEROS
     known = _KINDS.get(stop.kind, known)
     if known is None:
         return None
-    because, advice = known[0].format(stop.where, op=stop.op), known[1].format(op=stop.typed)
+    because = known[0].format(stop.where, op=stop.op, zeros=stop.zeros)
+    advice = known[1].format(op=stop.typed)
     by_scale = stop.kind == "rounding" or (stop.op in _OF_SCALE and not (stop.kind or stop.levels))
     return Cause(because, advice, certain=not by_scale)
+
+
+def _dropped(stop: Stop) -> tuple[str, str]:
+    """Of a product with the number 0: a dropout, or one that may be."""
+    if not stop.at:
+        return "{} drops all units for the whole batch: its p is 1", "a p below 1"
+    return (
+        "{} is one with the number 0 for the whole batch, as where F.dropout has p=1",
+        "another factor, or a p below 1",
+    )
 
 
 #: Because of what, about {} and the function {op}, and what to try: by the kind of a stop.
@@ -103,6 +116,10 @@ _DEAD = (
     "all units of {} are dead: its output is zero for the whole batch",
     "smaller or zero biases, scaled inputs, or nn.LeakyReLU() (F.softplus where it has to be"
     " positive)",
+)
+_ALL_ZEROS = (
+    "{zeros} is all zeros, and so is what it is multiplied with",
+    "a mask that keeps some of it (an amount below 1 where it prunes), or a start other than 0",
 )
 _ONE_FEATURE = (
     "{} normalises over one feature, which gives its bias whatever comes in",

@@ -12,6 +12,7 @@ from pytest_gradhealth.results.learning import Learning
 from pytest_gradhealth.results.non_finite import NonFinite
 from pytest_gradhealth.results.profile import GradientProfile
 from pytest_gradhealth.rules.non_finite import cause_of as cause_of_non_finite
+from pytest_gradhealth.rules.output_causes import STANDARDISED_TARGETS, far_targets
 from pytest_gradhealth.rules.rule import Cause
 
 #: Share of a batch whose labels contradict that is enough to keep it from being learned.
@@ -51,6 +52,7 @@ def cause_of(finding: Finding, profile: GradientProfile) -> Cause | None:
         of_labels(learning)
         or _of_a_rule(learning, surely=True)
         or _of_scales(learning)
+        or _of_targets(learning, profile)
         or _of_long_steps(learning)
         or _of_a_rule(learning, surely=False)
         or _of_short_steps(learning)
@@ -191,6 +193,14 @@ def _of_scales(learning: Learning) -> Cause | None:
         " long a step may be, and the others are not learned",
         "standardise them: x = (x - x.mean(0)) / (x.std(0) + 1e-6)",
     )
+
+
+def _of_targets(learning: Learning, profile: GradientProfile) -> Cause | None:
+    constant = learning.constant
+    if constant is not None and end_of(learning) < 2 * constant < learning.start:
+        return None  # it has got to them
+    far = far_targets(profile)
+    return Cause(far, STANDARDISED_TARGETS) if far else None
 
 
 def _of_short_steps(learning: Learning) -> Cause | None:

@@ -20,7 +20,7 @@ def rates_of(optimizer: Optimizer) -> tuple[float, ...]:
 
 
 def typed(optimizer: Optimizer) -> str:
-    """The call that makes it, with {} for its rate; "" for several, or several groups.
+    """The call that makes it, with {} for its rate if any; "" for several, or several groups.
 
     >>> import torch
     >>> typed(torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9))
@@ -36,4 +36,5 @@ def typed(optimizer: Optimizer) -> str:
     )
     of_torch = getattr(torch.optim, kind.__name__, None) is kind
     name = f"torch.optim.{kind.__name__}" if of_torch else kind.__name__
-    return f"{name}(model.parameters(), lr={{}}{others})"
+    rate = ", lr={}" if "lr" in group else ""
+    return f"{name}(model.parameters(){rate}{others})"

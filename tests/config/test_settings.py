@@ -9,7 +9,13 @@ import pytest
 
 from pytest_gradhealth import SettingError, assert_no_vanishing, probe
 from pytest_gradhealth.config.options import OPTIONS
-from pytest_gradhealth.config.settings import Settings, check_codes, ignored_names, is_selected
+from pytest_gradhealth.config.settings import (
+    Settings,
+    check_codes,
+    ignored_names,
+    is_selected,
+    rule_meant,
+)
 from pytest_gradhealth.formatting import shown
 from pytest_gradhealth.rules import built_in_rules
 from tests.helpers.nets import batch, mlp
@@ -66,7 +72,6 @@ def test_seeds_that_no_generator_takes() -> None:
     [
         ("select", ["GH999"], "GH999"),
         ("select", "GH101,GH9", "GH9"),
-        ("ignore", ["GH101", "gh201"], "gh201"),
         ("select", "GH101:encoder.*", "GH101:encoder.*"),
         ("ignore", "GH999:encoder.*", "GH999:encoder.*"),
         ("ignore", ":encoder.*", ":encoder.*"),
@@ -229,12 +234,30 @@ def test_rules_are_chosen_by_the_beginnings_of_their_codes(
 
 @pytest.mark.parametrize("name", ["select", "ignore"])
 def test_codes_that_match_no_rule_are_refused(name: str) -> None:
-    settings = Settings().merged({name: ["GH1", "GH1011"]}, "here")
+    settings = Settings().merged({name: ["GH1", "GH999"]}, "here")
     with pytest.raises(SettingError) as caught:
-        check_codes(settings, {"GH101": "one", "MY101": "other"})
+        check_codes(settings, {"GH101": "one", "GH409": "other"})
     assert str(caught.value) == (
-        f"here: {name} = 'GH1011' matches no rule; the rules are GH101, MY101"
+        f"here: {name} = 'GH999' matches no rule; the rules are GH101, GH409"
     )
+
+
+@pytest.mark.parametrize(
+    ("item", "meant"),
+    [
+        ("GH1O1", "did you mean GH101 (vanishing)?"),
+        ("gh101", "did you mean GH101 (vanishing)?"),
+        ("GH41", "did you mean GH401 (unreached)?"),
+        ("vanish", "did you mean GH101 (vanishing)?"),
+        ("GH999", ""),
+        ("GH", ""),
+        ("gh1", ""),
+        ("", ""),
+    ],
+)
+def test_one_letter_of_a_code_may_be_wrong(item: str, meant: str) -> None:
+    known = {"GH101": "vanishing", "GH203": "exploding-output", "GH401": "unreached"}
+    assert rule_meant(item, known) == meant
 
 
 def test_a_pattern_of_names_has_to_be_one() -> None:

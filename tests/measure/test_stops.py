@@ -41,6 +41,8 @@ def before(model: nn.Module, name: str) -> list[Stop]:
 
 
 CANCELS = Stop("Addmm", "a", "Linear", kind="cancels")
+#: A product with the number 0.
+TIMES_0 = Stop("Mul", "a", "Linear", "behind", zeros="0")
 
 
 @pytest.mark.parametrize(
@@ -51,15 +53,15 @@ CANCELS = Stop("Addmm", "a", "Linear", kind="cancels")
         (nn.Sequential(nn.Tanh(), nn.ReLU6()), None),
         (lambda x: x.clamp(max=-99), Stop("Clamp", "a", "Linear", "behind")),
         (lambda x: x.round(), Stop("Round", "a", "Linear", "behind")),
-        (lambda x: x * 0, Stop("Mul", "a", "Linear", "behind")),
+        (lambda x: x * 0, TIMES_0),
         (lambda x: F.relu(x - 99) * x, Stop("Relu", "a", "Linear", "behind", elements=0)),
         (lambda x: F.relu6(x - 99), Stop("Relu6", "a", "Linear", "behind")),
-        (lambda x: torch.atan2(0 * x, 0 * x), Stop("Mul", "a", "Linear", "behind")),
+        (lambda x: torch.atan2(0 * x, 0 * x), TIMES_0),
         (
             lambda x: torch.atan2(x - x.detach(), x - x.detach()),
             Stop("Atan2", "a", "Linear", "behind"),
         ),
-        (lambda x: F.normalize(0 * x, dim=1), Stop("Mul", "a", "Linear", "behind")),
+        (lambda x: F.normalize(0 * x, dim=1), TIMES_0),
         (lambda x: torch.maximum(x - 99, 0 * x), Stop("Maximum", "a", "Linear", "behind")),
         (
             lambda x: (x - 99).clamp(min=0).prod(1, True).expand(8, 6),

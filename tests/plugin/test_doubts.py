@@ -37,13 +37,19 @@ SUITE = """
 """
 TOLD = (
     "GH408: the forward uses 4 parameters that model.parameters() does not list (of shapes 4, 4,"
-    " 4x4 and 1 more)"
+    " 4x4 and 1 more); cause: layers in a plain list, tuple or dict, or parameters of another model"
 )
 #: Over the filters of the run around it.
 SHOWN = "-Wdefault::pytest_gradhealth.GradientHealthWarning"
 LINE = (
     "gradients warn in 1 test (GH408);"
     " --gradhealth-report shows where, --gradhealth-explain=GH408 why"
+)
+
+
+SPARE = (
+    "GH405 at spare: the loss does not depend on spare (2 parameters); cause: their module is never"
+    " called, does without them, or its output is not used"
 )
 
 
@@ -115,9 +121,7 @@ def test_workers_of_xdist_hand_them_over() -> None:
 def test_they_name_the_layer_and_come_from_the_line_of_the_call() -> None:
     with pytest.warns(GradientHealthWarning) as seen:
         assert_healthy(Spare(), X, Y, loss=cross_entropy)
-    assert [str(w.message) for w in seen] == [
-        "GH405 at spare: the loss does not depend on spare (2 parameters)"
-    ]
+    assert [str(w.message) for w in seen] == [SPARE]
     assert seen[0].filename == __file__
     with pytest.warns(GradientHealthWarning) as again:
         assert_healthy(probe(Spare(), X, Y, loss=cross_entropy))
@@ -187,7 +191,6 @@ CHECKS = """
         pytest_gradhealth.probe(Spare(), *ARGS, loss=cross_entropy)
         raise AssertionError
 """
-SPARE = "GH405 at spare: the loss does not depend on spare (2 parameters)"
 
 
 @pytest.mark.parametrize("repeated", [False, True])

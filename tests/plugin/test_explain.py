@@ -59,7 +59,8 @@ def test_all_rules_are_listed(pytester: pytest.Pytester) -> None:
     ("asked", "said"),
     [
         ("vanishin", "no rule is called 'vanishin'; did you mean GH101 (vanishing)?"),
-        ("GH999", "no rule is called 'GH999'; did you mean GH409 (unwritten)"),
+        ("GH1O1", "no rule is called 'GH1O1'; did you mean GH101 (vanishing)?"),
+        ("GH999", "no rule is called 'GH999'; --gradhealth-explain=all lists them"),
         (
             "xyz",
             "no rule is called 'xyz'; --gradhealth-explain=all lists them (those of a conftest.py"

@@ -44,6 +44,12 @@ GUESSES = "still no better than one answer for all, whose loss is 2.3"
             "cured",
             "GH201 warns",
         ),
+        (
+            Measure(0.0, 2.4, 1.0, 29),
+            PASSES,
+            "better",
+            "no gradient gets there before the first step",
+        ),
         (Measure(0.5, 11.0, 2.26, 60), PASSES, "better", GUESSES),
         (
             Measure(0.5, 40.0, 22.0, 60),

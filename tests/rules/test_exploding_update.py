@@ -168,12 +168,27 @@ def test_a_growing_gradient_is_fine_while_the_loss_falls() -> None:
     assert judged(asleep, Update(2, 2.1, 1.0, 1.0, "fc", 0.1)) == []
 
 
-def test_the_worst_of_several_steps_is_reported_once() -> None:
-    wild = [Update(k, 1.0, 1.0, 1.0, f"fc{k}", change) for k, change in enumerate((2, 5, 3), 1)]
+def test_the_first_step_that_is_too_long_is_told_before_what_it_leads_to() -> None:
+    wild = [Update(k, 1.0, 1.0, 1.0, f"fc{k}", change) for k, change in enumerate((1, 2, 5, 3), 1)]
     assert judged(*wild) == [
-        "training explodes: step 2 changes fc2 by x5 of its weight; limit x1 (a)"
+        "training explodes: step 2 changes fc2 by x2 of its weight; limit x1 (a); x5 in step 3"
+    ]
+    assert judged(*wild, limit=3.0) == [
+        "training explodes: step 3 changes fc3 by x5 of its weight; limit x3 (a)"
     ]
     assert judged(*wild, limit=5.0) == []
+
+
+def test_the_headline_of_a_training_that_blows_up_is_the_step_that_did_it() -> None:
+    steps = [
+        Update(1, 180.0, 9.4e3, 9.4e3, "up", 16.0),
+        Update(2, 7e20, 9.7e21, 9.7e21, "right", 4.9e18),
+        Update(3, math.nan, math.nan, math.nan, "stem.0", math.nan),
+    ]
+    assert judged(*steps) == [
+        "training explodes: step 1 changes up by x16 of its weight; limit x1 (a); x4.9e+18 in"
+        " step 2; the loss is NaN in step 3"
+    ]
 
 
 def test_lbfgs_that_solves_the_problem_does_not_explode() -> None:

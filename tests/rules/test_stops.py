@@ -31,6 +31,19 @@ def test_what_levels_one_element_has_a_cause(op: str) -> None:
     ("stop", "because"),
     [
         (Stop("no_grad", "fc", "Linear"), "fc (Linear) runs under no_grad()"),
+        (
+            Stop("Mul", "fc", "Linear", "behind", zeros="fc.weight_mask"),
+            "fc.weight_mask is all zeros, and so is what it is multiplied with",
+        ),
+        (
+            Stop("Mul", "drop", "Dropout", zeros="0"),
+            "drop (Dropout) drops all units for the whole batch: its p is 1",
+        ),
+        (
+            Stop("Mul", "fc", "Linear", "behind", zeros="0"),
+            "mul behind fc (Linear) is one with the number 0 for the whole batch, as where"
+            " F.dropout has p=1",
+        ),
         (Stop("no_grad()", "fc", "Net", "in"), "no_grad() in fc (Net) cuts off what runs in it"),
         (Stop("topk", "(loss)", "", "in"), "topk in (loss) picks positions, which have no slope"),
         (Stop("sample", "vae", "VAE", "in"), "sample in vae (VAE) has no gradient"),
