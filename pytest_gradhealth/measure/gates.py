@@ -110,8 +110,11 @@ def _most(slices: Slices) -> float:
 
 
 def _leads(slices: Tensor, door: float, whole: float) -> bool:
-    """Whether slices lead from what a door gets up to the whole of it, by no more than steps."""
-    least = whole * torch.finfo(slices.dtype).tiny ** 0.75
+    """Whether slices lead from what a door gets up to the whole of it, by no more than steps.
+
+    Where both get less than rounding leaves of the whole, as of sums of logarithms, from there.
+    """
+    least = whole * 4 * torch.finfo(slices.dtype).eps
     door = max(door, least)
     seen = slices[slices > least].clamp(min=door).cummax(0).values
     way = torch.cat([seen.new_tensor([door]), seen, seen.new_tensor([whole])])

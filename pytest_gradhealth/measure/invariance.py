@@ -54,8 +54,9 @@ class Answer:
 
     @cached_property
     def felt(self) -> Tensor:
-        """The elements with a gradient; masked ones have none."""
-        return self.gradient.detach() != 0
+        """The elements with a gradient; masked ones have none, or NaN in rows that are all -inf."""
+        slope = self.gradient.detach()
+        return (slope != 0) & ~(slope.isnan() & self.output.detach().isinf())
 
     @cached_property
     def is_linear(self) -> bool:

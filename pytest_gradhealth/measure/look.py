@@ -65,9 +65,9 @@ def look(
                 _ways(graph, marks.values(), run.outputs),
             )
             run.forget_batch()
-            tree = _tree(graph, marks, whole=run.objective == STAND_IN)
+            recorder.gradients = "ignored"
+            tree = _tree(graph, marks, None if run.objective == STAND_IN else loss)
             estimates = _glance_beside(tree, marks, recorder)
-        recorder.gradients = "ignored"
         # Before the backward frees the graph, which a penalty on activations needs.
         penalties = penalty_gradients(subject.model, subject.step, subject.decay)
         recorder.gradients = "measured"
@@ -123,11 +123,11 @@ def _path_marks(marks: Iterable[Mark], root: Edge) -> dict[int, Mark]:
     return dict(enumerate(layers))
 
 
-def _tree(graph: Graph, marks: Mapping[int, Mark], *, whole: bool) -> DominatorTree:
-    """The dominators of a graph; unless it is to be `whole`, terms of the loss stay apart."""
+def _tree(graph: Graph, marks: Mapping[int, Mark], loss: Tensor | None) -> DominatorTree:
+    """The dominators of a graph; terms of a loss stay apart."""
     at = {mark.edge: number for number, mark in marks.items() if mark.edge is not None}
     tree = dominators(graph, at)
-    for mark in () if whole else added_up(graph, tree, at):
+    for mark in () if loss is None else added_up(loss, graph, tree, at):
         tree.forget(mark)
     return tree
 

@@ -14,7 +14,7 @@ from pytest_gradhealth.formatting import listing
 from pytest_gradhealth.measure.last_layers import with_last_layers
 from pytest_gradhealth.measure.loop import Call, Loop, call_of
 from pytest_gradhealth.measure.loops import is_shared, loops_behind
-from pytest_gradhealth.results.names import OUTPUTS, ancestry
+from pytest_gradhealth.results.names import INPUT, OUTPUTS, ancestry
 from pytest_gradhealth.results.path import FAINT, GradientPath, PathPoint, together
 
 if TYPE_CHECKING:
@@ -122,27 +122,10 @@ def loops_crossed(network: Network) -> Iterator[tuple[Loop, Collection[Call], bo
         yield from ((loop, calls, way.path.entry.norm == 0) for loop in loops)
 
 
-def forgotten(network: Network, fed: Collection[str]) -> tuple[str, ...]:
-    """Return the modules whose gradient all comes through the first steps of loops that are fed.
-
-    What gets none of what comes to the loop is dead before it.
-    """
-    loops = [loop for loop, *_ in loops_crossed(network) if not loop.names.isdisjoint(fed)]
-    begun = {call for loop in loops for call in loop.calls - loop.later}
-    steps = {mark for mark, point in network.points.items() if call_of(point) in begun}
-    doors = {loop.door for loop in loops}
-    alive = network.tree.short_of(doors | steps) - doors
-    names = {network.points[mark].name for mark in network.marks & alive}
-    gone = {network.points[mark].name for mark in network.marks} - names
-    if any(network.points[door].norm for door in doors):
-        gone &= {point.name for point in network.points.values() if point.norm}
-    return tuple(sorted(gone))
-
-
 def _judged(network: Network, carrying: Collection[int]) -> Iterator[_Way]:
     """The ways that start at marks which carry data, and those of parts."""
     tree, marks, passed_by = network.tree, network.marks, network.round_about
-    trunks = _beside_others(network, _starting_at(network, tree.sources(carrying)))
+    trunks = _beside_others(network, _starting_at(network, _first_layers(network, carrying)))
     trunks = _to_the_outputs(network, trunks)
     entries = [mark for mark in tree.entries(carrying, marks) if mark not in passed_by]
     parts = [_starting(network, entry) for entry in entries]
@@ -150,6 +133,17 @@ def _judged(network: Network, carrying: Collection[int]) -> Iterator[_Way]:
     for way in (*trunks, *parts):
         judged = bool(way.path.entry.norm) or way.calls[0] not in passed_by
         yield replace(way, path=replace(way.path, judged=judged))
+
+
+def _first_layers(network: Network, carrying: Collection[int]) -> list[int]:
+    """The marks that paths start at; of several layers that read one input, each."""
+    sources = network.tree.sources(carrying)
+    inputs = {mark for mark in sources if network.points[mark].name == INPUT}
+    if not inputs:
+        return sources
+    layers = network.tree.sources(set(carrying) - inputs)
+    crossed = {each for mark in inputs for each in network.tree.chain(mark, network.marks).marks}
+    return sorted({*sources, *(mark for mark in layers if mark not in crossed)})
 
 
 def _loops(network: Network, way: _Way) -> list[Loop]:

@@ -12,9 +12,10 @@ from pytest_gradhealth.distributed.shards import whole_norms
 from pytest_gradhealth.measure.activations import SeenActivation
 from pytest_gradhealth.measure.asleep import asleep
 from pytest_gradhealth.measure.flow import gradient_flow
+from pytest_gradhealth.measure.forgotten import forgotten
 from pytest_gradhealth.measure.outputs import Seen
 from pytest_gradhealth.measure.parameters import Measured
-from pytest_gradhealth.measure.paths import Network, forgotten, gradient_paths
+from pytest_gradhealth.measure.paths import Network, gradient_paths
 from pytest_gradhealth.measure.recorder import Key, Mark, Recorder
 from pytest_gradhealth.results.names import OUTPUT, module_of
 from pytest_gradhealth.results.non_finite import NonFinite

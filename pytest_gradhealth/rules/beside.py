@@ -54,7 +54,7 @@ def beside_the_path(path: GradientPath, profile: GradientProfile, *, down: bool)
 
 
 def made_of_factors(path: GradientPath, profile: GradientProfile) -> Cause | None:
-    """Say that an output is a product of what many layers make, none of which is on the path.
+    """Say that an output is a product of what layers make that read others, off the path.
 
     Such a gradient is as small as the product, and at each factor alike.
     """
@@ -64,9 +64,11 @@ def made_of_factors(path: GradientPath, profile: GradientProfile) -> Cause | Non
     far, near = path.points[index], path.points[index + 1]
     calls = _between(path, index, profile)
     shrinks = decades(near.activation, far.activation)
-    if len(calls) < 2 or not 2 * shrinks < path.steps[index]:
+    each = dict.fromkeys(call.name for call in calls)
+    readers = {user for record in profile.flow for user in record.users}
+    if readers.isdisjoint(each) or not 2 * shrinks < path.steps[index]:
         return None
-    names = listing([*dict.fromkeys(call.name for call in calls)])
+    names = listing([*each])
     size = number(near.activation / math.sqrt(near.numel))
     because = (
         f"what {near.title} returns is small itself, with an RMS of {size}: a product of what"

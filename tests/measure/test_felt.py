@@ -499,3 +499,19 @@ def test_outputs_on_either_side_of_a_closer_look_are_no_regression() -> None:
     assert [c.kind for c in compare(above, grown, limit, limit).worse if c.kind == "output"] == [
         "output"
     ]
+
+
+def test_rows_that_are_all_masked_are_no_outputs() -> None:
+    """Padded places have no class that may be, and no part in the loss."""
+    tokens = torch.arange(96).reshape(8, 12) % 7
+    wanted = torch.where(tokens < 2, -100, tokens % 4)
+    model = Wired(
+        lambda m, t: m.head(m.embed(t)).masked_fill((t < 2)[..., None], -math.inf),
+        embed=nn.Embedding(7, 16),
+        head=nn.Linear(16, 4),
+    )
+    diagnosis = probe(
+        model, tokens, wanted, loss=lambda o, t: F.cross_entropy(o.flatten(0, 1), t.flatten())
+    )
+    assert "GH203" not in [finding.code for finding in diagnosis.findings]
+    assert all(severity != "failure" for _, severity, _ in said(diagnosis))

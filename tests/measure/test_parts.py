@@ -53,6 +53,15 @@ def test_a_decoder_behind_a_sample_is_judged_beside_its_encoder() -> None:
     assert sick.worst_path.first.label == "decoder.0"
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_towers_are_judged_whether_their_input_takes_gradients_or_not(*, asked: bool) -> None:
+    x = torch.randn(16, 20, generator=torch.Generator().manual_seed(0)).requires_grad_(asked)
+    for activation, expected in ((nn.Sigmoid, ["GH101"]), (nn.ReLU, [])):
+        model = Wired(lambda m, x: m.one(x) + m.other(x), one=mlp(), other=deep(activation))
+        diagnosis = probe(model, x, Y, loss=cross_entropy)
+        assert codes(diagnosis) == expected, diagnosis
+
+
 def both(outputs: tuple[Tensor, Tensor], targets: Tensor) -> Tensor:
     return cross_entropy(outputs[0], targets) + outputs[1].square().mean()
 
@@ -152,6 +161,12 @@ class Critic(nn.Module):
 class Folding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.abs()
+
+
+def test_a_deep_critic_of_sigmoids_fails() -> None:
+    """What its penalty differentiates is as small as what comes to its first layer."""
+    diagnosis = probe(Critic(deep(nn.Sigmoid, classes=1)), (X, torch.randn(16, 20)))
+    assert {*codes(diagnosis)} == {"GH101"}, diagnosis
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import cross_entropy, mse_loss, normalize
 
 from pytest_gradhealth import UnreachedParameterError, assert_all_reached, probe
 from pytest_gradhealth.measure.rounding import rounding
@@ -55,6 +55,65 @@ def test_what_nothing_gets_through_fails_though_rounding_does(name: str) -> None
     assert "exactly zero" in diagnosis.findings[0].message
     with pytest.raises(UnreachedParameterError):
         assert_all_reached(model, X, Y, loss=mse_loss, remedy_budget=0)
+
+
+class Normal(nn.Module):
+    """Over one feature, that is its sign."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return normalize(x, dim=1)
+
+
+#: Parts in which nothing gets through, of 16 features.
+SHUT: dict[str, Callable[[], nn.Module]] = {
+    "layer norm": lambda: nn.LayerNorm(1),
+    "group norm": lambda: nn.GroupNorm(1, 1),
+    "normalize": Normal,
+    "centred": Centred,
+}
+
+
+def added(m: Any, x: Tensor) -> Tensor:
+    hidden = m.stem(x).relu()
+    return m.skip(hidden) + m.part(hidden)  # type: ignore[no-any-return]
+
+
+def joined(m: Any, x: Tensor) -> Tensor:
+    hidden = m.stem(x).relu()
+    return m.head(torch.cat([m.skip(hidden), m.part(hidden)], 1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", SHUT)
+@pytest.mark.parametrize("use", [added, joined])
+def test_nor_is_a_branch_behind_a_stem_healthy(name: str, use: Any) -> None:
+    def part(constant: nn.Module) -> nn.Module:
+        return nn.Sequential(mlp(hidden=1, inputs=16, classes=1), constant, nn.Linear(1, 4))
+
+    ends = {"stem": nn.Linear(20, 16), "skip": nn.Linear(16, 4), "head": nn.Linear(8, 4)}
+    model = Wired(use, **ends, part=part(SHUT[name]()))
+    wanted = X[:, :4]
+    diagnosis = probe(model, X, wanted, loss=mse_loss, ignore=["GH405"])
+    (finding,) = [f for f in diagnosis.findings if f.complains]
+    assert (finding.code, finding.severity) == ("GH401", "warning")
+    assert "(part.0.0.weight, part.0.0.bias, part.0.2.weight" in finding.message
+    with pytest.raises(UnreachedParameterError):
+        assert_all_reached(model, X, wanted, loss=mse_loss, ignore=["GH405"], remedy_budget=0)
+    alive = Wired(use, **ends, part=part(nn.Tanh()))
+    assert probe(alive, X, wanted, loss=mse_loss, ignore=["GH405"]).verdict == "healthy"
+
+
+def test_small_scales_of_branches_are_no_rounding() -> None:
+    """Layer scales of 1e-5 let a branch learn little by little."""
+    model = Wired(
+        lambda m, x: m.head(m.stem(x) + m.scale * m.branch(m.stem(x))),
+        stem=nn.Linear(20, 16),
+        branch=mlp(inputs=16, classes=16),
+        head=nn.Linear(16, 1),
+        scale=nn.Parameter(torch.full((16,), 1e-5)),
+    )
+    diagnosis = probe(model, X, Y, loss=mse_loss)
+    assert diagnosis.verdict == "healthy", diagnosis
+    assert not [p for p in diagnosis.profile.parameters if p.state == "zero"]
 
 
 def test_what_one_step_has_woken_is_awake_beside_what_rounding_is_taken_out_of() -> None:

@@ -93,6 +93,44 @@ def test_the_paths_are_the_same_to_the_last_digit() -> None:
     assert found[0] == found[1]
 
 
+WEIGHTS = torch.linspace(0.5, 1.5, 32)
+#: Ways to add up one number for each example.
+ADDED: dict[str, Callable[[Tensor], Tensor]] = {
+    "dot": lambda each: each @ WEIGHTS,
+    "einsum": lambda each: torch.einsum("n,n->", each, WEIGHTS),
+    "weighted": lambda each: (each * WEIGHTS).sum() / WEIGHTS.sum(),
+    "masked": lambda each: each.masked_fill(WEIGHTS < 1, 0.0).sum(),
+    "chosen": lambda each: each.gather(0, torch.arange(9)).mean(),
+    "parted": lambda each: torch.stack([part.sum() for part in torch.split(each, 8)]).mean(),
+    "one by one": lambda each: torch.stack(each.unbind()).mean(),
+    "turned": lambda each: 1 - (1 - each.reshape(4, 8).t().mean(0).mean()),
+    "scattered": lambda each: torch.zeros(8).index_add(0, torch.arange(32) % 8, each).mean(),
+}
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_however_they_are_added_up(name: str) -> None:
+    layers = {"body": nn.Linear(20, 16), "one": nn.Linear(16, 5)}
+    other = mlp(nn.Sigmoid, hidden=11, inputs=16)
+    model = Wired(two_heads, **layers, other=other)
+    sick = probe(model, EXAMPLES, loss=ADDED[name])
+    assert codes(sick) == ["GH101"], sick
+
+
+def test_weights_of_terms_that_are_learned_are_no_layers() -> None:
+    def weighed(m: Any, x: Tensor) -> Tensor:
+        hidden = m.body(x).relu()
+        one, other = squares(m.one(hidden), x[:, :5]), squares(m.other(hidden), x[:, 5:10])
+        errors: Tensor = one * (-m.s[0]).exp() + m.s[0] + other * (-m.s[1]).exp() + m.s[1]
+        return errors
+
+    layers = {"body": nn.Linear(20, 16), "one": nn.Linear(16, 5)}
+    for activation, expected in ((nn.Sigmoid, ["GH101"]), (nn.ReLU, [])):
+        other = mlp(activation, hidden=11, inputs=16)
+        model = Wired(weighed, **layers, other=other, s=nn.Parameter(torch.zeros(2)))
+        assert codes(probe(model, EXAMPLES, loss=lambda each: each.mean())) == expected
+
+
 def last(diagnosis: Diagnosis) -> list[str]:
     return [path.last.label for path in diagnosis.profile.judged_paths]
 
