@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from torch.distributed import TCPStore
 
 from tests.helpers.workers import start
 
@@ -664,6 +663,8 @@ class Run(NamedTuple):
 
 def together(folder: Path, source: str, *arguments: str) -> Run:
     """Start both ranks as torchrun does, which itself would load torch in three processes."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_shared.py").write_text(source)
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
@@ -700,15 +701,17 @@ def together(folder: Path, source: str, *arguments: str) -> Run:
 
 def ended_of(ranks: Sequence[ForkServerProcess]) -> int:
     """The code of the first rank that fails; the others then have a moment to end too."""
-    running = {rank.sentinel: rank for rank in ranks}
-    code, seconds = 0, 100
-    while running and (ready := connection.wait(running, timeout=seconds)):
-        for sentinel in ready:
-            rank = running.pop(sentinel)
+    running, code, seconds = [*ranks], 0, 100
+    while running:
+        ready = connection.wait([rank.sentinel for rank in running], timeout=seconds)
+        if not ready:
+            break
+        for rank in [rank for rank in running if rank.sentinel in ready]:
+            running.remove(rank)
             rank.join()
             if rank.exitcode and not code:
                 code, seconds = rank.exitcode, 10
-    for rank in running.values():
+    for rank in running:
         rank.terminate()
         rank.join()
     return code or -bool(running)
