@@ -26,16 +26,17 @@ def sharing(
 
     `subject` is the trained copy of the `given` model, `first` the look before. The weights that
     such a path has alone, of all that get enough gradient, are put back: where the loss stays what
-    it is, what has made it fall is beside them. To be called inside `isolated`.
+    it is, what has made it fall is beside them. One that has none alone counts as one. To be called
+    inside `isolated`.
     """
     beside = {p.name for path in first.judged_paths if path not in paths for p in path.points}
     now = _loss(subject, first.seed)
     found = []
     for path in paths:
         own = {point.name for point in path.points} - beside
-        with _put_back(subject.model, given, own):
+        with _put_back(subject.model, given, own) as any_own:
             without = _loss(subject, first.seed)
-        if not without - now < SHARE * (first.loss - now):
+        if not (any_own and without - now < SHARE * (first.loss - now)):
             found.append(path.first.label)
     return tuple(found)
 
@@ -45,17 +46,18 @@ def _loss(subject: Subject, seed: int) -> float:
 
 
 @contextmanager
-def _put_back(model: nn.Module, given: nn.Module, modules: Set[str]) -> Iterator[None]:
-    """Give some modules of a copy the weights that the given model has."""
+def _put_back(model: nn.Module, given: nn.Module, modules: Set[str]) -> Iterator[bool]:
+    """Give some modules of a copy the weights that the given model has; whether they have any."""
     before = {name: p.detach() for name, (p, _) in named_parameters(given).items()}
     kept: list[tuple[nn.Parameter, Tensor]] = []
     with torch.no_grad():
         for name, (parameter, _) in named_parameters(model).items():
-            if name in before and not modules.isdisjoint(ancestry(module_of(name))):
+            own = parameter.requires_grad and not modules.isdisjoint(ancestry(module_of(name)))
+            if own and name in before:
                 kept.append((parameter, parameter.clone()))
                 parameter.copy_(before[name])
     try:
-        yield
+        yield bool(kept)
     finally:
         with torch.no_grad():
             for parameter, trained in kept:

@@ -11,6 +11,8 @@ from pytest_gradhealth.rules.rule import Quantity
 
 #: Cured remedies whose code is shown without -v.
 MOST_CODES = 3
+#: The share of what the best has taken off the loss that an alternative has to take off.
+ALTERNATIVE = 0.5
 #: What is left to say where nothing that was tried is a cure.
 NO_CURE = "no remedy cured it: change more than one thing, or the architecture"
 
@@ -30,9 +32,10 @@ def treatment_blocks(diagnosis: Diagnosis, view: View, *, certain: bool = False)
         title = f"tried on copies, trained with {shortened(diagnosis.optimizer, 80)} on this batch:"
         blocks += [title, table]
     cured = [treatment for treatment in treatments if treatment.outcome == "cured"]
-    told = [t for t in treatments if view.verbose or not (cured and t.outcome == "cannot")]
+    known = cured or certain
+    told = [t for t in treatments if view.verbose or not (known and t.outcome == "cannot")]
     blocks.append("\n".join(_reasons(told, view.width)))
-    shown = cured if view.verbose else _best_of_families(cured)[:MOST_CODES]
+    shown = cured if view.verbose else _worth_a_try(cured)[:MOST_CODES]
     for place, treatment in enumerate(shown):
         lead = "write" if place == 0 else "or"
         code = "\n".join(f"    {line}" for line in treatment.code.splitlines())
@@ -40,16 +43,25 @@ def treatment_blocks(diagnosis: Diagnosis, view: View, *, certain: bool = False)
     if len(shown) < len(cured):
         others = ", ".join(shortened(t.remedy, 40) for t in cured if t not in shown)
         blocks.append(hanging("more", f"-v shows the code of {others} as well", view.width))
-    if table and not (cured or certain):
+    if table and not known:
         blocks.append(NO_CURE)
     return [block for block in blocks if block]
 
 
-def _best_of_families(treatments: Sequence[Treatment]) -> list[Treatment]:
+def _worth_a_try(cured: Sequence[Treatment]) -> list[Treatment]:
+    """The first of each family, but for those whose loss falls much less than that of the best."""
     found: dict[str, Treatment] = {}
-    for treatment in treatments:
-        found.setdefault(treatment.family or treatment.remedy, treatment)
+    for treatment in cured:
+        if _fall(treatment) >= ALTERNATIVE * _fall(cured[0]):
+            found.setdefault(treatment.family or treatment.remedy, treatment)
     return list(found.values())
+
+
+def _fall(treatment: Treatment) -> float:
+    after = treatment.after
+    if after is None or after.start is None or after.end is None:
+        return 0.0
+    return after.start - after.end
 
 
 def _reasons(treatments: Sequence[Treatment], width: int) -> Iterator[str]:

@@ -315,6 +315,14 @@ def test_a_loss_that_one_part_brings_down_says_nothing_of_another(optimizer: Any
     assert healthy.verdict == "healthy", healthy
 
 
+def test_a_part_with_no_weights_of_its_own_is_taken_for_one_that_learns() -> None:
+    """Both towers are one network, called on other data."""
+
+    model = Wired(lambda m, x: (m.net(x), 1e-7 * m.net(x.flip(1))), net=mlp(hidden=1))
+    diagnosis = probe(model, INPUTS, loss=of_each)
+    assert diagnosis.verdict == "healthy", diagnosis
+
+
 class Decomposed(nn.Module):
     """A matrix with equal singular values: its gradient is NaN, and what it raises of NaN is not.
 

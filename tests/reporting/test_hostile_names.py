@@ -43,6 +43,7 @@ from pytest_gradhealth.reporting.regression import missing, regression
 from pytest_gradhealth.reporting.run import Invocation
 from pytest_gradhealth.reporting.sarif import sarif_report
 from pytest_gradhealth.reporting.terminal import report_lines
+from pytest_gradhealth.reporting.treatments import treatment_blocks
 from pytest_gradhealth.results.serialization import LIVE
 from pytest_gradhealth.rules import built_in_rules
 from tests.helpers.runs import SICK, Reader, checked, measured, net, renamed
@@ -334,13 +335,13 @@ def test_no_name_gets_out_of_the_code_of_a_remedy() -> None:
     x, y = torch.randn(16, 20), torch.arange(16) % 5
     with pytest.raises(VanishingGradientError) as caught:
         assert_no_vanishing(Net(), x, y, loss=cross_entropy, remedy_budget=30)
-    text = str(caught.value)
+    diagnosis = caught.value.diagnosis
+    assert diagnosis is not None
+    text = "\n\n".join([str(caught.value), *treatment_blocks(diagnosis, View(verbose=True))])
     assert "if isinstance(m, nn.Linear) and name != " in text
     assert all(character.isprintable() for character in text.replace("\n", ""))
     assert "##[" not in text
     assert "##vso[" not in text
     assert not any(line.lstrip().startswith("::") for line in text.splitlines())
-    diagnosis = caught.value.diagnosis
-    assert diagnosis is not None
     for treatment in diagnosis.treatments:
         ast.parse(treatment.code)
