@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -225,6 +226,7 @@ def _imports(node: ast.AST, at_import: bool) -> Iterator[Import]:
         yield from _imports(child, at_import and not inside)
 
 
+@cache
 def imports_of(module: str) -> set[Import]:
     return set(imports(MODULES[module].read_text()))
 

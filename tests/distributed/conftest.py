@@ -1,4 +1,4 @@
-"""Runs of torchrun, made once for all tests that look at them, in whichever process."""
+"""Runs of two ranks, made once for all tests that look at them, in whichever process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pickle
 import pytest
 from filelock import FileLock
 
-from tests.helpers.ranks import DDP, SHARDED, Run, torchrun
+from tests.helpers.ranks import DDP, SHARDED, Run, together
 
 
 def shared(factory: pytest.TempPathFactory, name: str, source: str, *arguments: str) -> Run:
@@ -19,7 +19,7 @@ def shared(factory: pytest.TempPathFactory, name: str, source: str, *arguments: 
     with FileLock(f"{folder}.lock"):
         if not kept.exists():
             folder.mkdir()
-            kept.write_bytes(pickle.dumps(torchrun(folder, source, *arguments)))
+            kept.write_bytes(pickle.dumps(together(folder, source, *arguments)))
     made: Run = pickle.loads(kept.read_bytes())
     return made
 

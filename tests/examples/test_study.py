@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from examples.study import journal
 from examples.study.corpus import recipe
 from examples.study.journal import complete, read
 from examples.study.measurement import measure
@@ -17,6 +18,7 @@ from examples.study.report.scoring import Judged, Share, area, fails, joined, li
 from examples.study.stages import STAGES, faults, probe_random, random_network
 from examples.study.trainability import Run, Truth
 from pytest_gradhealth.config.options import DEFAULTS, WITH_SGD
+from tests.helpers.workers import FORKS
 
 TRAINING, RANDOM, HEALTHY, FAULTS = (read(stage.journal) for stage in STAGES)
 NETWORKS = joined(TRAINING, RANDOM)
@@ -161,7 +163,10 @@ def _work(key: str) -> dict[str, int]:
     return {"value": len(key)}
 
 
-def test_a_journal_is_taken_up_where_it_stopped(tmp_path: Path) -> None:
+def test_a_journal_is_taken_up_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "get_context", lambda _: FORKS)
     path = tmp_path / "journal.jsonl"
     path.write_text('{"key": "a", "value": 7}\n{"key": "b", "val')
     assert read(path) == {"a": {"key": "a", "value": 7}}

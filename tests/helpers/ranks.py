@@ -1,18 +1,19 @@
-"""Runs of torchrun with two processes, and the tests that they run."""
+"""Runs of two ranks, and the tests that they run."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+from collections.abc import Sequence
+from multiprocessing import connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
 
-import pytest_gradhealth
+from tests.helpers.workers import start
 
 fully_sharded = pytest.mark.skipif(
     tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9),
@@ -653,44 +654,67 @@ class Ended(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One run of torchrun: what it wrote, and how each test ended on both ranks."""
+    """A run: what both ranks wrote, and how each test ended on them."""
 
     code: int
     output: str
     tests: dict[str, tuple[Ended, ...]]
 
 
-def torchrun(folder: Path, source: str, *arguments: str) -> Run:
+def together(folder: Path, source: str, *arguments: str) -> Run:
+    """Start both ranks as torchrun does, which itself would load torch in three processes."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_shared.py").write_text(source)
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("COV_", "PYTEST"))}
-    package = str(Path(pytest_gradhealth.__file__).parent.parent)
-    environment["PYTHONPATH"] = os.pathsep.join(
-        filter(None, [package, environment.get("PYTHONPATH")])
-    )
-    environment |= {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "pytest"]
+    environment |= {
+        "OMP_NUM_THREADS": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "WORLD_SIZE": "2",
+    }
     options = ["-p", "pytest_gradhealth.plugin", "-p", "no:cacheprovider", "test_shared.py"]
-    done = subprocess.run(
-        [sys.executable, *command, *options, *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=100,
-    )
-    ranks = []
-    for number in range(2):
-        file = folder / f"rank{number}.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
-        ranks.append({name: Ended(*how) for name, *how in map(json.loads, lines)})
+    outputs = [folder / f"rank{number}.txt" for number in range(2)]
+    ranks = [
+        start([*options, *arguments], {**environment, "RANK": str(n)}, folder, output)
+        for n, output in enumerate(outputs)
+    ]
+    code = ended_of(ranks)
+    output = "".join(file.read_text() for file in outputs if file.exists())
+    lines = [folder / f"rank{number}.jsonl" for number in range(2)]
+    found: list[dict[str, Ended]] = [
+        {name: Ended(*how) for name, *how in map(json.loads, file.read_text().splitlines())}
+        if file.exists()
+        else {}
+        for file in lines
+    ]
     missing = Ended("not run", "")
-    names = {**ranks[0], **ranks[1]}
-    assert names, done.stdout
-    tests = {name: tuple(rank.get(name, missing) for rank in ranks) for name in names}
-    return Run(done.returncode, done.stdout, tests)
+    names = {**found[0], **found[1]}
+    assert names, output
+    return Run(code, output, {name: tuple(of.get(name, missing) for of in found) for name in names})
+
+
+def ended_of(ranks: Sequence[ForkServerProcess]) -> int:
+    """The code of the first rank that fails; the others then have a moment to end too."""
+    running, code, seconds = [*ranks], 0, 100
+    while running:
+        ready = connection.wait([rank.sentinel for rank in running], timeout=seconds)
+        if not ready:
+            break
+        for rank in [rank for rank in running if rank.sentinel in ready]:
+            running.remove(rank)
+            rank.join()
+            if rank.exitcode and not code:
+                code, seconds = rank.exitcode, 10
+    for rank in running:
+        rank.terminate()
+        rank.join()
+    return code or -bool(running)
 
 
 def passed(run: Run, test: str) -> None:

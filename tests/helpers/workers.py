@@ -1,4 +1,4 @@
-"""Workers of inner runs, as forks of a process that has loaded torch: a fresh one takes seconds."""
+"""Processes of inner runs, as forks of one that has loaded torch: a fresh one takes seconds."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import gc
 import multiprocessing
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,39 @@ class Worker(Popen2IOMaster):
         self.process.kill()
 
 
-def _work(streams: tuple[Connection, ...], environment: Mapping[str, str], folder: str) -> None:
-    """Be the interpreter that execnet has started: its first line says what it runs."""
+def start(
+    arguments: Iterable[str], environment: Mapping[str, str], folder: Path, output: Path
+) -> ForkServerProcess:
+    """A run of pytest in a folder, as `python -m pytest`, that writes what it prints to a file."""
+    process = FORKS.Process(
+        target=_test, args=([*arguments], {**environment}, str(folder), str(output))
+    )
+    process.daemon = True
+    process.start()
+    return process
+
+
+def _settle(environment: Mapping[str, str], folder: str) -> None:
     gc.freeze()  # what is loaded is left where it is
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+
+
+def _test(arguments: list[str], environment: Mapping[str, str], folder: str, output: str) -> None:
+    import pytest
+
+    _settle(environment, folder)
+    with Path(output).open("wb") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    sys.exit(pytest.main(arguments))
+
+
+def _work(streams: tuple[Connection, ...], environment: Mapping[str, str], folder: str) -> None:
+    """Be the interpreter that execnet has started: its first line says what it runs."""
+    _settle(environment, folder)
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()
