@@ -159,8 +159,8 @@ def leads_on(
 
 
 def falls(first: GradientProfile, later: GradientProfile) -> bool:
-    """Whether the steps between two looks have taken something off the loss."""
-    return first.loss - later.loss > FALL * abs(first.loss)
+    """Whether the steps between two looks have lowered a loss that does not go below zero."""
+    return 0 <= later.loss < (1 - FALL) * first.loss
 
 
 def has_learned(trial: Trial, look: GradientProfile) -> bool:

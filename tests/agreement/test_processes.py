@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.ranks import NETS, fully_sharded, passed, together
+from tests.helpers.ranks import NETS, fully_sharded, passed, torchrun
 
 SOURCE = (
     NETS
@@ -94,7 +94,7 @@ def test_one_rank_alone():
     reason="torch.distributed with gloo is not available",
 )
 def test_two_processes(tmp_path: Path) -> None:
-    run = together(tmp_path, SOURCE)
+    run = torchrun(tmp_path, SOURCE)
     for test in (
         "test_agrees",
         "test_the_mean",

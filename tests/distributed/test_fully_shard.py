@@ -41,7 +41,7 @@ def test_bad_data_on_one_rank_fails_a_sharded_model_on_all_with_one_message(shar
     headline, _, setting, *_ = first.splitlines()
     assert headline == "the loss is NaN: the targets are not finite [GH301]"
     assert setting.startswith("Sequential on cpu, loss mse_loss, 7 points, seed ")
-    assert "the layers of a sharded model cannot be replaced" in " ".join(first.split())
+    assert "cannot:" not in first, "the targets are the cause, whatever remedies there are"
 
 
 @pytest.mark.parametrize(

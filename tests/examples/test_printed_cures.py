@@ -23,7 +23,7 @@ from tests.helpers.remedies import cures
 
 TRAINING = load_digits(train=True)
 #: Steps until which the loss of guessing, log(10), is left behind by a tenth.
-STEPS = 60
+STEPS = 100
 ADAM = torch.optim.Adam
 #: One or two of each family, which are tried in seconds.
 FEW = ("SELU", "LeakyReLU", "batch norm", "residual", "clip by value", "orthogonal init")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
@@ -13,6 +15,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
+import pytest_gradhealth
 from tests.helpers.workers import start
 
 fully_sharded = pytest.mark.skipif(
@@ -661,42 +664,70 @@ class Run(NamedTuple):
     tests: dict[str, tuple[Ended, ...]]
 
 
+OPTIONS = ("-p", "pytest_gradhealth.plugin", "-p", "no:cacheprovider", "test_shared.py")
+
+
+def environment_in(folder: Path, source: str) -> dict[str, str]:
+    """Write the tests of a run into a folder; return what its processes find around them."""
+    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "test_shared.py").write_text(source)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("COV_", "PYTEST"))}
+    return kept | {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
 def together(folder: Path, source: str, *arguments: str) -> Run:
     """Start both ranks as torchrun does, which itself would load torch in three processes."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    (folder / "conftest.py").write_text(CONFTEST)
-    (folder / "test_shared.py").write_text(source)
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("COV_", "PYTEST"))}
-    environment |= {
-        "OMP_NUM_THREADS": "1",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    environment = environment_in(folder, source) | {
         "MASTER_ADDR": "localhost",
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0",
         "WORLD_SIZE": "2",
     }
-    options = ["-p", "pytest_gradhealth.plugin", "-p", "no:cacheprovider", "test_shared.py"]
     outputs = [folder / f"rank{number}.txt" for number in range(2)]
     ranks = [
-        start([*options, *arguments], {**environment, "RANK": str(n)}, folder, output)
+        start([*OPTIONS, *arguments], {**environment, "RANK": str(n)}, folder, output)
         for n, output in enumerate(outputs)
     ]
     code = ended_of(ranks)
-    output = "".join(file.read_text() for file in outputs if file.exists())
-    lines = [folder / f"rank{number}.jsonl" for number in range(2)]
-    found: list[dict[str, Ended]] = [
-        {name: Ended(*how) for name, *how in map(json.loads, file.read_text().splitlines())}
-        if file.exists()
-        else {}
-        for file in lines
-    ]
+    return run_in(folder, code, "".join(file.read_text() for file in outputs if file.exists()))
+
+
+def torchrun(folder: Path, source: str) -> Run:
+    """Start both ranks with torchrun itself."""
+    environment = environment_in(folder, source)
+    package = str(Path(pytest_gradhealth.__file__).parent.parent)
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [package, environment.get("PYTHONPATH")])
+    )
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "pytest"]
+    done = subprocess.run(
+        [sys.executable, *command, *OPTIONS],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    return run_in(folder, done.returncode, done.stdout)
+
+
+def run_in(folder: Path, code: int, output: str) -> Run:
+    """What a run has left in its folder."""
+    ranks = []
+    for number in range(2):
+        file = folder / f"rank{number}.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        ranks.append({name: Ended(*how) for name, *how in map(json.loads, lines)})
     missing = Ended("not run", "")
-    names = {**found[0], **found[1]}
+    names = {**ranks[0], **ranks[1]}
     assert names, output
-    return Run(code, output, {name: tuple(of.get(name, missing) for of in found) for name in names})
+    return Run(code, output, {name: tuple(of.get(name, missing) for of in ranks) for name in names})
 
 
 def ended_of(ranks: Sequence[ForkServerProcess]) -> int:

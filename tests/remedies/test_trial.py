@@ -140,6 +140,18 @@ def test_an_explosion_is_cured_by_smaller_weights_and_not_by_clipping(
     assert found["ReLU"] == "cannot"
 
 
+def test_a_sharded_model_gets_no_remedies_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    diagnosis = diagnosed()
+    monkeypatch.setattr(treating, "is_sharded", lambda _: True)
+    found = suggest(diagnosis, budget=60)
+    assert {(t.outcome, t.reason) for t in found} == {
+        (
+            "cannot",
+            "the layers of a sharded model cannot be replaced: probe it before it is sharded",
+        )
+    }
+
+
 def test_an_exploding_step_is_cured_by_clipping() -> None:
     model = mlp(nn.ReLU, hidden=6, width=64)
     for layer in model:

@@ -31,7 +31,7 @@ from pytest_gradhealth import (
     assert_no_vanishing,
     read_report,
 )
-from pytest_gradhealth.formatting import LONGEST_LINE
+from pytest_gradhealth.formatting import LONGEST_LINE, harmless
 from pytest_gradhealth.plugin.output import write_line
 from pytest_gradhealth.reporting.github import workflow_commands
 from pytest_gradhealth.reporting.html import html_report
@@ -43,7 +43,6 @@ from pytest_gradhealth.reporting.regression import missing, regression
 from pytest_gradhealth.reporting.run import Invocation
 from pytest_gradhealth.reporting.sarif import sarif_report
 from pytest_gradhealth.reporting.terminal import report_lines
-from pytest_gradhealth.reporting.treatments import treatment_blocks
 from pytest_gradhealth.results.serialization import LIVE
 from pytest_gradhealth.rules import built_in_rules
 from tests.helpers.runs import SICK, Reader, checked, measured, net, renamed
@@ -337,7 +336,7 @@ def test_no_name_gets_out_of_the_code_of_a_remedy() -> None:
         assert_no_vanishing(Net(), x, y, loss=cross_entropy, remedy_budget=30)
     diagnosis = caught.value.diagnosis
     assert diagnosis is not None
-    text = "\n\n".join([str(caught.value), *treatment_blocks(diagnosis, View(verbose=True))])
+    text = harmless(render(diagnosis, view=View(verbose=True)))
     assert "if isinstance(m, nn.Linear) and name != " in text
     assert all(character.isprintable() for character in text.replace("\n", ""))
     assert "##[" not in text
