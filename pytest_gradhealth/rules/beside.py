@@ -22,7 +22,7 @@ def beside_the_path(path: GradientPath, profile: GradientProfile, *, down: bool)
     if index is None:
         return None
     far, near = path.points[index], path.points[index + 1]
-    calls = _between(path, index, profile)
+    calls = calls_between(path, index, profile)
     if len(calls) < 2 or calls[-1].name not in _users(calls[0].name, profile):
         return None
     gained = decades(calls[0].norm or 0.0, calls[-1].norm or 0.0)
@@ -62,7 +62,7 @@ def made_of_factors(path: GradientPath, profile: GradientProfile) -> Cause | Non
     if index is None:
         return None
     far, near = path.points[index], path.points[index + 1]
-    calls = _between(path, index, profile)
+    calls = calls_between(path, index, profile)
     shrinks = decades(near.activation, far.activation)
     each = dict.fromkeys(call.name for call in calls)
     readers = {user for record in profile.flow for user in record.users}
@@ -100,7 +100,9 @@ def _by_weights(calls: Sequence[OutputRecord], profile: GradientProfile, *, row:
     return sum(math.log10(size if row else math.hypot(1, size)) for size in passed if size)
 
 
-def _between(path: GradientPath, index: int, profile: GradientProfile) -> Sequence[OutputRecord]:
+def calls_between(
+    path: GradientPath, index: int, profile: GradientProfile
+) -> Sequence[OutputRecord]:
     """Calls of layers with weights that ran between two points and are on no path."""
     weighted = {p.module for p in profile.parameters if len(p.shape) > 1}
     places = {o.key: i for i, o in enumerate(profile.outputs)}

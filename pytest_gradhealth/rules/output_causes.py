@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pytest_gradhealth.formatting import count, factor, number
+from pytest_gradhealth.formatting import count, factor, listing, number
 from pytest_gradhealth.results.path import GradientPath, PathPoint
 from pytest_gradhealth.results.profile import GradientProfile
+from pytest_gradhealth.rules.beside import calls_between
 from pytest_gradhealth.rules.path_causes import initialisation
 from pytest_gradhealth.rules.rule import Cause
 
@@ -129,10 +131,21 @@ def _of_first(path: GradientPath, profile: GradientProfile) -> _Share:
 
 def _of_steps(path: GradientPath, profile: GradientProfile) -> Iterator[_Share]:
     """What layers owe to their weights, or to what is done before them to what others return."""
-    for far, near in pairwise(path.points):
+    for place, (far, near) in enumerate(pairwise(path.points)):
         gained, gain = _gained((far, near)), _gain(near, profile)
         if gain is not None and 2 * math.log10(gain) > gained:
             yield _of_weights(near, gain, path)
+            continue
+        calls = calls_between(path, place, profile)
+        if called := [name for name, n in Counter(o.name for o in calls).items() if n >= _LOOP]:
+            names = listing(called, 4)
+            yield _Share(
+                gained,
+                f"it grows {factor(gained)} from {far.title} to {near.title}, through"
+                f" {count(len(calls), 'call')} of {names}, one behind the other",
+                f"smaller initial weights in {names} (a tenth, say), or a normalisation"
+                " layer before each call",
+            )
             continue
         known = [op for op in far.ops if op in _FUNCTIONS]
         advice = (

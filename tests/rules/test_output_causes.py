@@ -235,3 +235,27 @@ def test_targets_that_the_outputs_are_as_large_as_are_not_to_blame() -> None:
             model, ROWS, far(1e4), loss=F.mse_loss, optimizer=lambda p: torch.optim.SGD(p, lr=1e-30)
         )
     assert "targets have" not in str(caught.value)
+
+
+def test_calls_that_each_add_to_what_another_returned_are_named() -> None:
+    """As rows of a picture that pass on what they have got."""
+
+    def passed(m: Any, x: Tensor) -> Tensor:
+        rows = list(m.stem(x).split(1, 1))
+        for place in range(1, len(rows)):
+            rows[place] = rows[place] + F.relu(m.down(rows[place - 1]))
+        out: Tensor = m.head(torch.cat(rows, 1)[:, -1])
+        return out
+
+    torch.manual_seed(0)
+    down = nn.Linear(16, 16, bias=False)
+    nn.init.orthogonal_(down.weight, 3.0)
+    model = Wired(passed, stem=nn.Linear(16, 16), down=down, head=nn.Linear(16, 4))
+    because, advice = cause(model, ROWS[:, None].expand(32, 24, 16))
+    assert because.startswith("it grows x")
+    assert because.endswith(
+        " from stem (Linear) to head (Linear), through 23 calls of down, one behind the other"
+    )
+    assert advice == (
+        "smaller initial weights in down (a tenth, say), or a normalisation layer before each call"
+    )
