@@ -70,11 +70,13 @@ def told_apart(one: float, other: float, digits: int = 2) -> tuple[str, str]:
 def factor(decades: float) -> str:
     """A ratio given in decades, also where 10**decades is no float: x0.58, x3.1e-312, x0.
 
-    >>> [factor(d) for d in (0.0, -0.236, -311.5, -math.inf)]
-    ['x1', 'x0.58', 'x3.2e-312', 'x0']
+    >>> [factor(d) for d in (0.0, -0.236, -311.5, -math.inf, math.nan)]
+    ['x1', 'x0.58', 'x3.2e-312', 'x0', 'nan']
     """
-    if math.isnan(decades) or math.isinf(decades):
-        return "x" + ("nan" if math.isnan(decades) else "0" if decades < 0 else "inf")
+    if math.isnan(decades):
+        return "nan"
+    if math.isinf(decades):
+        return "x0" if decades < 0 else "xinf"
     if abs(decades) < 300:
         return "x" + number(10.0**decades)
     exponent = math.floor(decades)
