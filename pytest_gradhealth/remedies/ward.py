@@ -20,6 +20,7 @@ from pytest_gradhealth.remedies.remedy import Patient
 from pytest_gradhealth.results.diagnosis import Measure
 from pytest_gradhealth.results.yardstick import Yardstick
 from pytest_gradhealth.rules import rule_of
+from pytest_gradhealth.rules.non_finite import RULE as NON_FINITE
 from pytest_gradhealth.rules.rule import Rule
 from pytest_gradhealth.subject.forward import fresh
 from pytest_gradhealth.subject.subject import Subject
@@ -64,9 +65,9 @@ class Ward:
 
     @property
     def is_steady(self) -> bool:
-        """Whether what trains well goes on to: steps adapt, and none of them was what failed."""
+        """Whether what trains well goes on to: steps adapt, and no step failed, nor did NaN."""
         adapts = self.trial.optimizer is None or self.trial.kind.eps is not None
-        return adapts and not self.rule.judges_steps
+        return adapts and not self.rule.judges_steps and NON_FINITE.code not in self.known
 
     @property
     def draws(self) -> int:

@@ -101,7 +101,9 @@ def describe(bad: NonFinite) -> str:
     if bad.during == "forward":
         if bad.parameter:
             return f"the forward pass turns {value} in {where}: its {bad.parameter} is not finite"
-        return f"the forward pass turns {value} in {where}{by}: its input was finite"
+        held = bad.taken == "-inf" != bad.value
+        given = "its input held -inf" if held else "its input was finite"
+        return f"the forward pass turns {value} in {where}{by}: {given}"
     by = f", in the backward of {bad.op}" if bad.op else ""
     return f"the gradient turns {value} in {where}{by}: what came from the loss was finite"
 

@@ -69,7 +69,8 @@ def _one_place(path: GradientPath, profile: GradientProfile, down: bool) -> Caus
     if index is None or abs(path.steps[index]) < 0.5 * abs(total):
         return None
     near, far = path.points[index + 1], path.points[index]
-    if path.links < 4 and down and not _PRODUCTS.isdisjoint(far.ops):
+    flattens = any(FUNCTIONAL.get(op) in SATURATING for op in far.ops)
+    if path.links < 4 and down and not (_PRODUCTS.isdisjoint(far.ops) or flattens):
         way = f"from {near.label} to {far.label}"
         return Cause(  # each factor's gradient is made of the others
             f"small factors are multiplied: {portion(path.steps[index], 'it')} comes back {way}",

@@ -27,11 +27,14 @@ STEPS = 100
 ADAM = torch.optim.Adam
 #: One or two of each family, which are tried in seconds.
 FEW = ("SELU", "LeakyReLU", "batch norm", "residual", "clip by value", "orthogonal init")
-#: The sick networks that are judged as they are built; sixty blocks of convolutions take minutes.
+#: The sick networks that are judged as they are built, each once; a penalty is cured by less of it,
+#: and sixty blocks of convolutions take minutes.
 SICK = {
     pair.sick.what: pair
     for pair in PAIRS
-    if not pair.symptom.after_training and pair.sick is not WITHOUT_SHORTCUTS
+    if not (pair.symptom.after_training or pair.sick.penalty)
+    and pair.sick is not WITHOUT_SHORTCUTS
+    and pair.sick.what != "30 tanhs, PyTorch's weights"  # the same network as "30 tanhs"
 }
 
 
@@ -69,7 +72,7 @@ def test_what_is_printed_trains_under_five_seeds(name: str) -> None:
             pair.sick.model(), *first, **pair.symptom.asked(pair.sick), remedy_budget=60
         )
     found = cures(str(caught.value))
-    assert found or pair.sick.penalty, "a penalty is cured by less of it"
+    assert found
     for remedy, code in found.items():
         ends = [ends_at(pair, code, seed) for seed in SEEDS]
         assert max(ends) < 0.9 * math.log(10), (remedy, ends)

@@ -41,6 +41,7 @@ from pytest_gradhealth.training.learning import LEAST, STEPS
 from pytest_gradhealth.training.loop import train
 from pytest_gradhealth.training.optimizers import as_factory, build
 from tests.helpers.architectures import Apply
+from tests.helpers.findings import codes
 from tests.helpers.nets import batch, mlp
 
 X, Y = batch(examples=32)
@@ -138,6 +139,27 @@ def test_an_explosion_is_cured_by_smaller_weights_and_not_by_clipping(
     assert found["Kaiming init"] == "cured"
     assert found["clip by norm"] not in ("cured", "better")
     assert found["ReLU"] == "cannot"
+
+
+def test_what_turns_nan_after_a_few_steps_has_not_been_cured() -> None:
+    """The logarithm of a sigmoid, written by hand: any draw of the weights gets there."""
+
+    def manual(outputs: Tensor, targets: Tensor) -> Tensor:
+        shares = (20 * outputs[:, 0]).sigmoid()
+        return -(targets * shares.log() + (1 - targets) * (1 - shares).log()).mean()
+
+    torch.manual_seed(0)
+    x, y = torch.randn(64, 10), (torch.arange(64) % 2).float()
+    model = mlp(hidden=1, inputs=10, classes=1)
+    with torch.no_grad():
+        for parameter in model[-1].parameters():
+            parameter.mul_(40)
+    diagnosis = probe(model, x, y, loss=manual)
+    assert codes(diagnosis) == ["GH301"], diagnosis
+    for treatment in suggest(diagnosis, budget=60):
+        if treatment.outcome == "cured":
+            assert treatment.after is not None
+            assert treatment.after.steps >= STEPS, treatment
 
 
 def test_a_sharded_model_gets_no_remedies_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

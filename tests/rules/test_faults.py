@@ -109,7 +109,7 @@ FIRST = torch.tensor([0.0, 1.0, 1.0, 1.0])
 FORWARDS: dict[str, tuple[Callable[[Tensor], Tensor], str, str, str]] = {
     "softmax": (
         lambda x: hide(x).softmax(-1),
-        INSIDE.format("NaN", "softmax"),
+        INSIDE.format("NaN", "softmax").replace("was finite", "held -inf"),
         "softmax over a row that is all -inf is 0 / 0: every position of it is masked",
         "leave one position of each row unmasked, or fill in torch.finfo(x.dtype).min, not -inf",
     ),

@@ -210,3 +210,18 @@ def test_a_mean_over_neighbours_takes_out_what_tells_them_apart(
     assert advice == (
         "residual connections x + block(x), which keep what tells them apart, or fewer layers"
     )
+
+
+def test_a_function_that_is_flat_where_its_values_lie_is_no_small_factor() -> None:
+    """The sigmoid of what has been multiplied by 3,000."""
+    torch.manual_seed(0)
+    model = Wired(
+        lambda m, x: m.head(torch.sigmoid(3000 * m.stem(x))),
+        stem=nn.Linear(10, 8),
+        head=nn.Linear(8, 4),
+    )
+    x, y = torch.randn(64, 10), torch.arange(64) % 4
+    diagnosis = probe(model, x, y, loss=F.cross_entropy, select=["GH101", "GH403"])
+    because = " ".join(str(diagnosis).split())
+    assert "small factors" not in because
+    assert "sigmoid" in because
