@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import re
 from collections import OrderedDict
 from typing import Any
@@ -142,15 +142,18 @@ def test_what_has_no_partner_is_told() -> None:
     assert found.only_a == ("spare",)
 
 
+RUNS = itertools.count()
+
+
 class Unsteady(nn.Module):
-    """Draws its noise from the system, so that no seed makes it repeat itself."""
+    """Counts its runs where no copy and no seed makes it repeat itself."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layer(x) * (1 + int.from_bytes(os.urandom(2), "big") / 2**16)
+        out: Tensor = self.layer(x) * 2.0 ** (next(RUNS) % 3)
         return out
 
 

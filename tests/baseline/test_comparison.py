@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -28,9 +29,10 @@ def test_nothing_has_changed_between_an_entry_and_itself(one: Entry) -> None:
 def test_what_is_worse_one_way_is_better_the_other_way(one: Entry, dice: random.Random) -> None:
     other = entry(
         *(
-            KeptPath(
-                dice.uniform(-9, 9),
-                tuple(KeptPoint(q.layer, q.type, dice.uniform(-9, 9)) for q in kept.points),
+            replace(
+                kept,
+                ratio=dice.uniform(-9, 9),
+                points=tuple(replace(q, norm=dice.uniform(-9, 9)) for q in kept.points),
             )
             for kept in one.paths
         )
