@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.formatting import told
+from pytest_gradhealth.formatting import text_of, told
 from pytest_gradhealth.isolation.fresh_memory import fresh_memory
 from pytest_gradhealth.isolation.isolate import isolated
 from pytest_gradhealth.isolation.random_state import seed_everything
@@ -48,8 +48,10 @@ def build_model(factory: Callable[[], nn.Module], seed: int, wanted: str) -> Bui
     return Built(model, filled if names else None, tuple(names))
 
 
-def _instead_of(factory: object) -> str:
-    """What to pass in place of a factory that raises."""
+def _instead_of(factory: object, said: str) -> str:
+    """What to pass in place of a factory that raises, or to write in it."""
+    if "before Module.__init__() call" in said:
+        return "call super().__init__() first in the __init__ of the module"
     if in_place_of(factory):
         return f"pass {in_place_of(factory)}"
     built = "a factory is called without arguments, for example lambda: Net(width=64)"
@@ -69,7 +71,8 @@ def _built(
             model = factory()
         except Exception as error:
             raise ProbeError(
-                f"the model factory {name_of(factory)} raised {told(error)}; {_instead_of(factory)}"
+                f"the model factory {name_of(factory)} raised {told(error)};"
+                f" {_instead_of(factory, text_of(error))}"
             ) from error
     if not isinstance(model, nn.Module):
         kind = "None" if model is None else f"a {type(model).__name__}"

@@ -85,6 +85,9 @@ def _whole(handed: Handed) -> str:
     if len(given) > 1:
         return ""
     says = f"the inputs are a {kind}, which went as one argument"
+    if isinstance(one, (tuple, list)) and len(one) > 2 and all(map(_is_example, one)):
+        made = "x, y = torch.utils.data.default_collate(examples)"
+        return f"the inputs are {len(one)} examples; pass a batch of them: {made}"
     if isinstance(one, (tuple, list)) and all(isinstance(i, Tensor) for i in one):
         alike = len({tuple(i.shape) for i in one}) == 1
         made = "torch.stack(x)" if alike else "torch.nn.utils.rnn.pad_sequence(x)"
@@ -92,6 +95,11 @@ def _whole(handed: Handed) -> str:
     alone, parts = handed.loss is None or handed.targets is not None, [*places(one, "batch")]
     some = ", ".join(parts[: 1 if alone else 2])
     return says + f"; pass {'a part of it' if alone else 'parts of it'}: {some}" * bool(parts)
+
+
+def _is_example(item: object) -> bool:
+    """Whether something is inputs and target of one example, as a dataset has them."""
+    return isinstance(item, (tuple, list)) and len(item) == 2 and isinstance(item[0], Tensor)
 
 
 def _named(handed: Handed) -> str:

@@ -43,6 +43,8 @@ def _no_tensor_out(handed: Handed) -> str:
     if isinstance(outputs, Tensor) or not isinstance(handed.cause, (TypeError, AttributeError)):
         return ""
     if outputs is None:
+        if handed.call is not None:
+            return "call=... returns None; have it return the outputs"
         return "the model returns None; have its forward return the outputs"
     if isinstance(outputs, (Coroutine, Generator)):
         kind = type(outputs).__name__

@@ -105,8 +105,21 @@ def run_backward(loss: Tensor, *, keep: bool = False) -> None:
     try:
         loss.backward(retain_graph=keep)  # type: ignore[no-untyped-call]
     except Exception as error:
-        again = "backward through the graph a second time" in text_of(error)
-        raise ProbeError(
-            f"the backward pass raised {told(error)}"
-            + ("\n  leave backward() to the probe, and detach what is kept from before" * again)
-        ) from error
+        raise ProbeError(f"the backward pass raised {told(error)}{_instead_of(error)}") from error
+
+
+#: What to write instead, by what torch says of a backward.
+_INSTEAD = {
+    "backward through the graph a second time": (
+        "leave backward() to the probe, and detach what is kept from before"
+    ),
+    "modified by an inplace operation": (
+        "the backward needs what was overwritten: x = x + 1 in place of x += 1 or x.add_(1), and"
+        " no inplace=True behind it"
+    ),
+}
+
+
+def _instead_of(error: Exception) -> str:
+    said = text_of(error)
+    return "".join(f"\n  {advice}" for sign, advice in _INSTEAD.items() if sign in said)

@@ -42,6 +42,11 @@ class Held:
         self.module_ = net()
 
 
+class Unbegun(nn.Module):
+    def __init__(self) -> None:
+        self.body = net()
+
+
 class Called(Held):
     def __call__(self, x: Tensor) -> Any:
         return self.module_(x)
@@ -288,6 +293,21 @@ TOLD: dict[str, tuple[Any, Any, Any, Any, str]] = {
     "factory of a width": (
         *(lambda width: nn.Linear(4, width), X, Y, cross_entropy),
         f"missing 1 required positional argument: 'width'; {FACTORY}; {CALL}",
+    ),
+    "examples": (
+        *(net(), [*zip(X, Y, strict=True)], None, cross_entropy),
+        f"the inputs are {len(X)} examples; pass a batch of them:"
+        " x, y = torch.utils.data.default_collate(examples)",
+    ),
+    "in place": (
+        *(Way(lambda body, x: body(x).sigmoid().add_(1)), X, Y, cross_entropy),
+        "the backward needs what was overwritten: x = x + 1 in place of x += 1 or x.add_(1), and no"
+        " inplace=True behind it",
+    ),
+    "module without super": (
+        *(Unbegun, X, Y, cross_entropy),
+        "the model factory Unbegun raised AttributeError: cannot assign module before"
+        " Module.__init__() call; call super().__init__() first in the __init__ of the module",
     ),
     "factory of a pair": (
         *(lambda: (net(), None), X, Y, cross_entropy),
