@@ -6,10 +6,6 @@ _FOR_OTHER_HEADS = "True: a part of the library's model that this task's head do
 
 #: By the name of the network.
 EXPLANATIONS = {
-    "resnet152": (
-        "True: the gradient grows through batch norm, by pi / (pi - 1) in the square for each ReLU"
-        " layer (Yang et al. 2019); the weights before a norm do not mind, and it trains."
-    ),
     "FNet": _FOR_OTHER_HEADS,
     "SqueezeBERT": _FOR_OTHER_HEADS,
     "BigBird": _FOR_OTHER_HEADS,
@@ -21,9 +17,6 @@ EXPLANATIONS = {
     ),
     "deepctr_torch: ONN": (
         "True: the embeddings of its base class are looked up, and what comes of it is ignored."
-    ),
-    "deepctr_torch: DIEN": (
-        "True: from embeddings of 1e-4, its answers hardly differ at first, nor after five steps."
     ),
     "torch_rechub: EDCN": (
         "True: a softmax over one logit regulates its towers, which is 1 whatever comes in."
