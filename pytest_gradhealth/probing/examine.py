@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 
-from pytest_gradhealth.distributed.team import anywhere
+from pytest_gradhealth.distributed.team import anywhere, everywhere
 from pytest_gradhealth.errors import CutOffError, ProbeError
 from pytest_gradhealth.isolation.checkpoints import seen_through
 from pytest_gradhealth.measure.felt import with_felt_outputs
@@ -199,15 +199,22 @@ def _second_look(
         return second
     steps = max(criteria.confirm_steps, MORE_STEPS)
     least = math.log10(criteria.limits["warn_min_ratio"].value)
-    lossy = [path for path in first.judged_paths if path.vanishing < least]
-    later = _look_again(trial, first, flow, steps, lossy)
+    losing = (path.first.label for path in first.judged_paths if path.vanishing < least)
+    names = everywhere(model, [*losing])  # each takes a forward, and all processes the same ones
+    lossy = [path for path in first.judged_paths if path.first.label in names]
+
+    def after(steps: int) -> tuple[GradientProfile, bool]:
+        look = _look_again(trial, first, flow, steps, lossy)
+        return look, has_learned(trial, look)
+
+    later, learned = after(steps)
     if anywhere(model, 0 < len(later.asleep) < len(first.asleep)):  # layer after layer wakes
-        later = _look_again(trial, first, flow, 2 * steps, lossy)
-    elif anywhere(model, falls(first, later)) and not has_learned(trial, later):  # as yet
-        later = _look_again(trial, first, flow, 4 * steps, lossy)
+        later, learned = after(2 * steps)
+    elif anywhere(model, falls(first, later) and not learned):
+        later, learned = after(4 * steps)
     if anywhere(model, not _is_finite(later)):
         return second
-    return later if has_learned(trial, later) else replace(later, learned=())
+    return later if learned else replace(later, learned=())
 
 
 def _without_rounding(trial: Trial, look: Look, faint: set[Key]) -> Look:

@@ -165,8 +165,19 @@ class Folding(nn.Module):
 
 def test_a_deep_critic_of_sigmoids_fails() -> None:
     """What its penalty differentiates is as small as what comes to its first layer."""
-    diagnosis = probe(Critic(deep(nn.Sigmoid, classes=1)), (X, torch.randn(16, 20)))
-    assert {*codes(diagnosis)} == {"GH101"}, diagnosis
+
+    def scored(m: Any, x: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        scores = m.body(x)
+        (slope,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
+        gap = scores[:8].mean() - scores[8:].mean()
+        loss: Tensor = gap + (slope.norm(dim=1) - 1).square().mean()
+        return loss
+
+    for activation, expected in ((nn.Sigmoid, {"GH101"}), (nn.ReLU, set())):
+        model = deep(activation, classes=1) if expected else mlp(classes=1)
+        diagnosis = probe(Wired(scored, body=model), X)
+        assert {*codes(diagnosis)} == expected, diagnosis
 
 
 @pytest.mark.parametrize(

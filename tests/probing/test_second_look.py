@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pytest_gradhealth import assert_finite_gradients, probe
 from pytest_gradhealth.errors import NonFiniteGradientError
+from pytest_gradhealth.probing import examine, second_look
 from tests.helpers.architectures import ReZero, Wired, ZeroHead, lora_net, zeroed
 from tests.helpers.findings import codes
 from tests.helpers.nets import batch, mlp
@@ -321,6 +322,43 @@ def test_a_part_with_no_weights_of_its_own_is_taken_for_one_that_learns() -> Non
     model = Wired(lambda m, x: (m.net(x), 1e-7 * m.net(x.flip(1))), net=mlp(hidden=1))
     diagnosis = probe(model, INPUTS, loss=of_each)
     assert diagnosis.verdict == "healthy", diagnosis
+
+
+@pytest.mark.parametrize("unit", [1e-4, 1e-7])
+def test_a_term_that_weighs_little_has_its_part_trained_all_the_same(unit: float) -> None:
+    """Its share in the fall of the loss is 1e-4; the gradient at its end tells that it falls."""
+
+    def weighed(outputs: tuple[Tensor, Tensor]) -> Tensor:
+        return mse_loss(outputs[0], WANTED) + 1e-4 * mse_loss(outputs[1] / unit, INPUTS[:, :5])
+
+    diagnosis = probe(towers(unit), INPUTS, loss=weighed)
+    assert diagnosis.verdict == "healthy", diagnosis
+    assert diagnosis.profiles[-1].learned == ("other.0",)
+
+
+def test_outputs_in_the_tiniest_units_are_levelled_at_the_last_layers() -> None:
+    """From a gradient of 1e9 at the outputs, nothing would be left for the layers but eps."""
+    model = in_units(1e-10)
+    diagnosis = probe(model, INPUTS, 1e-10 * WANTED, loss=lambda o, t: mse_loss(1e10 * o, 1e10 * t))
+    assert diagnosis.verdict == "healthy", diagnosis
+
+
+def test_a_path_that_loses_in_one_process_is_asked_for_in_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To put its weights back takes a forward, which may wait for those of the others."""
+    asked: list[list[str]] = []
+
+    def sharing(*given: Any) -> tuple[str, ...]:
+        asked.append([path.first.label for path in given[-1]])
+        return ()
+
+    monkeypatch.setattr(second_look, "sharing", sharing)
+    probe(towers(1e-7), INPUTS, loss=of_each)
+    assert asked == [["other.0"]]
+    monkeypatch.setattr(examine, "everywhere", lambda _, names: ["one.0", *names])
+    probe(towers(1e-7), INPUTS, loss=of_each)
+    assert asked[1:] == [["one.0", "other.0"]]
 
 
 class Decomposed(nn.Module):

@@ -292,6 +292,17 @@ def test_the_verbose_message_ends_with_the_code_of_everything_that_cured() -> No
     )
 
 
+def test_a_cure_that_takes_much_less_off_the_loss_is_no_alternative() -> None:
+    """The best takes 1.5 off; half of that is enough."""
+    best, _, norm, *_ = TREATMENTS
+    assert norm.after is not None
+    for end, shown in ((1.6, True), (1.7, False)):
+        slow = replace(norm, after=replace(norm.after, end=end))
+        text = str(treated(best, slow))
+        assert ("or (batch norm):" in text) == shown
+        assert ("-v shows the code of batch norm as well" in text) == (not shown)
+
+
 def test_what_cannot_be_tried_is_told_beside_a_cure_with_v_alone() -> None:
     line = "cannot: SELU, mine: nothing saturates between its layers"
     shown = [render(treated(*TREATMENTS), view=View(verbose)) for verbose in (False, True)]
