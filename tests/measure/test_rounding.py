@@ -102,6 +102,16 @@ def test_nor_is_a_branch_behind_a_stem_healthy(name: str, use: Any) -> None:
     assert probe(alive, X, wanted, loss=mse_loss, ignore=["GH405"]).verdict == "healthy"
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["layer norm", "group norm", "centred"])
+def test_nor_in_more_or_fewer_digits(name: str, dtype: torch.dtype) -> None:
+    part = nn.Sequential(mlp(hidden=1, inputs=16, classes=1), SHUT[name](), nn.Linear(1, 4))
+    ends = {"stem": nn.Linear(20, 16), "skip": nn.Linear(16, 4)}
+    model = Wired(added, **ends, part=part).to(dtype)
+    diagnosis = probe(model, X.to(dtype), X[:, :4].to(dtype), loss=mse_loss)
+    assert codes(diagnosis, "warning") == ["GH401"], diagnosis
+
+
 def test_small_scales_of_branches_are_no_rounding() -> None:
     """Layer scales of 1e-5 let a branch learn little by little."""
     model = Wired(
