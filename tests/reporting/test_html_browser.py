@@ -198,10 +198,14 @@ def test_copy_buttons_copy_or_leave_the_text_selected(page: Any) -> None:
 def test_of_many_probes_the_failures_are_on_top_and_drawn_as_they_come_into_view(
     browser: Any, tmp_path: Path
 ) -> None:
+    from selenium.webdriver.support.wait import WebDriverWait
+
     file = tmp_path / "many.html"
     probes = (*many("healthy", 51, "well"), *many("failing", 9, "sick"))
     file.write_text(html_report(Run(probes)), encoding="utf-8")
     browser.get(file.as_uri())
+    # A busy machine has some of them laid out later.
+    WebDriverWait(browser, 10).until(lambda page: len(shown(page)) == len(probes))
     assert [name[-4:] for name in shown(browser)[:10]] == [*9 * ["sick"], "well"]
     first, *_, last = browser.find_elements("css selector", ".probe[open] canvas")
     assert gets_drawn(browser, first)
