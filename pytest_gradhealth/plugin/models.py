@@ -1,0 +1,134 @@
+"""Models without a test in a run: collected, found out about before any test, written as tests."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from functools import cached_property
+
+import pytest
+
+from pytest_gradhealth.distributed.rank import rank
+from pytest_gradhealth.plugin.model_items import (
+    ListedModel,
+    ModelItem,
+    collector,
+    listed_as_items,
+)
+from pytest_gradhealth.plugin.model_list import Listed
+from pytest_gradhealth.plugin.options import run_options, shows_report
+from pytest_gradhealth.plugin.output import write_line
+
+#: The name of a file that is not written.
+_NAME = "test_models.py"
+
+
+class ModelSession:
+    """The models of a run, in each process of it."""
+
+    def __init__(self, config: pytest.Config, listed: Sequence[Listed]) -> None:
+        self.config = config
+        self._models = listed_as_items(config, listed)
+        self._begun: set[str] = set()
+        self._written = ""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """With workers, find out about all models here, where a mistake can stop the run."""
+        if self.config.pluginmanager.hasplugin("dsession") and self._runs:
+            self._find_out(self._models)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> None:
+        """Leave out tests where models are named and no tests are."""
+        given = self.config.args_source is pytest.Config.ArgsSource.ARGS
+        if self.config.getoption("gradhealth_model") is not None and not given:
+            session.config.args = []
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Collect the models beside the files of a session."""
+        report = yield
+        if isinstance(collector, pytest.Session) and report.passed:
+            report.result.append(self._collector(collector))
+        return report
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Find out what the models that are to run are checked with."""
+        if self._runs and not hasattr(self.config, "workerinput"):
+            self._find_out([item.model for item in session.items if isinstance(item, ModelItem)])
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note which models were checked."""
+        if report.when == "call":
+            self._begun.add(report.nodeid)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the test file, if that is asked for; one that there is stays as it is."""
+        path = run_options(self.config).write_test
+        if path is None or rank() or hasattr(self.config, "workerinput") or not self._checked:
+            return
+        from pytest_gradhealth.files import rewrite
+
+        def text() -> bytes:
+            if path.exists():
+                raise FileExistsError(17, "there is one already", str(path))
+            return self._text.encode()
+
+        shown = self.config.getoption("gradhealth_write_test")
+        try:
+            rewrite(path, text)
+            self._written = f"the same as a test: {shown}"
+        except OSError as error:
+            self._written = f"{shown} was not written ({error})"
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say what was guessed, and show the test file that would check the same."""
+        named = self.config.getoption("gradhealth_model") is not None
+        if rank() or not self._checked or not (named or shows_report(self.config)):
+            if self._written:
+                write_line(terminalreporter, self._written)
+            return
+        terminalreporter.section("models without a test")
+        for model in self._checked:
+            said = model.guessed.removeprefix("guessed: ") or "nothing was guessed"
+            write_line(terminalreporter, f"{model.nodeid}: {said}")
+        write_line(terminalreporter, "")
+        if self._written:
+            write_line(terminalreporter, self._written)
+            return
+        write_line(
+            terminalreporter, f"the same as a test (--gradhealth-write-test={_NAME} writes it):"
+        )
+        for line in ("", *self._text.splitlines()):
+            write_line(terminalreporter, line)
+
+    @property
+    def _runs(self) -> bool:
+        """Whether models are checked in this run, not only listed."""
+        option = self.config.getoption
+        return not option("collectonly", False) and not option("gradhealth_off")
+
+    def _collector(self, session: pytest.Session) -> pytest.Collector:
+        return collector(session, self._models)
+
+    def _find_out(self, models: Sequence[ListedModel]) -> None:
+        """Have all that the models are checked with; raises UsageError."""
+        for model in models:
+            _ = model.planner
+        for model in models:
+            _ = model.plan
+
+    @property
+    def _checked(self) -> Sequence[ListedModel]:
+        return [model for model in self._models if model.nodeid in self._begun]
+
+    @cached_property
+    def _text(self) -> str:
+        from pytest_gradhealth.specs.written import Written, test_file
+
+        return test_file([Written(m.nodeid, m.plan, m.listed.settings) for m in self._checked])
