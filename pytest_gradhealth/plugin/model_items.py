@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pluggy
 import pytest
 
 from pytest_gradhealth.errors import GradientHealthError, ProbeError
@@ -15,7 +16,6 @@ from pytest_gradhealth.formatting import printable
 from pytest_gradhealth.plugin.context import LISTED, RERUN
 from pytest_gradhealth.plugin.model_list import Listed
 from pytest_gradhealth.plugin.options import MODELS, flag_of
-from pytest_gradhealth.plugin.output import usage_error
 from pytest_gradhealth.specs.plan import Given, Plan, Planner
 from pytest_gradhealth.specs.spec import parse
 
@@ -29,24 +29,26 @@ class ListedModel:
 
     @cached_property
     def planner(self) -> Planner:
-        """What is named by the spec; raises UsageError for what there is not."""
+        """What is named by the spec; raises SettingError for what there is not."""
         listed, config = self.listed, self._config
         of_table = listed.where != flag_of("model")
         inputs = f"input of {listed.where}" if of_table else flag_of("input")
         loss = f"loss of {listed.where}" if of_table else flag_of("loss")
         given = Given(listed.inputs, listed.loss, inputs, loss)
-        try:
-            return Planner(parse(listed.spec), given, folders_of(config), beside(config))
-        except ProbeError as error:
-            raise usage_error(str(error)) from error
+        return Planner(parse(listed.spec), given, folders_of(config), beside(config))
 
     @cached_property
     def plan(self) -> Plan:
-        """What it is checked with; raises UsageError for what cannot be."""
+        """What it is checked with; raises SettingError for what cannot be."""
+        return self.planner.plan()
+
+    def problem(self, *, planned: bool) -> str:
+        """Why it cannot be found, or `planned`, "" if it can."""
         try:
-            return self.planner.plan()
+            _ = self.plan if planned else self.planner
         except ProbeError as error:
-            raise usage_error(str(error)) from error
+            return str(error)
+        return ""
 
     @property
     def guessed(self) -> str:
@@ -94,9 +96,7 @@ class Models(pytest.Collector):
     models: Sequence[ListedModel] = ()
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Yield an item for each; raises UsageError for a spec that names nothing."""
-        for model in self.models:
-            _ = model.planner
+        """Yield an item for each."""
         for model in self.models:
             item: ModelItem = ModelItem.from_parent(self, name=model.nodeid, nodeid=model.nodeid)
             item.begin(model)
@@ -117,6 +117,11 @@ class ModelItem(pytest.Item):
             self.add_marker(pytest.mark.gradhealth(**model.listed.settings))
             self.stash[LISTED] = model.listed.settings, f"{model.listed.where}, {self.name}"
         self.stash[RERUN] = model.rerun
+
+    @property
+    def ihook(self) -> pluggy.HookRelay:
+        """The hooks of the rootdir: its own path is of no file, whose folder has some."""
+        return self.session.ihook
 
     def runtest(self) -> None:
         """Assert what a test would."""
@@ -152,7 +157,8 @@ class ModelItem(pytest.Item):
     def reportinfo(self) -> tuple[str, int, str]:
         """The line of the class, or of the function that builds the model."""
         file, line = self.model.planner.place
-        return file or os.fspath(self.path), line, self.name
+        # Not the name alone, of which pytest takes what follows a point for a method.
+        return file or os.fspath(self.path), line, f"model {self.name}"
 
 
 def collector(session: pytest.Session, models: Sequence[ListedModel]) -> Models:

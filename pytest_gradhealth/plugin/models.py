@@ -16,7 +16,7 @@ from pytest_gradhealth.plugin.model_items import (
 )
 from pytest_gradhealth.plugin.model_list import Listed
 from pytest_gradhealth.plugin.options import run_options, shows_report
-from pytest_gradhealth.plugin.output import write_line
+from pytest_gradhealth.plugin.output import usage_error, write_line
 
 #: The name of a file that is not written.
 _NAME = "test_models.py"
@@ -35,7 +35,7 @@ class ModelSession:
     def pytest_sessionstart(self) -> None:
         """With workers, find out about all models here, where a mistake can stop the run."""
         if self.config.pluginmanager.hasplugin("dsession") and self._runs:
-            self._find_out(self._models)
+            self._find(self._models, planned=True)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
@@ -49,6 +49,8 @@ class ModelSession:
         self, collector: pytest.Collector
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         """Collect the models beside the files of a session."""
+        if isinstance(collector, pytest.Session):
+            self._find(self._models, planned=False)
         report = yield
         if isinstance(collector, pytest.Session) and report.passed:
             report.result.append(self._collector(collector))
@@ -57,7 +59,8 @@ class ModelSession:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Find out what the models that are to run are checked with."""
         if self._runs and not hasattr(self.config, "workerinput"):
-            self._find_out([item.model for item in session.items if isinstance(item, ModelItem)])
+            chosen = [item.model for item in session.items if isinstance(item, ModelItem)]
+            self._find(chosen, planned=True)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note which models were checked."""
@@ -116,12 +119,12 @@ class ModelSession:
     def _collector(self, session: pytest.Session) -> pytest.Collector:
         return collector(session, self._models)
 
-    def _find_out(self, models: Sequence[ListedModel]) -> None:
-        """Have all that the models are checked with; raises UsageError."""
-        for model in models:
-            _ = model.planner
-        for model in models:
-            _ = model.plan
+    def _find(self, models: Sequence[ListedModel], *, planned: bool) -> None:
+        """Find models, or what they are checked with; raises UsageError with all that cannot be."""
+        found = (model.problem(planned=planned) for model in models)
+        problems = dict.fromkeys(filter(None, found))
+        if problems:
+            raise usage_error("\n".join(problems))
 
     @property
     def _checked(self) -> Sequence[ListedModel]:
@@ -129,6 +132,6 @@ class ModelSession:
 
     @cached_property
     def _text(self) -> str:
-        from pytest_gradhealth.specs.written import Written, test_file
+        from pytest_gradhealth.specs.written import Written, file_text
 
-        return test_file([Written(m.nodeid, m.plan, m.listed.settings) for m in self._checked])
+        return file_text([Written(m.nodeid, m.plan, m.listed.settings) for m in self._checked])

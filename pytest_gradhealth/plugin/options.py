@@ -224,14 +224,9 @@ def _to_write(config: pytest.Config) -> tuple[dict[str, Path], Path | None]:
     """The reports to write by kind, and the test file; raises UsageError for what cannot be."""
     if all(config.getoption(f"gradhealth_{kind}") is None for kind in (*FILES, "write_test")):
         return {}, None
-    from pytest_gradhealth.plugin.to_write import reports_to_write, test_to_write
+    from pytest_gradhealth.plugin.paths import reports_to_write, test_to_write
 
-    return reports_to_write(config), test_to_write(config)
-
-
-def path_of(config: pytest.Config, given: str) -> Path:
-    """A path of the command line, from where pytest was started; "~" is the user's home."""
-    return config.invocation_params.dir / Path(given).expanduser()
+    return reports_to_write(config, FILES), test_to_write(config)
 
 
 def _folder(config: pytest.Config) -> str:
@@ -249,7 +244,11 @@ def _folder(config: pytest.Config) -> str:
 
 def _compared(config: pytest.Config) -> Path | None:
     given = config.getoption("gradhealth_compare")
-    return None if given is None else path_of(config, given)
+    if given is None:
+        return None
+    from pytest_gradhealth.plugin.paths import path_of
+
+    return path_of(config, given)
 
 
 def _fail_on(config: pytest.Config) -> frozenset[str]:

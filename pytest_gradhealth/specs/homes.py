@@ -18,7 +18,7 @@ from torch import nn
 
 from pytest_gradhealth.errors import SettingError
 from pytest_gradhealth.formatting import listing, meant_by, told
-from pytest_gradhealth.specs.spec import Spec
+from pytest_gradhealth.specs.spec import LIBRARIES, Spec
 
 #: Nothing of these builds a model: their functions do other things when they are called.
 _NO_FACTORIES = {*sys.stdlib_module_names, "torch", "pip", "setuptools"}
@@ -38,20 +38,23 @@ def module_of(spec: Spec, folders: Sequence[Path]) -> ModuleType:
 def found_in(module: ModuleType, spec: Spec) -> Any:
     """What a spec names in its home; raises SettingError where there is none.
 
-    Only classes have names in them: nothing else is asked for an attribute.
+    Behind the first name there are only classes in classes: nothing else is asked for an attribute.
     """
-    value: Any = module
-    for part in spec.name.split("."):
-        inside = value
-        if isinstance(inside, ModuleType):
-            value = getattr(inside, part, None)
-        else:
-            value = inspect.getattr_static(inside, part, None) if isinstance(inside, type) else None
-            value = value if isinstance(value, type) else None
+    first, *rest = spec.name.split(".")
+    inside: Any = module
+    value = getattr(module, first, None)
+    for part in rest if value is not None else ():
+        inside, value = value, None
+        if isinstance(inside, type):
+            found = inspect.getattr_static(inside, part, None)
+            value = found if isinstance(found, type) else None
         if value is None:
-            meant = meant_by(part, _builders(inside)) or _offered(inside)
-            raise SettingError("; ".join(filter(None, (f"{spec.home} has no {spec.name}", meant))))
-    return value
+            first = part
+            break
+    if value is not None:
+        return value
+    meant = meant_by(first, _builders(inside)) or _offered(inside)
+    raise SettingError("; ".join(filter(None, (f"{spec.home} has no {spec.name}", meant))))
 
 
 def builder_of(value: Any, spec: Spec) -> Callable[[], nn.Module] | nn.Module:
@@ -124,7 +127,8 @@ def _missing(name: str, folders: Sequence[Path]) -> str:
     parent, _, own = name.rpartition(".")
     paths = getattr(sys.modules.get(parent), "__path__", ()) if parent else map(str, folders)
     names = [module.name for module in pkgutil.iter_modules([*paths])]
-    meant = meant_by(own, {one: f"{parent}.{one}" if parent else one for one in names})
+    known = {one: f"{parent}.{one}" if parent else one for one in names}
+    meant = meant_by(own, known if parent else {one: one for one in LIBRARIES} | known)
     said = f"there is no module {name}"
     return (
         f"{said}; {meant}" if meant else f"{said} in {listing([*map(str, folders)])}, or installed"
@@ -210,7 +214,8 @@ def _builds(value: Any) -> bool:
 
 def _builders(inside: Any) -> list[str]:
     """The names in a module or a class that a spec may go on with."""
-    return [name for name, value in vars(inside).items() if name[:1] != "_" and _builds(value)]
+    names = vars(inside) if isinstance(inside, (ModuleType, type)) else {}
+    return [name for name, value in names.items() if name[:1] != "_" and _builds(value)]
 
 
 def _offered(inside: Any) -> str:

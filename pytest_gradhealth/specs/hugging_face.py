@@ -26,10 +26,14 @@ _HEADS = (
     *("SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM", "CAUSAL_LM", "IMAGE_CLASSIFICATION"),
     *("SPEECH_SEQ_2_SEQ", "CTC", "AUDIO_CLASSIFICATION", "SEQUENCE_CLASSIFICATION"),
 )
-_COUNT, _LENGTH, _SHORT, _SAMPLES = 4, 32, 12, 4000
+_COUNT, _LENGTH, _SHORT, _SAMPLES = 4, 32, 12, 16_000
 #: What of a configuration that was written to a file is no option of it.
-_OF_FILES = ("architectures", "auto_map", "model_type", "transformers_version", "torch_dtype")
-_MOST = 2**20
+_OF_FILES = (
+    *("architectures", "auto_map", "model_type", "transformers_version", "torch_dtype"),
+    *("attn_implementation", "quantization_config"),
+)
+#: Bytes of a configuration, and parameters of a model that is not small by what is known of it.
+_MOST, _LARGEST = 2**20, 50_000_000
 
 
 def offer(spec: Spec, folders: Sequence[Path]) -> Offer:
@@ -42,10 +46,8 @@ def offer(spec: Spec, folders: Sequence[Path]) -> Offer:
     transformers: Any = library("transformers", spec)
     config, kind, known = _found(transformers, spec, folders)
     defaults = _defaults(config)
-    ways = (
-        _way(config, kind, {**known, **options})
-        for options in ever_larger(defaults | known, spec.given.named)
-    )
+    sizes = ever_larger(defaults | known, spec.given.named)
+    ways = [_way(config, kind, {**known, **options}) for options in sizes]
     return Offer(ways, place_of(kind), _lacking)
 
 
@@ -95,7 +97,7 @@ def _of_file(
         ) from error
     types = library("transformers.models.auto.configuration_auto", spec)
     if name not in types.CONFIG_MAPPING_NAMES:
-        meant = meant_by(name, types.CONFIG_MAPPING_NAMES)
+        meant = meant_by(name, [*types.CONFIG_MAPPING_NAMES])
         said = f"{spec.text}: transformers has no model_type {name}"
         raise SettingError("; ".join(filter(None, (said, meant))))
     options = {n: value for n, value in data.items() if n not in _OF_FILES and n[:1] != "_"}
@@ -106,7 +108,8 @@ def _of_file(
 def _model_of(transformers: Any, spec: Spec, name: str, built: Sequence[str]) -> type[nn.Module]:
     """The class of models that a type is most often trained as, or one that a file says."""
     tables = library("transformers.models.auto.modeling_auto", spec)
-    found = [table.get(name) for table in _tables(tables)]
+    found = [table.get(name, ()) for table in _tables(tables)]
+    found = [one for some in found for one in ((some,) if isinstance(some, str) else some)]
     names = [one for one in (*built, *found) if isinstance(one, str) and one in dir(transformers)]
     for kind in (getattr(transformers, one) for one in names):
         if isinstance(kind, type) and issubclass(kind, nn.Module):
@@ -137,7 +140,7 @@ def _way(config: type, kind: type[nn.Module], options: dict[str, Any]) -> Way:
         (f"from transformers import {names}",),
     )
     said = f"{kind.__name__} with {coded}" if coded else f"{kind.__name__} as it is by default"
-    return Way(partial(_built, config, kind, options), code, _guesses, said)
+    return Way(partial(_built, config, kind, options), code, _guesses, said, most=_LARGEST)
 
 
 def _built(config: Callable[..., Any], kind: Callable[..., nn.Module], options: Any) -> nn.Module:

@@ -11,8 +11,11 @@ from pytest_gradhealth.errors import SettingError
 from pytest_gradhealth.formatting import meant_by, told
 from pytest_gradhealth.specs.spec import Spec
 
-#: How arguments begin that lead to weights, which are never loaded.
-_WEIGHTS = ("pretrained", "weights", "checkpoint", "cache", "trust_remote")
+#: How arguments begin that lead to weights, or code, of somebody's: none of that is loaded.
+_LOADED = (
+    *("pretrained", "weights", "checkpoint", "cache", "trust_remote", "auto_map"),
+    *("attn_implementation", "quantization"),
+)
 #: From this side on, four pictures are enough: they take as long as eight of half of it.
 _LARGE = 160
 
@@ -38,12 +41,12 @@ def library(name: str, spec: Spec) -> ModuleType:
 
 
 def check_named(spec: Spec) -> None:
-    """Raise SettingError for arguments by place, and for those that lead to weights."""
+    """Raise SettingError for arguments by place, and for those that load something."""
     if spec.given.positional:
         raise SettingError(f"{spec.text}: arguments go by name, for example num_classes=10")
     for name in spec.given.named:
-        if name.startswith(_WEIGHTS):
-            raise SettingError(f"{spec.text}: no weights are loaded; leave {name} out")
+        if name.startswith(_LOADED):
+            raise SettingError(f"{spec.text}: no weights and no code are loaded; leave {name} out")
 
 
 def unknown(spec: Spec, package: str, names: Iterable[str]) -> SettingError:

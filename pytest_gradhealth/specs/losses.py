@@ -45,7 +45,7 @@ def parse_loss(text: str, where: str, folders: Sequence[Path], beside: Path) -> 
     if name in NAMES:
         return named(name)
     if ":" not in name:
-        meant = meant_by(name, NAMES)
+        meant = meant_by(name, [*NAMES])
         said = f"{where}: {shown(text)} is no loss"
         raise SettingError(f"{said}; {meant or 'write cross_entropy, mse, or module:function'}")
     spec = parse(name)
@@ -83,5 +83,7 @@ def likely(outputs: Any, inputs: Any, classes: int, *, known: bool) -> str:
     if isinstance(inputs, Tensor) and inputs.shape == outputs.shape and outputs.dim() > 1:
         return "mse"
     if outputs.dim() == 2 and outputs.shape[1] > 1:
-        return "cross_entropy"
+        # What compares the examples with each other has as many numbers as there are.
+        pairs = not isinstance(inputs, Tensor) and outputs.shape[0] == outputs.shape[1]
+        return "" if pairs else "cross_entropy"
     return "mse" if 0 < outputs.dim() < 3 else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -39,7 +39,8 @@ class Guess:
 class Way:
     """A way to build a model, what of it is said, and the batches to try with what it builds.
 
-    `light` says that it can be built, and called, on the meta device, which takes no time.
+    `light` says that it can be built, and called, on the meta device, which takes no time; `most`
+    is how many parameters it may have to be tried, where there are others to try.
     """
 
     model: Built
@@ -47,6 +48,7 @@ class Way:
     guesses: Callable[[nn.Module], Iterable[Guess]]
     said: str = ""
     light: bool = False
+    most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,6 @@ class Offer:
     `lacking` completes "its batch cannot be guessed", with what somebody has to know of it.
     """
 
-    ways: Iterable[Way]
+    ways: Sequence[Way]
     place: tuple[str, int]
     lacking: Callable[[nn.Module], str] = lambda _: ""

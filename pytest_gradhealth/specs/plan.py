@@ -91,12 +91,13 @@ class Planner:
             except SettingError as error:
                 failed = failed or error
                 continue
+            lacking = self._offer.lacking(model)
             for tried in self._batches(way, model):
                 found = self._settled(way, model, tried)
                 if isinstance(found, Plan):
                     return found
-                why = found
-            why = self._offer.lacking(model) or why
+                lacking = lacking or found
+            why = why or lacking
         if failed is not None and not why:
             raise failed
         raise SettingError(

@@ -35,12 +35,21 @@ _WIDTHS = {
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads"), 4),
     **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
     **dict.fromkeys(("num_key_value_heads", "num_experts_per_tok"), 2),
-    **dict.fromkeys(("head_dim", "d_kv", "d_head"), 16),
+    **dict.fromkeys(("head_dim", "d_kv", "d_head", "rotary_dim", "v_head_dim"), 16),
+    **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim"), 16),
+    **dict.fromkeys(("q_lora_rank", "kv_lora_rank"), 32),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
+    "n_group": 2,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
 }
 _PICTURES = {"image_size": 32, "patch_size": 8}
-#: What would load weights of somebody else's.
-_WITHOUT = {"use_pretrained_backbone": False, "use_timm_backbone": False}
+#: What would load weights of somebody else's, or be changed by a forward of few words.
+_INSTEAD = {
+    ("use_pretrained_backbone", True): False,
+    ("use_timm_backbone", True): False,
+    ("attention_type", "block_sparse"): "original_full",
+}
 #: Lists with an item for each layer, which follow from how many there are.
 _BY_LAYER = ("layer_types", "mlp_layer_types", "layers_block_type")
 
@@ -51,12 +60,11 @@ def ever_larger(known: Mapping[str, Any], named: Mapping[str, Any]) -> Iterator[
     `known` are its options with their values, and what of them is `named` stays.
     """
     tables = [_LAYERS | _WIDTHS | _WORDS | _PICTURES, _LAYERS | _WIDTHS | _WORDS]
-    tables += [_LAYERS | _WORDS, _LAYERS, {}]
+    tables += [_WIDTHS | _WORDS, _LAYERS | _WORDS, _LAYERS, {}]
     before = None
     for table in tables:
-        smaller = {name: value for name, value in table.items() if _exceeds(known.get(name), value)}
-        found = {**smaller, **_within(known, smaller.get("vocab_size")), **named}
-        found |= {name: value for name, value in _WITHOUT.items() if known.get(name)}
+        instead = {n: new for (n, old), new in _INSTEAD.items() if known.get(n) == old}
+        found = {**_smaller(known, table), **instead, **named}
         if known.get("is_encoder_decoder") and known.get("decoder_start_token_id") is None:
             found.setdefault("decoder_start_token_id", known.get("pad_token_id") or 0)
         if found != before:
@@ -67,6 +75,19 @@ def ever_larger(known: Mapping[str, Any], named: Mapping[str, Any]) -> Iterator[
 def without_lists(known: Mapping[str, Any]) -> dict[str, Any]:
     """The options without those that there is one of for each layer."""
     return {name: value for name, value in known.items() if name not in _BY_LAYER}
+
+
+def _smaller(known: Mapping[str, Any], table: Mapping[str, int]) -> dict[str, Any]:
+    """What of a configuration is more than in a table, also in the configurations inside it."""
+    found: dict[str, Any] = {n: most for n, most in table.items() if _exceeds(known.get(n), most)}
+    found |= _within(known, found.get("vocab_size"))
+    heads, shared = "num_attention_heads", "num_key_value_heads"
+    if {heads, shared} <= found.keys() and known[heads] == known[shared]:
+        found[shared] = found[heads]  # some do not share theirs, whatever they are told
+    for name, inner in known.items():
+        if name.endswith("_config") and isinstance(inner, Mapping):
+            found |= {name: less} if (less := _smaller(inner, table)) else {}
+    return found
 
 
 def _exceeds(value: object, most: int) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_gradhealth.errors import SettingError
-from pytest_gradhealth.formatting import meant_by, shown
+from pytest_gradhealth.formatting import shown
 
 #: The libraries whose models go by their names there.
 LIBRARIES = ("timm", "torchvision", "hf")
@@ -82,7 +82,7 @@ def parse(text: str) -> Spec:
         return _of_library(typed, prefix, rest)
     lightning = bool(colon) and prefix == LIGHTNING
     inner = rest if lightning else typed
-    found = re.match(r"(.*?\.py|[^:(]*):(?=[^:/\\])(.*)\Z", inner, re.DOTALL)
+    found = re.match(r"((?:[A-Za-z]:)?[^:(]*\.py|[^:(]*):(.*)\Z", inner, re.DOTALL)
     if found is None:
         raise _none(typed)
     home, (name, arguments) = found[1], _called(typed, found[2])
@@ -151,12 +151,9 @@ def _why(error: BaseException) -> str:
 def _none(text: str) -> SettingError:
     """What to write in place of what is no spec."""
     typed, said = text.strip(), f"{shown(text)} names no model"
-    prefix, colon, rest = typed.partition(":")
     if typed.endswith(".py"):
         return SettingError(f"{said}; say which of that file: {_example(typed)}")
-    if colon and rest and ":" not in rest and (meant := meant_by(prefix, LIBRARIES, 0.7)):
-        return SettingError(f"{said}; {meant}")
     home, dot, name = typed.rpartition(".")
-    if dot and not colon and all(map(_is_name, typed.split("."))):
+    if dot and all(map(_is_name, typed.split("."))):
         return SettingError(f"{said}; did you mean {home}:{name}?")
     return SettingError(f"{said}; write {FORMS}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -32,7 +32,14 @@ def build(way: Way, said: str, *, meta: bool = False) -> nn.Module:
     """The model of a way, built once; raises SettingError where that fails."""
     if isinstance(way.model, nn.Module):
         return way.model
-    with isolated([way.model], _CPU), _quiet(), torch.device("meta" if meta else "cpu"):
+    if way.most is not None and not meta:
+        size = sum(p.numel() for p in build(way, said, meta=True).parameters())
+        if size > way.most:
+            raise SettingError(
+                f"{said} has {size:,} parameters, made as small as is known; give it less of what"
+                " its configuration has, as in hf:gpt2(n_layer=2)"
+            )
+    with isolated([way.model], _CPU), _quiet(), torch.device("meta") if meta else nullcontext():
         seed_everything(SEED, _CPU)
         try:
             model = way.model()

@@ -16,6 +16,8 @@ from pytest_gradhealth.specs.plan import Plan
 
 #: Columns of a line.
 _WIDTH = 100
+#: What inputs and targets are called, the first of which nothing else is called.
+_PAIRS = (("inputs", "targets"), ("x", "y"), ("given", "wanted"), ("x0", "y0"))
 _STANDARD = ("import runpy", "import sys", "from pathlib import Path")
 
 
@@ -28,7 +30,7 @@ class Written:
     settings: Mapping[str, Any]
 
 
-def test_file(specs: Sequence[Written]) -> str:
+def file_text(specs: Sequence[Written]) -> str:
     """The text of a test file with a test for each spec."""
     tests = [
         (name, one, [*_codes(one.plan)]) for name, one in zip(_names(specs), specs, strict=True)
@@ -49,13 +51,17 @@ def test_file(specs: Sequence[Written]) -> str:
     said = ", ".join(one.spec for one in specs)
     parts = [f'"""The gradients of {_doc(said)}."""', "", *_sorted(top)]
     parts += [*([""] if later or own else []), *later, *map(_noted, _merged(own))]
+    bound = {name for *_, codes in tests for code in codes for name in _bound(code)}
+    pair = next(pair for pair in _PAIRS if bound.isdisjoint(pair))
     for name, one, codes in tests:
-        parts += ["", "", *_test(name, one, codes, apart)]
+        parts += ["", "", *_test(name, one, codes, apart, pair)]
     return "\n".join(parts) + "\n"
 
 
-def _test(name: str, one: Written, codes: Sequence[Code], apart: set[str]) -> Iterator[str]:
-    plan, (model, *_) = one.plan, codes
+def _test(
+    name: str, one: Written, codes: Sequence[Code], apart: set[str], pair: tuple[str, str]
+) -> Iterator[str]:
+    plan, (model, *_), (inputs, targets) = one.plan, codes, pair
     if one.settings:
         given = ", ".join(f"{key}={value!r}" for key, value in one.settings.items())
         yield f"@pytest.mark.gradhealth({given})"
@@ -63,16 +69,14 @@ def _test(name: str, one: Written, codes: Sequence[Code], apart: set[str]) -> It
     for code in codes:
         yield from (f"    {line}" for line in (*code.imports, *code.before) if line in apart)
     yield f"    torch.manual_seed({SEED})"
-    arguments = [model.expression, "inputs"]
-    if isinstance(plan.batch, Brought):
-        pair = plan.batch.has_targets
-        yield f"    inputs{', targets' * pair} = {plan.batch.code.expression}()"
-    else:
-        pair = False
-        yield f"    inputs = {plan.batch.code}"
+    arguments = [model.expression, inputs]
+    brought = isinstance(plan.batch, Brought) and plan.batch.has_targets
+    made = plan.batch.code
+    made = f"{made.expression}()" if isinstance(made, Code) else made
+    yield f"    {inputs}{f', {targets}' * brought} = {made}"
     if plan.targets is not None:
-        yield f"    targets = {plan.targets.code}"
-    arguments += ["targets"] * (pair or plan.targets is not None)
+        yield f"    {targets} = {plan.targets.code}"
+    arguments += [targets] * (brought or plan.targets is not None)
     arguments += [] if plan.loss is None else [f"loss={plan.loss.code.expression}"]
     yield from _call("    gradhealth.assert_healthy", arguments)
 
@@ -102,10 +106,14 @@ def _ambiguous(codes: Sequence[Code]) -> set[str]:
     """Lines that give one name to several things, which go into the tests that need them."""
     lines = defaultdict(set)
     for code in codes:
-        for line in (*code.imports, *code.before):
-            for name in _given_by(line):
-                lines[name].add(line)
+        for name, line in _bound(code).items():
+            lines[name].add(line)
     return {line for found in lines.values() if len(found) > 1 for line in found}
+
+
+def _bound(code: Code) -> dict[str, str]:
+    """The names that code gives a meaning to, with the line that does."""
+    return {name: line for line in (*code.imports, *code.before) for name in _given_by(line)}
 
 
 def _given_by(line: str) -> list[str]:

@@ -1,19 +1,24 @@
-"""The files that a run is to write, looked at before it begins."""
+"""Paths of the command line, and the files that a run is to write, looked at before it begins."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from pytest_gradhealth.plugin.options import FILES, path_of
 from pytest_gradhealth.plugin.output import usage_error
 
 
-def reports_to_write(config: pytest.Config) -> dict[str, Path]:
+def path_of(config: pytest.Config, given: str) -> Path:
+    """A path of the command line, from where pytest was started; "~" is the user's home."""
+    return config.invocation_params.dir / Path(given).expanduser()
+
+
+def reports_to_write(config: pytest.Config, kinds: Iterable[str]) -> dict[str, Path]:
     """The reports to write by kind; raises UsageError for paths that no file can be at."""
     found: dict[str, Path] = {}
-    for kind in FILES:
+    for kind in kinds:
         given = config.getoption(f"gradhealth_{kind}")
         if given is None:
             continue
