@@ -107,6 +107,8 @@ class ModelItem(pytest.Item):
     """A model as a test that asserts that it is healthy."""
 
     model: ListedModel
+    #: What there is to say of it in a line, once it has run.
+    said = ""
 
     def begin(self, model: ListedModel) -> None:
         """Take a model, with the markers and the settings that it is listed with."""
@@ -128,6 +130,7 @@ class ModelItem(pytest.Item):
         __tracebackhide__ = True
         from pytest_gradhealth.assertions import assert_healthy
         from pytest_gradhealth.context import current
+        from pytest_gradhealth.reporting.message import headline
 
         context = current()
         if context is not None:
@@ -137,7 +140,13 @@ class ModelItem(pytest.Item):
             self.user_properties.append(("gradhealth.guessed", model.guessed))
         inputs, targets = plan.batch_and_targets()
         loss = None if plan.loss is None else plan.loss.function
-        assert_healthy(plan.model, inputs, targets, loss=loss, msg=self._with_guesses)
+        try:
+            found = assert_healthy(plan.model, inputs, targets, loss=loss, msg=self._with_guesses)
+        except (GradientHealthError, ProbeError) as error:
+            self.said = str(error).partition("\n")[0]
+            raise
+        complaints = [f for f in found.findings if f.severity != "info"]
+        self.said = headline(found, complaints).replace("\n", "; ")
 
     def _with_guesses(self, text: str) -> str:
         """A message of failure with what was guessed behind it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Generator, Sequence
 from functools import cached_property
 
@@ -20,6 +21,8 @@ from pytest_gradhealth.plugin.output import usage_error, write_line
 
 #: The name of a file that is not written.
 _NAME = "test_models.py"
+#: Attribute of a report with what there is to say of a model.
+_SAID = "gradhealth_said"
 
 
 class ModelSession:
@@ -28,7 +31,7 @@ class ModelSession:
     def __init__(self, config: pytest.Config, listed: Sequence[Listed]) -> None:
         self.config = config
         self._models = listed_as_items(config, listed)
-        self._begun: set[str] = set()
+        self._said: dict[str, str] = {}
         self._written = ""
 
     @pytest.hookimpl(tryfirst=True)
@@ -62,10 +65,20 @@ class ModelSession:
             chosen = [item.model for item in session.items if isinstance(item, ModelItem)]
             self._find(chosen, planned=True)
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Put what there is to say of a model on its report, so that it arrives from workers."""
+        report = yield
+        if isinstance(item, ModelItem) and report.when == "call":
+            setattr(report, _SAID, item.said)
+        return report
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note which models were checked."""
-        if report.when == "call":
-            self._begun.add(report.nodeid)
+        """Note which models were checked, and what there is to say of them."""
+        if hasattr(report, _SAID):
+            self._said[report.nodeid] = getattr(report, _SAID)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -97,9 +110,12 @@ class ModelSession:
                 write_line(terminalreporter, self._written)
             return
         terminalreporter.section("models without a test")
+        width = terminalreporter._tw.fullwidth
         for model in self._checked:
-            said = model.guessed.removeprefix("guessed: ") or "nothing was guessed"
-            write_line(terminalreporter, f"{model.nodeid}: {said}")
+            write_line(terminalreporter, f"{model.nodeid}: {self._said[model.nodeid]}")
+            guessed = model.guessed or "nothing was guessed"
+            for line in textwrap.wrap(guessed, width - 4, subsequent_indent="    "):
+                write_line(terminalreporter, f"    {line}")
         write_line(terminalreporter, "")
         if self._written:
             write_line(terminalreporter, self._written)
@@ -128,7 +144,7 @@ class ModelSession:
 
     @property
     def _checked(self) -> Sequence[ListedModel]:
-        return [model for model in self._models if model.nodeid in self._begun]
+        return [model for model in self._models if self._said.get(model.nodeid)]
 
     @cached_property
     def _text(self) -> str:

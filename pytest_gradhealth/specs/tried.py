@@ -60,16 +60,16 @@ def build(way: Way, said: str, *, meta: bool = False) -> nn.Module:
 
 def outputs_of(model: nn.Module, inputs: Any) -> Any:
     """What a model returns for a batch; raises ProbeError where that fails."""
-    device = next((p.device for p in model.parameters()), _CPU)
     with untouched(model):
-        return call_model(model, as_taken(model, fresh(inputs, device)))
+        return call_model(model, as_taken(model, fresh(inputs, _device_of(model))))
 
 
 def is_trained_on(model: nn.Module, inputs: Any, targets: Any) -> bool:
     """Whether the training step of a Lightning module makes a loss of a batch."""
     try:
         with untouched(model):
-            return has_loss(call_model(model, training_batch(model, inputs, targets)), None)
+            batch = training_batch(model, *fresh((inputs, targets), _device_of(model)))
+            return has_loss(call_model(model, batch), None)
     except ProbeError:
         return False
 
@@ -88,7 +88,11 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Run a model with random numbers of its own, and put all of it back; "meta" has nothing."""
-    on_meta = any(parameter.is_meta for parameter in model.parameters())
-    with isolated([] if on_meta else [model], _CPU), _quiet():
-        seed_everything(SEED, _CPU)
+    device = _device_of(model)
+    with isolated([], _CPU) if device.type == "meta" else isolated([model], device), _quiet():
+        seed_everything(SEED, _CPU if device.type == "meta" else device)
         yield
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), _CPU)

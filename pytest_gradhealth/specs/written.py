@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,8 +90,17 @@ def _call(function: str, arguments: Sequence[str]) -> Iterator[str]:
         return
     indent = " " * (len(function) - len(function.lstrip()) + 4)
     yield f"{function}("
-    yield from (f"{indent}{argument}," for argument in arguments)
+    for argument in arguments:
+        first, *more = _wrapped(f"{argument},", _WIDTH - len(indent))
+        yield from (f"{indent}{first}", *(f"{indent}    {line}" for line in more))
     yield f"{indent[4:]})"
+
+
+def _wrapped(code: str, width: int) -> list[str]:
+    """Code with calls in it on several lines, none of which ends within a string."""
+    whole = re.sub(r"'[^']*'|\"[^\"]*\"", lambda found: found[0].replace(" ", "\0"), code)
+    lines = textwrap.wrap(whole, width - 4, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\0", " ") for line in lines]
 
 
 def _codes(plan: Plan) -> Iterator[Code]:

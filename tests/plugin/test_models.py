@@ -83,8 +83,8 @@ def test_a_model_is_a_test_of_its_own(pytester: pytest.Pytester, workers: tuple[
     said = (
         "input 8x6 (layers.0 is Linear(in_features=6)), loss cross_entropy (the outputs are (8, 3)"
     )
-    assert text.count(f"guessed: {said}") == 1
-    assert f"nets.py:Sick(8): {said} float32)" in result.outlines
+    assert text.count(f"guessed: {said}") == 2
+    assert f"    guessed: {said} float32)" in result.outlines
     assert "the same as a test: tests/test_it.py" in result.outlines
     assert "def test_healthy(gradhealth):" in Path("tests/test_it.py").read_text()
     assert "FAILED nets.py:Sick(8) - pytest_gradhealth.VanishingGradientError: the g" in text
@@ -193,7 +193,7 @@ def test_inputs_and_loss_are_given(pytester: pytest.Pytester) -> None:
     inputs = [f"--gradhealth-input={one}" for one in ("left=5x4", "right=5x4")]
     result = run(pytester, *model("nets:Pair"), *inputs, "--gradhealth-loss=mse")
     result.assert_outcomes(passed=1)
-    assert "nets:Pair: nothing was guessed" in result.outlines
+    assert "    nothing was guessed" in result.outlines
     assert '    inputs = {"left": torch.randn(5, 4), "right": torch.randn(5, 4)}' in result.outlines
 
 
@@ -244,7 +244,7 @@ def test_the_ini_file_has_a_table_for_each(pytester: pytest.Pytester) -> None:
     run(pytester, "-k", "healthy").assert_outcomes(passed=1, deselected=3)
     result = run(pytester, *model("pair"))
     result.assert_outcomes(passed=1)
-    assert "nets:Pair: nothing was guessed" in result.outlines
+    assert "    nothing was guessed" in result.outlines
     result = run(pytester, *model("nets:Pair"), "--gradhealth-input=7x4,7x4", "--gradhealth-report")
     result.assert_outcomes(passed=1)
     assert "    inputs = (torch.randn(7, 4), torch.randn(7, 4))" in result.outlines
