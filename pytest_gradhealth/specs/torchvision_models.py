@@ -18,8 +18,8 @@ from pytest_gradhealth.specs.spec import Spec
 
 #: Options that architectures have by default, and that load weights or take minutes.
 _OPTIONS = {"weights_backbone": None, "init_weights": True}
-#: Frames of a film.
-_FRAMES = 16
+#: Frames of a film, and how many of those are enough.
+_FRAMES, _FILMS = 16, 4
 
 
 def offer(spec: Spec) -> Offer:
@@ -61,7 +61,8 @@ def _guesses(models: Any, name: str, options: dict[str, Any], model: nn.Module) 
         return
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     film = (3, _FRAMES) if ".video" in getattr(model, "__module__", "") else (3,)
-    shape = (pictures(height), *film, height, width)
+    count = pictures(height) if len(film) == 1 else _FILMS
+    shape = (count, *film, height, width)
     classes = options.get("num_classes") or len(first.meta.get("categories", ()))
     del model
     yield Guess(Batch((Drawn(shape),)), "torchvision's size", classes)

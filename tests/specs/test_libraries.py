@@ -46,7 +46,7 @@ def test_the_network_is_out_of_reach() -> None:
         ("torchvision:resnet18", "4x3x224x224", "int64[4]<1000"),
         ("torchvision:vit_b_16(image_size=32, num_classes=4)", "8x3x32x32", "int64[8]<4"),
         ("torchvision:inception_v3", "4x3x299x299", "None"),
-        ("torchvision:r3d_18", "8x3x16x112x112", "int64[8]<400"),
+        ("torchvision:r3d_18", "4x3x16x112x112", "int64[4]<400"),
         ("torchvision:fcn_resnet50", "4x3x224x224", "None"),
     ],
 )
