@@ -296,7 +296,14 @@ def test_last_failed_runs_them_again(pytester: pytest.Pytester) -> None:
 
 def test_baselines_are_in_the_rootdir(pytester: pytest.Pytester) -> None:
     ini(pytester, "nets:healthy", "nets:healthy(3)")
-    pytester.makepyfile(test_a=TEST)
+    pytester.makepyfile(
+        test_a="""
+from nets import healthy, torch
+
+def test_a(gradhealth):
+    gradhealth.assert_healthy(healthy, torch.ones(4, 6).tril())
+"""
+    )
     result = run(pytester, "--gradhealth-baseline", "--gradhealth-update")
     result.assert_outcomes(passed=3)
     file = Path("__gradhealth__/gradhealth_models.json")

@@ -12,6 +12,7 @@ from torch import nn
 
 from pytest_gradhealth import assert_healthy
 from pytest_gradhealth.errors import SettingError
+from pytest_gradhealth.specs.drawn import Batch
 from pytest_gradhealth.specs.small import ever_larger
 from tests.helpers.libraries import library
 from tests.helpers.specs import planned
@@ -113,6 +114,24 @@ def test_transformers_are_made_small_and_make_their_own_loss(
     assert type(model).__name__ == kind
     assert sum(parameter.numel() for parameter in model.parameters()) < 8e6
     assert_healthy(plan.model, *plan.batch_and_targets())
+
+
+def test_what_asks_for_weights_while_it_is_built_is_offline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    transformers = library("transformers")
+    constants = library("huggingface_hub.constants")
+
+    class Asking(transformers.GPT2Model):  # type: ignore[misc, name-defined]
+        def __init__(self, config: Any) -> None:
+            if not constants.HF_HUB_OFFLINE:
+                raise OSError("it would ask")
+            super().__init__(config)
+
+    monkeypatch.setattr(transformers, "GPT2Model", Asking)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert isinstance(planned("hf:GPT2Model").batch, Batch)
+    assert constants.HF_HUB_OFFLINE is False
 
 
 def test_a_configuration_in_a_file(tmp_path: Path) -> None:
