@@ -35,7 +35,8 @@ class ListedModel:
         inputs = f"input of {listed.where}" if of_table else flag_of("input")
         loss = f"loss of {listed.where}" if of_table else flag_of("loss")
         given = Given(listed.inputs, listed.loss, inputs, loss)
-        return Planner(parse(listed.spec), given, folders_of(config), beside(config))
+        folders = folders_of(config, of_table=of_table)
+        return Planner(parse(listed.spec), given, folders, beside(config))
 
     @cached_property
     def plan(self) -> Plan:
@@ -79,9 +80,13 @@ def listed_as_items(config: pytest.Config, listed: Sequence[Listed]) -> list[Lis
     return found
 
 
-def folders_of(config: pytest.Config) -> list[Path]:
-    """Where files and modules are looked for: where pytest was started, and the rootdir."""
-    return [*dict.fromkeys((config.invocation_params.dir, config.rootpath))]
+def folders_of(config: pytest.Config, *, of_table: bool = False) -> list[Path]:
+    """Where files and modules are looked for: where pytest was started, and where its ini file is.
+
+    What a table says begins with the latter.
+    """
+    folders = [config.invocation_params.dir, config.rootpath]
+    return [*dict.fromkeys(reversed(folders) if of_table else folders)]
 
 
 def beside(config: pytest.Config) -> Path:

@@ -29,10 +29,9 @@ _LOSSES = "torch.nn"
 def module_of(spec: Spec, folders: Sequence[Path]) -> ModuleType:
     """Import the home of a spec; raises SettingError for one that cannot be.
 
-    Files are looked for in the first of some `folders`, modules in all of them, after where Python
-    looks by itself.
+    Both are looked for in some `folders`, modules after where Python looks by itself.
     """
-    return _of_file(spec, folders[0]) if spec.is_file else _of_module(spec, folders)
+    return _of_file(spec, folders) if spec.is_file else _of_module(spec, folders)
 
 
 def found_in(module: ModuleType, spec: Spec) -> Any:
@@ -135,8 +134,9 @@ def _missing(name: str, folders: Sequence[Path]) -> str:
     )
 
 
-def _of_file(spec: Spec, folder: Path) -> ModuleType:
-    path = (folder / Path(spec.home).expanduser()).resolve()
+def _of_file(spec: Spec, folders: Sequence[Path]) -> ModuleType:
+    paths = [(folder / Path(spec.home).expanduser()).resolve() for folder in folders]
+    path = next((path for path in paths if path.is_file()), paths[0])
     if not path.is_file():
         beside = {one.name: str(Path(spec.home).with_name(one.name)) for one in _sources(path)}
         meant = meant_by(path.name, beside)

@@ -250,6 +250,17 @@ def test_the_ini_file_has_a_table_for_each(pytester: pytest.Pytester) -> None:
     assert "    inputs = (torch.randn(7, 4), torch.randn(7, 4))" in result.outlines
 
 
+def test_files_are_found_from_a_folder_inside(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ini(pytester, "nets.py:healthy", "nets:Sick marks=xfail")
+    pytester.mkdir("inside")
+    Path("inside/own.py").write_text(NETS)
+    monkeypatch.chdir("inside")
+    run(pytester).assert_outcomes(passed=1, xfailed=1)
+    run(pytester, *model("own.py:healthy", "nets.py:healthy")).assert_outcomes(passed=2)
+
+
 def test_a_table_in_toml(pytester: pytest.Pytester) -> None:
     Path("tox.ini").unlink()
     pytester.makepyprojecttoml(
