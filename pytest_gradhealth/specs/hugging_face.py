@@ -199,6 +199,4 @@ def _inputs(name: str, config: Any) -> Drawn | None:
 
 def _lacking(model: Any) -> str:
     taken = [name for name in inspect.signature(model.forward).parameters if name != "kwargs"]
-    return (
-        f"its main input is {model.main_input_name}, and its forward takes {', '.join(taken[:4])}"
-    )
+    return f"its forward takes {', '.join(taken[:4])}"

@@ -84,6 +84,7 @@ class Planner:
     def plan(self) -> Plan:
         """Build the model, and find the batch and the loss that go with it."""
         failed: SettingError | None = None
+        given: Plan | None = None
         why = ""
         for way, meta in self._ways():
             try:
@@ -91,18 +92,22 @@ class Planner:
             except SettingError as error:
                 failed = failed or error
                 continue
-            lacking = self._offer.lacking(model)
+            failures = []
             for tried in self._batches(way, model):
                 found = self._settled(way, model, tried)
                 if isinstance(found, Plan):
                     return found
-                lacking = lacking or found
-            why = why or lacking
+                failures.append(found.partition("\n")[0])
+            why = why or "; ".join(filter(None, (self._offer.lacking(model), *failures[:1])))
+            if self._batch is not None and not meta:  # the test says what to pass instead
+                given = given or Plan(way, self._batch, None, self._loss, ())
+        if given is not None:
+            return given
         if failed is not None and not why:
             raise failed
         raise SettingError(
             f"the batch of {self.spec.text} cannot be guessed"
-            + f" ({shortened(why.partition(chr(10))[0], 200)})" * bool(why)
+            + f" ({shortened(why, 300)})" * bool(why)
             + f"; add --gradhealth-input={EXAMPLES}"
         )
 
@@ -146,8 +151,6 @@ class Planner:
         try:
             outputs = outputs_of(model, inputs)
         except ProbeError as error:
-            if self._batch is not None:  # the test says what to pass instead
-                return Plan(way, batch, None, self._loss, said)
             return str(error)
         if _lacks_loss(outputs) and self._loss is None and self._batch is None:
             return "it makes no loss of that"

@@ -14,7 +14,7 @@ _LAYERS = dict.fromkeys(
     ),
     2,
 )
-_WORDS = {"vocab_size": VOCABULARY}
+_WORDS = {"vocab_size": VOCABULARY, "vocab_size_per_layer_input": VOCABULARY}
 #: Numbers of words that mean something, which have to be among those that there are.
 _SPECIAL = {
     "pad_token_id": 0,

@@ -59,7 +59,18 @@ def test_pictures_are_of_the_size_of_the_library(text: str, inputs: str, targets
     assert "size)" in plan.guessed[0]
 
 
-def test_they_are_checked_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_is_given_counts_for_what_they_make_of_it() -> None:
+    library("timm")
+    library("transformers")
+    plan = planned("timm:test_resnet", "2x3x64x64")
+    assert (str(plan.batch), str(plan.targets)) == ("2x3x64x64", "int64[2]<1000")
+    plan = planned("timm:test_resnet", "2x4x64x64", loss="mse")
+    assert (str(plan.batch), plan.targets) == ("2x4x64x64", None)
+    plan = planned("hf:gptj(n_layer=1)", "input_ids=int64[2,9]<50,labels=int64[2,9]<50")
+    assert plan.guessed[-1] == "the model's own loss"
+
+
+def test_they_are_checked_as_they_are() -> None:
     library("timm")
     plan = planned("timm:test_resnet")
     assert plan.loss is not None
@@ -190,7 +201,8 @@ def test_a_configuration_in_a_file(tmp_path: Path) -> None:
         ("torchvision:raft_small", "(it takes two pictures of a film)"),
         (
             "hf:CLIPModel",
-            "cannot be guessed (its main input is input_ids, and its forward takes",
+            "cannot be guessed (its forward takes input_ids, pixel_values, attention_mask,"
+            " position_ids; CLIPModel.forward raised AttributeError: 'NoneType' object",
         ),
     ],
 )
