@@ -35,14 +35,14 @@ _TENSOR = re.compile(
     r"(?:(?P<name>[^\W\d]\w*)\s*=\s*)?"
     r"(?:(?P<dtype>[^\W\d]\w*)\s*)?"
     r"(?P<shape>\[[\d,\s]*\]|\d+(?:x\d+)*)"
-    r"(?:\s*<\s*(?P<below>\d+))?"
+    r"(?:\s*>\s*(?P<above>\d+))?(?:\s*<\s*(?P<below>\d+))?"
 )
 EXAMPLES = "8x3x32x32, 'input_ids=int64[4,16]<1000', or module:batch"
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A random tensor: its shape, the type of its numbers, and below what whole ones are.
+    """A random tensor: its shape, the type of its numbers, and from `low` to `below` whole ones.
 
     `name` is the keyword that it is passed by, "" where it goes by its place.
     """
@@ -51,6 +51,7 @@ class Drawn:
     dtype: str = "float32"
     below: int = 2
     name: str = ""
+    low: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -61,8 +62,7 @@ class Drawn:
         """Draw it, with the random numbers as they are."""
         dtype = getattr(torch, self.dtype)
         if self.dtype == "bool" or self.is_whole:
-            below = 2 if self.dtype == "bool" else self.below
-            drawn = torch.randint(below, self.shape)
+            drawn = torch.randint(*self._range, self.shape)
         else:
             drawn = torch.randn(self.shape)
         return drawn if drawn.dtype == dtype else drawn.to(dtype)
@@ -72,11 +72,16 @@ class Drawn:
         """What draws the same with torch."""
         if self.dtype == "bool" or self.is_whole:
             sizes = f"({self.shape[0]},)" if len(self.shape) == 1 else str(self.shape)
-            drawn = f"torch.randint({2 if self.dtype == 'bool' else self.below}, {sizes})"
+            ends = ", ".join(map(str, self._range[self.low == 0 :]))
+            drawn = f"torch.randint({ends}, {sizes})"
         else:
             drawn = f"torch.randn({', '.join(map(str, self.shape)) or '()'})"
         plain = self.dtype in ("float32", "int64")
         return drawn if plain else f"{drawn}.to(torch.{self.dtype})"
+
+    @property
+    def _range(self) -> tuple[int, int]:
+        return (0, 2) if self.dtype == "bool" else (self.low, self.below)
 
     def __str__(self) -> str:
         """As it is typed."""
@@ -84,7 +89,7 @@ class Drawn:
             said = "x".join(map(str, self.shape))
         else:
             said = f"{self.dtype}[{','.join(map(str, self.shape))}]"
-        said += f"<{self.below}" if self.is_whole else ""
+        said += f">{self.low - 1}" * bool(self.low) + f"<{self.below}" * self.is_whole
         return f"{self.name}={said}" if self.name else said
 
 
@@ -141,11 +146,11 @@ def _tensor(text: str, where: str) -> Drawn:
             f"{where}: there is no type {dtype} of numbers; {meant or ', '.join(_DTYPES)}"
         )
     shape = tuple(map(int, re.findall(r"\d+", found["shape"])))
-    below = int(found["below"] or 2)
-    if 0 in shape or not 0 < below < 2**63 or math.prod(shape) > _MOST:
+    low, below = int(found["above"] or -1) + 1, int(found["below"] or 2)
+    if 0 in shape or not low < below < 2**63 or math.prod(shape) > _MOST:
         raise SettingError(f"{where}: {shown(text)} is empty, or larger than can be drawn")
-    tensor = Drawn(shape, dtype, below, found["name"] or "")
-    if found["below"] and not tensor.is_whole:
+    tensor = Drawn(shape, dtype, below, found["name"] or "", low)
+    if (found["below"] or found["above"]) and not tensor.is_whole:
         raise SettingError(
             f"{where}: {shown(text)} are no whole numbers, which alone have a limit: int64[4,16]<10"
         )

@@ -18,7 +18,7 @@ from pytest_gradhealth.specs.drawn import Batch, Drawn
 from pytest_gradhealth.specs.homes import place_of
 from pytest_gradhealth.specs.library import check_named, library, unknown
 from pytest_gradhealth.specs.offer import Code, Guess, Offer, Way
-from pytest_gradhealth.specs.small import VOCABULARY, ever_larger, without_lists
+from pytest_gradhealth.specs.small import SPECIAL, VOCABULARY, ever_larger, without_lists
 from pytest_gradhealth.specs.spec import Spec
 
 #: What a type of model is most often trained for, by the tables of transformers.
@@ -162,15 +162,16 @@ def _guesses(model: Any) -> Iterator[Guess]:
         return
     taken = inspect.signature(model.forward).parameters
     words = getattr(config, "vocab_size", None) or VOCABULARY
+    low = SPECIAL if words > SPECIAL else 0
     classes = getattr(config, "num_labels", None) or 2
     if "labels" in taken:
         short = _LENGTH if inputs.name == "input_ids" else _SHORT
-        for shape, below in (
-            ((_COUNT, short), words),
-            ((_COUNT, short), classes),
-            ((_COUNT,), classes),
+        for shape, below, low in (
+            ((_COUNT, short), words, low),
+            ((_COUNT, short), classes, 0),
+            ((_COUNT,), classes, 0),
         ):
-            labels = Drawn(shape, "int64", below, "labels")
+            labels = Drawn(shape, "int64", below, "labels", low)
             yield Guess(Batch((inputs, labels)), "what its forward takes")
     elif "start_positions" in taken:
         ends = (Drawn((_COUNT,), "int64", _LENGTH, f"{end}_positions") for end in ("start", "end"))
@@ -182,7 +183,7 @@ def _inputs(name: str, config: Any) -> Drawn | None:
     """The main input of a model, where its configuration says how large that is."""
     if name == "input_ids":
         words = getattr(config, "vocab_size", None) or VOCABULARY
-        return Drawn((_COUNT, _LENGTH), "int64", words, name)
+        return Drawn((_COUNT, _LENGTH), "int64", words, name, SPECIAL if words > SPECIAL else 0)
     if name == "pixel_values":
         size = getattr(config, "image_size", None) or 224
         height, width = size if isinstance(size, (list, tuple)) else (size, size)

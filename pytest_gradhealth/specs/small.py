@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-VOCABULARY = 256
+#: How many words there are, the first of which mean something and are none of a text.
+VOCABULARY, SPECIAL = 256, 4
 #: What configurations call the number of their layers, and everything else that is made less.
 _LAYERS = dict.fromkeys(
     (
@@ -84,6 +85,8 @@ def _smaller(known: Mapping[str, Any], table: Mapping[str, int]) -> dict[str, An
     heads, shared = "num_attention_heads", "num_key_value_heads"
     if {heads, shared} <= found.keys() and known[heads] == known[shared]:
         found[shared] = found[heads]  # some do not share theirs, whatever they are told
+    if {"num_heads", "head_dim", "hidden_size"} <= found.keys() and known.get("expand"):
+        found["num_heads"] = known["expand"] * found["hidden_size"] // found["head_dim"]
     for name, inner in known.items():
         if name.endswith("_config") and isinstance(inner, Mapping):
             found |= {name: less} if (less := _smaller(inner, table)) else {}

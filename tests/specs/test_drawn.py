@@ -20,6 +20,7 @@ from pytest_gradhealth.specs.drawn import SEED, Batch, Drawn, drawn, parse_batch
         (["int64[4,16]<1000"], "int64[4,16]<1000", "torch.randint(1000, (4, 16))"),
         (["long[4]<9"], "int64[4]<9", "torch.randint(9, (4,))"),
         (["int32[4, 2] < 9"], "int32[4,2]<9", "torch.randint(9, (4, 2)).to(torch.int32)"),
+        (["int64[4] > 3 < 9"], "int64[4]>3<9", "torch.randint(4, 9, (4,))"),
         (["bool[4]"], "bool[4]", "torch.randint(2, (4,)).to(torch.bool)"),
         (["float64 2x2"], "float64[2,2]", "torch.randn(2, 2).to(torch.float64)"),
         (["8x2,8x3"], "8x2,8x3", "(torch.randn(8, 2), torch.randn(8, 3))"),
@@ -61,6 +62,8 @@ def test_what_others_draw_is_as_it_was() -> None:
 def test_whole_numbers_stay_below_their_limit() -> None:
     values, _ = drawn(Batch((Drawn((1000,), "int64", 3),)))
     assert values.unique().tolist() == [0, 1, 2]
+    values, _ = drawn(parse_batch(["int64[1000]>2<6"], ""))
+    assert values.unique().tolist() == [3, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,7 @@ def test_whole_numbers_stay_below_their_limit() -> None:
         (["8x3<5"], "are no whole numbers, which alone have a limit: int64[4,16]<10"),
         (["int46[4]"], "there is no type int46 of numbers; did you mean int64 or int16?"),
         (["8x0"], "is empty, or larger than can be drawn"),
+        (["int64[4]>8<9"], "is empty, or larger than can be drawn"),
         (["int64[4]<0"], "is empty, or larger than can be drawn"),
         (["99999x99999x99999"], "is empty, or larger than can be drawn"),
         (["a=8,8"], "give each tensor a name of its own, or none of them one"),

@@ -80,37 +80,41 @@ def test_they_are_checked_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "inputs"),
     [
-        ("hf:gpt2", "GPT2LMHeadModel", "input_ids=int64[4,32]<256,labels=int64[4,32]<256"),
-        ("hf:GPT2Config", "GPT2LMHeadModel", "input_ids=int64[4,32]<256,labels=int64[4,32]<256"),
-        ("hf:GPT2Model", "GPT2Model", "input_ids=int64[4,32]<256"),
+        ("hf:gpt2", "GPT2LMHeadModel", "input_ids=int64[4,32]>3<256,labels=int64[4,32]>3<256"),
+        (
+            "hf:GPT2Config",
+            "GPT2LMHeadModel",
+            "input_ids=int64[4,32]>3<256,labels=int64[4,32]>3<256",
+        ),
+        ("hf:GPT2Model", "GPT2Model", "input_ids=int64[4,32]>3<256"),
         (
             "hf:gpt2(vocab_size=99)",
             "GPT2LMHeadModel",
-            "input_ids=int64[4,32]<99,labels=int64[4,32]<99",
+            "input_ids=int64[4,32]>3<99,labels=int64[4,32]>3<99",
         ),
-        ("hf:bert", "BertForMaskedLM", "input_ids=int64[4,32]<256,labels=int64[4,32]<256"),
+        ("hf:bert", "BertForMaskedLM", "input_ids=int64[4,32]>3<256,labels=int64[4,32]>3<256"),
         (
             "hf:BertForSequenceClassification(num_labels=3)",
             "BertForSequenceClassification",
-            "input_ids=int64[4,32]<256,labels=int64[4]<3",
+            "input_ids=int64[4,32]>3<256,labels=int64[4]<3",
         ),
         (
             "hf:BertForTokenClassification",
             "BertForTokenClassification",
-            "input_ids=int64[4,32]<256,labels=int64[4,32]<2",
+            "input_ids=int64[4,32]>3<256,labels=int64[4,32]<2",
         ),
         (
             "hf:BertForQuestionAnswering",
             "BertForQuestionAnswering",
-            "input_ids=int64[4,32]<256,start_positions=int64[4]<32,end_positions=int64[4]<32",
+            "input_ids=int64[4,32]>3<256,start_positions=int64[4]<32,end_positions=int64[4]<32",
         ),
         (
             "hf:t5",
             "T5ForConditionalGeneration",
-            "input_ids=int64[4,32]<256,labels=int64[4,32]<256",
+            "input_ids=int64[4,32]>3<256,labels=int64[4,32]>3<256",
         ),
         ("hf:vit", "ViTForImageClassification", "pixel_values=4x3x32x32,labels=int64[4]<2"),
-        ("hf:wav2vec2", "Wav2Vec2ForCTC", "input_values=4x16000,labels=int64[4,12]<32"),
+        ("hf:wav2vec2", "Wav2Vec2ForCTC", "input_values=4x16000,labels=int64[4,12]>3<32"),
     ],
 )
 def test_transformers_are_made_small_and_make_their_own_loss(

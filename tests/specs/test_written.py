@@ -120,8 +120,8 @@ def test_libraries() -> None:
         "from torchvision.models import get_model",
         "from transformers import GPT2Config, GPT2LMHeadModel",
         '        lambda: get_model("resnet18", num_classes=4),',
-        '    inputs = {"input_ids": torch.randint(256, (4, 32)), '
-        '"labels": torch.randint(256, (4, 32))}',
+        '    inputs = {"input_ids": torch.randint(4, 256, (4, 32)), '
+        '"labels": torch.randint(4, 256, (4, 32))}',
     ):
         assert line in text.splitlines(), text
     compile(text, "test_models.py", "exec")
