@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pytest_gradhealth.config.options import BY_NAME
 from pytest_gradhealth.errors import SettingError
-from pytest_gradhealth.plugin.options import OF_MODELS, flag_of, ini_file
+from pytest_gradhealth.plugin.options import OF_MODELS, flag_of, ini_file, models_in_ini
 from pytest_gradhealth.plugin.output import usage_error
 
 #: What a table of the ini file has beside settings.
@@ -64,7 +65,7 @@ def _check_said(config: pytest.Config, in_ini: bool) -> None:
 
 def _in_ini(config: pytest.Config) -> Iterator[Listed]:
     where = f"gradhealth_models in {ini_file(config)}"
-    for entry in config.getini("gradhealth_models"):
+    for entry in models_in_ini(config):
         yield _of_table(entry if isinstance(entry, dict) else _table(str(entry), where), where)
 
 
@@ -107,11 +108,15 @@ def _parted(line: str) -> tuple[str, str]:
 def _of_table(table: Mapping[str, Any], where: str) -> Listed:
     """A table as a model that is listed; raises SettingError for what it cannot say."""
     from pytest_gradhealth.config.settings import Settings
+    from pytest_gradhealth.formatting import meant_by
 
     spec = table.get("spec")
     if not isinstance(spec, str):
         raise SettingError(f"{where}: a table has no spec, as in spec = 'timm:resnet18'")
     settings = {key: value for key, value in table.items() if key not in _KEYS}
+    for key in settings.keys() - BY_NAME.keys():
+        if meant := meant_by(key, _KEYS):
+            raise SettingError(f"{where}, {spec}: there is no {key}; {meant}")
     Settings().merged(settings, f"{where}, {spec}")
     return Listed(
         spec,

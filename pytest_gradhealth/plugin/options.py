@@ -163,7 +163,19 @@ def _knows_numbers() -> bool:
 def of_models(config: pytest.Config) -> bool:
     """Whether anything is said of models that are checked without a test."""
     given = (config.getoption(f"gradhealth_{name}") for name in OF_MODELS)
-    return any(one is not None for one in given) or bool(config.getini(MODELS))
+    return any(one is not None for one in given) or bool(models_in_ini(config))
+
+
+def models_in_ini(config: pytest.Config) -> Sequence[object]:
+    """The models of the ini file; raises UsageError for what pytest cannot read as a list."""
+    try:
+        found: Sequence[object] = config.getini(MODELS)
+    except (TypeError, ValueError, pytest.UsageError) as error:
+        raise usage_error(
+            f"{MODELS} in {ini_file(config)} is no list of lines such as"
+            f" 'timm:resnet18 input=8x3x64x64' ({error})"
+        ) from error
+    return found
 
 
 def run_options(config: pytest.Config) -> RunOptions:

@@ -166,12 +166,12 @@ def _guesses(model: Any) -> Iterator[Guess]:
     classes = getattr(config, "num_labels", None) or 2
     if "labels" in taken:
         short = _LENGTH if inputs.name == "input_ids" else _SHORT
-        for shape, below, low in (
+        for shape, below, start in (
             ((_COUNT, short), words, low),
             ((_COUNT, short), classes, 0),
             ((_COUNT,), classes, 0),
         ):
-            labels = Drawn(shape, "int64", below, "labels", low)
+            labels = Drawn(shape, "int64", below, "labels", start)
             yield Guess(Batch((inputs, labels)), "what its forward takes")
     elif "start_positions" in taken:
         ends = (Drawn((_COUNT,), "int64", _LENGTH, f"{end}_positions") for end in ("start", "end"))

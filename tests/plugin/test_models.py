@@ -281,9 +281,21 @@ loss = "mse"
     assert "nets:healthy[deep] PASSED" in text_of(result)
 
 
+@pytest.mark.skipif(pytest.version_tuple < (9,), reason="this pytest reads no native TOML")
+def test_native_toml_has_lines(pytester: pytest.Pytester) -> None:
+    Path("tox.ini").unlink()
+    pytester.makepyprojecttoml('[tool.pytest]\ngradhealth_models = ["nets:healthy input=7x6"]')
+    run(pytester).assert_outcomes(passed=1)
+    pytester.makepyprojecttoml('[[tool.pytest.gradhealth_models]]\nspec = "nets:healthy"')
+    result = run(pytester)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "gradhealth_models in pyproject.toml is no list of lines" in result.stderr.str()
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
+        ("nets:healthy inputs=8x6", "nets:healthy: there is no inputs; did you mean input?"),
         ("nets:healthy min_ration=1", "unknown setting 'min_ration'"),
         ("nets:healthy min_ratio=x", "min_ratio = 'x' is not a positive number"),
         ("nets:healthy 8x6", "gradhealth_models in tox.ini: '8x6' behind nets:healthy is not one"),
