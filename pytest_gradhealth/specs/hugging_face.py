@@ -57,8 +57,10 @@ def _found(
     """The classes of a configuration and of its model, and the options that a file has."""
     types = library("transformers.models.auto.configuration_auto", spec)
     if spec.name in types.CONFIG_MAPPING_NAMES:
+        kind = _model_of(transformers, spec, spec.name, ())
         config = getattr(transformers, types.CONFIG_MAPPING_NAMES[spec.name])
-        return config, _model_of(transformers, spec, spec.name, ()), {}
+        # That of a part alone, where the type is of several.
+        return getattr(kind, "config_class", None) or config, kind, {}
     if spec.name.isidentifier() and spec.name in dir(transformers):
         return _of_class(transformers, spec, getattr(transformers, spec.name))
     path = next((p for f in folders if (p := f / Path(spec.name).expanduser()).exists()), None)

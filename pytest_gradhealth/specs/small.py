@@ -15,6 +15,8 @@ _LAYERS = dict.fromkeys(
     ),
     2,
 )
+#: Enough where every fourth, sixth or eighth layer is of another kind.
+_SOME = dict.fromkeys(_LAYERS, 8)
 _WORDS = {"vocab_size": VOCABULARY, "vocab_size_per_layer_input": VOCABULARY}
 #: Numbers of words that mean something, which have to be among those that there are.
 _SPECIAL = {
@@ -61,7 +63,7 @@ def ever_larger(known: Mapping[str, Any], named: Mapping[str, Any]) -> Iterator[
     `known` are its options with their values, and what of them is `named` stays.
     """
     tables = [_LAYERS | _WIDTHS | _WORDS | _PICTURES, _LAYERS | _WIDTHS | _WORDS]
-    tables += [_WIDTHS | _WORDS, _LAYERS | _WORDS, _LAYERS, {}]
+    tables += [_SOME | _WIDTHS | _WORDS, _WIDTHS | _WORDS, _LAYERS | _WORDS, _LAYERS, {}]
     before = None
     for table in tables:
         instead = {n: new for (n, old), new in _INSTEAD.items() if known.get(n) == old}
