@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pytest_gradhealth.measure.recorder import PARAMETER
 from pytest_gradhealth.results.path import FAINT, PathPoint
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def asleep(
 
 
 def _is_silent(point: PathPoint, idle: Collection[str]) -> bool:
-    if point.width is None and point.type != PARAMETER:
+    if point.width is None:
         return point.activation == 0
     return point.norm > 0 and point.name in idle
 

@@ -48,7 +48,7 @@ def look(
     with recorder.attached():
         recorder.mark_inputs(run.inputs)
         run.forward()
-        recorder.close()
+        recorder.active = False
         if recorder.missed:
             return look(subject, seed=seed, steps=steps, functional=True)
         loss = run.loss()
@@ -57,6 +57,7 @@ def look(
             graph = run.graph(loss)
             named = named_parameters(subject.model)
             unregistered = _unregistered(subject, named, graph.leaves, run)
+            recorder.forget_loops()
             marks = _path_marks(recorder.marks, graph.root)
             cut = _find_owners(subject.model, graph, marks.values())
             activations = activations_of(

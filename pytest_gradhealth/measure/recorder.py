@@ -16,10 +16,17 @@ from torch.utils.hooks import RemovableHandle
 
 from pytest_gradhealth.distributed.shards import Owners
 from pytest_gradhealth.isolation.write_guard import unguarded
-from pytest_gradhealth.measure.functional import ParameterUses, bare_matrices, is_functional
+from pytest_gradhealth.measure.functional import (
+    ParameterUses,
+    Part,
+    Use,
+    bare_matrices,
+    constants_of,
+    is_functional,
+)
 from pytest_gradhealth.results.names import INPUT, OUTPUT, makes_values
 from pytest_gradhealth.results.profile import Sampled
-from pytest_gradhealth.tensors.graph import Edge, edge_of
+from pytest_gradhealth.tensors.graph import Edge, edge_of, follow_on_each_other
 from pytest_gradhealth.tensors.hooks import hooked
 from pytest_gradhealth.tensors.modules import class_name
 from pytest_gradhealth.tensors.norms import l2_norm, spread
@@ -114,7 +121,7 @@ class Recorder:
     _layers: list[_Layer] = field(default_factory=list)
     _by_edge: dict[Edge, Mark] = field(default_factory=dict)
     _handles: list[RemovableHandle] = field(default_factory=list)
-    _bare: ParameterUses | None = None
+    _uses: dict[tuple[str, Part], list[Mark]] = field(default_factory=dict)
 
     @contextmanager
     def attached(self) -> Iterator[Recorder]:
@@ -131,7 +138,8 @@ class Recorder:
         if self.functional or self.entries:
             noting = ParameterUses(self.model, self._used, entries=not self.functional)
         elif bare := bare_matrices(modules):
-            noting = self._bare = ParameterUses(self.model, self._used, bare=bare)
+            constants = constants_of(modules.values())
+            noting = ParameterUses(self.model, self._used, bare=bare, constants=constants)
         hooks = (x.module.register_forward_hook(self._hook(x)) for x in self._layers)
         with hooked(hooks) as self._handles, noting:
             yield self
@@ -141,11 +149,15 @@ class Recorder:
         for number, tensor in enumerate(t for t in tensors(inputs) if t.requires_grad):
             self._mark(INPUT, "Tensor", 0, number, tensor)
 
-    def close(self) -> None:
-        """Take no further outputs; weights without a layer that are used again are a loop's."""
-        self.active = False
-        loops = self._bare.repeated if self._bare is not None else ()
-        self.marks = [m for m in self.marks if m.type != PARAMETER or m.name not in loops]
+    def forget_loops(self) -> None:
+        """Forget weights that are used again, where some follow on themselves: those of a loop.
+
+        Its steps are no layers. Without any, two towers or parts of a batch share a layer.
+        """
+        again = [marks for marks in self._uses.values() if len(marks) > 1]
+        if any(map(follow_on_each_other, ([m.edge[0] for m in u if m.edge] for u in again))):
+            steps = {id(mark) for marks in again for mark in marks}
+            self.marks = [m for m in self.marks if m.type != PARAMETER or id(m) not in steps]
 
     def glance_at(self, marks: Iterable[Mark]) -> None:
         """Let a sample do for the gradients of some marks, where it did for what was returned."""
@@ -162,7 +174,8 @@ class Recorder:
     @property
     def missed(self) -> bool:
         """Whether the forward went past all submodules; functions may have used what they hold."""
-        return not self.functional and self.calls.keys() == {OUTPUT}
+        bare = {name for name, _ in self._uses}
+        return not self.functional and self.calls.keys() - bare == {OUTPUT}
 
     def uncalled(self) -> Iterator[tuple[str, str]]:
         """Names and types of the modules whose forward never ran."""
@@ -193,11 +206,16 @@ class Recorder:
             read = sampled_norm if mark.sampled == "both" else self.reading
             mark.gradient = read(gradient)
 
-    def _used(self, name: str, tensor: Tensor) -> None:
-        if self.active:
-            call = self.calls[name]
-            self.calls[name] += 1
-            self._mark(name, PARAMETER, call, 0, tensor)
+    def _used(self, use: Use) -> None:
+        if not self.active:
+            return
+        call, before = self.calls[use.name], len(self.marks)
+        self.calls[use.name] += 1
+        self._mark(use.name, PARAMETER, call, 0, use.made)
+        for mark in self.marks[before:]:
+            mark.width = use.width
+            if not (self.functional or self.entries):
+                self._uses.setdefault((use.name, use.part), []).append(mark)
 
     def _hook(self, layer: _Layer) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
@@ -238,6 +256,8 @@ class Recorder:
         if known is not None:
             if layer is not None and _speaks_for(name, layer.module, known):
                 known.name, known.type, known.call, known.output = name, kind, call, number
+                if known.leaf == PARAMETER:
+                    known.leaf, known.width = kind, layer.width
             return
         shape = shape_of(tensor)
         mark = Mark(name, kind, call, number, shape, math.prod(shape), edge, kind)

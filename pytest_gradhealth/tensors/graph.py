@@ -85,6 +85,20 @@ def walk(loss: Tensor) -> Graph:
     return Graph(root, tuple(order), leaf_of)
 
 
+def follow_on_each_other(nodes: Collection[Node]) -> bool:
+    """Whether any of some nodes is computed from another of them."""
+    oldest = min((node._sequence_nr() for node in nodes), default=0)
+    for start in nodes:
+        seen, waiting = {start}, [start]
+        for node in waiting:
+            inputs = {child for child, _ in node.next_functions if child is not None} - seen
+            if not inputs.isdisjoint(nodes):
+                return True
+            seen |= inputs
+            waiting += [child for child in inputs if child._sequence_nr() >= oldest]
+    return False
+
+
 def op_name(node: Node) -> str:
     """The operation whose backward a node is: "Sigmoid" for SigmoidBackward0."""
     name = _operation(node.name())
