@@ -75,7 +75,7 @@ class Look:
                 replace(o, norm=0.0) if o.key in outputs else o for o in self.profile.outputs
             ),
             parameters=tuple(
-                replace(p, state="zero", gradient=0.0) if p.module in names and p.gradient else p
+                replace(p, state="zero", gradient=0.0) if p.is_of(names) and p.gradient else p
                 for p in self.profile.parameters
             ),
         )

@@ -80,7 +80,7 @@ def look_after_steps(
             silent = {*faint} & {*rounding(twin, seed=seed)}
             seen = seen.silenced(silent)
             modules = {name for name, _, _ in silent}
-            awake -= {p.name for p in first.parameters if p.module in modules}
+            awake -= {p.name for p in first.parameters if p.is_of(modules)}
         profile = with_felt_outputs(twin, seen.profile, seed=seed)
         learned = tuple(path.first.label for path in lossy)
         if learned and not is_sharded(twin.model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -98,6 +99,10 @@ class ParameterRecord:
     def module(self) -> str:
         """Name of the module that holds the parameter, or that a parametrised one is made for."""
         return module_of(self.name)
+
+    def is_of(self, layers: Collection[str]) -> bool:
+        """Whether it belongs to one of some layers: a module, or a weight that is one itself."""
+        return self.module in layers or self.name in layers
 
 
 @dataclass(frozen=True)

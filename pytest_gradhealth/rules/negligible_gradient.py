@@ -95,9 +95,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 def first_weight(profile: GradientProfile) -> tuple[str, float]:
     """Name and gradient RMS of the first weight on a gradient path (else of the model)."""
     trunk = {point.name for path in profile.judged_paths for point in path.points}
-    kept = [p for p in profile.parameters if p.module not in profile.forgotten]
+    kept = [p for p in profile.parameters if not p.is_of(profile.forgotten)]
     weights = [p for p in kept if len(p.shape) > 1 and p.gradient is not None]
-    ordered = [p for p in weights if p.module in trunk] or weights
+    ordered = [p for p in weights if p.is_of(trunk)] or weights
     if not ordered:
         return "", math.nan
     first = ordered[0]

@@ -229,7 +229,7 @@ def _zero(path: GradientPath, gate: int, profile: GradientProfile) -> Cause | No
     """Why nothing comes through to a point, None where that is unknown."""
     near = path.points[min(gate + 1, path.links)]
     names = {point.name for point in path.points[: gate + 1]}
-    silent = [p.name for p in profile.parameters if p.module in names]
+    silent = [p.name for p in profile.parameters if p.is_of(names)]
     known = cause_of_silence(silent, profile.stops, profile.loss)
     if known is None and 0 < near.norm < FAINT:
         return Cause(

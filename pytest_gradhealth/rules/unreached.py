@@ -184,10 +184,10 @@ def _sorted_zeros(
             lambda p: attends_to_one(p, profile)
         ),
         "zero gradient for {}: long loops forget what they begin with": (
-            lambda p: p.module in profile.forgotten
+            lambda p: p.is_of(profile.forgotten)
         ),
         "zero gradient for {}: the few units of a side branch are all dead, as happens by chance": (
-            lambda p: p.module in by_chance
+            lambda p: p.is_of(by_chance)
         ),
     }
     found: dict[str, list[ParameterRecord]] = {}

@@ -49,7 +49,9 @@ class Written(nn.Module):
         self.stem = layer(stem) if "stem" in layers else nn.Parameter(stem)
         self.head = layer(head) if "head" in layers else nn.Parameter(head)
         stacked = nn.Parameter(torch.stack(hidden))
-        self.hidden = stacked if way == "stacked" else nn.ParameterList(map(nn.Parameter, hidden))
+        self.hidden = (
+            stacked if way in ("stacked", "copied") else nn.ParameterList(map(nn.Parameter, hidden))
+        )
         self.end = Scale() if "scale" in layers else nn.Identity()
         self.mask = torch.ones(WIDTH, WIDTH)
 
@@ -67,18 +69,22 @@ class Written(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.times(x, self.stem))
-        for weight in self.hidden:
+        for number, weight in enumerate(self.hidden):
+            if self.way == "copied" and isinstance(self.hidden, Tensor):
+                weight = self.hidden[[number]][0]
             x = self.act(self.times(x, weight))
         end: Tensor = self.end(self.times(x, self.head))
         return end
 
 
 class Body(nn.Module):
-    """The hidden layers of the same network in a module without modules."""
+    """All layers but the head of the same network in a module without modules."""
 
-    def __init__(self, act: Act, scale: float) -> None:
+    def __init__(self, act: Act, scale: float, *, stacked: bool = False) -> None:
         super().__init__()
-        self.act, self.weights = act, nn.ParameterList(map(nn.Parameter, matrices(scale)[:-1]))
+        self.act, weights = act, matrices(scale)[:-1]
+        listed = nn.ParameterList(map(nn.Parameter, weights))
+        self.weights = nn.Parameter(torch.stack(weights)) if stacked else listed
 
     def forward(self, x: Tensor) -> Tensor:
         for weight in self.weights:
@@ -100,7 +106,7 @@ def in_layers(act: Act, scale: float) -> nn.Module:
 WRITINGS = {
     f"{layers}, {way}": (layers, way)
     for layers in ("stem and head", "stem", "head", "scale")
-    for way in ("linear", "einsum", "matmul", "masked", "stacked")
+    for way in ("linear", "einsum", "matmul", "masked", "stacked", "copied")
 }
 FUNCTIONS: dict[str, tuple[Act, float]] = {
     "vanishing": (torch.sigmoid, 1.0),
@@ -132,10 +138,12 @@ def test_one_network_is_judged_as_one_however_it_is_written(writing: str, functi
     assert len(ours.paths[0].points) == DEPTH + 2 + ("scale" in writing)
 
 
+@pytest.mark.parametrize("stacked", [False, True])
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_so_is_one_that_begins_with_a_module_of_weights_alone(function: str) -> None:
+def test_so_is_one_that_begins_with_a_module_of_weights_alone(function: str, stacked: bool) -> None:
     act, scale = FUNCTIONS[function]
-    ours = judged(nn.Sequential(Body(act, scale), layer(matrices(scale)[-1])))
+    body = Body(act, scale, stacked=stacked)
+    ours = judged(nn.Sequential(body, layer(matrices(scale)[-1])))
     theirs = judged(in_layers(act, scale))
     assert ours.verdict == theirs.verdict
     assert ratio(ours) == pytest.approx(ratio(theirs), rel=1e-4)
@@ -214,3 +222,106 @@ class Repeated(nn.Module):
 def test_what_is_used_again_is_that_of_a_loop(way: str) -> None:
     (path,) = judged(Repeated(way)).paths
     assert [point.name for point in path.points] == ["begin", "end"]
+
+
+class Towers(nn.Module):
+    """One network of bare weights for two halves of a batch."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.body, self.head = Body(torch.relu, scale), layer(matrices(scale)[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.head(self.body(half)) for half in x.chunk(2)])
+
+
+def test_what_two_towers_share_is_no_loop() -> None:
+    diagnosis = judged(Towers(2**0.5))
+    assert diagnosis.verdict == "healthy"
+    bare = [point for point in diagnosis.paths[0].points if point.type == "Parameter"]
+    assert len(bare) == DEPTH + 1
+    assert judged(Towers(0.1)).verdict == "failure"
+
+
+class Placed(nn.Module):
+    """Adds positions to a batch of one, which then has their shape, before bare layers."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.places, self.body = nn.Parameter(torch.zeros(1, 8, WIDTH)), Body(torch.relu, scale)
+        self.head = layer(matrices(scale)[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.body(x + self.places)).mean(1)
+        return out
+
+
+@pytest.mark.parametrize(("scale", "verdict"), [(2**0.5, "healthy"), (0.1, "failure")])
+def test_data_of_the_shape_of_a_weight_are_no_weight(scale: float, verdict: str) -> None:
+    diagnosis = probe(Placed(scale), torch.randn(1, 8, WIDTH), Y[:1], loss=cross_entropy)
+    assert diagnosis.verdict == verdict
+    assert len(diagnosis.paths[0].points) >= DEPTH + 2
+
+
+class Held(nn.Module):
+    """Layers that are never called, whose weights are used, and a bare one."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        *weights, head = matrices(scale)
+        self.layers, self.head = nn.ModuleList(map(layer, weights)), nn.Parameter(head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for held in self.layers:
+            x = torch.relu(linear(x, held.weight))  # type: ignore[arg-type]
+        return x @ self.head.T
+
+
+@pytest.mark.parametrize(("scale", "verdict"), [(2**0.5, "healthy"), (0.1, "failure")])
+def test_layers_that_are_not_called_are_seen_beside_bare_weights(
+    scale: float, verdict: str
+) -> None:
+    diagnosis = judged(Held(scale))
+    assert diagnosis.verdict == verdict
+    assert len(diagnosis.paths[0].points) == DEPTH + 2
+
+
+class Noisy(nn.Linear):
+    """A layer whose class is no torch's own, with weights for its noise."""
+
+    def __init__(self) -> None:
+        super().__init__(WIDTH, WIDTH)
+        self.deviation = nn.Parameter(0.01 * torch.ones(WIDTH, WIDTH))
+        self.noise = torch.randn(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight + self.deviation * self.noise, self.bias)
+
+
+def test_a_layer_speaks_for_the_product_that_it_returns() -> None:
+    (path,) = judged(nn.Sequential(Noisy(), nn.ReLU(), nn.Linear(WIDTH, 4))).paths
+    assert [(p.name, p.leaf, p.width) for p in path.points] == [
+        ("0", "Noisy", WIDTH),
+        ("1", "ReLU", None),
+        ("2", "Linear", 4),
+    ]
+
+
+class Ragged(nn.Module):
+    """A nested tensor made with a bare parameter, beside a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin, self.rest = nn.Parameter(torch.randn(2, WIDTH)), nn.Linear(WIDTH, WIDTH)
+        self.head = nn.Linear(WIDTH, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        nested = torch.nested.as_nested_tensor([self.begin + x[:2], self.rest(x)])
+        one, other = nested.unbind()
+        out: Tensor = self.head(other + one.mean(0))
+        return out
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_have_no_shape_to_be_asked_for() -> None:
+    assert judged(Ragged()).verdict == "healthy"
