@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pytest_gradhealth.agreement.distances import Distances, norm, over
+from pytest_gradhealth.agreement.alike import Alike, Decisions
+from pytest_gradhealth.agreement.distances import Distances, over
 from pytest_gradhealth.agreement.dropout import without_dropout
+from pytest_gradhealth.agreement.names import Names
 from pytest_gradhealth.agreement.processes import anywhere
-from pytest_gradhealth.agreement.rounding import move_weights, moved
+from pytest_gradhealth.agreement.rounding import Rounding, move_weights, moved
 from pytest_gradhealth.agreement.side import Layers, Place, Reading, Side
 from pytest_gradhealth.agreement.ways import in_format, twin_of
 from pytest_gradhealth.agreement.weights import Renaming, given, take
@@ -73,7 +77,7 @@ def agreement(
         a, b = a.changed(without_dropout), b.changed(without_dropout)
     if pairs:
         b = b.changed(partial(take, pairs=pairs))
-    both = _Both(a, b, _Names.of(a, b, renaming), seed, tolerance, shows_layers)
+    both = _Both(a, b, Names.of(a, b, renaming), seed, tolerance, shows_layers)
     found = both.compared(_layers(a, seed) if shows_layers else ())
     _check_comparable(found)
     apart = not found.same if a.averaged is None else anywhere(not found.same)
@@ -106,36 +110,46 @@ class _Both:
 
     a: Side
     b: Side
-    names: _Names
+    names: Names
     seed: int
     tolerance: Tolerance
     shows_layers: bool
 
     def compared(self, layers: Layers, *, parted: bool = False) -> Agreement:
-        """Run both, and a again, as it is and with its weights rounded otherwise.
+        """Run both, and a again, as it is and with other rounding.
 
         Where they have `parted`, another seed tells whether random numbers do as much.
         """
+        decisions = Decisions()
         read = partial(self.a.read, layers=layers)
-        first, again = read(seed=self.seed), read(seed=self.seed)
-        unit, name = _format(self.a, self.b, first)
+        first = read(seed=self.seed, beside=self._alike(decisions, known=False))
+        again = read(seed=self.seed, beside=self._alike(Decisions(), known=False))
+        coarse = _format(self.a, self.b, first)
+        unit, name = torch.finfo(coarse).eps, str(coarse).removeprefix("torch.")
         distances = partial(Distances, first, unit=unit)
-        generator = torch.Generator().manual_seed(self.seed)
-        noise = [
-            distances(_rounded(self.a, self.seed, layers, unit, generator)) for _ in range(DRAWS)
-        ]
-        precise = self._precise(layers, distances, name)
+        repeated = distances(again)
+        del again
+        theirs = self._theirs(layers, self._alike(decisions, known=True))
+        found, other = distances(theirs), None
+        noise = self._rounded(coarse, layers, decisions, first, theirs)
         # In coarser formats, sums are gathered in float32.
-        exact = precise or name not in ("float32", "float64")
-        sums = 0.0 if exact else SUMS * math.sqrt(max(map(Tensor.numel, first.values())))
-        repeated, noise = distances(again), noise + precise
-        theirs = self.b.read(seed=self.seed, layers=self.names.layers(layers))
-        found = distances({self.names.place(p): t for p, t in self.names.known(theirs)})
+        precise = self._precise(layers, distances, coarse) if not noise else []
+        sums = 0.0
+        if not noise:
+            generator = torch.Generator().manual_seed(self.seed)
+            noise = [
+                distances(_moved(self.a, self.seed, layers, unit, generator)) for _ in range(DRAWS)
+            ] + precise
+            if not precise and coarse in (torch.float32, torch.float64):
+                sums = SUMS * math.sqrt(max(map(Tensor.numel, first.values())))
         places, own = [*found.places(self.names.parameters.values())], self.names.parameters
         allowed = partial(self.tolerance.of, unit=unit, sums=sums)
         differences = tuple(_difference(place, found, repeated, noise, allowed) for place in places)
         apart = [p for p, d in zip(places, differences, strict=True) if not d.agrees]
-        redrawn = parted and _does_as_much(distances(read(seed=self.seed + 1)), found, apart)
+        if parted:
+            other = distances(
+                read(seed=self.seed + 1, beside=self._alike(Decisions(), known=False))
+            )
         return Agreement(
             a=self.a.name,
             b=self.b.name,
@@ -144,20 +158,60 @@ class _Both:
             unit=unit,
             declared=self.tolerance != Tolerance(),
             layers=self.shows_layers,
-            redrawn=redrawn,
+            redrawn=other is not None and _does_as_much(other, found, apart),
             without_dropout=self.b.draws_otherwise,
             only_a=tuple(n for n in self.a.parameters() if n not in own.values()),
             only_b=tuple(n for n in self.b.parameters() if n not in own),
         )
 
+    def _alike(self, decisions: Decisions, *, known: bool) -> AbstractContextManager[Any]:
+        """What has both sides draw and decide alike, where formats or layouts would not have it.
+
+        Compiled code cannot be watched.
+        """
+        formats = {side.format or coarsest(_trained(side)) for side in (self.a, self.b)}
+        otherwise = len(formats) > 1 or self.a.lays_out_otherwise or self.b.lays_out_otherwise
+        shown = self.shows_layers and otherwise
+        return Alike(decisions, known=known) if shown else nullcontext()
+
+    def _theirs(self, layers: Layers, beside: AbstractContextManager[Any]) -> Reading:
+        named = self.names.layers(layers)
+        return self.names.in_a(self.b.read(seed=self.seed, layers=named, beside=beside))
+
+    def _rounded(
+        self, coarse: torch.dtype, layers: Layers, decisions: Decisions, first: Reading, theirs: Reading
+    ) -> list[Distances]:
+        """How far the side in the finer format is from itself, rounded to the coarser at random.
+
+        Nothing where both are in one format, or the finer is compiled.
+        """
+        unit = torch.finfo(coarse).eps
+        for side, exact in ((self.a, first), (self.b, theirs)):
+            finer = side.format or coarsest(_trained(side))
+            if torch.finfo(finer).eps < unit and not side.compiled:
+                break
+        else:
+            return []
+        found = []
+        for draw in range(DRAWS):
+            rounding = Rounding(finer, coarse, self.seed + draw)
+            shaken = replace(side, subject=rounding.inputs(side.subject)).changed(rounding.weights)
+            beside = _both(rounding, self._alike(decisions, known=True))
+            if side is self.a:
+                run = shaken.read(seed=self.seed, layers=layers, beside=beside)
+            else:
+                run = replace(self, b=shaken)._theirs(layers, beside)
+            found.append(Distances(exact, run, unit))
+        return found
+
     def _precise(
-        self, layers: Layers, distances: Callable[[Reading], Distances], name: str
+        self, layers: Layers, distances: Callable[[Reading], Distances], coarse: torch.dtype
     ) -> list[Distances]:
         """How far a is from what it computes in float64, where that is another format than b's.
 
         Nothing where it cannot, or draws other random numbers in it.
         """
-        if name != "float32" or coarsest(_trained(self.b)) is torch.float64:
+        if coarse is not torch.float32 or coarsest(_trained(self.b)) is torch.float64:
             return []
         try:
             side = in_format(twin_of(self.a.subject), torch.float64)
@@ -169,55 +223,12 @@ class _Both:
         return [found] if all(found.at(place) < STEADY for place in returned) else []
 
 
-@dataclass(frozen=True)
-class _Names:
-    """What b's parameters and layers are called in a."""
-
-    parameters: Mapping[str, str]
-    renaming: Renaming
-    modules: Mapping[str, str]
-
-    @classmethod
-    def of(cls, a: Side, b: Side, renaming: Renaming) -> _Names:
-        theirs = {
-            name: first
-            for first, (_, others) in named_parameters(b.subject.model).items()
-            for name in (first, *others)
-        }
-        parameters: dict[str, str] = {}
-        for first, (_, others) in named_parameters(a.subject.model).items():
-            for name in (first, *others):
-                found = theirs.get(renaming.in_b(name))
-                if found is not None:
-                    parameters.setdefault(found, first)
-        in_b = {name for name, _ in b.subject.model.named_modules()}
-        modules = {
-            renaming.in_b(name): name
-            for name, _ in a.subject.model.named_modules()
-            if renaming.in_b(name) in in_b
-        }
-        return cls(parameters, renaming, modules)
-
-    def layers(self, layers: Layers) -> Layers:
-        """What layers of a's are called in b, as far as it has them."""
-        if layers == "all":
-            return layers
-        renamed = [(self.renaming.in_b(name), call, output) for name, call, output in layers]
-        return [key for key in renamed if key[0] in self.modules]
-
-    def place(self, place: Place) -> Place:
-        """The place in a of one in b."""
-        kind, name, call, output = place
-        if kind in ("output", "loss"):
-            return place
-        names = self.parameters if kind == "parameter gradient" else self.modules
-        return kind, names.get(name, name), call, output
-
-    def known(self, reading: Reading) -> Iterator[tuple[Place, Tensor]]:
-        """What a has, too."""
-        for place, tensor in reading.items():
-            if place[0] != "parameter gradient" or place[1] in self.parameters:
-                yield place, tensor
+@contextmanager
+def _both(
+    outer: AbstractContextManager[Any], inner: AbstractContextManager[Any]
+) -> Iterator[None]:
+    with outer, inner:
+        yield
 
 
 def _difference(
@@ -228,39 +239,31 @@ def _difference(
     tolerance: Callable[..., float],
 ) -> Difference:
     kind, name, call, output = place
-    x, y = found.pair(place)
-    repeated, scale = again.at(place), found.scale(place)
+    gap, scale, repeated = found.gap(place), found.scale(place), again.at(place)
     rounded = max(repeated, *(one.at(place) for one in noise))
-    sizes, alike = (norm(x), norm(y)), x.shape == y.shape
-    apart = alike and all(map(math.isfinite, sizes))
     return Difference(
         kind=kind,
         name=name + (f" (call {call + 1})" if call else "") + (f"[{output}]" if output else ""),
-        a=sizes[0],
-        b=sizes[1],
+        a=gap.a,
+        b=gap.b,
         distance=found.at(place),
-        cosine=float(x @ y) / (sizes[0] * sizes[1]) if apart and all(sizes) else math.nan,
-        largest=over(_largest(y - x), _largest(x)) if apart else math.nan,
+        cosine=gap.cosine,
+        largest=gap.largest,
         repeated=repeated,
         rounded=rounded,
         tolerance=tolerance(noise=rounded, scale=scale, faint=found.faint(place)),
     )
 
 
-def _largest(numbers: Tensor) -> float:
-    return float(numbers.abs().max()) if numbers.numel() else 0.0
-
-
-def _format(a: Side, b: Side, first: Reading) -> tuple[float, str]:
-    """The rounding unit of the coarsest format that is computed in, and its name.
+def _format(a: Side, b: Side, first: Reading) -> torch.dtype:
+    """The coarsest format that is computed in.
 
     That of weights that are trained, of an autocast around a side, and of what layers return.
     """
     returned = [tensor for (kind, *_), tensor in first.items() if kind in ("activation", "output")]
     formats = [coarsest(returned), *map(coarsest, map(_trained, (a, b)))]
     formats += [side.format for side in (a, b) if side.format is not None]
-    coarse = max(formats, key=lambda f: torch.finfo(f).eps)
-    return torch.finfo(coarse).eps, str(coarse).removeprefix("torch.")
+    return max(formats, key=lambda f: torch.finfo(f).eps)
 
 
 def _trained(side: Side) -> list[Tensor]:
@@ -276,7 +279,7 @@ def _layers(a: Side, seed: int) -> list[Key]:
     return [key for key, point in points.items() if key[0] in modules and point.type != PARAMETER]
 
 
-def _rounded(
+def _moved(
     a: Side, seed: int, layers: Layers, unit: float, generator: torch.Generator
 ) -> Reading:
     """What a run makes of weights and inputs that are rounded otherwise."""

@@ -40,7 +40,8 @@ class Side:
     computes with; one that is `compiled` shows nothing of its layers. A forward is made `within` a
     context that computes in another `format` than the weights have. `averaged` makes of a gradient
     what all processes together have of it. Before a run, `changes` are made to the model, and
-    undone behind it. One that `draws_otherwise` gets other random numbers from the same seed.
+    undone behind it. One that `draws_otherwise` gets other random numbers from the same seed, one
+    that `lays_out_otherwise` those of other elements.
     """
 
     subject: Subject
@@ -52,6 +53,7 @@ class Side:
     format: torch.dtype | None = None
     changes: tuple[Callable[[nn.Module], None], ...] = ()
     draws_otherwise: bool = False
+    lays_out_otherwise: bool = False
 
     def changed(self, change: Callable[[nn.Module], None]) -> Side:
         """The side with one more change of its model before a run; it is to write to `.data`."""
@@ -61,22 +63,24 @@ class Side:
         """The parameters of the model, each under its first name."""
         return {n: p for n, (p, _) in named_parameters(self.subject.model).items()}
 
-    def read(self, *, seed: int, layers: Layers = ()) -> Reading:
+    def read(
+        self, *, seed: int, layers: Layers = (), beside: AbstractContextManager[Any] | None = None
+    ) -> Reading:
         """Run forward and backward, and return outputs, loss and gradients, and those of `layers`.
 
-        Random numbers are drawn from `seed`. Raises ProbeError if the model, the loss or the
+        Random numbers are drawn from `seed`; what is `beside` surrounds both passes. Raises ProbeError if the model, the loss or the
         backward fails.
         """
         subject = replace(self.subject, copy=True) if self.changes else self.subject
         with subject.isolated(eager=not self.compiled):
             for change in self.changes:
                 change(subject.model)
-            return self._read(seed, layers)
+            return self._read(seed, layers, beside or nullcontext())
 
-    def _read(self, seed: int, layers: Layers) -> Reading:
+    def _read(self, seed: int, layers: Layers, beside: AbstractContextManager[Any]) -> Reading:
         called = self.subject if self.runner is None else replace(self.subject, model=self.runner)
         run, record = Pass(called, seed), _Record(layers)
-        with hooked(record.hooks(self.subject.model)) as record.handles:
+        with hooked(record.hooks(self.subject.model)) as record.handles, beside:
             with self.within():
                 run.forward()
                 record.active = False

@@ -152,7 +152,7 @@ def _channels_last(subject: Subject) -> Side:
 
     subject.model.to(memory_format=torch.channels_last)
     made = replace(subject, inputs=_with_inputs(subject, last))
-    return Side(made, _called(subject, "in channels_last"), draws_otherwise=True)
+    return Side(made, _called(subject, "in channels_last"), lays_out_otherwise=True)
 
 
 def _with_inputs(subject: Subject, change: Callable[[Tensor], Tensor]) -> Any:
