@@ -75,8 +75,9 @@ def main() -> int:
         for what, those in (("differs", differs), ("not compared", refused)):
             notes += [f"- {way}, {what}: {key} ({_line(said)})" for key, said in those.items()]
     table = markdown_table(rows, "way", "the same", "differ", "cannot be compared")
-    head = f"# The same gradients in each way\n\n{len(found)} healthy networks, compared with themselves."
-    text = "\n\n".join([head, table, "\n".join(notes), environment()]) + "\n"
+    title = "# The same gradients in each way"
+    head = f"{len(found)} healthy networks, compared with themselves."
+    text = "\n\n".join([title, head, table, "\n".join(notes), environment()]) + "\n"
     WRITTEN.write_text(text, encoding="utf-8")
     print(text)
     return int(any(differ for _, _, differ, _ in rows))

@@ -53,7 +53,7 @@ class Alike(DispatchMode):
         if made and any(t.is_floating_point() for t in tensors((args, kwargs))):
             if random or name in _STEPS or not any(map(_is_number, made)):
                 self._decided(func, made)
-            elif len(made) == 2 and func._schema.returns[1].name == "indices":
+            elif [r.name for r in func._schema.returns] == ["values", "indices"]:
                 self._chosen(func, args, kwargs, made)
         return out
 
@@ -110,7 +110,11 @@ def _drawn(func: Any, args: Any, kwargs: Any) -> Any:
     before = state.get_state()
     out = func(*args, **kwargs)
     state.set_state(before)
-    for own, made in zip(_written(func, args, out), _written(func, plain_args, func(*plain_args, **plain)), strict=True):
+    for own, made in zip(
+        _written(func, args, out),
+        _written(func, plain_args, func(*plain_args, **plain)),
+        strict=True,
+    ):
         own.copy_(_cut(made))
     return out
 

@@ -37,9 +37,12 @@ class Gap:
         return (self.a**2 + self.b**2 - self.apart**2) / whole if whole else math.nan
 
     @property
-    def lengthened(self) -> float:
-        """By what share of the first the second reaches farther in its direction: 0 for the same."""
-        return over(self.b**2 - self.a**2 - self.apart**2, 2 * self.a**2)
+    def coherence(self) -> float:
+        """The cosine of the angle between the first and the difference, 0 where there is none."""
+        whole = 2 * self.a * self.apart
+        if not whole or not math.isfinite(whole):
+            return 0.0
+        return (self.b**2 - self.a**2 - self.apart**2) / whole
 
 
 class Distances:
@@ -49,6 +52,7 @@ class Distances:
     """
 
     def __init__(self, first: Reading, other: Reading, unit: float) -> None:
+        self.unit = unit
         self._first, self._other = first.keys(), other.keys()
         self._gaps = {place: _gap(first, other, place) for place in first | other}
         totals: dict[str, float] = {}
@@ -108,7 +112,11 @@ def _between(x: Tensor, y: Tensor) -> Gap:
 def _numbers(tensor: Tensor) -> Tensor:
     """The numbers of a tensor on the host, in a format in which the difference of two is exact."""
     plain = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-    exact = torch.float32 if plain.dtype.is_floating_point and plain.dtype.itemsize < 8 else torch.float64
+    exact = (
+        torch.float32
+        if plain.dtype.is_floating_point and plain.dtype.itemsize < 8
+        else torch.float64
+    )
     return plain.to("cpu", exact)
 
 

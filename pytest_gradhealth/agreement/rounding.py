@@ -20,6 +20,15 @@ HALF, OWN = 0.5, 2.0
 _BITS = {torch.float64: 52, torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
 #: Bits that are lost in the sums of an operation; those of coarser formats are gathered in float32.
 _LOST_IN_SUMS = {torch.float32: 3}
+#: Operations that add up many numbers one after the other in the format that they are given.
+_GATHERING = (
+    "norm_backward",
+    "embedding_dense_backward",
+    "index_add",
+    "index_put",
+    "scatter",
+    "cumsum",
+)
 _AS_INTEGERS = {torch.float64: torch.int64, torch.float32: torch.int32}
 
 
@@ -27,12 +36,13 @@ class Rounding(DispatchMode):
     """Rounds what every operation makes to a coarser format, up or down at random.
 
     So a run in a finer format shows what rounding may do in the coarser one, also where numbers
-    cancel out (Monte Carlo arithmetic: D. S. Parker, 1997). What the coarser format holds stays as it is.
+    cancel out (Monte Carlo arithmetic: D. S. Parker, 1997). What the coarser format holds stays.
     """
 
     def __init__(self, finer: torch.dtype, coarser: torch.dtype, seed: int) -> None:
         super().__init__()
         self._format, self._integers = finer, _AS_INTEGERS[finer]
+        self._coarse = coarser
         bits = _BITS[coarser] - _LOST_IN_SUMS.get(coarser, 0)
         self._step = 1 << (_BITS[finer] - bits)
         self._seed, self._generators = seed, dict[torch.device, torch.Generator]()
@@ -44,6 +54,8 @@ class Rounding(DispatchMode):
         out = func(*args, **(kwargs or {}))
         if out is None:
             return out
+        if any(word in func._schema.name for word in _GATHERING):
+            self._gathered(func, args, kwargs or {}, out)
         returns = func._schema.returns
         for returned, made in zip(returns, (out,) if len(returns) == 1 else out, strict=True):
             if returned.alias_info is None or returned.alias_info.is_write:
@@ -51,7 +63,7 @@ class Rounding(DispatchMode):
                     self.round_(tensor)
         return out
 
-    def inputs(self, subject: Subject) -> Subject:
+    def batch(self, subject: Subject) -> Subject:
         """The subject with a batch that is rounded."""
         inputs, targets = map_tensors(self._rounded, (subject.inputs, subject.targets))
         return replace(subject, inputs=inputs, targets=targets)
@@ -82,6 +94,23 @@ class Rounding(DispatchMode):
             plain.copy_(rounded)
         else:
             plain.copy_(torch.where(plain.isfinite(), rounded, plain))
+
+    def _gathered(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        """Put in what an operation makes that gathers its sums in the coarser format."""
+        own = [t for t in tensors(out) if t.dtype is self._format]
+        try:
+            coarse = func(
+                *map_tensors(self._coarsened, args), **map_tensors(self._coarsened, kwargs)
+            )
+        except (RuntimeError, NotImplementedError):
+            return  # it has no such form
+        for tensor, other in zip(
+            own, (t for t in tensors(coarse) if t.is_floating_point()), strict=True
+        ):
+            tensor.copy_(other)
+
+    def _coarsened(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._coarse, copy=True) if tensor.dtype is self._format else tensor
 
     def _of(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:

@@ -68,8 +68,8 @@ class Side:
     ) -> Reading:
         """Run forward and backward, and return outputs, loss and gradients, and those of `layers`.
 
-        Random numbers are drawn from `seed`; what is `beside` surrounds both passes. Raises ProbeError if the model, the loss or the
-        backward fails.
+        Random numbers are drawn from `seed`; what is `beside` surrounds both passes. Raises
+        ProbeError if the model, the loss or the backward fails.
         """
         subject = replace(self.subject, copy=True) if self.changes else self.subject
         with subject.isolated(eager=not self.compiled):
