@@ -85,9 +85,10 @@ def _compared(
     decisions = Decisions()
     first = pair.mine(layers, decisions)
     coarse = _format(pair, first)
-    distances = partial(Distances, first, unit=torch.finfo(coarse).eps)
+    unit = torch.finfo(coarse).eps
+    distances = partial(Distances, first, unit=unit)
     repeated = distances(pair.mine(layers))
-    theirs = pair.other(pair.b, layers, decisions)
+    theirs = pair.other(pair.b, layers, decisions, unit)
     found = distances(theirs)
     draws = MORE_DRAWS if parted else DRAWS
     noise = noise_of(pair, coarse, layers, decisions, (first, theirs), draws)
@@ -101,7 +102,7 @@ def _compared(
         b=b.name,
         differences=differences,
         format=str(coarse).removeprefix("torch."),
-        unit=found.unit,
+        unit=unit,
         declared=tolerance != Tolerance(),
         layers=pair.shows_layers,
         redrawn=parted

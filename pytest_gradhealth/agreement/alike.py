@@ -18,6 +18,12 @@ from pytest_gradhealth.tensors.trees import map_tensors, tensors
 _DIGITS = -1 << 16
 #: Operations that decide, and return what they decide as floating numbers.
 _STEPS = ("round", "floor", "ceil", "trunc", "sign", "sgn")
+#: Those whose gradient has steps: on the way back, times a slope at what came in.
+_KINKS = tuple(f"{name}_backward" for name in ("threshold", "leaky_relu", "hardtanh", "hardswish"))
+#: What counts as another slope.
+_STEP = 0.01
+#: How many decisions may be others for rounding: so many, or this share of all, in rounding units.
+_FEW, _SHARE = 2, 32.0
 
 
 @dataclass
@@ -30,15 +36,15 @@ class Decisions:
 class Alike(DispatchMode):
     """Draws random numbers in one format, and decides as an earlier run did.
 
-    A number on the edge of a decision (which expert, which code, beyond a threshold) may be rounded
-    to the other side of it; then nothing behind it can be compared. Numbers are drawn one after
-    the other all the same: one that is drawn too often moves those behind it. With `known`
-    decisions an operation that these do not have decides for itself; without, it notes its own.
+    A number on the edge of a decision (which expert, which code, above zero) may be rounded to the
+    other side of it; then nothing behind it can be compared. Decisions are taken over where no more
+    differ than rounding in units of `unit` may turn; without a unit they are noted. Numbers are
+    drawn one after the other all the same: one that is drawn too often moves those behind it.
     """
 
-    def __init__(self, decisions: Decisions, *, known: bool) -> None:
+    def __init__(self, decisions: Decisions, unit: float | None = None) -> None:
         super().__init__()
-        self._decisions, self._known = decisions, known
+        self._decisions, self._unit = decisions, unit
         self._seen: dict[Any, int] = defaultdict(int)
 
     def __torch_dispatch__(
@@ -50,43 +56,57 @@ class Alike(DispatchMode):
         random = torch.Tag.nondeterministic_seeded in func.tags and "attention" not in name
         out = (_drawn if random else _run)(func, args, kwargs)
         made = [*tensors(out)]
-        if made and any(t.is_floating_point() for t in tensors((args, kwargs))):
+        if name in _KINKS:
+            self._bent(func, args, kwargs, out)
+        elif made and any(t.is_floating_point() for t in tensors((args, kwargs))):
             if random or name in _STEPS or not any(map(_is_number, made)):
-                self._decided(func, made)
-            elif [r.name for r in func._schema.returns] == ["values", "indices"]:
+                for number, tensor in enumerate(made):
+                    self._decided((func, number), tensor)
+            elif len(made) == 2 and made[1].dtype is torch.int64:
                 self._chosen(func, args, kwargs, made)
         return out
 
-    def _decided(self, func: Any, made: list[Tensor]) -> None:
-        for number, tensor in enumerate(made):
-            known = self._of(func, number, tensor)
-            if known is not None:
-                tensor.copy_(known)
+    def _decided(self, key: Any, tensor: Tensor) -> bool:
+        """Put in what was decided here before; whether it is another decision."""
+        known = self._known((*key, tensor.shape), tensor)
+        if known is None:
+            return False
+        tensor.copy_(known)
+        return True
 
     def _chosen(self, func: Any, args: Any, kwargs: Any, made: list[Tensor]) -> None:
         """Numbers of a tensor and where they are in it: those that are there now."""
         values, indices = made
-        known = self._of(func, 1, indices)
-        if known is None:
+        if not self._decided((func, 1), indices) or func._schema.returns[0].name != "values":
             return
         source, dim = (_argument(func, args, kwargs, name) for name in ("self", "dim"))
-        if not isinstance(dim, int) or not source.dim():
-            return
         whole = indices.dim() == source.dim()
-        indices.copy_(known)
-        places = indices if whole else indices.unsqueeze(dim)
-        found = source.gather(dim, places)
+        found = source.gather(dim, indices if whole else indices.unsqueeze(dim))
         values.copy_(found if whole else found.squeeze(dim))
 
-    def _of(self, func: Any, number: int, tensor: Tensor) -> Tensor | None:
-        """What was decided here before, None for the first time."""
-        key = func, number, tensor.shape
+    def _bent(self, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+        """The gradient behind a kink, with the slopes that it had."""
+        gradient, *others = args
+        slope = func(torch.ones_like(gradient), *others, **kwargs)
+        before = slope.clone()
+        if self._decided((func,), slope):
+            turned = (slope - before).abs() > _STEP
+            out.copy_(torch.where(turned, gradient * slope, out))
+
+    def _known(self, key: Any, tensor: Tensor) -> Tensor | None:
+        """What was decided here before, if it is another decision, and for rounding."""
         taken, at = self._decisions.taken[key], self._seen[key]
         self._seen[key] += 1
-        if self._known:
-            return taken[at] if at < len(taken) else None
-        taken.append(tensor.detach().to("cpu", copy=True))
-        return None
+        if self._unit is None:
+            taken.append(tensor.detach().clone())
+            return None
+        if at >= len(taken):
+            return None
+        known = taken[at].to(tensor.device)
+        apart = (known - tensor).abs() > _STEP if _is_number(tensor) else known != tensor
+        others = int(apart.count_nonzero())
+        few = others <= max(_FEW, _SHARE * self._unit * tensor.numel())
+        return known if others and few else None
 
 
 def _is_number(tensor: Tensor) -> bool:

@@ -14,7 +14,7 @@ from pytest_gradhealth.agreement.alike import Decisions
 from pytest_gradhealth.agreement.distances import Distances
 from pytest_gradhealth.agreement.pair import Pair, format_of, trained
 from pytest_gradhealth.agreement.rounding import Rounding, move_weights, moved
-from pytest_gradhealth.agreement.side import Layers, Reading
+from pytest_gradhealth.agreement.side import Layers, Reading, Side
 from pytest_gradhealth.agreement.tolerance import Noise
 from pytest_gradhealth.agreement.ways import in_format, twin_of
 from pytest_gradhealth.errors import ProbeError
@@ -50,29 +50,33 @@ def noise_of(
                 rounding = Rounding(finer, coarse, pair.seed + draw)
                 subject = rounding.batch(side.subject)
                 shaken = replace(side, subject=subject).changed(rounding.weights)
-                run = pair.other(shaken, layers, decisions, rounding)
+                run = pair.other(shaken, layers, decisions, unit, rounding)
                 found.append(Distances(exact, run, unit))
             return Noise(found, LEAST_UNITS, seen=True)
     first, _ = readings
     distances = partial(Distances, first, unit=unit)
-    precise = [*_precise(pair, layers, distances, coarse)]
+    run_as_a = partial(pair.other, layers=layers, decisions=decisions, unit=unit)
+    precise = [*_precise(pair, run_as_a, distances, coarse)]
     gathered = coarse in (torch.float32, torch.float64)  # sums, in this format itself
     terms = 0 if precise or not gathered else max(map(Tensor.numel, first.values()))
-    runs = [distances(run) for run in _moved(pair, layers, unit, draws)]
+    runs = [distances(run_as_a(side)) for side in _moved(pair, unit, draws)]
     return Noise(runs + precise, max(LEAST_UNITS_OF_SUMS, SUMS * math.sqrt(terms)), seen=False)
 
 
-def _moved(pair: Pair, layers: Layers, unit: float, draws: int) -> Iterator[Reading]:
-    """What a makes of weights and inputs that are rounded otherwise."""
+def _moved(pair: Pair, unit: float, draws: int) -> Iterator[Side]:
+    """Sides like a, with weights and inputs that are rounded otherwise."""
     generator = torch.Generator().manual_seed(pair.seed)
     for _ in range(draws):
         shaken = replace(pair.a, subject=moved(pair.a.subject, unit, generator))
         move = partial(move_weights, unit=unit, generator=generator)
-        yield replace(pair, a=shaken.changed(move)).mine(layers)
+        yield shaken.changed(move)
 
 
 def _precise(
-    pair: Pair, layers: Layers, distances: Callable[[Reading], Distances], coarse: torch.dtype
+    pair: Pair,
+    run: Callable[[Side], Reading],
+    distances: Callable[[Reading], Distances],
+    coarse: torch.dtype,
 ) -> Iterator[Distances]:
     """How far a is from what it computes in float64, where that is another format than b's.
 
@@ -83,7 +87,7 @@ def _precise(
     try:
         side = in_format(twin_of(pair.a.subject), torch.float64)
         side = replace(side, changes=pair.a.changes, averaged=pair.a.averaged)
-        found = distances(replace(pair, a=side).mine(layers))
+        found = distances(run(side))
     except (ProbeError, RuntimeError, TypeError):
         return
     returned = [place for place in found.places(()) if place[0] in ("output", "loss")]

@@ -31,36 +31,33 @@ class Pair:
         return not (self.a.compiled or self.b.compiled)
 
     def mine(
-        self,
-        layers: Layers,
-        decisions: Decisions | None = None,
-        *,
-        seed: int | None = None,
+        self, layers: Layers, decisions: Decisions | None = None, *, seed: int | None = None
     ) -> Reading:
         """What a makes; it notes its decisions, if asked to, and draws from another seed."""
-        noted = Decisions() if decisions is None else decisions
-        beside = self._alike(noted, known=False)
+        beside = self._alike(Decisions() if decisions is None else decisions)
         return self.a.read(seed=self.seed if seed is None else seed, layers=layers, beside=beside)
 
     def other(
-        self, side: Side, layers: Layers, decisions: Decisions, beside: Beside | None = None
+        self,
+        side: Side,
+        layers: Layers,
+        decisions: Decisions,
+        unit: float,
+        beside: Beside | None = None,
     ) -> Reading:
         """What b makes by the names of a, or what a side of a's names makes that is not b's.
 
-        Each decides as a has, with something more `beside` it.
+        Each decides as a has, up to rounding units, with something more `beside` it.
         """
         theirs = side.subject.model is self.b.subject.model
         named = self.names.layers(layers) if theirs else layers
-        around = _nested(beside, self._alike(decisions, known=True))
+        around = _nested(beside, self._alike(decisions, unit))
         made = side.read(seed=self.seed, layers=named, beside=around)
         return self.names.in_a(made) if theirs else made
 
-    def _alike(self, decisions: Decisions, *, known: bool) -> Beside:
-        """What has both sides draw and decide alike, where formats or layouts would not have it."""
-        formats = {format_of(side) for side in (self.a, self.b)}
-        otherwise = len(formats) > 1 or self.b.lays_out_otherwise
-        watched = self.shows_layers and otherwise
-        return Alike(decisions, known=known) if watched else nullcontext()
+    def _alike(self, decisions: Decisions, unit: float | None = None) -> Beside:
+        """What has both sides draw and decide alike; compiled code cannot be watched."""
+        return Alike(decisions, unit) if self.shows_layers else nullcontext()
 
 
 Beside = AbstractContextManager[Any]

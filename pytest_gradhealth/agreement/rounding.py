@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -51,11 +53,13 @@ class Rounding(DispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Run an operation and round what it has made or written to; a view is neither."""
-        out = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        gathered = [*self._gathered(func, args, kwargs)]
+        out = func(*args, **kwargs)
         if out is None:
             return out
-        if any(word in func._schema.name for word in _GATHERING):
-            self._gathered(func, args, kwargs or {}, out)
+        for tensor, coarse in zip(tensors(out), gathered, strict=False):
+            tensor.copy_(coarse)
         returns = func._schema.returns
         for returned, made in zip(returns, (out,) if len(returns) == 1 else out, strict=True):
             if returned.alias_info is None or returned.alias_info.is_write:
@@ -95,22 +99,16 @@ class Rounding(DispatchMode):
         else:
             plain.copy_(torch.where(plain.isfinite(), rounded, plain))
 
-    def _gathered(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-        """Put in what an operation makes that gathers its sums in the coarser format."""
-        own = [t for t in tensors(out) if t.dtype is self._format]
-        try:
-            coarse = func(
-                *map_tensors(self._coarsened, args), **map_tensors(self._coarsened, kwargs)
-            )
-        except (RuntimeError, NotImplementedError):
-            return  # it has no such form
-        for tensor, other in zip(
-            own, (t for t in tensors(coarse) if t.is_floating_point()), strict=True
-        ):
-            tensor.copy_(other)
+    def _gathered(self, func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
+        """What an operation makes in the coarser format, if it gathers sums in what it is given."""
+        if any(word in func._schema.name for word in _GATHERING):
+            given = map_tensors(self._coarsened, (args, kwargs))
+            with suppress(RuntimeError, NotImplementedError):
+                yield from tensors(func(*given[0], **given[1]))
 
     def _coarsened(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._coarse, copy=True) if tensor.dtype is self._format else tensor
+        dtype = self._coarse if tensor.dtype is self._format else tensor.dtype
+        return tensor.to(dtype, copy=True)  # it may be written to
 
     def _of(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:

@@ -40,8 +40,7 @@ class Side:
     computes with; one that is `compiled` shows nothing of its layers. A forward is made `within` a
     context that computes in another `format` than the weights have. `averaged` makes of a gradient
     what all processes together have of it. Before a run, `changes` are made to the model, and
-    undone behind it. One that `draws_otherwise` gets other random numbers from the same seed, one
-    that `lays_out_otherwise` those of other elements.
+    undone behind it. One that `draws_otherwise` has dropout in kernels of other random numbers.
     """
 
     subject: Subject
@@ -53,7 +52,6 @@ class Side:
     format: torch.dtype | None = None
     changes: tuple[Callable[[nn.Module], None], ...] = ()
     draws_otherwise: bool = False
-    lays_out_otherwise: bool = False
 
     def changed(self, change: Callable[[nn.Module], None]) -> Side:
         """The side with one more change of its model before a run; it is to write to `.data`."""

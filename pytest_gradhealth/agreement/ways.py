@@ -150,9 +150,9 @@ def _channels_last(subject: Subject) -> Side:
     def last(tensor: Tensor) -> Tensor:
         return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
-    subject.model.to(memory_format=torch.channels_last)
+    nn.Module.to(subject.model, memory_format=torch.channels_last)  # whatever else it calls `to`
     made = replace(subject, inputs=_with_inputs(subject, last))
-    return Side(made, _called(subject, "in channels_last"), lays_out_otherwise=True)
+    return Side(made, _called(subject, "in channels_last"))
 
 
 def _with_inputs(subject: Subject, change: Callable[[Tensor], Tensor]) -> Any:
