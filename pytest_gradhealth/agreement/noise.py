@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -12,20 +12,19 @@ from torch import Tensor
 
 from pytest_gradhealth.agreement.alike import Decisions
 from pytest_gradhealth.agreement.distances import Distances
-from pytest_gradhealth.agreement.pair import Pair, format_of, trained
+from pytest_gradhealth.agreement.pair import Pair, format_of
 from pytest_gradhealth.agreement.rounding import Rounding, move_weights, moved
 from pytest_gradhealth.agreement.side import Layers, Reading, Side
 from pytest_gradhealth.agreement.tolerance import Noise
 from pytest_gradhealth.agreement.ways import in_format, twin_of
 from pytest_gradhealth.errors import ProbeError
-from pytest_gradhealth.tensors.formats import coarsest
 
 #: The least tolerance, in rounding units: of a result, and of sums that no moved weight changes.
 LEAST_UNITS, LEAST_UNITS_OF_SUMS = 2.0, 16.0
-#: Rounding units of a sum, over the root of the number of its terms, where no precise run tells.
+#: Rounding units of a sum, over the root of the number of its terms, where no finer run tells.
 SUMS = 4.0
-#: How far a precise run may be from a's in what it returns, to be taken for one of the same.
-SAME = 1e-2
+#: How far a copy of a in a finer format may be from it in what it returns, to be one of the same.
+SAME = 1e-1
 
 
 def noise_of(
@@ -38,29 +37,63 @@ def noise_of(
 ) -> Noise:
     """What rounding to a format does to a pair, of whose sides there are readings.
 
-    The side in the finer format is run with all that it makes rounded to the coarser. Where there
-    is none, or it is compiled, a is run with moved weights and inputs, and in float64.
+    The side in the finer format is run with all that it makes rounded to the coarser; where both
+    are in one, that is a copy of a. What cannot be run so is run with moved weights and inputs.
     """
     unit = torch.finfo(coarse).eps
-    for side, exact in zip((pair.a, pair.b), readings, strict=True):
-        finer = format_of(side)
-        if torch.finfo(finer).eps < unit and not side.compiled:
-            found = []
-            for draw in range(draws):
-                rounding = Rounding(finer, coarse, pair.seed + draw)
-                subject = rounding.batch(side.subject)
-                shaken = replace(side, subject=subject).changed(rounding.weights)
-                run = pair.other(shaken, layers, decisions, unit, rounding)
-                found.append(Distances(exact, run, unit))
-            return Noise(found, LEAST_UNITS, seen=True)
-    first, _ = readings
-    distances = partial(Distances, first, unit=unit)
-    run_as_a = partial(pair.other, layers=layers, decisions=decisions, unit=unit)
-    precise = [*_precise(pair, run_as_a, distances, coarse)]
+    run = partial(pair.other, layers=layers, decisions=decisions, unit=unit)
+    first, theirs = readings
+    for side, exact in ((pair.a, first), (pair.b, theirs), (None, first)):
+        rounded = side or _finer(pair.a, coarse)
+        if rounded is None or rounded.compiled or not _is_finer(format_of(rounded), coarse):
+            continue
+        try:
+            made = [
+                run(each, beside=beside) for each, beside in _rounded(pair, rounded, coarse, draws)
+            ]
+        except (ProbeError, RuntimeError, TypeError):
+            continue
+        found = [Distances(exact, one, unit) for one in made]
+        if side or all(map(_are_of_one_run, found)):
+            return Noise(found, LEAST_UNITS if side else LEAST_UNITS_OF_SUMS, seen=True)
     gathered = coarse in (torch.float32, torch.float64)  # sums, in this format itself
-    terms = 0 if precise or not gathered else max(map(Tensor.numel, first.values()))
-    runs = [distances(run_as_a(side)) for side in _moved(pair, unit, draws)]
-    return Noise(runs + precise, max(LEAST_UNITS_OF_SUMS, SUMS * math.sqrt(terms)), seen=False)
+    terms = max(map(Tensor.numel, first.values())) if gathered else 0
+    found = [Distances(first, run(side), unit) for side in _moved(pair, unit, draws)]
+    return Noise(found, max(LEAST_UNITS_OF_SUMS, SUMS * math.sqrt(terms)), seen=False)
+
+
+def _is_finer(one: torch.dtype, than: torch.dtype) -> bool:
+    return torch.finfo(one).eps < torch.finfo(than).eps
+
+
+def _finer(a: Side, coarse: torch.dtype) -> Side | None:
+    """A copy of a in a finer format, None if there is none, or it cannot be made."""
+    if coarse is torch.float64:
+        return None
+    finer = torch.float64 if coarse is torch.float32 else torch.float32
+    try:
+        side = in_format(twin_of(a.subject), finer)
+    except (ProbeError, RuntimeError, TypeError):
+        return None
+    return replace(side, changes=a.changes, averaged=a.averaged)
+
+
+def _rounded(
+    pair: Pair, side: Side, coarse: torch.dtype, draws: int
+) -> Iterator[tuple[Side, Rounding]]:
+    """A side with weights and batch rounded, and what rounds all else, for so many draws."""
+    for draw in range(draws):
+        rounding = Rounding(format_of(side), coarse, pair.seed + draw)
+        yield (
+            replace(side, subject=rounding.batch(side.subject)).changed(rounding.weights),
+            rounding,
+        )
+
+
+def _are_of_one_run(found: Distances) -> bool:
+    """Whether two readings are of the same numbers, but for rounding: nothing drawn anew."""
+    returned = [place for place in found.places(()) if place[0] in ("output", "loss")]
+    return all(found.at(place) < SAME for place in returned)
 
 
 def _moved(pair: Pair, unit: float, draws: int) -> Iterator[Side]:
@@ -68,28 +101,4 @@ def _moved(pair: Pair, unit: float, draws: int) -> Iterator[Side]:
     generator = torch.Generator().manual_seed(pair.seed)
     for _ in range(draws):
         shaken = replace(pair.a, subject=moved(pair.a.subject, unit, generator))
-        move = partial(move_weights, unit=unit, generator=generator)
-        yield shaken.changed(move)
-
-
-def _precise(
-    pair: Pair,
-    run: Callable[[Side], Reading],
-    distances: Callable[[Reading], Distances],
-    coarse: torch.dtype,
-) -> Iterator[Distances]:
-    """How far a is from what it computes in float64, where that is another format than b's.
-
-    Nothing where it cannot, or draws other random numbers in it.
-    """
-    if coarse is not torch.float32 or coarsest(trained(pair.b)) is torch.float64:
-        return
-    try:
-        side = in_format(twin_of(pair.a.subject), torch.float64)
-        side = replace(side, changes=pair.a.changes, averaged=pair.a.averaged)
-        found = distances(run(side))
-    except (ProbeError, RuntimeError, TypeError):
-        return
-    returned = [place for place in found.places(()) if place[0] in ("output", "loss")]
-    if all(found.at(place) < SAME for place in returned):
-        yield found
+        yield shaken.changed(partial(move_weights, unit=unit, generator=generator))

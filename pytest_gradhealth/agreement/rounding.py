@@ -21,7 +21,7 @@ HALF, OWN = 0.5, 2.0
 #: The numbers of bits that formats have for digits, and integers of the size of those.
 _BITS = {torch.float64: 52, torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
 #: Bits that are lost in the sums of an operation; those of coarser formats are gathered in float32.
-_LOST_IN_SUMS = {torch.float32: 3}
+_LOST_IN_SUMS = {torch.float32: 4}
 #: Operations that add up many numbers one after the other in the format that they are given.
 _GATHERING = (
     "norm_backward",
