@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from pytest_gradhealth.agreement.checkpointing import checkpointed
 from pytest_gradhealth.agreement.processes import sharded, wrapped
 from pytest_gradhealth.agreement.side import Side
 from pytest_gradhealth.errors import ProbeError
@@ -162,24 +162,8 @@ def _with_inputs(subject: Subject, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _checkpointed(subject: Subject) -> Side:
-    for block in _blocks(subject.model):
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    checkpointed(subject.model)
     return Side(subject, _called(subject, "checkpointed"))
-
-
-def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """The members of the outermost lists of modules; the model itself where there are none."""
-    lists = (nn.ModuleList, nn.Sequential)
-    found = list(_outermost(model, lists))
-    yield from (block for one in found for block in one.children()) if found else iter([model])
-
-
-def _outermost(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[nn.Module]:
-    if isinstance(module, kinds):
-        yield module
-        return
-    for child in module.children():
-        yield from _outermost(child, kinds)
 
 
 def _by_function(way: Callable[[nn.Module], Any], subject: Subject) -> Side:

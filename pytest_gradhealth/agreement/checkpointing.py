@@ -1,0 +1,74 @@
+"""Blocks that are computed once more on the way back, from what they were called with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pytest_gradhealth.isolation.reachable import Reachable
+from pytest_gradhealth.tensors.trees import map_tensors
+
+
+def checkpointed(model: nn.Module) -> None:
+    """Have the blocks of a model keep nothing of a forward but what goes in."""
+    for block in _blocks(model):
+        block.forward = partial(_checkpointed, block.forward)
+
+
+def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    run = _Twice(forward, args, kwargs)
+    return checkpoint(run, *args, use_reentrant=False, **kwargs)
+
+
+class _Twice:
+    """Calls a function, and once more as if it had not been called.
+
+    The first call may add to what it gets (a cache of keys and values), and overwrite a tensor that
+    comes in; the second gets copies of the former as it was, and the same tensors.
+    """
+
+    def __init__(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        self._forward = forward
+        self._before = _as_they_are((args, kwargs))
+        self._called = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._called:
+            args, kwargs = self._before
+        self._called = True
+        args, kwargs = map_tensors(_own, (args, kwargs))
+        return self._forward(*args, **kwargs)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A tensor that may be overwritten."""
+    return tensor.clone() if tensor.requires_grad and not tensor.is_leaf else tensor
+
+
+def _as_they_are(values: Any) -> Any:
+    """A copy of values with the same tensors and modules; themselves, if they cannot be copied."""
+    known = {id(t): t for t in Reachable([values], written=True, code=False).tensors}
+    try:
+        return copy.deepcopy(values, known)
+    except Exception:
+        return values
+
+
+def _blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """The members of the outermost lists of modules; the model itself where there are none."""
+    lists = (nn.ModuleList, nn.Sequential)
+    found = list(_outermost(model, lists))
+    yield from (block for one in found for block in one.children()) if found else iter([model])
+
+
+def _outermost(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[nn.Module]:
+    if isinstance(module, kinds):
+        yield module
+        return
+    for child in module.children():
+        yield from _outermost(child, kinds)
