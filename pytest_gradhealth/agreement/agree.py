@@ -14,10 +14,10 @@ from pytest_gradhealth.agreement.dropout import without_dropout
 from pytest_gradhealth.agreement.names import Names
 from pytest_gradhealth.agreement.noise import noise_of
 from pytest_gradhealth.agreement.pair import Pair, trained
-from pytest_gradhealth.agreement.processes import anywhere
 from pytest_gradhealth.agreement.side import Layers, Place, Reading, Side
 from pytest_gradhealth.agreement.tolerance import Noise, Tolerance
 from pytest_gradhealth.agreement.weights import Renaming, given, take
+from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.look import look
 from pytest_gradhealth.measure.recorder import PARAMETER, Key
@@ -48,8 +48,7 @@ def agreement(
     pair = Pair(a, b, Names.of(a, b, renaming), seed)
     found = _compared(pair, tolerance, _layers(a, seed) if pair.shows_layers else ())
     _check_comparable(found)
-    apart = not found.same if a.averaged is None else anywhere(not found.same)
-    if not apart:
+    if not anywhere(a.subject.model, not found.same):
         return found
     return _compared(pair, tolerance, "all" if pair.shows_layers else (), parted=True)
 

@@ -23,7 +23,9 @@ _KINKS = tuple(f"{name}_backward" for name in ("threshold", "leaky_relu", "hardt
 #: What counts as another slope.
 _STEP = 0.01
 #: How many decisions may be others for rounding: so many, or this share of all, in rounding units.
-_FEW, _SHARE = 2, 32.0
+_FEW, _SHARE = 2, 8.0
+#: Operations that draw by what they are given, not only in its shape.
+_SAMPLES = ("multinomial", "poisson", "binomial", "normal", "standard_gamma", "sample_dirichlet")
 
 
 @dataclass
@@ -59,7 +61,8 @@ class Alike(DispatchMode):
         if name in _KINKS:
             self._bent(func, args, kwargs, out)
         elif made and any(t.is_floating_point() for t in tensors((args, kwargs))):
-            if random or name in _STEPS or not any(map(_is_number, made)):
+            decides = not any(map(_is_number, made)) or name in _STEPS
+            if name.lstrip("_") in _SAMPLES if random else decides:
                 for number, tensor in enumerate(made):
                     self._decided((func, number), tensor)
             elif len(made) == 2 and made[1].dtype is torch.int64:

@@ -13,6 +13,7 @@ from torch import Tensor
 from pytest_gradhealth.agreement.alike import Alike, Decisions
 from pytest_gradhealth.agreement.names import Names
 from pytest_gradhealth.agreement.side import Layers, Reading, Side
+from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.tensors.formats import coarsest
 
 
@@ -35,7 +36,7 @@ class Pair:
     ) -> Reading:
         """What a makes; it notes its decisions, if asked to, and draws from another seed."""
         beside = self._alike(Decisions() if decisions is None else decisions)
-        return self.a.read(seed=self.seed if seed is None else seed, layers=layers, beside=beside)
+        return self._read(self.a, layers, beside, self.seed if seed is None else seed)
 
     def other(
         self,
@@ -52,8 +53,12 @@ class Pair:
         theirs = side.subject.model is self.b.subject.model
         named = self.names.layers(layers) if theirs else layers
         around = _nested(beside, self._alike(decisions, unit))
-        made = side.read(seed=self.seed, layers=named, beside=around)
+        made = self._read(side, named, around, self.seed)
         return self.names.in_a(made) if theirs else made
+
+    def _read(self, side: Side, layers: Layers, beside: Beside, seed: int) -> Reading:
+        anywhere(self.a.subject.model, False)  # who has failed is not waited for
+        return side.read(seed=seed, layers=layers, beside=beside)
 
     def _alike(self, decisions: Decisions, unit: float | None = None) -> Beside:
         """What has both sides draw and decide alike; compiled code cannot be watched."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth.agreement.side import Side
+from pytest_gradhealth.distributed.team import exchanged
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import class_name, process_group
@@ -62,24 +63,9 @@ def all_alike(model: nn.Module) -> None:
         torch.distributed.broadcast(tensor.data, 0)  # no write that autograd counts
 
 
-def anywhere(answer: bool) -> bool:
-    """Whether the answer is yes in any process."""
-    dist = process_group()
-    if dist is None:
-        return answer
-    answers = [False] * dist.get_world_size()
-    dist.all_gather_object(answers, answer)
-    return any(answers)
-
-
-def said_by_all(text: str) -> str:
+def said_by_all(model: nn.Module, text: str) -> str:
     """What this process says, or else the first other that says anything."""
-    dist = process_group()
-    if dist is None:
-        return text
-    said: list[str] = [""] * dist.get_world_size()
-    dist.all_gather_object(said, text)
-    heard = (f"on rank {rank}: {theirs}" for rank, theirs in enumerate(said) if theirs)
+    heard = (f"on rank {rank}: {said}" for rank, said in exchanged(model, text).items() if said)
     return text or next(heard, "")
 
 

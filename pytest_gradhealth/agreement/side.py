@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.measure.recorder import Key, recorded_modules
 from pytest_gradhealth.results.agreement import Kind
 from pytest_gradhealth.results.names import OUTPUT
@@ -91,6 +92,8 @@ class Side:
                 record.follow(self.parameters())
                 run.backward(loss)
                 found = {name: p.grad for name, p in self.parameters().items()}
+        if self.averaged is not None:
+            anywhere(self.subject.model, False)  # who has failed is not waited for
         for name, gradient in found.items():
             made = gradient
             if self.averaged is not None and self.parameters()[name].requires_grad:

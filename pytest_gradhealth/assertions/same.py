@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from pytest_gradhealth.assertions.verdict import Message, asked_for, with_messag
 from pytest_gradhealth.config.arguments import called, require
 from pytest_gradhealth.config.values import as_float
 from pytest_gradhealth.context import current
+from pytest_gradhealth.distributed.team import anywhere, together
 from pytest_gradhealth.errors import DifferentGradientsError, ProbeError
 from pytest_gradhealth.formatting import View
 from pytest_gradhealth.probing.case import Case, ModelLike, check_case
@@ -151,16 +152,20 @@ def _compared(case: Case, b: Any, asked: _Asked) -> tuple[Agreement, str]:
     """What comes of a comparison, and what it fails with, "" if it does not."""
     context = current()
     try:
-        asked.check(case.model, b)
-        with group() if asked.shares else nullcontext():
-            found = _agreement(case, b, asked)
+        with ExitStack() as stack:
+            if asked.shares:
+                stack.enter_context(group())
+                stack.enter_context(together())
+            asked.check(case.model, b)
+            one, found = _agreement(case, b, asked)
             text = "" if found.same else render(found, View() if context is None else context.view)
-            return found, said_by_all(text) if asked.shares else text
+            return found, said_by_all(one, text) if asked.shares else text
     except ProbeError as error:
         raise refused(error) from error.__cause__
 
 
-def _agreement(case: Case, b: Any, asked: _Asked) -> Agreement:
+def _agreement(case: Case, b: Any, asked: _Asked) -> tuple[nn.Module, Agreement]:
+    """The model of a, and how far b agrees with it."""
     context = current()
     seed = 0 if context is None else context.base_seed
     seed = seed if asked.seed is None else asked.seed
@@ -168,12 +173,13 @@ def _agreement(case: Case, b: Any, asked: _Asked) -> Agreement:
     other = one if b is None else _side(replace(case, model=b), seed)
     if asked.via is not None:
         twin = twin_of(other.subject)
+        anywhere(twin.model, False)  # who has failed is not waited for
         if b is not None and not own:
             take(twin.model, given(one.subject.model, twin.model, renaming))
         other, own = side_by(asked.via, twin, asked.compiling), True
     if asked.shares:
         one = replace(one.changed(all_alike), averaged=mean)
-    return agreement(
+    return one.subject.model, agreement(
         one, other, seed=seed, own_weights=own, renaming=renaming, tolerance=asked.tolerance
     )
 
