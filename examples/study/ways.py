@@ -23,10 +23,10 @@ from pytest_gradhealth import DifferentGradientsError, ProbeError, assert_same_g
 
 WRITTEN = Path(__file__).parent / "WAYS.md"
 #: The ways that a CPU goes, each with what is to be passed.
-WAYS: Mapping[str, Mapping[str, str]] = {
+WAYS: Mapping[str, Mapping[str, Any]] = {
     **{name: {"via": name} for name in ("float64", "bfloat16", "autocast", "checkpoint")},
     "channels_last": {"via": "channels_last"},
-    "compile (aot_eager)": {"via": "compile", "backend": "aot_eager"},
+    "compile, aot_eager": {"via": "compile", "backend": "aot_eager"},
 }
 #: Networks are compared that are probed within so many milliseconds, and of those every so manieth.
 MOST, EACH = 250.0, 6

@@ -13,7 +13,7 @@ from pytest_gradhealth.agreement.distances import Distances, over
 from pytest_gradhealth.agreement.dropout import without_dropout
 from pytest_gradhealth.agreement.names import Names
 from pytest_gradhealth.agreement.noise import noise_of
-from pytest_gradhealth.agreement.pair import Pair, trained
+from pytest_gradhealth.agreement.pair import Pair, format_of
 from pytest_gradhealth.agreement.side import Layers, Place, Reading, Side
 from pytest_gradhealth.agreement.tolerance import Noise, Tolerance
 from pytest_gradhealth.agreement.weights import Renaming, given, take
@@ -50,7 +50,13 @@ def agreement(
     _check_comparable(found)
     if not anywhere(a.subject.model, not found.same):
         return found
-    return _compared(pair, tolerance, "all" if pair.shows_layers else (), parted=True)
+    found = _compared(pair, tolerance, "all" if pair.shows_layers else (), parted=True)
+    if found.redrawn and not pair.shows_layers:
+        raise ProbeError(
+            f"{found.b} draws other random numbers than {found.a}: another seed changes that by as"
+            " much; compare in eval mode, or with dropout at 0"
+        )
+    return found
 
 
 def _check_comparable(found: Agreement) -> None:
@@ -67,11 +73,24 @@ def _check_comparable(found: Agreement) -> None:
         return
     whole = math.hypot(*(d.a for d in gradients))
     moved = over(math.hypot(*(d.rounded * d.a for d in gradients)), whole)
+    does = f"moves the gradient of {found.a} by {moved:.0%}"
+    if not math.isfinite(moved):
+        does = f"may leave no number of the gradient of {found.a}"
     raise ProbeError(
-        f"rounding in {found.format} alone moves the gradient of {found.a} by {moved:.0%}: nothing"
+        f"rounding in {found.format} alone {does}: nothing"
         " can be compared in it; compare a smaller model, or a batch of more examples, or pass"
         " rtol=..."
     )
+
+
+def _check_finite(pair: Pair, first: Reading) -> None:
+    """Raise ProbeError for a loss of a's that is no number."""
+    loss = float(first["loss", "", 0, 0])
+    if not math.isfinite(loss):
+        raise ProbeError(
+            f"the loss of {pair.a.name} is {loss:g}: nothing can be compared with it;"
+            " assert_healthy(model, ...) tells where that comes from"
+        )
 
 
 def _compared(
@@ -83,19 +102,22 @@ def _compared(
     """
     decisions = Decisions()
     first = pair.mine(layers, decisions)
+    _check_finite(pair, first)
     coarse = _format(pair, first)
     unit = torch.finfo(coarse).eps
     distances = partial(Distances, first, unit=unit)
     repeated = distances(pair.mine(layers))
-    theirs = pair.other(pair.b, layers, decisions, unit)
-    found = distances(theirs)
+    second = pair.other(pair.b, layers, decisions, unit)
+    found = distances(second)
     draws = MORE_DRAWS if parted else DRAWS
-    noise = noise_of(pair, coarse, layers, decisions, (first, theirs), draws)
+    noise = noise_of(pair, coarse, layers, decisions, (first, second), draws)
     own = pair.names.parameters
     places = [*found.places(own.values())]
     differences = tuple(_difference(p, found, repeated, noise, tolerance) for p in places)
     apart = [p for p, d in zip(places, differences, strict=True) if not d.agrees]
     a, b = pair.a, pair.b
+    mine = {n: p.requires_grad for n, p in a.parameters().items()}
+    theirs = {own[n]: p.requires_grad for n, p in b.parameters().items() if n in own}
     return Agreement(
         a=a.name,
         b=b.name,
@@ -109,6 +131,8 @@ def _compared(
         without_dropout=b.draws_otherwise,
         only_a=tuple(n for n in a.parameters() if n not in own.values()),
         only_b=tuple(n for n in b.parameters() if n not in own),
+        frozen_a=tuple(n for n in mine if n in theirs and not mine[n] and theirs[n]),
+        frozen_b=tuple(n for n in mine if n in theirs and mine[n] and not theirs[n]),
     )
 
 
@@ -117,17 +141,19 @@ def _difference(
 ) -> Difference:
     kind, name, call, output = place
     gap, repeated = found.gap(place), again.at(place)
+    only = found.only(place) if kind == "output" else ""
     return Difference(
         kind=kind,
         name=name + (f" (call {call + 1})" if call else "") + (f"[{output}]" if output else ""),
         a=gap.a,
         b=gap.b,
-        distance=found.at(place),
+        distance=math.inf if only else found.at(place),
         cosine=gap.cosine,
         largest=gap.largest,
         repeated=repeated,
-        rounded=max(repeated, noise.at(place)),
+        rounded=max(noise.at(place), repeated),
         tolerance=tolerance.at(place, found, noise),
+        only=only,
     )
 
 
@@ -137,9 +163,7 @@ def _format(pair: Pair, first: Reading) -> torch.dtype:
     That of weights that are trained, of an autocast around a side, and of what layers return.
     """
     returned = [tensor for (kind, *_), tensor in first.items() if kind in ("activation", "output")]
-    sides = (pair.a, pair.b)
-    formats = [coarsest(returned), *map(coarsest, map(trained, sides))]
-    formats += [side.format for side in sides if side.format is not None]
+    formats = [coarsest(returned).to_real(), format_of(pair.a), format_of(pair.b)]
     return max(formats, key=lambda f: torch.finfo(f).eps)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pytest_gradhealth.isolation.reachable import Reachable
-from pytest_gradhealth.tensors.trees import map_tensors
 
 
 def checkpointed(model: nn.Module) -> None:
@@ -29,25 +28,40 @@ class _Twice:
     """Calls a function, and once more as if it had not been called.
 
     The first call may add to what it gets (a cache of keys and values), and overwrite a tensor that
-    comes in; the second gets copies of the former as it was, and the same tensors.
+    comes in; the second gets a copy of the former as it was, and the same numbers.
     """
 
     def __init__(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self._forward = forward
-        self._before = _as_they_are((args, kwargs))
+        self._before = _each(_kept, *_as_they_are((args, kwargs)))
         self._called = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._called:
-            args, kwargs = self._before
+            args, kwargs = _each(Tensor.clone, *self._before)
+        else:
+            args, kwargs = _each(_lent, args, kwargs)
         self._called = True
-        args, kwargs = map_tensors(_own, (args, kwargs))
         return self._forward(*args, **kwargs)
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """A tensor that may be overwritten."""
-    return tensor.clone() if tensor.requires_grad and not tensor.is_leaf else tensor
+def _each(change: Callable[[Tensor], Tensor], args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Arguments whose tensors are changed; those in a container stay, which may be added to."""
+
+    def changed(value: Any) -> Any:
+        return change(value) if isinstance(value, Tensor) else value
+
+    return tuple(map(changed, args)), {name: changed(value) for name, value in kwargs.items()}
+
+
+def _kept(tensor: Tensor) -> Tensor:
+    """What the second call is to find; a tensor in the graph is `_lent` to the first."""
+    return tensor if tensor.requires_grad else tensor.clone()
+
+
+def _lent(tensor: Tensor) -> Tensor:
+    """What the first call may overwrite, which is seen outside unless it is in the graph."""
+    return tensor.clone() if tensor.requires_grad else tensor
 
 
 def _as_they_are(values: Any) -> Any:

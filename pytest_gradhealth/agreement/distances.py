@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -69,6 +70,12 @@ class Distances:
             both = place in self._first and place in self._other
             if both or place[0] == "output" or place in either:
                 yield place
+
+    def only(self, place: Place) -> Literal["", "a", "b"]:
+        """Which of the runs alone has made it."""
+        if place in self._first and place in self._other:
+            return ""
+        return "a" if place in self._first else "b"
 
     def gap(self, place: Place) -> Gap:
         """The two tensors at a place, nothing for what neither has."""

@@ -57,7 +57,7 @@ class Names:
 
     def _place(self, place: Place) -> Place:
         kind, name, call, output = place
-        if kind in ("output", "loss"):
+        if kind in ("output", "loss", "input gradient"):
             return place
         names = self.parameters if kind == "parameter gradient" else self.modules
         return kind, names.get(name, name), call, output

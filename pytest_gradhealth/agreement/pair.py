@@ -69,8 +69,8 @@ Beside = AbstractContextManager[Any]
 
 
 def format_of(side: Side) -> torch.dtype:
-    """The format that a side computes in: that of an autocast, or of the weights it trains."""
-    return side.format or coarsest(trained(side))
+    """The format that a side computes in: what it is said to be, or that of weights it trains."""
+    return side.format or coarsest(trained(side)).to_real()
 
 
 def trained(side: Side) -> list[Tensor]:

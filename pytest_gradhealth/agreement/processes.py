@@ -38,6 +38,11 @@ def wrapped(subject: Subject) -> Side:
     """The side that runs a subject in DistributedDataParallel."""
     from torch.nn.parallel import DistributedDataParallel
 
+    if subject.device.type == "cpu" and any(map(_syncs, subject.model.modules())):
+        raise ProbeError(
+            f"{class_name(subject.model)} has SyncBatchNorm, which computes on accelerators alone"
+            " in DistributedDataParallel; pass the model as it was before convert_sync_batchnorm"
+        )
     ids = None if subject.device.type == "cpu" else [subject.device]
     runner = DistributedDataParallel(subject.model, device_ids=ids)
     return Side(
@@ -74,6 +79,10 @@ def mean(gradient: Tensor) -> Tensor:
     total = gradient.detach().clone()
     torch.distributed.all_reduce(total)
     return total / torch.distributed.get_world_size()
+
+
+def _syncs(module: nn.Module) -> bool:
+    return isinstance(module, nn.SyncBatchNorm)
 
 
 def _processes() -> str:

@@ -82,7 +82,7 @@ class Rounding(DispatchMode):
             return tensor
         made = tensor.detach().clone()
         self.round_(made)
-        return made
+        return made.requires_grad_(tensor.requires_grad)
 
     def round_(self, tensor: Tensor) -> None:
         """Round a tensor in place."""
@@ -126,7 +126,8 @@ def moved(subject: Subject, unit: float, generator: torch.Generator) -> Subject:
 def move_weights(model: nn.Module, unit: float, generator: torch.Generator) -> None:
     """Move every weight by at most some rounding units of itself."""
     for parameter in model.parameters():
-        parameter.data.copy_(_moved(parameter, unit, generator))  # no write that autograd counts
+        values = _moved(parameter, unit, generator).detach()
+        parameter.data.copy_(values)  # no write that autograd counts
 
 
 def _moved(tensor: Tensor, unit: float, generator: torch.Generator) -> Tensor:
@@ -135,7 +136,7 @@ def _moved(tensor: Tensor, unit: float, generator: torch.Generator) -> Tensor:
     drawn = 2 * torch.rand(tensor.shape, generator=generator, dtype=torch.float64) - 1
     most = max(HALF * unit, OWN * torch.finfo(tensor.dtype).eps)
     exact = tensor.detach().to("cpu", torch.float64) * (1 + most * drawn)
-    return exact.to(tensor.device, tensor.dtype)
+    return exact.to(tensor.device, tensor.dtype).requires_grad_(tensor.requires_grad)
 
 
 def _is_learned(tensor: Tensor) -> bool:

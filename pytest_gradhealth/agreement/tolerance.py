@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,8 @@ class Noise:
 
     def at(self, place: Place) -> float:
         """The largest distance at a place."""
-        return max(run.at(place) for run in self.runs)
+        found = [run.at(place) for run in self.runs]
+        return math.nan if any(map(math.isnan, found)) else max(found)
 
 
 @dataclass(frozen=True)
@@ -58,4 +60,4 @@ class Tolerance:
         else:
             wide = min(wide, max(WIDE, NARROW * size))
             wide /= 1 + gap.coherence**2 if noise.seen and gap.size >= MANY else 1
-        return max(wide, noise.units * found.unit)
+        return wide if math.isnan(wide) else max(wide, noise.units * found.unit)

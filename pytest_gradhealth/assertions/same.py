@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from torch import nn
 
-from pytest_gradhealth.agreement.agree import Tolerance, agreement
+from pytest_gradhealth.agreement.agree import agreement
 from pytest_gradhealth.agreement.processes import all_alike, group, mean, said_by_all
 from pytest_gradhealth.agreement.side import Side
+from pytest_gradhealth.agreement.tolerance import Tolerance
 from pytest_gradhealth.agreement.ways import (
     Compiling,
     Way,
@@ -23,7 +24,7 @@ from pytest_gradhealth.agreement.ways import (
 from pytest_gradhealth.agreement.weights import Renaming, given, take
 from pytest_gradhealth.assertions.verdict import Message, asked_for, with_message
 from pytest_gradhealth.config.arguments import called, require
-from pytest_gradhealth.config.values import as_float
+from pytest_gradhealth.config.values import as_float, as_int
 from pytest_gradhealth.context import current
 from pytest_gradhealth.distributed.team import anywhere, together
 from pytest_gradhealth.errors import DifferentGradientsError, ProbeError
@@ -135,9 +136,6 @@ class _Asked:
             )
         if isinstance(a, Diagnosis) or isinstance(b, Diagnosis):
             raise ProbeError("a diagnosis holds no gradients to compare; pass the model")
-        chosen = (self.compiling.backend, self.compiling.mode)
-        if self.via != "compile" and chosen != (None, None):
-            raise ProbeError('backend and mode are of via="compile"; pass that, or leave them out')
         kept = '"a", or "own" to leave b its own'
         require("weights", self.weights, ("a", "own").__contains__, kept)
         ways = 'the name of a way, for example "compile", or a function'
@@ -146,6 +144,26 @@ class _Asked:
         require("renamed", self.renamed, _is_renaming, names)
         for name, value in (("rtol", self.rtol), ("atol", self.atol)):
             require(name, value, _is_tolerance, "a number from 0 on, for example 1e-5")
+        require("seed", self.seed, _is_seed, "a whole number from 0 on, for example 0")
+        truth = "True where processes compute together with a function or a model of your own"
+        require("together", self.together, lambda given: given in (None, True, False), truth)
+        self._check_unused(alone=b is None)
+
+    def _check_unused(self, *, alone: bool) -> None:
+        """Raise ProbeError for arguments that would change nothing."""
+        chosen = (self.compiling.backend, self.compiling.mode)
+        if self.via != "compile" and chosen != (None, None):
+            raise ProbeError('backend and mode are of via="compile"; pass that, or leave them out')
+        if alone and (self.weights != "a" or self.renamed):
+            given = "renamed" if self.renamed else "weights"
+            raise ProbeError(f"{given} is of two models, and b was not passed; leave it out")
+        if self.together is not None and isinstance(self.via, str):
+            does = "does" if self.via in _TOGETHER else "does not"
+            if self.together != (self.via in _TOGETHER):
+                raise ProbeError(
+                    f'together is {self.together}, and via="{self.via}" {does} share the work with'
+                    " other processes; leave together out"
+                )
 
 
 def _compared(case: Case, b: Any, asked: _Asked) -> tuple[Agreement, str]:
@@ -168,7 +186,7 @@ def _agreement(case: Case, b: Any, asked: _Asked) -> tuple[nn.Module, Agreement]
     """The model of a, and how far b agrees with it."""
     context = current()
     seed = 0 if context is None else context.base_seed
-    seed = seed if asked.seed is None else asked.seed
+    seed = seed if asked.seed is None else int(asked.seed)
     one, renaming, own = _side(case, seed), Renaming(asked.renamed), asked.weights == "own"
     other = one if b is None else _side(replace(case, model=b), seed)
     if asked.via is not None:
@@ -199,6 +217,11 @@ def _side(case: Case, seed: int) -> Side:
     if isinstance(model, nn.Module) and runs_compiled(model.modules()):
         return compiled_side(subject, Compiling(), model)
     return Side(subject, class_name(subject.model))
+
+
+def _is_seed(value: Any) -> bool:
+    read = as_int(value)
+    return value is None or (read is not None and 0 <= read < 2**63)
 
 
 def _is_way(value: object) -> bool:
