@@ -20,8 +20,8 @@ def checkpointed(model: nn.Module) -> None:
 
 
 def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    run = _Twice(forward, args, kwargs)
-    return checkpoint(run, *args, use_reentrant=False, **kwargs)
+    # Arguments that it was passed, a checkpoint would not have overwritten.
+    return checkpoint(_Twice(forward, args, kwargs), use_reentrant=False)
 
 
 class _Twice:
@@ -33,15 +33,15 @@ class _Twice:
 
     def __init__(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self._forward = forward
+        self._first: tuple[Any, Any] | None = (args, kwargs)
         self._before = _each(_kept, *_as_they_are((args, kwargs)))
-        self._called = False
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._called:
+    def __call__(self) -> Any:
+        if self._first is None:
             args, kwargs = _each(Tensor.clone, *self._before)
         else:
-            args, kwargs = _each(_lent, args, kwargs)
-        self._called = True
+            args, kwargs = _each(_lent, *self._first)
+            self._first = None
         return self._forward(*args, **kwargs)
 
 
