@@ -22,8 +22,8 @@ _STEPS = ("round", "floor", "ceil", "trunc", "sign", "sgn")
 _KINKS = tuple(f"{name}_backward" for name in ("threshold", "leaky_relu", "hardtanh", "hardswish"))
 #: What counts as another slope.
 _STEP = 0.01
-#: How many decisions may be others for rounding: so many, or this share of all, in rounding units.
-_FEW, _SHARE = 2, 8.0
+#: What share of all decisions may be others for rounding, in rounding units; one always may.
+_SHARE = 8.0
 #: Operations that draw by what they are given, not only in its shape.
 _SAMPLES = ("multinomial", "poisson", "binomial", "normal", "standard_gamma", "sample_dirichlet")
 
@@ -108,7 +108,7 @@ class Alike(DispatchMode):
         known = taken[at].to(tensor.device)
         apart = (known - tensor).abs() > _STEP if _is_number(tensor) else known != tensor
         others = int(apart.count_nonzero())
-        few = others <= max(_FEW, _SHARE * self._unit * tensor.numel())
+        few = others <= max(1.0, _SHARE * self._unit * tensor.numel())
         return known if others and few else None
 
 

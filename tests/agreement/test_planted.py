@@ -156,6 +156,20 @@ def test_every_planted_fault_is_found(fault: type[Decoder], seed: int) -> None:
         assert_same_gradients(a, b, *batch(), loss=next_token_loss, seed=seed)
 
 
+#: What rounding to bfloat16 hides: a hundredth, and what a norm adds for safety.
+HIDDEN = (GradientScaled, NormInHalf, OtherEpsilon)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("via", ["float64", "autocast"])
+def test_planted_faults_are_found_in_other_formats(fault: type[Decoder], via: str) -> None:
+    if via == "autocast" and fault in HIDDEN:
+        pytest.skip("rounding to bfloat16 does as much")
+    torch.manual_seed(0)
+    with pytest.raises(DifferentGradientsError):
+        assert_same_gradients(Decoder(), fault(), *batch(), loss=next_token_loss, via=via)
+
+
 @pytest.mark.parametrize("kind", REWRITTEN, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_what_is_written_otherwise_is_the_same(kind: type[Decoder], seed: int) -> None:
