@@ -75,11 +75,12 @@ def assert_same_gradients(
     function that makes of a copy of the model what is to be called; then `b` is left out:
     `assert_same_gradients(model, x, y, loss=loss, via="compile")`.
 
-    Compared are the outputs, the loss, the gradient of each parameter, and what the layers on the
-    gradient's path return and get back, unless one side is compiled. The distance (L2 norm of the
-    difference over the norm in a) may be `rtol`, and `atol` more in absolute terms: by default four
-    times what two runs of `a` differ by whose weights are rounded otherwise, in the coarser of both
-    formats. Gradients of `a` are the mean over all processes where `b` computes `together` with
+    Compared are the outputs, the loss, the gradient of each parameter and of inputs that require
+    one, and what the layers on the gradient's path return and get back, unless one side is
+    compiled. The distance (L2 norm of the difference over the norm in a) may be `rtol`, and `atol`
+    more in absolute terms: by default four times what rounding the results of all operations to
+    the coarser of both formats does. Random numbers, and decisions that rounding would turn, are
+    the same on both sides, but in compiled code. Gradients of `a` are the mean over all processes where `b` computes `together` with
     the others (by default "ddp" and "fully_shard"). `msg` is put in front of the failure message,
     or called with it to make another.
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_gradhealth import DifferentGradientsError, ProbeError, assert_same_gradients
+from pytest_gradhealth.agreement.distances import Distances
+from pytest_gradhealth.agreement.tolerance import Noise, Tolerance
 
 FORMATS = ["float64", "bfloat16", "autocast"]
 
@@ -196,3 +198,36 @@ def test_a_cache_is_filled_once_where_blocks_are_computed_twice() -> None:
     x, y = batch()
     found = assert_same_gradients(Cached(), x, y, loss=F.cross_entropy, via="checkpoint")
     assert found.same
+
+
+def test_a_norm_whose_kernel_gathers_in_bfloat16_is_no_difference() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(self.norm(x)).mean(1)
+            return out
+
+    torch.manual_seed(0)
+    x, y = torch.randn(4, 2000, 16), torch.arange(4) % 3
+    found = assert_same_gradients(Tokens(), x, y, loss=F.cross_entropy, via="bfloat16")
+    gathered = {d.name: d.distance for d in found.of("parameter gradient")}
+    assert gathered["norm.bias"] > 3 * gathered["head.bias"]
+
+
+def test_a_factor_is_allowed_half_of_what_rounding_is() -> None:
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randn(1000, generator=generator)
+    errors = 0.03 * torch.randn(2, 1000, generator=generator)
+    place: Any = ("parameter gradient", "weight", 0, 0)
+
+    def distances(other: Tensor) -> Distances:
+        return Distances({place: first}, {place: other}, unit=2**-7)
+
+    noise = Noise([distances(first + error) for error in errors], units=2.0, seen=True)
+    for other, allowed in ((first * 1.1, 0.06), (first + 3 * errors[0], 0.12)):
+        found = distances(other)
+        assert Tolerance().at(place, found, noise) == pytest.approx(allowed, rel=0.1)
+        assert found.at(place) == pytest.approx(0.1, rel=0.15)
