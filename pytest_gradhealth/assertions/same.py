@@ -80,9 +80,9 @@ def assert_same_gradients(
     compiled. The distance (L2 norm of the difference over the norm in a) may be `rtol`, and `atol`
     more in absolute terms: by default four times what rounding the results of all operations to
     the coarser of both formats does. Random numbers, and decisions that rounding would turn, are
-    the same on both sides, but in compiled code. Gradients of `a` are the mean over all processes where `b` computes `together` with
-    the others (by default "ddp" and "fully_shard"). `msg` is put in front of the failure message,
-    or called with it to make another.
+    the same on both sides, but in compiled code. Gradients of `a` are the mean over all processes
+    where `b` computes `together` with the others (by default "ddp" and "fully_shard"). `msg` is put
+    in front of the failure message, or called with it to make another.
 
     Returns the Agreement, whose text is a table. Raises DifferentGradientsError, which names the
     first place where they part; ProbeError for what cannot be run or compared. Models, batch,

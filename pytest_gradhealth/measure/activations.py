@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -24,14 +23,16 @@ from pytest_gradhealth.results.profile import ActivationRecord
 from pytest_gradhealth.tensors.devices import on_host
 from pytest_gradhealth.tensors.graph import op_name
 from pytest_gradhealth.tensors.readout import Readout
+from pytest_gradhealth.tensors.samples import spread_out
+from pytest_gradhealth.tensors.storage import as_it_lies
 from pytest_gradhealth.tensors.unwrap import whole
 
 #: An element is flat where the slope is below this share of the largest slope.
 FLAT = 0.01
 #: Elements of one activation that the share of flat ones is estimated from.
 SAMPLE = 2**16
-#: How far apart they are, modulo the number of elements: a prime, which no layout repeats with.
-_APART = 2654435761
+#: How many of them lie side by side.
+BLOCK = 64
 #: Calls of one layer that are looked at, where it is called again and again.
 CALLS = 16
 _CHANNELS_SECOND = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm")
@@ -99,7 +100,6 @@ def activations_of(
             continue  # what leads to the loss alone (a hinge, a penalty) may let nothing through
         if node in places or _counts(seen, node, places, ways):
             found.append(seen)
-    _places_of_sample.cache_clear()
     served = Counter(name for name, _ in {(seen.name, seen.layer) for seen in found})
     for seen in found:
         seen.after = seen.layer * (served[seen.name] > 1)
@@ -178,16 +178,9 @@ def _saved(node: Node, op: str) -> Tensor:
 
 def _sample(values: Tensor) -> Tensor:
     """At most SAMPLE elements from all over a tensor, the same ones every time."""
-    flat, total = values.reshape(-1), values.numel()
-    if total <= SAMPLE:
-        return flat
-    return flat[_places_of_sample(total, flat.device)]
-
-
-@lru_cache(maxsize=4)
-def _places_of_sample(total: int, device: torch.device) -> Tensor:
-    """Where the elements of a sample are; most activations of a network are of few sizes."""
-    return torch.arange(SAMPLE, device=device) * _APART % total
+    flat = as_it_lies(values)
+    flat = values.reshape(-1) if flat is None else flat
+    return flat if flat.numel() <= SAMPLE else spread_out(flat, SAMPLE // BLOCK, BLOCK)
 
 
 def _has_channels_second(nodes: Iterable[Node], places: Mapping[Node, Place]) -> bool | None:

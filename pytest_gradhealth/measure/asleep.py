@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from pytest_gradhealth.measure.recorder import PARAMETER
 from pytest_gradhealth.results.path import FAINT, PathPoint
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def asleep(
 
 
 def _is_silent(point: PathPoint, idle: Collection[str]) -> bool:
-    if point.width is None:
+    if point.width is None and point.type != PARAMETER:
         return point.activation == 0
     return point.norm > 0 and point.name in idle
 

@@ -48,7 +48,7 @@ def look(
     with recorder.attached():
         recorder.mark_inputs(run.inputs)
         run.forward()
-        recorder.active = False
+        recorder.close()
         if recorder.missed:
             return look(subject, seed=seed, steps=steps, functional=True)
         loss = run.loss()

@@ -73,6 +73,7 @@ def fingerprints(subject: Subject, seed: int, functional: bool = False) -> dict[
     with recorder.attached():
         recorder.mark_inputs(run.inputs)
         run.forward()
+        recorder.close()
         if recorder.missed:
             return fingerprints(subject, seed, functional=True)
     marks = [mark for mark in recorder.marks if mark.activation is not None]

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from pytest_gradhealth.distributed.shards import Owners
 from pytest_gradhealth.isolation.write_guard import unguarded
-from pytest_gradhealth.measure.functional import ParameterUses, is_functional
+from pytest_gradhealth.measure.functional import ParameterUses, bare_matrices, is_functional
 from pytest_gradhealth.results.names import INPUT, OUTPUT, makes_values
 from pytest_gradhealth.results.profile import Sampled
 from pytest_gradhealth.tensors.graph import Edge, edge_of
@@ -114,19 +114,24 @@ class Recorder:
     _layers: list[_Layer] = field(default_factory=list)
     _by_edge: dict[Edge, Mark] = field(default_factory=dict)
     _handles: list[RemovableHandle] = field(default_factory=list)
+    _bare: ParameterUses | None = None
 
     @contextmanager
     def attached(self) -> Iterator[Recorder]:
         """Hooks on every module for the length of the context; none is left afterwards.
 
         A model whose forward has no submodules is recorded by what it does with its parameters;
-        where they only turn out to be not called, a second run has to be `functional`.
+        where they only turn out to be not called, a second run has to be `functional`. What else
+        modules multiply by matrices of their own counts as layers, beside those inside of them.
         """
         self._layers = [_Layer.of(name, m) for name, m in recorded_modules(self.model)]
-        self.functional = self.functional or is_functional(self.model)
+        modules = dict(self.model.named_modules())
+        self.functional = self.functional or is_functional(modules)
         noting: AbstractContextManager[object] = nullcontext()
         if self.functional or self.entries:
             noting = ParameterUses(self.model, self._used, entries=not self.functional)
+        elif bare := bare_matrices(modules):
+            noting = self._bare = ParameterUses(self.model, self._used, bare=bare)
         hooks = (x.module.register_forward_hook(self._hook(x)) for x in self._layers)
         with hooked(hooks) as self._handles, noting:
             yield self
@@ -135,6 +140,12 @@ class Recorder:
         """Mark the inputs that require grad: each is then the first point of a path."""
         for number, tensor in enumerate(t for t in tensors(inputs) if t.requires_grad):
             self._mark(INPUT, "Tensor", 0, number, tensor)
+
+    def close(self) -> None:
+        """Take no further outputs; weights without a layer that are used again are a loop's."""
+        self.active = False
+        loops = self._bare.repeated if self._bare is not None else ()
+        self.marks = [m for m in self.marks if m.type != PARAMETER or m.name not in loops]
 
     def glance_at(self, marks: Iterable[Mark]) -> None:
         """Let a sample do for the gradients of some marks, where it did for what was returned."""

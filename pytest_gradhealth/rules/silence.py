@@ -42,8 +42,9 @@ def second_reach(path: GradientPath, second: GradientProfile) -> float:
     """V of the same path in the second look.
 
     Behind a gate that was exactly zero at first, the norms are set by the few steps the gate has
-    made: there the reference is the point right behind the gate instead of the loss. So it is the
-    last layer with weights where the model learns: what all layers lose is the scale of the loss.
+    made: there the reference is the point right behind the gate, and what the gradient loses before
+    it gets there is what the first look has found. Where the model learns, the reference is the
+    last layer with weights: what all layers lose is the scale of the loss.
     """
     other = second.same_path(path)
     if other is None:
@@ -57,7 +58,8 @@ def second_reach(path: GradientPath, second: GradientProfile) -> float:
     behind = path.points[gate]
     for point in other.points:
         if point.label == behind.label:
-            return GradientPath((other.entry, point), other.entry).vanishing
+            opened = GradientPath((other.entry, point), other.entry).vanishing
+            return max(other.vanishing, opened + min(0.0, path.reach(path.points[gate + 1])))
     return 0.0
 
 

@@ -40,8 +40,9 @@ def l2_norm(tensor: Tensor) -> Tensor:
     infinite. On the CPU the number is looked at to choose the cheapest right way; on an accelerator
     nothing waits for the device.
     """
-    if _has_few(tensor):
-        return _norm(tensor.detach(), dtype=torch.float64)
+    if _is_plain(tensor) and on_host(tensor) and tensor.numel():
+        values = tensor.detach()
+        return _norm(values, dtype=torch.float64) if values.numel() <= FEW else _cpu_norm(values)
     if is_spread(tensor):
         return whole(_norm(tensor.detach(), dtype=_widest(tensor)))
     values = _values(tensor)
@@ -194,26 +195,25 @@ def _values(tensor: Tensor) -> Tensor:
 
 def _cpu_norm(values: Tensor) -> Tensor:
     if values.dtype == _widest(values):
-        plain, safe = _norm(values), _SAFE_FLOAT64
+        plain, safe = float(_norm(values)), _SAFE_FLOAT64
     elif values.dtype == torch.float32:
         plain, safe = _rowwise_norm(values), SAFE_FLOAT32
     else:
         return _widened_norm(values)
-    if safe[0] < plain.item() < safe[1]:
-        return plain
+    if safe[0] < plain < safe[1]:
+        return torch.tensor(plain, dtype=torch.float64)
     if values.dtype == _widest(values):
         return _rescaled_norm(values)
     return _widened_norm(values)
 
 
-def _rowwise_norm(values: Tensor) -> Tensor:
+def _rowwise_norm(values: Tensor) -> float:
     flat = as_it_lies(values)
     flat = values.reshape(-1) if flat is None else flat
     rows, rest = divmod(flat.numel(), _ROW)
-    norms = _norm(flat[: rows * _ROW].view(rows, _ROW), dim=1)
-    if rest:
-        norms = torch.cat([norms, _norm(flat[rows * _ROW :])[None]])
-    return _norm(norms.double())
+    norms = _norm((flat[:-rest] if rest else flat).view(rows, _ROW), dim=1)
+    most = _norm(norms if rows <= _ROW else norms.double()).item()
+    return math.hypot(most, _norm(flat[-rest:]).item()) if rest else most
 
 
 def _widened_norm(values: Tensor) -> Tensor:

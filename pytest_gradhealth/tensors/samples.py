@@ -15,7 +15,7 @@ from pytest_gradhealth.tensors.storage import as_it_lies
 #: Elements up to which a norm is exact.
 SMALL = 2**17
 #: How many blocks stand for a larger tensor, of how many elements each that lie side by side.
-BLOCKS, BLOCK = 256, 64
+BLOCKS, BLOCK = 128, 128
 #: The standard error of an estimate, as a share of it, above which the norm is taken exactly.
 TOLERANCE = 0.05
 #: The golden ratio's fraction, times 2**32: its multiples lie as evenly as any.
@@ -32,11 +32,13 @@ def sampled_norm(tensor: Tensor) -> Tensor:
     blocks = _blocks(tensor)
     if blocks is None:
         return l2_norm(tensor)
-    squares = torch.linalg.vector_norm(blocks, dim=1).double().square()
-    variance, mean = (float(found) for found in torch.var_mean(squares))
+    # Numbers on the host: right after a layer each call of torch costs more than all of these sums.
+    squares = [norm * norm for norm in torch.linalg.vector_norm(blocks, dim=1).tolist()]
+    mean = sum(squares) / BLOCKS
     low, high = SAFE_FLOAT32
     if not low * low < mean < high * high:
         return l2_norm(tensor)
+    variance = sum((square - mean) ** 2 for square in squares) / (BLOCKS - 1)
     if math.sqrt(variance / BLOCKS) > 2 * TOLERANCE * mean:  # the error of the square
         return l2_norm(tensor)
     return torch.tensor(math.sqrt(mean * tensor.numel() / BLOCK), dtype=torch.float64)
@@ -49,14 +51,20 @@ def _blocks(tensor: Tensor) -> Tensor | None:
     flat = as_it_lies(tensor.detach())
     if flat is None or not tensor.is_floating_point():
         return None
-    rows = tensor.numel() // BLOCK
-    every = flat[: rows * BLOCK].view(rows, BLOCK)
-    blocks = every.index_select(0, _chosen(rows))  # which takes a fifth of what indexing does
+    blocks = spread_out(flat, BLOCKS, BLOCK)
     return blocks if blocks.element_size() > 2 else blocks.float()
 
 
+def spread_out(flat: Tensor, blocks: int, block: int) -> Tensor:
+    """Return blocks of elements from all over a flat tensor, one in each row, always the same."""
+    rows = flat.numel() // block
+    every = flat[: rows * block].view(rows, block)
+    return every.index_select(0, _chosen(rows, blocks, flat.device))  # a fifth of what indexing is
+
+
 @lru_cache(maxsize=64)
-def _chosen(rows: int) -> Tensor:
-    """One row out of each of `BLOCKS` equal parts, the same ones every time."""
-    part = rows / BLOCKS
-    return torch.tensor([int(part * (i + i * _GOLDEN % 2**32 / 2**32)) for i in range(BLOCKS)])
+def _chosen(rows: int, blocks: int, device: torch.device) -> Tensor:
+    """One row out of each of some equal parts."""
+    part = rows / blocks
+    places = [int(part * (i + i * _GOLDEN % 2**32 / 2**32)) for i in range(blocks)]
+    return torch.tensor(places, device=device)

@@ -50,7 +50,7 @@ def test_decisions_on_the_edge_are_taken_over_and_others_are_not() -> None:
     with Alike(decisions):
         values, chosen = scores.topk(1)
         above = scores > 0.5
-        torch.relu(scores.requires_grad_() - 0.5).sum().backward()
+        torch.autograd.backward(torch.relu(scores.requires_grad_() - 0.5).sum())
     unit = torch.finfo(torch.float32).eps
     own = turned.topk(1).indices
     assert own.tolist() != chosen.tolist()
@@ -60,7 +60,7 @@ def test_decisions_on_the_edge_are_taken_over_and_others_are_not() -> None:
         assert taken.tolist() == chosen.tolist()
         assert values.tolist() == turned.gather(1, chosen).tolist()
         assert (turned > 0.5).tolist() == above.tolist()
-        torch.relu(again - 0.5).sum().backward()
+        torch.autograd.backward(torch.relu(again - 0.5).sum())
     assert again.grad is not None
     assert scores.grad is not None
     assert again.grad.tolist() == scores.grad.tolist()

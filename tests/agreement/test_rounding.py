@@ -182,7 +182,8 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
         x = x.relu_()
         seen = cache.update(self.key(x))
-        return self.value(x) * seen.mean(-1, keepdim=True)
+        out: Tensor = self.value(x) * seen.mean(-1, keepdim=True)
+        return out
 
 
 def test_what_rounding_may_make_no_number_is_compared_with_nothing() -> None:

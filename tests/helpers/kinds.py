@@ -29,7 +29,7 @@ class Kind:
 
     `twin` is the name of the layer that the gradient fades on its way to in the sick twin, "" for
     kinds without one. `hooked` says that an output can be shifted by a forward hook, which is how
-    the norms are checked.
+    the norms are checked, `gated` that a weight of zero lets nothing through before its first step.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Kind:
     loss: Callable[..., Any] = F.cross_entropy
     targets: Callable[[], Any] = lambda: torch.randint(0, 5, (16,))
     hooked: bool = True
+    gated: bool = False
     dtype: torch.dtype = torch.float32
 
 
@@ -687,7 +688,7 @@ KINDS = [
     ),
     Kind("frozen first layers", lambda sick: frozen(sick, 0), (("2", "6", 5),), "2"),
     Kind("frozen middle", lambda sick: frozen(sick, 2, 4), PLAIN, "0"),
-    Kind("LoRA by hand", adapted, PLAIN, "0"),
+    Kind("LoRA by hand", adapted, (("0.a", "6", 9),), "0.a", hooked=False, gated=True),
     checkpointed("checkpoint", Checkpointed, False, (("stem", "head", 9),)),
     checkpointed("re-entrant checkpoint", Checkpointed, True, (("stem", "head", 2),)),
     checkpointed("checkpointed pieces", InPieces, False, (("stem", "net.6", 8),)),

@@ -101,7 +101,7 @@ def test_a_healthy_model_of_every_kind_is_healthy(kind: Kind) -> None:
     found = tuple((p.first.label, p.last.label, len(p.points)) for p in diagnosis.paths)
     assert found == kind.paths
     assert all(path.judged and path.finite for path in diagnosis.paths)
-    assert len(diagnosis.profiles) == 1
+    assert len(diagnosis.profiles) == 1 + kind.gated
 
 
 @TWIN

@@ -148,15 +148,6 @@ def head_on(body: nn.Module, **parts: nn.Module) -> Wired:
     return Wired(lambda m, x: m.head(m.body(x)), body=body.requires_grad_(False), **parts)
 
 
-def adapter() -> Wired:
-    return Wired(
-        lambda m, x: m.frozen(x) + x @ m.A @ m.B,
-        frozen=nn.Linear(20, 2).requires_grad_(False),
-        A=nn.Parameter(torch.randn(20, 3)),
-        B=nn.Parameter(torch.randn(3, 2)),
-    )
-
-
 def two_embeddings() -> Wired:
     return Wired(
         lambda m, x: (m.user(x.argmax(1)), m.item(x.argmin(1))),
@@ -171,7 +162,6 @@ UNJUDGED: dict[str, tuple[Callable[[], Wired], str]] = {
     "a head on a frozen body": (lambda: head_on(mlp(), head=nn.Linear(5, 2)), ONE),
     "a head on statistics": (lambda: head_on(nn.BatchNorm1d(20), head=nn.Linear(20, 2)), ONE),
     "logistic regression": (lambda: Wired(lambda m, x: m.head(x), head=nn.Linear(20, 2)), ONE),
-    "an adapter": (adapter, ONE.replace("head (Linear)", "(output) (Wired)")),
     "two embeddings": (
         two_embeddings,
         "the gradient gets to user (Embedding) and item (Embedding) with no other layer on the way",
