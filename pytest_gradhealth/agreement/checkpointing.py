@@ -16,33 +16,55 @@ from pytest_gradhealth.isolation.reachable import Reachable
 def checkpointed(model: nn.Module) -> None:
     """Have the blocks of a model keep nothing of a forward but what goes in."""
     for block in _blocks(model):
-        block.forward = partial(_checkpointed, block.forward)
+        block.forward = partial(_checkpointed, block, block.forward)
 
 
-def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _checkpointed(block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     # Arguments that it was passed, a checkpoint would not have overwritten.
-    return checkpoint(_Twice(forward, args, kwargs), use_reentrant=False)
+    return checkpoint(_Twice(block, forward, args, kwargs), use_reentrant=False)
 
 
 class _Twice:
-    """Calls a function, and once more as if it had not been called.
+    """Calls the forward of a block, and once more as if it had not been called.
 
-    The first call may add to what it gets (a cache of keys and values), and overwrite a tensor that
-    comes in; the second gets a copy of the former as it was, and the same numbers.
+    The first call may add to what it gets (a cache of keys and values), overwrite a tensor that
+    comes in, and leave a state in the block; the second gets a copy of the first as it was, the
+    same numbers, and the state of before.
     """
 
-    def __init__(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    def __init__(
+        self, block: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any
+    ) -> None:
         self._forward = forward
+        self._state = [*_states(block)]
         self._first: tuple[Any, Any] | None = (args, kwargs)
         self._before = _each(_kept, *_as_they_are((args, kwargs)))
 
     def __call__(self) -> Any:
-        if self._first is None:
-            args, kwargs = _each(Tensor.clone, *self._before)
-        else:
+        if self._first is not None:
             args, kwargs = _each(_lent, *self._first)
             self._first = None
-        return self._forward(*args, **kwargs)
+            return self._forward(*args, **kwargs)
+        after = [(held, {**held}) for held, _ in self._state]
+        args, kwargs = _each(Tensor.clone, *self._before)
+        try:
+            _put_in(self._state)
+            return self._forward(*args, **kwargs)
+        finally:
+            _put_in(after)
+
+
+def _states(block: nn.Module) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """What the modules of a block hold, and a copy of that: attributes and buffers."""
+    for module in block.modules():
+        for held in (vars(module), vars(module)["_buffers"]):
+            yield held, {**held}
+
+
+def _put_in(states: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    for held, state in states:
+        held.clear()
+        held.update(state)
 
 
 def _each(change: Callable[[Tensor], Tensor], args: Any, kwargs: Any) -> tuple[Any, Any]:

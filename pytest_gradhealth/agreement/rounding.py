@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -31,6 +32,8 @@ _GATHERING = (
     "scatter",
     "cumsum",
 )
+#: How many numbers are drawn.
+_STOCK = 2**18
 _AS_INTEGERS = {torch.float64: torch.int64, torch.float32: torch.int32}
 
 
@@ -47,7 +50,8 @@ class Rounding(DispatchMode):
         self._coarse = coarser
         bits = _BITS[coarser] - _LOST_IN_SUMS.get(coarser, 0)
         self._step = 1 << (_BITS[finer] - bits)
-        self._seed, self._generators = seed, dict[torch.device, torch.Generator]()
+        self._seed, self._begin = seed, random.Random(seed)
+        self._stocks = dict[torch.device, Tensor]()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -92,7 +96,7 @@ class Rounding(DispatchMode):
         if plain.dtype is not self._format:
             return
         bits = plain.view(self._integers)
-        drawn = torch.empty_like(bits).random_(self._step, generator=self._of(bits.device))
+        drawn = self._drawn(bits)
         rounded = drawn.add_(bits).bitwise_and_(-self._step).view(self._format)
         if math.isfinite(plain.sum()):
             plain.copy_(rounded)
@@ -110,10 +114,18 @@ class Rounding(DispatchMode):
         dtype = self._coarse if tensor.dtype is self._format else tensor.dtype
         return tensor.to(dtype, copy=True)  # it may be written to
 
-    def _of(self, device: torch.device) -> torch.Generator:
-        if device not in self._generators:
-            self._generators[device] = torch.Generator(device).manual_seed(self._seed)
-        return self._generators[device]
+    def _drawn(self, like: Tensor) -> Tensor:
+        """Integers below the step: those of a stock, from anywhere on, since drawing takes long."""
+        stock = self._stocks.get(like.device)
+        if stock is None:
+            generator = torch.Generator(like.device).manual_seed(self._seed)
+            stock = torch.empty(_STOCK, dtype=like.dtype, device=like.device)
+            self._stocks[like.device] = stock.random_(self._step, generator=generator)
+        made = torch.empty_like(like)
+        for part in torch.split(made.as_strided((made.numel(),), (1,)), _STOCK // 2):
+            begin = self._begin.randrange(_STOCK - part.numel() + 1)
+            part.copy_(stock[begin : begin + part.numel()])
+        return made
 
 
 def moved(subject: Subject, unit: float, generator: torch.Generator) -> Subject:
