@@ -65,6 +65,22 @@ def report() -> str:
     return "\n".join(lines[start:])
 
 
+#: Models that need no test, as the quickstart shows them: of two libraries, and of a file.
+MODELS = ("timm:resnet18", "hf:gpt2", "examples/mnist/models.py:sigmoid_classifier")
+
+
+def models() -> str:
+    """What is said of models without a test, from the line that counts them on."""
+    return "\n\n".join(map(_model, MODELS))
+
+
+def _model(spec: str) -> str:
+    command = [f"--gradhealth-model={spec}", *(["--tb=no"] if ".py" in spec else [])]
+    lines = pytest_output(*command).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("collected"))
+    return "\n".join([f"$ pytest {' '.join(command)}", *lines[start:]])
+
+
 def failure() -> str:
     """The message of the example that is expected to fail."""
     test = "examples/mnist/test_classifier.py::test_deep_sigmoid"
@@ -201,7 +217,7 @@ def main(*arguments: str) -> None:
         blocks["short"] = short(block("failure"))
     else:
         told = failure()
-        blocks |= {"report": report(), "failure": told, "short": short(told)}
+        blocks |= {"report": report(), "failure": told, "short": short(told), "models": models()}
         blocks["regression"] = regression()
     for page in pages():
         text = page.read_text("utf-8")

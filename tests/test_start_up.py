@@ -126,6 +126,22 @@ def test_a_run_without_checks_stays_light(tmp_path: Path, options: list[str]) ->
     assert len(ours) <= 18, sorted(ours)
 
 
+def test_a_run_without_models_loads_nothing_of_them(tmp_path: Path) -> None:
+    run = run_pytest(tmp_path, "-p", "pytest_gradhealth.plugin")
+    ours = {name for name in run.modules if name.startswith("pytest_gradhealth")}
+    assert not {name for name in ours if ".specs" in name or ".plugin.model" in name}
+    assert "pytest_gradhealth.plugin.paths" not in ours
+
+
+def test_to_read_specs_takes_no_torch_and_their_sources_no_library() -> None:
+    added = loaded_by("from pytest_gradhealth.specs.spec import parse\nparse('timm:resnet18')")
+    assert "pytest_gradhealth.specs.spec" in added
+    assert not added & HEAVY
+    added = loaded_by("import pytest_gradhealth.specs.plan")
+    assert "pytest_gradhealth.specs.timm_models" in added
+    assert not {name.partition(".")[0] for name in added} & {*LIBRARIES, "pytest", "_pytest"}
+
+
 @pytest.mark.parametrize(
     ("plugin", "event", "module"),
     [

@@ -70,6 +70,11 @@ class DeepClassifier(nn.Module):
         return logits
 
 
+def sigmoid_classifier() -> DeepClassifier:
+    """Return ten hidden layers of sigmoids, through which next to no gradient comes."""
+    return DeepClassifier(nn.Sigmoid)
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions with batch norm, and the way around them: x + f(x).
 

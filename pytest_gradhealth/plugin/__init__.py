@@ -15,6 +15,7 @@ from pytest_gradhealth.plugin.options import (
     base_settings,
     cli_values,
     ini_values,
+    of_models,
     run_options,
     unknown_flags,
     wants_probes,
@@ -71,6 +72,13 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_gradhealth.plugin.baseline_gate import read_compared
 
         read_compared(config)
+    if of_models(config):
+        from pytest_gradhealth.plugin.model_list import listed_models
+
+        if listed := listed_models(config):
+            from pytest_gradhealth.plugin.models import ModelSession
+
+            config.pluginmanager.register(ModelSession(config, listed), "gradhealth-models")
     if not hasattr(config, "workerinput"):
         from pytest_gradhealth.plugin.baseline_session import Keeper
         from pytest_gradhealth.plugin.doubts import Doubts

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_gradhealth.distributed.rank import rank
-from pytest_gradhealth.plugin.options import DOUBTS, from_command_line, run_options
+from pytest_gradhealth.plugin.options import DOUBTS, MODELS, from_command_line, run_options
 from pytest_gradhealth.plugin.outcomes import Outcomes
 from pytest_gradhealth.plugin.output import write_line
 from pytest_gradhealth.plugin.transport import CONCLUDED, LEFT_OUT, UNCHECKED, unpacked
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from pytest_gradhealth.baseline.entry import Entry
 
 #: Options that leave tests out, by their names in pytest's configuration.
-_NARROWING = ("keyword", "markexpr", "lf", "failedfirst_only", "stepwise", "deselect")
+_NARROWING = (
+    *("keyword", "markexpr", "lf", "failedfirst_only", "stepwise", "deselect"),
+    "gradhealth_model",
+)
 
 #: What pytest puts in place of the parameters of a test that has been given none.
 _NO_PARAMETERS = "[NOTSET]"
@@ -226,26 +229,28 @@ class Keeper:
 
         root, folder = self.config.rootpath, run_options(self.config).folder
         checked = {(r.file, r.key) for results in self._results.values() for r in results}
-        files = {file_for(Path(path), folder): module for module, path in self._modules.items()}
+        files: dict[Path, set[str]] = defaultdict(set)
+        for module, place in self._modules.items():
+            files[file_for(Path(place), folder)].add(module)
         for path in sorted({p for file in files for p in file.parent.glob("*.json")}):
             file = Path(os.path.relpath(path, root)).as_posix()
-            module = files.get(path, "")
-            if not module and _has_module(path):
+            modules = files.get(path, set())
+            if not modules and _has_module(path):
                 continue  # it was not collected
             keys = [
                 key
                 for key in read(path, file)
-                if (file, key) not in checked and self._is_gone(module, key)
+                if (file, key) not in checked and self._is_gone(modules, key)
             ]
             if keys:
                 yield file, keys
 
-    def _is_gone(self, module: str, key: str) -> bool:
+    def _is_gone(self, modules: set[str], key: str) -> bool:
         """Whether no test has this key any more: none of its name, or one that no longer checks."""
         return all(
             self.outcomes.passed(test) and test not in self._unchecked
             for test in self._collected
-            if test.partition("::")[0] == module and _is_of(key, test, self._grouped)
+            if test.partition("::")[0] in modules and _is_of(key, test, self._grouped)
         )
 
     @property
@@ -277,14 +282,19 @@ def modules_of(items: Iterable[pytest.Item]) -> dict[str, str]:
 
 
 def _has_module(path: Path) -> bool:
-    """Whether there is a file that baselines may be of, in whatever case of letters."""
+    """Whether there is a file that baselines may be of, in whatever case of letters.
+
+    Those of models without a test are of no file, and of a run that checks them.
+    """
+    if path.stem == MODELS:
+        return True
     start = f"{path.stem}.".casefold()
     return any(p.name.casefold().startswith(start) for p in path.parent.parent.iterdir())
 
 
 def _is_of(key: str, test: str, grouped: bool) -> bool:
     """Whether a key is that of a check of a test."""
-    name = test.partition("::")[2]
+    name = test.partition("::")[2] or test
     if name.endswith(_NO_PARAMETERS) and key.startswith(name.removesuffix(_NO_PARAMETERS) + "["):
         return True
     for own in {name, name.rpartition("@")[0] if grouped else name}:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from pytest_gradhealth.rules import Rule
 
 CONTEXT = pytest.StashKey["TestContext"]()
+#: Settings of a test that stands in no file, and where they do; the command that runs it alone.
+LISTED = pytest.StashKey[tuple[Mapping[str, object], str]]()
+RERUN = pytest.StashKey[str]()
 #: How many times each test was begun, by its name: some are run again.
 _RUNS = pytest.StashKey[Counter[str]]()
 
@@ -125,8 +128,10 @@ class TestContext:
         from pytest_gradhealth.errors import SettingError
 
         settings = base_settings(self.item.config)
+        listed, place = self.item.stash.get(LISTED, (None, ""))
         for mark in reversed(list(self.item.iter_markers("gradhealth"))):
             where = f"@pytest.mark.gradhealth on {self.item.name}"
+            where = place if mark.kwargs == listed else where
             if mark.args:
                 raise SettingError(
                     f"{where}: takes keywords only, for example min_ratio=1e-4; got {mark.args!r}"
@@ -200,6 +205,8 @@ class TestContext:
         """The command that runs this test alone, from where pytest was started."""
         import shlex
 
+        if RERUN in self.item.stash:
+            return self.item.stash[RERUN] + from_command_line(self.item.config)
         path = os.path.relpath(self.item.path, self.item.config.invocation_params.dir)
         _, separator, name = self.nodeid.partition("::")
         test = path.replace(os.sep, "/") + separator + name

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from pytest_gradhealth.config.options import OPTIONS
-from pytest_gradhealth.plugin.options import RUN_OPTIONS, flag_of
+from pytest_gradhealth.plugin.options import MODELS, RUN_OPTIONS, flag_of
 from pytest_gradhealth.plugin.output import usage_error
 
 
@@ -22,6 +22,7 @@ def refuse_unknown_key(said: str) -> None:
     unknown = re.match(r"Unknown config option: (gradhealth_\w+)", said)
     if unknown is not None:
         known = {name: f"gradhealth_{name}" for name, *_, ini in RUN_OPTIONS if ini}
+        known["models"] = MODELS
         meant = _meant(unknown[1], known | {option.name: option.key for option in OPTIONS})
         told = f"; {meant}" * bool(meant)
         raise usage_error(f"{unknown[1]} in the ini file is no setting{told}")

@@ -29,6 +29,11 @@ FILES = {
 }
 #: The folder of the baselines, beside each test module.
 FOLDER = "__gradhealth__"
+#: The key of the models that are checked without a test, and the name of their baselines.
+MODELS = "gradhealth_models"
+#: What is said of those on the command line, and what of it may be given several times.
+OF_MODELS = ("model", "input", "loss", "write_test")
+_REPEATED = ("model", "input")
 _OPTIONS = pytest.StashKey["RunOptions"]()
 
 
@@ -37,7 +42,7 @@ class RunOptions(NamedTuple):
     """What the command line and the ini file say of a run.
 
     `compare` is the JSON report of another run; `fail_on` says what fails; `files` are the
-    reports to write, by kind.
+    reports to write, by kind; `write_test` is the test file to write.
     """
 
     folder: str
@@ -46,6 +51,7 @@ class RunOptions(NamedTuple):
     compare: Path | None
     fail_on: frozenset[str]
     files: Mapping[str, Path]
+    write_test: Path | None
 
     @property
     def fatal_doubts(self) -> Sequence[str]:
@@ -56,6 +62,22 @@ class RunOptions(NamedTuple):
 #: The options of a whole run: the name, what it does, the name of its value ("" for a switch) and
 #: the type of its key in the ini file ("" for none).
 RUN_OPTIONS: tuple[tuple[str, str, str, Literal["", "args", "bool", "string"]], ...] = (
+    (
+        "model",
+        "check a model without a test: package.module:Net, file.py:Net(64), timm:NAME,"
+        " torchvision:NAME, hf:NAME or lightning:module:Net; may be repeated",
+        "SPEC",
+        "",
+    ),
+    (
+        "input",
+        "inputs of --gradhealth-model: 8x3x32x32, 'input_ids=int64[4,16]<1000', or module:function"
+        " that returns inputs, or inputs and targets; one for each input",
+        "SHAPE",
+        "",
+    ),
+    ("loss", "loss of --gradhealth-model: cross_entropy, mse or module:function", "LOSS", ""),
+    ("write_test", "write a test file that checks the same as --gradhealth-model", "PATH", ""),
     ("report", "show the gradient profile of every model that was probed", "", "bool"),
     (
         "explain",
@@ -101,6 +123,8 @@ def add_options(parser: pytest.Parser) -> None:
 
     def add(flag: str, key: str, text: str, value: str) -> None:
         kind: dict[str, Any] = {"metavar": value} if value else {"action": "store_true"}
+        if key.removeprefix("gradhealth_") in _REPEATED:
+            kind["action"] = "append"
         group.addoption(flag, default=None, dest=key, help=text, **kind)
 
     for name, text, value, ini in RUN_OPTIONS:
@@ -109,6 +133,7 @@ def add_options(parser: pytest.Parser) -> None:
         if ini:
             default: dict[str, Any] = {"default": None} if ini == "string" else {}
             parser.addini(key, text, ini, **default)
+    parser.addini(MODELS, "models to check without a test, each with KEY=VALUE", "linelist")
     numbers = _knows_numbers()
     for option in OPTIONS:
         text = option.described
@@ -135,17 +160,37 @@ def _knows_numbers() -> bool:
     return (major, minor) >= (8, 4)
 
 
+def of_models(config: pytest.Config) -> bool:
+    """Whether anything is said of models that are checked without a test."""
+    given = (config.getoption(f"gradhealth_{name}") for name in OF_MODELS)
+    return any(one is not None for one in given) or bool(models_in_ini(config))
+
+
+def models_in_ini(config: pytest.Config) -> Sequence[object]:
+    """The models of the ini file; raises UsageError for what pytest cannot read as a list."""
+    try:
+        found: Sequence[object] = config.getini(MODELS)
+    except (TypeError, ValueError, pytest.UsageError) as error:
+        raise usage_error(
+            f"{MODELS} in {ini_file(config)} is no list of lines such as"
+            f" 'timm:resnet18 input=8x3x64x64' ({error})"
+        ) from error
+    return found
+
+
 def run_options(config: pytest.Config) -> RunOptions:
     """Read the options of a run once; raises UsageError that names the source."""
     options = config.stash.get(_OPTIONS, None)
     if options is None:
+        files, test = _to_write(config)
         options = config.stash[_OPTIONS] = RunOptions(
             folder=_folder(config),
             update=bool(config.getoption("gradhealth_update")),
             prune=bool(config.getoption("gradhealth_prune")),
             compare=_compared(config),
             fail_on=_fail_on(config),
-            files=_files(config),
+            files=files,
+            write_test=test,
         )
     return options
 
@@ -159,6 +204,11 @@ def from_command_line(config: pytest.Config) -> str:
     return told + (f" --gradhealth-baseline-dir={shlex.quote(folder)}" if folder else "")
 
 
+def ini_file(config: pytest.Config) -> str:
+    """The name of the ini file, in words where there is none."""
+    return config.inipath.name if config.inipath else "the ini file"
+
+
 def in_ci() -> bool:
     """Whether this is a run of continuous integration, as its environment says."""
     return os.environ.get("CI", "").lower() not in ("", "0", "false")
@@ -169,8 +219,7 @@ def shows_report(config: pytest.Config) -> bool:
     try:
         return bool(config.getoption("gradhealth_report") or config.getini("gradhealth_report"))
     except (TypeError, ValueError, pytest.UsageError) as error:
-        file = config.inipath.name if config.inipath else "the ini file"
-        raise usage_error(f"gradhealth_report in {file}: {error}") from error
+        raise usage_error(f"gradhealth_report in {ini_file(config)}: {error}") from error
 
 
 def annotates() -> bool:
@@ -183,34 +232,13 @@ def wants_probes(config: pytest.Config) -> bool:
     return shows_report(config) or annotates() or bool(run_options(config).files)
 
 
-def _files(config: pytest.Config) -> dict[str, Path]:
-    """The reports to write by kind; raises UsageError for paths that no file can be at."""
-    found: dict[str, Path] = {}
-    for kind in FILES:
-        given = config.getoption(f"gradhealth_{kind}")
-        if given is None:
-            continue
-        option = f"--gradhealth-{kind}={given}"
-        path = _path(config, given)
-        try:
-            is_folder = not given.strip() or path.is_dir()
-            folder = next((p for p in path.parents if p.exists()), path.parent)
-        except (OSError, ValueError) as error:
-            raise usage_error(f"{option}: no file can have this name ({error})") from error
-        if is_folder:
-            raise usage_error(f"{option} is a folder; give the name of a file in it")
-        if not folder.is_dir():
-            raise usage_error(f"{option}: {folder} is not a folder")
-        twin = next((other for other, theirs in found.items() if theirs == path), None)
-        if twin is not None:
-            raise usage_error(f"{option} is what --gradhealth-{twin} writes; name two files")
-        found[kind] = path
-    return found
+def _to_write(config: pytest.Config) -> tuple[dict[str, Path], Path | None]:
+    """The reports to write by kind, and the test file; raises UsageError for what cannot be."""
+    if all(config.getoption(f"gradhealth_{kind}") is None for kind in (*FILES, "write_test")):
+        return {}, None
+    from pytest_gradhealth.plugin.paths import reports_to_write, test_to_write
 
-
-def _path(config: pytest.Config, given: str) -> Path:
-    """A path of the command line, from where pytest was started; "~" is the user's home."""
-    return config.invocation_params.dir / Path(given).expanduser()
+    return reports_to_write(config, FILES), test_to_write(config)
 
 
 def _folder(config: pytest.Config) -> str:
@@ -228,7 +256,11 @@ def _folder(config: pytest.Config) -> str:
 
 def _compared(config: pytest.Config) -> Path | None:
     given = config.getoption("gradhealth_compare")
-    return None if given is None else _path(config, given)
+    if given is None:
+        return None
+    from pytest_gradhealth.plugin.paths import path_of
+
+    return path_of(config, given)
 
 
 def _fail_on(config: pytest.Config) -> frozenset[str]:
@@ -250,8 +282,7 @@ def _given(config: pytest.Config, name: str) -> tuple[str | Iterable[str] | None
     value = config.getoption(f"gradhealth_{name}")
     if value is not None:
         return value, flag_of(name)
-    file = config.inipath.name if config.inipath else "the ini file"
-    return config.getini(f"gradhealth_{name}") or None, f"gradhealth_{name} in {file}"
+    return config.getini(f"gradhealth_{name}") or None, f"gradhealth_{name} in {ini_file(config)}"
 
 
 def base_settings(config: pytest.Config) -> Settings:
@@ -279,7 +310,7 @@ def cli_values(config: pytest.Config) -> tuple[dict[str, Any], dict[str, str]]:
 
 def ini_values(config: pytest.Config) -> tuple[dict[str, Any], dict[str, str]]:
     """The settings given in the ini file, and the keys that they came from."""
-    file = config.inipath.name if config.inipath else "the ini file"
+    file = ini_file(config)
     given, sources = {}, {}
     for option in OPTIONS:
         sources[option.name] = f"{option.key} in {file}"

@@ -27,6 +27,7 @@ from pytest_gradhealth.remedies import built_in_remedies
 from pytest_gradhealth.remedies.trial import treat
 from pytest_gradhealth.reporting.json_report import write_json
 from pytest_gradhealth.rules import built_in_rules
+from tests.helpers.libraries import library
 from tests.helpers.outputs import resembles
 from tests.helpers.projects import run
 
@@ -252,8 +253,10 @@ def _printed_here(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("_printed_here")
-@pytest.mark.parametrize("name", ["report", "failure", "regression"])
+@pytest.mark.parametrize("name", ["report", "failure", "regression", "models"])
 def test_what_is_shown_is_what_is_printed(name: str) -> None:
+    for one in ("timm", "transformers") if name == "models" else ():
+        library(one)
     assert resembles(readme.block(name), getattr(readme, name)())
 
 
