@@ -3,59 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
 import torch
-from torch import Tensor
 
-from pytest_gradhealth.agreement.distances import Distances, norm, over
+from pytest_gradhealth.agreement.alike import Decisions
+from pytest_gradhealth.agreement.distances import Distances, over
 from pytest_gradhealth.agreement.dropout import without_dropout
-from pytest_gradhealth.agreement.processes import anywhere
-from pytest_gradhealth.agreement.rounding import move_weights, moved
+from pytest_gradhealth.agreement.names import Names
+from pytest_gradhealth.agreement.noise import noise_of
+from pytest_gradhealth.agreement.pair import Pair, format_of
 from pytest_gradhealth.agreement.side import Layers, Place, Reading, Side
-from pytest_gradhealth.agreement.ways import in_format, twin_of
+from pytest_gradhealth.agreement.tolerance import Noise, Tolerance
 from pytest_gradhealth.agreement.weights import Renaming, given, take
+from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.measure.look import look
 from pytest_gradhealth.measure.recorder import PARAMETER, Key
 from pytest_gradhealth.results.agreement import Agreement, Difference
 from pytest_gradhealth.tensors.formats import coarsest
-from pytest_gradhealth.tensors.modules import named_parameters
 
-#: What rounding may do, over what it does where weights and inputs are rounded otherwise.
-MARGIN = 4.0
-#: Beyond this distance, where a margin would let zeros pass for a gradient, it is a smaller one.
-WIDE, NARROW = 0.5, 2.0
 #: How far two runs of a may differ in what it returns, to be compared with anything.
 STEADY = 1e-2
-#: The least tolerance, in rounding units: of sums that no rounding of a weight changes.
-LEAST_UNITS = 16.0
-#: Rounding units of a sum, over the root of the number of its terms, where no precise run tells.
-SUMS = 4.0
-#: How often a is run with its weights rounded otherwise.
-DRAWS = 2
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Up to which distance two tensors are the same: as declared, None for what rounding does."""
-
-    rtol: float | None = None
-    atol: float = 0.0
-
-    def of(self, noise: float, unit: float, sums: float, scale: float, faint: float) -> float:
-        """The largest distance, relative to the scale of a's tensor.
-
-        Up to the distance `faint`, if it is not 0, it may be nothing but rounding; sums may have
-        gathered so many rounding units.
-        """
-        wide = MARGIN * noise
-        wide = max(wide, faint) if faint else min(wide, max(WIDE, NARROW * noise))
-        own = max(wide, max(LEAST_UNITS, sums) * unit) if self.rtol is None else self.rtol
-        return own + (self.atol / scale if scale else 0.0)
+#: How often a side is run with other rounding, and how often where the two sides part: few numbers
+#: may lie close together by chance.
+DRAWS, MORE_DRAWS = 2, 8
 
 
 def agreement(
@@ -68,16 +41,22 @@ def agreement(
     """
     renaming.check(a.subject.model)
     pairs = [] if own_weights else given(a.subject.model, b.subject.model, renaming)
-    shows_layers = not (a.compiled or b.compiled)
     if a.draws_otherwise or b.draws_otherwise:
         a, b = a.changed(without_dropout), b.changed(without_dropout)
     if pairs:
         b = b.changed(partial(take, pairs=pairs))
-    both = _Both(a, b, _Names.of(a, b, renaming), seed, tolerance, shows_layers)
-    found = both.compared(_layers(a, seed) if shows_layers else ())
+    pair = Pair(a, b, Names.of(a, b, renaming), seed)
+    found = _compared(pair, tolerance, _layers(a, seed) if pair.shows_layers else ())
     _check_comparable(found)
-    apart = not found.same if a.averaged is None else anywhere(not found.same)
-    return both.compared("all" if shows_layers else (), parted=True) if apart else found
+    if not anywhere(a.subject.model, not found.same):
+        return found
+    found = _compared(pair, tolerance, "all" if pair.shows_layers else (), parted=True)
+    if found.redrawn and not pair.shows_layers:
+        raise ProbeError(
+            f"{found.b} draws other random numbers than {found.a}: another seed changes that by as"
+            " much; compare in eval mode, or with dropout at 0"
+        )
+    return found
 
 
 def _check_comparable(found: Agreement) -> None:
@@ -92,179 +71,100 @@ def _check_comparable(found: Agreement) -> None:
     gradients = found.of("parameter gradient")
     if found.declared or not gradients or any(d.tolerance < 1 for d in gradients):
         return
-    least = min(gradients, key=lambda d: d.rounded)
+    whole = math.hypot(*(d.a for d in gradients))
+    moved = over(math.hypot(*(d.rounded * d.a for d in gradients)), whole)
+    does = f"moves the gradient of {found.a} by {moved:.0%}"
+    if not math.isfinite(moved):
+        does = f"may leave no number of the gradient of {found.a}"
     raise ProbeError(
-        f"rounding in {found.format} alone moves every gradient of {found.a} by {least.rounded:.0%}"
-        " or more: nothing can be compared in it; compare a smaller model, or a batch of more"
-        " examples, or pass rtol=..."
+        f"rounding in {found.format} alone {does}: nothing"
+        " can be compared in it; compare a smaller model, or a batch of more examples, or pass"
+        " rtol=..."
     )
 
 
-@dataclass(frozen=True)
-class _Both:
-    """Both sides, and what it takes to compare them."""
-
-    a: Side
-    b: Side
-    names: _Names
-    seed: int
-    tolerance: Tolerance
-    shows_layers: bool
-
-    def compared(self, layers: Layers, *, parted: bool = False) -> Agreement:
-        """Run both, and a again, as it is and with its weights rounded otherwise.
-
-        Where they have `parted`, another seed tells whether random numbers do as much.
-        """
-        read = partial(self.a.read, layers=layers)
-        first, again = read(seed=self.seed), read(seed=self.seed)
-        unit, name = _format(self.a, self.b, first)
-        distances = partial(Distances, first, unit=unit)
-        generator = torch.Generator().manual_seed(self.seed)
-        noise = [
-            distances(_rounded(self.a, self.seed, layers, unit, generator)) for _ in range(DRAWS)
-        ]
-        precise = self._precise(layers, distances, name)
-        # In coarser formats, sums are gathered in float32.
-        exact = precise or name not in ("float32", "float64")
-        sums = 0.0 if exact else SUMS * math.sqrt(max(map(Tensor.numel, first.values())))
-        repeated, noise = distances(again), noise + precise
-        theirs = self.b.read(seed=self.seed, layers=self.names.layers(layers))
-        found = distances({self.names.place(p): t for p, t in self.names.known(theirs)})
-        places, own = [*found.places(self.names.parameters.values())], self.names.parameters
-        allowed = partial(self.tolerance.of, unit=unit, sums=sums)
-        differences = tuple(_difference(place, found, repeated, noise, allowed) for place in places)
-        apart = [p for p, d in zip(places, differences, strict=True) if not d.agrees]
-        redrawn = parted and _does_as_much(distances(read(seed=self.seed + 1)), found, apart)
-        return Agreement(
-            a=self.a.name,
-            b=self.b.name,
-            differences=differences,
-            format=name,
-            unit=unit,
-            declared=self.tolerance != Tolerance(),
-            layers=self.shows_layers,
-            redrawn=redrawn,
-            without_dropout=self.b.draws_otherwise,
-            only_a=tuple(n for n in self.a.parameters() if n not in own.values()),
-            only_b=tuple(n for n in self.b.parameters() if n not in own),
+def _check_finite(pair: Pair, first: Reading) -> None:
+    """Raise ProbeError for a loss of a's that is no number."""
+    loss = float(first["loss", "", 0, 0])
+    if not math.isfinite(loss):
+        raise ProbeError(
+            f"the loss of {pair.a.name} is {loss:g}: nothing can be compared with it;"
+            " assert_healthy(model, ...) tells where that comes from"
         )
 
-    def _precise(
-        self, layers: Layers, distances: Callable[[Reading], Distances], name: str
-    ) -> list[Distances]:
-        """How far a is from what it computes in float64, where that is another format than b's.
 
-        Nothing where it cannot, or draws other random numbers in it.
-        """
-        if name != "float32" or coarsest(_trained(self.b)) is torch.float64:
-            return []
-        try:
-            side = in_format(twin_of(self.a.subject), torch.float64)
-            side = replace(side, changes=self.a.changes, averaged=self.a.averaged)
-            found = distances(side.read(seed=self.seed, layers=layers))
-        except (ProbeError, RuntimeError, TypeError):
-            return []
-        returned = [place for place in found.places(()) if place[0] in ("output", "loss")]
-        return [found] if all(found.at(place) < STEADY for place in returned) else []
+def _compared(
+    pair: Pair, tolerance: Tolerance, layers: Layers, *, parted: bool = False
+) -> Agreement:
+    """Run both, and a again, as it is and with other rounding.
 
-
-@dataclass(frozen=True)
-class _Names:
-    """What b's parameters and layers are called in a."""
-
-    parameters: Mapping[str, str]
-    renaming: Renaming
-    modules: Mapping[str, str]
-
-    @classmethod
-    def of(cls, a: Side, b: Side, renaming: Renaming) -> _Names:
-        theirs = {
-            name: first
-            for first, (_, others) in named_parameters(b.subject.model).items()
-            for name in (first, *others)
-        }
-        parameters: dict[str, str] = {}
-        for first, (_, others) in named_parameters(a.subject.model).items():
-            for name in (first, *others):
-                found = theirs.get(renaming.in_b(name))
-                if found is not None:
-                    parameters.setdefault(found, first)
-        in_b = {name for name, _ in b.subject.model.named_modules()}
-        modules = {
-            renaming.in_b(name): name
-            for name, _ in a.subject.model.named_modules()
-            if renaming.in_b(name) in in_b
-        }
-        return cls(parameters, renaming, modules)
-
-    def layers(self, layers: Layers) -> Layers:
-        """What layers of a's are called in b, as far as it has them."""
-        if layers == "all":
-            return layers
-        renamed = [(self.renaming.in_b(name), call, output) for name, call, output in layers]
-        return [key for key in renamed if key[0] in self.modules]
-
-    def place(self, place: Place) -> Place:
-        """The place in a of one in b."""
-        kind, name, call, output = place
-        if kind in ("output", "loss"):
-            return place
-        names = self.parameters if kind == "parameter gradient" else self.modules
-        return kind, names.get(name, name), call, output
-
-    def known(self, reading: Reading) -> Iterator[tuple[Place, Tensor]]:
-        """What a has, too."""
-        for place, tensor in reading.items():
-            if place[0] != "parameter gradient" or place[1] in self.parameters:
-                yield place, tensor
+    Where they have `parted`, another seed tells whether random numbers do as much.
+    """
+    decisions = Decisions()
+    first = pair.mine(layers, decisions)
+    _check_finite(pair, first)
+    coarse = _format(pair, first)
+    unit = torch.finfo(coarse).eps
+    distances = partial(Distances, first, unit=unit)
+    repeated = distances(pair.mine(layers))
+    second = pair.other(pair.b, layers, decisions, unit)
+    found = distances(second)
+    draws = MORE_DRAWS if parted else DRAWS
+    noise = noise_of(pair, coarse, layers, decisions, (first, second), draws)
+    own = pair.names.parameters
+    places = [*found.places(own.values())]
+    differences = tuple(_difference(p, found, repeated, noise, tolerance) for p in places)
+    apart = [p for p, d in zip(places, differences, strict=True) if not d.agrees]
+    a, b = pair.a, pair.b
+    mine = {n: p.requires_grad for n, p in a.parameters().items()}
+    theirs = {own[n]: p.requires_grad for n, p in b.parameters().items() if n in own}
+    return Agreement(
+        a=a.name,
+        b=b.name,
+        differences=differences,
+        format=str(coarse).removeprefix("torch."),
+        unit=unit,
+        declared=tolerance != Tolerance(),
+        layers=pair.shows_layers,
+        redrawn=parted
+        and _does_as_much(distances(pair.mine(layers, seed=pair.seed + 1)), found, apart),
+        without_dropout=b.draws_otherwise,
+        only_a=tuple(n for n in a.parameters() if n not in own.values()),
+        only_b=tuple(n for n in b.parameters() if n not in own),
+        frozen_a=tuple(n for n in mine if n in theirs and not mine[n] and theirs[n]),
+        frozen_b=tuple(n for n in mine if n in theirs and mine[n] and not theirs[n]),
+    )
 
 
 def _difference(
-    place: Place,
-    found: Distances,
-    again: Distances,
-    noise: list[Distances],
-    tolerance: Callable[..., float],
+    place: Place, found: Distances, again: Distances, noise: Noise, tolerance: Tolerance
 ) -> Difference:
     kind, name, call, output = place
-    x, y = found.pair(place)
-    repeated, scale = again.at(place), found.scale(place)
-    rounded = max(repeated, *(one.at(place) for one in noise))
-    sizes, alike = (norm(x), norm(y)), x.shape == y.shape
-    apart = alike and all(map(math.isfinite, sizes))
+    gap, repeated = found.gap(place), again.at(place)
+    only = found.only(place) if kind == "output" else ""
     return Difference(
         kind=kind,
         name=name + (f" (call {call + 1})" if call else "") + (f"[{output}]" if output else ""),
-        a=sizes[0],
-        b=sizes[1],
-        distance=found.at(place),
-        cosine=float(x @ y) / (sizes[0] * sizes[1]) if apart and all(sizes) else math.nan,
-        largest=over(_largest(y - x), _largest(x)) if apart else math.nan,
+        a=gap.a,
+        b=gap.b,
+        distance=math.inf if only else found.at(place),
+        cosine=gap.cosine,
+        largest=gap.largest,
         repeated=repeated,
-        rounded=rounded,
-        tolerance=tolerance(noise=rounded, scale=scale, faint=found.faint(place)),
+        rounded=max(noise.at(place), repeated),
+        tolerance=tolerance.at(place, found, noise),
+        only=only,
     )
 
 
-def _largest(numbers: Tensor) -> float:
-    return float(numbers.abs().max()) if numbers.numel() else 0.0
-
-
-def _format(a: Side, b: Side, first: Reading) -> tuple[float, str]:
-    """The rounding unit of the coarsest format that is computed in, and its name.
+def _format(pair: Pair, first: Reading) -> torch.dtype:
+    """The coarsest format that is computed in.
 
     That of weights that are trained, of an autocast around a side, and of what layers return.
     """
     returned = [tensor for (kind, *_), tensor in first.items() if kind in ("activation", "output")]
-    formats = [coarsest(returned), *map(coarsest, map(_trained, (a, b)))]
-    formats += [side.format for side in (a, b) if side.format is not None]
-    coarse = max(formats, key=lambda f: torch.finfo(f).eps)
-    return torch.finfo(coarse).eps, str(coarse).removeprefix("torch.")
-
-
-def _trained(side: Side) -> list[Tensor]:
-    return [parameter for parameter in side.parameters().values() if parameter.requires_grad]
+    formats = [coarsest(returned).to_real(), format_of(pair.a), format_of(pair.b)]
+    return max(formats, key=lambda f: torch.finfo(f).eps)
 
 
 def _layers(a: Side, seed: int) -> list[Key]:
@@ -274,15 +174,6 @@ def _layers(a: Side, seed: int) -> list[Key]:
     modules = {name for name, _ in a.subject.model.named_modules()} - {""}
     points = {point.key: point for path in profile.paths for point in path.points}
     return [key for key, point in points.items() if key[0] in modules and point.type != PARAMETER]
-
-
-def _rounded(
-    a: Side, seed: int, layers: Layers, unit: float, generator: torch.Generator
-) -> Reading:
-    """What a run makes of weights and inputs that are rounded otherwise."""
-    shaken = replace(a, subject=moved(a.subject, unit, generator))
-    move = partial(move_weights, unit=unit, generator=generator)
-    return shaken.changed(move).read(seed=seed, layers=layers)
 
 
 def _does_as_much(reseeded: Distances, found: Distances, apart: list[Place]) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_gradhealth.agreement.side import Side
+from pytest_gradhealth.distributed.team import exchanged
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.modules import class_name, process_group
@@ -37,6 +38,11 @@ def wrapped(subject: Subject) -> Side:
     """The side that runs a subject in DistributedDataParallel."""
     from torch.nn.parallel import DistributedDataParallel
 
+    if subject.device.type == "cpu" and any(map(_syncs, subject.model.modules())):
+        raise ProbeError(
+            f"{class_name(subject.model)} has SyncBatchNorm, which computes on accelerators alone"
+            " in DistributedDataParallel; pass the model as it was before convert_sync_batchnorm"
+        )
     ids = None if subject.device.type == "cpu" else [subject.device]
     runner = DistributedDataParallel(subject.model, device_ids=ids)
     return Side(
@@ -62,24 +68,9 @@ def all_alike(model: nn.Module) -> None:
         torch.distributed.broadcast(tensor.data, 0)  # no write that autograd counts
 
 
-def anywhere(answer: bool) -> bool:
-    """Whether the answer is yes in any process."""
-    dist = process_group()
-    if dist is None:
-        return answer
-    answers = [False] * dist.get_world_size()
-    dist.all_gather_object(answers, answer)
-    return any(answers)
-
-
-def said_by_all(text: str) -> str:
+def said_by_all(model: nn.Module, text: str) -> str:
     """What this process says, or else the first other that says anything."""
-    dist = process_group()
-    if dist is None:
-        return text
-    said: list[str] = [""] * dist.get_world_size()
-    dist.all_gather_object(said, text)
-    heard = (f"on rank {rank}: {theirs}" for rank, theirs in enumerate(said) if theirs)
+    heard = (f"on rank {rank}: {said}" for rank, said in exchanged(model, text).items() if said)
     return text or next(heard, "")
 
 
@@ -88,6 +79,10 @@ def mean(gradient: Tensor) -> Tensor:
     total = gradient.detach().clone()
     torch.distributed.all_reduce(total)
     return total / torch.distributed.get_world_size()
+
+
+def _syncs(module: nn.Module) -> bool:
+    return isinstance(module, nn.SyncBatchNorm)
 
 
 def _processes() -> str:

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from pytest_gradhealth.distributed.team import anywhere
 from pytest_gradhealth.measure.recorder import Key, recorded_modules
 from pytest_gradhealth.results.agreement import Kind
 from pytest_gradhealth.results.names import OUTPUT
+from pytest_gradhealth.subject.calling import as_called
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.graph import Edge, edge_of
@@ -38,9 +40,9 @@ class Side:
 
     `name` is what messages call it. A `runner` is called in place of the model, whose parameters it
     computes with; one that is `compiled` shows nothing of its layers. A forward is made `within` a
-    context that computes in another `format` than the weights have. `averaged` makes of a gradient
-    what all processes together have of it. Before a run, `changes` are made to the model, and
-    undone behind it. One that `draws_otherwise` gets other random numbers from the same seed.
+    context; it computes in a `format`, by default that of the weights. `averaged` makes of a
+    gradient what all processes together have of it. Before a run, `changes` are made to the model,
+    and undone behind it. One that `draws_otherwise` has dropout in kernels of other random numbers.
     """
 
     subject: Subject
@@ -61,27 +63,29 @@ class Side:
         """The parameters of the model, each under its first name."""
         return {n: p for n, (p, _) in named_parameters(self.subject.model).items()}
 
-    def read(self, *, seed: int, layers: Layers = ()) -> Reading:
+    def read(
+        self, *, seed: int, layers: Layers = (), beside: AbstractContextManager[Any] | None = None
+    ) -> Reading:
         """Run forward and backward, and return outputs, loss and gradients, and those of `layers`.
 
-        Random numbers are drawn from `seed`. Raises ProbeError if the model, the loss or the
-        backward fails.
+        Random numbers are drawn from `seed`; what is `beside` surrounds both passes. Raises
+        ProbeError if the model, the loss or the backward fails.
         """
         subject = replace(self.subject, copy=True) if self.changes else self.subject
         with subject.isolated(eager=not self.compiled):
             for change in self.changes:
                 change(subject.model)
-            return self._read(seed, layers)
+            return self._read(seed, layers, beside or nullcontext())
 
-    def _read(self, seed: int, layers: Layers) -> Reading:
+    def _read(self, seed: int, layers: Layers, beside: AbstractContextManager[Any]) -> Reading:
         called = self.subject if self.runner is None else replace(self.subject, model=self.runner)
         run, record = Pass(called, seed), _Record(layers)
-        with hooked(record.hooks(self.subject.model)) as record.handles:
+        with hooked(record.hooks(self.subject.model)) as record.handles, beside:
             with self.within():
                 run.forward()
                 record.active = False
                 loss = run.loss()
-            for name, tensor in _outputs(run.outputs):
+            for name, tensor in _named(run.outputs):
                 record.forward["output", name, 0, 0] = _kept(tensor)
             record.forward["loss", "", 0, 0] = _kept(loss)
             run.graph(loss)
@@ -89,6 +93,9 @@ class Side:
                 record.follow(self.parameters())
                 run.backward(loss)
                 found = {name: p.grad for name, p in self.parameters().items()}
+                record.inputs(as_called(run.inputs).inputs)
+        if self.averaged is not None:
+            anywhere(self.subject.model, False)  # who has failed is not waited for
         for name, gradient in found.items():
             made = gradient
             if self.averaged is not None and self.parameters()[name].requires_grad:
@@ -127,6 +134,13 @@ class _Record:
                 handle = parameter.register_hook(hook)  # type: ignore[no-untyped-call]
                 self.handles.append(handle)
 
+    def inputs(self, batch: Any) -> None:
+        """Keep the gradients of inputs that require one, zeros of those that have none."""
+        for name, tensor in _named(batch):
+            if tensor.requires_grad:
+                made = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+                self.backward["input gradient", name, 0, 0] = _kept(made)
+
     def _returned(self, name: str, module: nn.Module, inputs: Any, outputs: Any) -> None:
         del module, inputs
         if not self.active:  # a checkpoint that computes anew
@@ -156,17 +170,17 @@ class _Record:
         self.backward["parameter gradient", name, 0, 0] = None
 
 
-def _outputs(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors in what a model returns, by their keys and numbers."""
+def _named(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors in what a model takes or returns, by their keys and numbers."""
     if isinstance(value, Tensor):
         yield name or "0", value
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _outputs(item, f"{name}.{key}" if name else str(key))
+            yield from _named(item, f"{name}.{key}" if name else str(key))
     else:
         parts = value if isinstance(value, (tuple, list)) else [*tensors(value)]
         for number, item in enumerate(parts):
-            yield from _outputs(item, f"{name}.{number}" if name else str(number))
+            yield from _named(item, f"{name}.{number}" if name else str(number))
 
 
 def _kept(tensor: Tensor) -> Tensor:

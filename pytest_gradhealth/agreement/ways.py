@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from pytest_gradhealth.agreement.checkpointing import checkpointed
 from pytest_gradhealth.agreement.processes import sharded, wrapped
 from pytest_gradhealth.agreement.side import Side
+from pytest_gradhealth.config.arguments import require
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import meant_by, shown, told
 from pytest_gradhealth.subject.calling import Called, as_called, name_of
@@ -35,12 +36,30 @@ class Compiling:
     mode: str | None = None
 
     def compiled(self, model: nn.Module) -> nn.Module:
-        """The compiled model."""
+        """The compiled model; raises ProbeError for a backend or a mode that there is not."""
+        self._check()
         chosen = {"backend": self.backend, "mode": self.mode}
         given = {name: value for name, value in chosen.items() if value is not None}
         compiled: Any = torch.compile(model, dynamic=False, **given)
         assert isinstance(compiled, nn.Module)
         return compiled
+
+    def _check(self) -> None:
+        if self.backend is not None and not callable(self.backend):
+            known = torch.compiler.list_backends(exclude_tags=())
+            usual = ", ".join(torch.compiler.list_backends())
+            names = meant_by(str(self.backend), known) or f"there are {usual}"
+            advice = f'the name of one or a function, for example "aot_eager"; {names}'
+            require("backend", self.backend, known.__contains__, advice)
+        if self.mode is not None:
+            from torch._inductor import list_mode_options
+
+            modes = [*list_mode_options()]
+            require("mode", self.mode, modes.__contains__, f"one of {', '.join(modes)}")
+            if self.backend not in (None, "inductor"):
+                raise ProbeError(
+                    "mode is of the backend inductor, and another one was passed; leave one out"
+                )
 
 
 def twin_of(subject: Subject) -> Subject:
@@ -59,10 +78,16 @@ def side_by(way: Way, subject: Subject, compiling: Compiling) -> Side:
         return _by_function(way, subject)
     if way == "compile":
         return compiled_side(subject, compiling)
-    if way in _WAYS:
-        return _WAYS[way](subject)
-    if way in _FORMATS:
-        return in_format(subject, _FORMATS[way])
+    if way in _WAYS or way in _FORMATS:
+        make = _WAYS[way] if way in _WAYS else partial(in_format, dtype=_FORMATS[way])
+        try:
+            return make(subject)
+        except ProbeError:
+            raise
+        except Exception as error:
+            raise ProbeError(
+                f'{class_name(subject.model)} cannot be run via "{way}": {told(error)}'
+            ) from error
     try:
         device = torch.device(way)
     except RuntimeError as error:
@@ -143,16 +168,16 @@ def in_format(subject: Subject, dtype: torch.dtype) -> Side:
     cast_targets = map_tensors(cast, subject.targets)
     made = replace(subject, inputs=_with_inputs(subject, cast), targets=cast_targets)
     name = _called(subject, f"in {str(dtype).removeprefix('torch.')}")
-    return Side(made, name)
+    return Side(made, name, format=dtype)
 
 
 def _channels_last(subject: Subject) -> Side:
     def last(tensor: Tensor) -> Tensor:
         return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
-    subject.model.to(memory_format=torch.channels_last)
+    nn.Module.to(subject.model, memory_format=torch.channels_last)  # whatever else it calls `to`
     made = replace(subject, inputs=_with_inputs(subject, last))
-    return Side(made, _called(subject, "in channels_last"), draws_otherwise=True)
+    return Side(made, _called(subject, "in channels_last"))
 
 
 def _with_inputs(subject: Subject, change: Callable[[Tensor], Tensor]) -> Any:
@@ -162,24 +187,8 @@ def _with_inputs(subject: Subject, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _checkpointed(subject: Subject) -> Side:
-    for block in _blocks(subject.model):
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    checkpointed(subject.model)
     return Side(subject, _called(subject, "checkpointed"))
-
-
-def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """The members of the outermost lists of modules; the model itself where there are none."""
-    lists = (nn.ModuleList, nn.Sequential)
-    found = list(_outermost(model, lists))
-    yield from (block for one in found for block in one.children()) if found else iter([model])
-
-
-def _outermost(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[nn.Module]:
-    if isinstance(module, kinds):
-        yield module
-        return
-    for child in module.children():
-        yield from _outermost(child, kinds)
 
 
 def _by_function(way: Callable[[nn.Module], Any], subject: Subject) -> Side:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import nn
 
-from pytest_gradhealth.agreement.agree import Tolerance, agreement
+from pytest_gradhealth.agreement.agree import agreement
 from pytest_gradhealth.agreement.processes import all_alike, group, mean, said_by_all
 from pytest_gradhealth.agreement.side import Side
+from pytest_gradhealth.agreement.tolerance import Tolerance
 from pytest_gradhealth.agreement.ways import (
     Compiling,
     Way,
@@ -23,8 +24,9 @@ from pytest_gradhealth.agreement.ways import (
 from pytest_gradhealth.agreement.weights import Renaming, given, take
 from pytest_gradhealth.assertions.verdict import Message, asked_for, with_message
 from pytest_gradhealth.config.arguments import called, require
-from pytest_gradhealth.config.values import as_float
+from pytest_gradhealth.config.values import as_float, as_int
 from pytest_gradhealth.context import current
+from pytest_gradhealth.distributed.team import anywhere, together
 from pytest_gradhealth.errors import DifferentGradientsError, ProbeError
 from pytest_gradhealth.formatting import View
 from pytest_gradhealth.probing.case import Case, ModelLike, check_case
@@ -73,13 +75,14 @@ def assert_same_gradients(
     function that makes of a copy of the model what is to be called; then `b` is left out:
     `assert_same_gradients(model, x, y, loss=loss, via="compile")`.
 
-    Compared are the outputs, the loss, the gradient of each parameter, and what the layers on the
-    gradient's path return and get back, unless one side is compiled. The distance (L2 norm of the
-    difference over the norm in a) may be `rtol`, and `atol` more in absolute terms: by default four
-    times what two runs of `a` differ by whose weights are rounded otherwise, in the coarser of both
-    formats. Gradients of `a` are the mean over all processes where `b` computes `together` with
-    the others (by default "ddp" and "fully_shard"). `msg` is put in front of the failure message,
-    or called with it to make another.
+    Compared are the outputs, the loss, the gradient of each parameter and of inputs that require
+    one, and what the layers on the gradient's path return and get back, unless one side is
+    compiled. The distance (L2 norm of the difference over the norm in a) may be `rtol`, and `atol`
+    more in absolute terms: by default four times what rounding the results of all operations to
+    the coarser of both formats does. Random numbers, and decisions that rounding would turn, are
+    the same on both sides, but in compiled code. Gradients of `a` are the mean over all processes
+    where `b` computes `together` with the others (by default "ddp" and "fully_shard"). `msg` is put
+    in front of the failure message, or called with it to make another.
 
     Returns the Agreement, whose text is a table. Raises DifferentGradientsError, which names the
     first place where they part; ProbeError for what cannot be run or compared. Models, batch,
@@ -134,9 +137,6 @@ class _Asked:
             )
         if isinstance(a, Diagnosis) or isinstance(b, Diagnosis):
             raise ProbeError("a diagnosis holds no gradients to compare; pass the model")
-        chosen = (self.compiling.backend, self.compiling.mode)
-        if self.via != "compile" and chosen != (None, None):
-            raise ProbeError('backend and mode are of via="compile"; pass that, or leave them out')
         kept = '"a", or "own" to leave b its own'
         require("weights", self.weights, ("a", "own").__contains__, kept)
         ways = 'the name of a way, for example "compile", or a function'
@@ -145,35 +145,60 @@ class _Asked:
         require("renamed", self.renamed, _is_renaming, names)
         for name, value in (("rtol", self.rtol), ("atol", self.atol)):
             require(name, value, _is_tolerance, "a number from 0 on, for example 1e-5")
+        require("seed", self.seed, _is_seed, "a whole number from 0 on, for example 0")
+        truth = "True where processes compute together with a function or a model of your own"
+        require("together", self.together, lambda given: given in (None, True, False), truth)
+        self._check_unused(alone=b is None)
+
+    def _check_unused(self, *, alone: bool) -> None:
+        """Raise ProbeError for arguments that would change nothing."""
+        chosen = (self.compiling.backend, self.compiling.mode)
+        if self.via != "compile" and chosen != (None, None):
+            raise ProbeError('backend and mode are of via="compile"; pass that, or leave them out')
+        if alone and (self.weights != "a" or self.renamed):
+            given = "renamed" if self.renamed else "weights"
+            raise ProbeError(f"{given} is of two models, and b was not passed; leave it out")
+        if self.together is not None and isinstance(self.via, str):
+            does = "does" if self.via in _TOGETHER else "does not"
+            if self.together != (self.via in _TOGETHER):
+                raise ProbeError(
+                    f'together is {self.together}, and via="{self.via}" {does} share the work with'
+                    " other processes; leave together out"
+                )
 
 
 def _compared(case: Case, b: Any, asked: _Asked) -> tuple[Agreement, str]:
     """What comes of a comparison, and what it fails with, "" if it does not."""
     context = current()
     try:
-        asked.check(case.model, b)
-        with group() if asked.shares else nullcontext():
-            found = _agreement(case, b, asked)
+        with ExitStack() as stack:
+            if asked.shares:
+                stack.enter_context(group())
+                stack.enter_context(together())
+            asked.check(case.model, b)
+            one, found = _agreement(case, b, asked)
             text = "" if found.same else render(found, View() if context is None else context.view)
-            return found, said_by_all(text) if asked.shares else text
+            return found, said_by_all(one, text) if asked.shares else text
     except ProbeError as error:
         raise refused(error) from error.__cause__
 
 
-def _agreement(case: Case, b: Any, asked: _Asked) -> Agreement:
+def _agreement(case: Case, b: Any, asked: _Asked) -> tuple[nn.Module, Agreement]:
+    """The model of a, and how far b agrees with it."""
     context = current()
     seed = 0 if context is None else context.base_seed
-    seed = seed if asked.seed is None else asked.seed
+    seed = seed if asked.seed is None else int(asked.seed)
     one, renaming, own = _side(case, seed), Renaming(asked.renamed), asked.weights == "own"
     other = one if b is None else _side(replace(case, model=b), seed)
     if asked.via is not None:
         twin = twin_of(other.subject)
+        anywhere(twin.model, False)  # who has failed is not waited for
         if b is not None and not own:
             take(twin.model, given(one.subject.model, twin.model, renaming))
         other, own = side_by(asked.via, twin, asked.compiling), True
     if asked.shares:
         one = replace(one.changed(all_alike), averaged=mean)
-    return agreement(
+    return one.subject.model, agreement(
         one, other, seed=seed, own_weights=own, renaming=renaming, tolerance=asked.tolerance
     )
 
@@ -193,6 +218,11 @@ def _side(case: Case, seed: int) -> Side:
     if isinstance(model, nn.Module) and runs_compiled(model.modules()):
         return compiled_side(subject, Compiling(), model)
     return Side(subject, class_name(subject.model))
+
+
+def _is_seed(value: Any) -> bool:
+    read = as_int(value)
+    return value is None or (read is not None and 0 <= read < 2**63)
 
 
 def _is_way(value: object) -> bool:

@@ -17,6 +17,9 @@ from pytest_gradhealth.baseline.within import number_changes, settled
 from pytest_gradhealth.formatting import listing
 from pytest_gradhealth.results.diagnosis import Limit
 
+#: Within what numbers of a baseline still hold where no tolerance is given.
+UNASKED = 1e-3
+
 CheckStatus = Literal["same", "changed", "better", "worse", "missing", "new", "written"]
 
 
@@ -95,7 +98,8 @@ def check_entry(
     """
     before, entry = kept.get(key), now.entry
     if before is None:
-        return Check(file, key, absent, entry)
+        asked = entry if now.rtol is not None else replace(entry, numbers={})
+        return Check(file, key, absent, asked)
     entry = replace(
         entry,
         numbers={**before.numbers, **_settled(before, now)},
@@ -139,11 +143,15 @@ def _others(before: Entry, now: Now) -> Iterator[Change]:
 
 
 def _settled(before: Entry, now: Now) -> Mapping[str, KeptNumbers]:
-    """The numbers that are to be kept, those of before where they still hold."""
-    rtol = 0.0 if now.rtol is None else now.rtol.value
+    """The numbers that are to be kept, those of before where they still hold.
+
+    Without a tolerance there are no more of them than before.
+    """
+    rtol = UNASKED if now.rtol is None else now.rtol.value
     return {
         place: settled(before.numbers.get(place), numbers, rtol)
         for place, numbers in now.entry.numbers.items()
+        if now.rtol is not None or place in before.numbers
     }
 
 

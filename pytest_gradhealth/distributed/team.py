@@ -83,24 +83,49 @@ def agreed(model: Any, make: Callable[[], Diagnosis]) -> Diagnosis:
     from pytest_gradhealth.distributed.collectives import Collectives
 
     seen = Collectives()
-    try:
+    with _failing_together(team, lambda: is_sharded(model) or seen.any):
         with _in_step(team), seen:
             mine = make()
         verdicts = team.exchange(mine.verdict)
         vague = team.exchange(str(any(p.non_finite == SOMEWHERE for p in mine.profiles)))
-    except _ElsewhereError as error:
-        raise ProbeError(str(error)) from error
-    except BaseException as error:
-        place = team.report(error)
-        if is_sharded(model) or seen.any:
-            team.end_alone(place)
-        raise
     worst = min(range(len(verdicts)), key=lambda i: (VERDICTS.index(verdicts[i]), vague[i]))
     rank = team.ranks[worst]
     if len(set(verdicts)) > 1:
         mine = replace(mine, device=f"{mine.device} of rank {rank}")
     mine = replace(mine, origin=replace(mine.origin, rank=rank, talks=seen.any))
     return _of_rank(team, rank, mine)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Have all processes of the group go through what is inside, or fail with one that fails.
+
+    All decisions inside are made together.
+    """
+    dist = process_group()
+    if dist is None or dist.get_world_size() < 2:
+        yield
+        return
+    team = _Team(tuple(range(dist.get_world_size())), dist.get_rank(), store_of(dist))
+    with _failing_together(team, lambda: True), _in_step(team):
+        yield
+
+
+@contextmanager
+def _failing_together(team: _Team, waited_for: Callable[[], bool]) -> Iterator[None]:
+    """Tell the others what fails here, and fail with what failed there.
+
+    Where they may be inside a collective that is `waited_for`, they are let out.
+    """
+    try:
+        yield
+    except _ElsewhereError as error:
+        raise ProbeError(str(error)) from error
+    except BaseException as error:
+        place = team.report(error)
+        if waited_for():
+            team.end_alone(place)
+        raise
 
 
 @contextmanager

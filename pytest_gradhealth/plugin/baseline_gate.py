@@ -108,7 +108,7 @@ def _against_baseline(
 def _checked(
     context: TestContext, diagnosis: Diagnosis, settings: Settings, path: Path, key: str
 ) -> Check:
-    from pytest_gradhealth.baseline.check import Now, check_entry
+    from pytest_gradhealth.baseline.check import UNASKED, Now, check_entry
     from pytest_gradhealth.results.environment import environment
 
     config, options = context.item.config, run_options(context.item.config)
@@ -116,8 +116,9 @@ def _checked(
     shown = Path(os.path.relpath(path, config.rootpath)).as_posix()
     second = next((p for p in diagnosis.looks(diagnosis.seeds[0]) if p.steps), None)
     rtol = None if settings.baseline_rtol is None else settings.limit(BY_NAME["baseline_rtol"])
+    kept_within = UNASKED if options.update else None
     now = Now(
-        kept_of(diagnosis, environment(), rtol=None if rtol is None else rtol.value),
+        kept_of(diagnosis, environment(), rtol=kept_within if rtol is None else rtol.value),
         None if second is None else kept_of(diagnosis, environment(), second),
         rtol,
     )

@@ -61,12 +61,15 @@ def _where(difference: Difference) -> str:
         "loss": "the loss{}",
         "layer gradient": "the gradient at {}",
         "parameter gradient": "the gradient of {}",
+        "input gradient": "the gradient of input {}",
     }
     return words[difference.kind].format(shortened(difference.name, _LONGEST_NAME))
 
 
 def _parted(difference: Difference) -> str:
     """How far a place is from what it is in a."""
+    if difference.only:
+        return f"is in {difference.only} alone"
     a, b = told_apart(difference.a, difference.b)
     if math.isnan(difference.distance) and math.isfinite(difference.b):
         return "is of another size"
@@ -109,10 +112,10 @@ def _table(differences: Sequence[Difference]) -> str:
     rows = [
         [
             _where(d).removeprefix("the "),
-            number(d.a),
-            number(d.b),
-            _share(d.distance),
-            _share(d.tolerance),
+            "" if d.only == "b" else number(d.a),
+            "" if d.only == "a" else number(d.b),
+            "" if d.only else _share(d.distance),
+            "" if d.only else _share(d.tolerance),
             "" if d.agrees else "!",
         ]
         for d in differences
@@ -130,6 +133,11 @@ def _causes(agreement: Agreement) -> Iterator[str]:
     forward = "the forward is the same, "
     if agreement.redrawn:
         yield "random numbers are drawn in another order: another seed changes a by as much"
+    if first.only:
+        yield f"{_where(first)} is returned by {first.only}, and not by the other"
+    for side, frozen in (("a", agreement.frozen_a), ("b", agreement.frozen_b)):
+        if first.name in frozen:
+            yield f"{first.name} is frozen in {side}, and not in the other"
     if first.kind in ("activation", "output"):
         before = _before(agreement, "activation")
         yield f"the forward is another one from {_where(first)} on{before}"
@@ -137,7 +145,8 @@ def _causes(agreement: Agreement) -> Iterator[str]:
         yield "the outputs are the same, and the loss that is made of them is not"
     factor = _common_factor(gradients)
     if factor == 0:
-        yield f"{forward}but no gradient reaches {first.name}"
+        what = "input " * (first.kind == "input gradient")
+        yield f"{forward}but no gradient reaches {what}{first.name}"
     if factor is not None:
         parameters = agreement.of("parameter gradient")
         whole = len(parameters) > 1 and not any(d.agrees for d in parameters)
@@ -171,6 +180,10 @@ def _advice(agreement: Agreement) -> str:
     allowed = f", or allow for it: rtol={limit}" if limit else ""
     if agreement.redrawn:
         return "compare in eval mode, or with dropout at 0"
+    if first.only:
+        return "return the same in both, or compare a function of the outputs: call=..."
+    if first.name in agreement.frozen_a + agreement.frozen_b:
+        return "train it in both, or in neither: requires_grad_(False)"
     if not agreement.layers:
         return (
             'backend="aot_eager", then "eager": the first that agrees leaves out the part of the'

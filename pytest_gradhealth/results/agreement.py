@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: What is compared: what a layer returns, the outputs of the model, its loss, and gradients at what
-#: a layer returns and of a parameter.
-Kind = Literal["activation", "output", "loss", "layer gradient", "parameter gradient"]
+#: a layer returns, of a parameter, and of an input that requires one.
+Kind = Literal[
+    "activation", "output", "loss", "layer gradient", "parameter gradient", "input gradient"
+]
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Difference:
     `distance` is the L2 norm of the difference over that of a's, `cosine` that of the angle between
     them, `largest` the largest difference of one element over a's largest; `repeated` is the
     distance of two runs of a, `rounded` that of a with its weights rounded otherwise. `tolerance`
-    is the distance up to which they count as the same.
+    is the distance up to which they count as the same. `only` says which side alone returns it.
     """
 
     kind: Kind
@@ -31,6 +33,7 @@ class Difference:
     repeated: float
     rounded: float
     tolerance: float
+    only: Literal["", "a", "b"] = ""
 
     @property
     def agrees(self) -> bool:
@@ -40,7 +43,7 @@ class Difference:
     @property
     def decides(self) -> bool:
         """Whether it tells the sides apart; what layers pass on may be laid out otherwise."""
-        return self.kind in ("output", "loss", "parameter gradient")
+        return self.kind not in ("activation", "layer gradient")
 
     @property
     def ratio(self) -> float:
@@ -60,7 +63,8 @@ class Agreement:
     `a` and `b` say what the sides are, `unit` is the rounding unit of the coarser of their formats,
     named `format`. Where another seed changes a as much as b differs from it, `redrawn` says so;
     `without_dropout` that dropout was off on both sides.
-    `only_a` and `only_b` name parameters that have no partner. `layers` says whether layers were
+    `only_a` and `only_b` name parameters that have no partner, `frozen_a` and `frozen_b` those that
+    the other side alone trains. `layers` says whether layers were
     compared beside parameters, `declared` whether the tolerance is the caller's.
     """
 
@@ -75,6 +79,8 @@ class Agreement:
     without_dropout: bool = False
     only_a: tuple[str, ...] = ()
     only_b: tuple[str, ...] = ()
+    frozen_a: tuple[str, ...] = ()
+    frozen_b: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_gradhealth import DifferentGradientsError, assert_same_gradients
+from pytest_gradhealth import DifferentGradientsError, ProbeError, assert_same_gradients
 
 
 class Product(nn.Module):
@@ -97,6 +97,75 @@ gradient of first.weight           15      15    0.01%   0.00019%  !
 cause:  the forward is another one from what last returns on; what first
         returns is still the same
 try:    look at what both compute there, or allow for it: rtol=2e-04"""
+    )
+
+
+def test_what_one_side_alone_returns() -> None:
+    class Pair(Product):
+        def forward(self, x: Tensor) -> Any:
+            return super().forward(x), x
+
+    class Alone(Product):
+        def forward(self, x: Tensor) -> Any:
+            return (super().forward(x),)
+
+    with pytest.raises(DifferentGradientsError) as caught:
+        assert_same_gradients(Alone(), Pair(), torch.tensor([[3.0]]), loss=lambda out: out[0].sum())
+    assert (
+        str(caught.value)
+        == """\
+Pair differs from Alone: output 1 is in b alone
+
+compared in float32: outputs, loss and the gradients of 2 parameters
+and what 2 layers return and get back
+two runs of Alone alone are the same to the last bit
+
+            norm in a    in b    apart    allowed
+output 1                    3                      !
+
+cause:  output 1 is returned by b, and not by the other
+try:    return the same in both, or compare a function of the outputs:
+        call=..."""
+    )
+
+
+def test_what_one_side_alone_trains() -> None:
+    frozen = Otherwise()
+    frozen.first.requires_grad_(False)
+    with pytest.raises(DifferentGradientsError) as caught:
+        assert_same_gradients(Product(), frozen, torch.tensor([[3.0]]), loss=torch.sum)
+    *_, cause, advice = str(caught.value).splitlines()
+    assert cause == "cause:  first.weight is frozen in b, and not in the other"
+    assert advice == "try:    train it in both, or in neither: requires_grad_(False)"
+
+
+def test_an_input_whose_gradient_is_cut() -> None:
+    x = torch.tensor([[3.0]], requires_grad=True)
+
+    class Cut(Product):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.detach())
+
+    with pytest.raises(DifferentGradientsError) as caught:
+        assert_same_gradients(Product(), Cut(), x, loss=torch.sum)
+    headline, *_, cause, _ = str(caught.value).splitlines()
+    assert headline.startswith(
+        "Cut differs from Product: the gradient of input 0 is 0, not 10 (L2 norm), off by 100%"
+    )
+    assert cause == "cause:  the forward is the same, but no gradient reaches input 0"
+
+
+def test_nothing_is_compared_with_no_number() -> None:
+    with pytest.raises(ProbeError) as caught:
+        assert_same_gradients(
+            Otherwise(lambda x, one: x * one / 0.0),
+            Product(),
+            torch.tensor([[3.0]]),
+            loss=torch.sum,
+        )
+    assert str(caught.value) == (
+        "the loss of Otherwise is inf: nothing can be compared with it; assert_healthy(model, ...)"
+        " tells where that comes from"
     )
 
 

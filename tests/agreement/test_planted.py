@@ -156,6 +156,21 @@ def test_every_planted_fault_is_found(fault: type[Decoder], seed: int) -> None:
         assert_same_gradients(a, b, *batch(), loss=next_token_loss, seed=seed)
 
 
+#: What rounding to bfloat16 hides: a hundredth, and what a norm adds for safety.
+HIDDEN = (GradientScaled, NormInHalf, OtherEpsilon)
+
+
+@pytest.mark.parametrize(
+    ("via", "fault"),
+    [("float64", fault) for fault in HIDDEN]
+    + [("autocast", fault) for fault in FAULTS if fault not in HIDDEN],
+)
+def test_planted_faults_are_found_in_other_formats(via: str, fault: type[Decoder]) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(DifferentGradientsError):
+        assert_same_gradients(Decoder(), fault(), *batch(), loss=next_token_loss, via=via)
+
+
 @pytest.mark.parametrize("kind", REWRITTEN, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_what_is_written_otherwise_is_the_same(kind: type[Decoder], seed: int) -> None:

@@ -76,6 +76,29 @@ def test_nothing_is_reduced():
         assert_same_gradients(net(), *batch(RANK), loss=cross_entropy, via=alone, together=True)
 
 
+@pytest.mark.parametrize("via", WAYS)
+def test_raises_alone(via):
+    class Raising(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(16, 4)
+
+        def forward(self, x):
+            if RANK == 1:
+                raise ValueError("not here")
+            return self.layer(x)
+
+    with pytest.raises(ProbeError, match="Raising.forward raised ValueError: not here") as caught:
+        assert_same_gradients(Raising(), *batch(RANK), loss=cross_entropy, via=via)
+    assert str(caught.value).startswith("" if RANK == 1 else "on rank 1: ")
+
+
+def test_asks_alone():
+    rtol = 0.1 if RANK == 1 else -1
+    with pytest.raises(ProbeError, match="rtol is -1; pass a number"):
+        assert_same_gradients(net(), *batch(RANK), loss=cross_entropy, via="ddp", rtol=rtol)
+
+
 def test_one_rank_alone():
     def halving(model):
         if RANK == 1:
@@ -101,5 +124,7 @@ def test_two_processes(tmp_path: Path) -> None:
         "test_a_sum_in_place_of_the_mean",
         "test_nothing_is_reduced",
         "test_one_rank_alone",
+        "test_raises_alone",
+        "test_asks_alone",
     ):
         passed(run, test)

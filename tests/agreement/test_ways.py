@@ -160,6 +160,44 @@ def test_a_format_that_is_too_coarse_is_told_apart_from_a_fault() -> None:
             {"via": "float64", "weights": "b"},
             'weights is \'b\'; pass "a", or "own" to leave b its own',
         ),
+        *(
+            (
+                {"via": "float64", "seed": seed},
+                f"seed is {seed!r}; pass a whole number from 0 on, for example 0",
+            )
+            for seed in ("a", -1, 1.5, True, 2**63)
+        ),
+        (
+            {"via": "compile", "backend": "inducter"},
+            "backend is 'inducter'; pass the name of one or a function, for example"
+            ' "aot_eager"; did you mean inductor?',
+        ),
+        (
+            {"via": "compile", "backend": "aot_eager", "mode": "max-autotune"},
+            "mode is of the backend inductor, and another one was passed; leave one out",
+        ),
+        (
+            {"via": "float64", "together": True},
+            'together is True, and via="float64" does not share the work with other processes;'
+            " leave together out",
+        ),
+        (
+            {"via": "ddp", "together": False},
+            'together is False, and via="ddp" does share the work with other processes; leave'
+            " together out",
+        ),
+        (
+            {"via": "float64", "weights": "own"},
+            "weights is of two models, and b was not passed; leave it out",
+        ),
+        (
+            {"via": "float64", "renamed": {"norm": "norm"}},
+            "renamed is of two models, and b was not passed; leave it out",
+        ),
+        (
+            {"via": "float64", "backend": "eager"},
+            'backend and mode are of via="compile"; pass that, or leave them out',
+        ),
         (
             {"via": lambda _: 3},
             "via <lambda> returned 3; return what is to be called with the inputs: a module, or a"
@@ -173,6 +211,47 @@ def test_what_cannot_be_compared_is_told(arguments: dict[str, Any], said: str) -
     with pytest.raises(ProbeError) as caught:
         assert_same_gradients(*call, loss=loss, **arguments)
     assert str(caught.value) == said
+
+
+def test_a_mode_that_there_is_not_is_told() -> None:
+    model, inputs, targets, loss = words()
+    with pytest.raises(ProbeError, match=r"mode is 'fast'; pass one of default, .*max-autotune"):
+        assert_same_gradients(model, inputs, targets, loss=loss, via="compile", mode="fast")
+
+
+def test_statistics_of_all_processes_take_an_accelerator() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.SyncBatchNorm(4))
+    with pytest.raises(ProbeError) as caught:
+        assert_same_gradients(model, torch.randn(3, 4), None, loss=torch.sum, via="ddp")
+    assert str(caught.value) == (
+        "Sequential has SyncBatchNorm, which computes on accelerators alone in"
+        " DistributedDataParallel; pass the model as it was before convert_sync_batchnorm"
+    )
+
+
+def test_a_way_that_a_model_does_not_go_is_told() -> None:
+    class Fixed(nn.Linear):
+        def double(self) -> Any:
+            raise TypeError("of one format")
+
+    with pytest.raises(ProbeError, match='Fixed cannot be run via "float64": TypeError: of one'):
+        assert_same_gradients(Fixed(4, 2), torch.randn(3, 4), None, loss=torch.sum, via="float64")
+
+
+def test_complex_weights_go_every_way() -> None:
+    class Waves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 3, dtype=torch.cfloat))
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = (x.to(self.weight.dtype) @ self.weight).abs()
+            return out
+
+    torch.manual_seed(0)
+    model, x = Waves(), torch.randn(6, 4)
+    for way in ("float64", "bfloat16", "autocast", "checkpoint", "channels_last"):
+        assert assert_same_gradients(model, x, None, loss=torch.sum, via=way).same
 
 
 def test_sparse_gradients_are_compared_element_by_element() -> None:

@@ -140,6 +140,17 @@ def test_a_file_does_not_churn(pytester: pytest.Pytester) -> None:
     assert Path(FILE).read_bytes() != before
 
 
+def test_an_update_without_a_tolerance_keeps_no_old_numbers(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_models=ONE)
+    run(pytester, "--gradhealth-update")
+    assert kept()["test_net"]["numbers"] == {}
+    run(pytester, "--gradhealth-update", RTOL)
+    pytester.makepyfile(test_models=moved(1.2))
+    run(pytester, RTOL).assert_outcomes(failed=1)
+    run(pytester, "--gradhealth-update").assert_outcomes(passed=1)
+    run(pytester, RTOL).assert_outcomes(passed=1)
+
+
 def test_files_without_numbers_are_read(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_models=ONE)
     run(pytester, "--gradhealth-update")
