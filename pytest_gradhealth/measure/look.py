@@ -57,8 +57,7 @@ def look(
             graph = run.graph(loss)
             named = named_parameters(subject.model)
             unregistered = _unregistered(subject, named, graph.leaves, run)
-            recorder.forget_loops()
-            marks = _path_marks(recorder.marks, graph.root)
+            marks = _path_marks(recorder.without_loops(), graph.root)
             cut = _find_owners(subject.model, graph, marks.values())
             activations = activations_of(
                 [node for node in graph.nodes if not cut.get(node)],

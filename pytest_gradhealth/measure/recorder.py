@@ -149,15 +149,16 @@ class Recorder:
         for number, tensor in enumerate(t for t in tensors(inputs) if t.requires_grad):
             self._mark(INPUT, "Tensor", 0, number, tensor)
 
-    def forget_loops(self) -> None:
-        """Forget weights that are used again, where some follow on themselves: those of a loop.
+    def without_loops(self) -> list[Mark]:
+        """Return the marks, less weights that are used again, where some follow on themselves.
 
-        Its steps are no layers. Without any, two towers or parts of a batch share a layer.
+        The steps of a loop are no layers. Without any, two towers or parts of a batch share one.
         """
         again = [marks for marks in self._uses.values() if len(marks) > 1]
         if any(map(follow_on_each_other, ([m.edge[0] for m in u if m.edge] for u in again))):
             steps = {id(mark) for marks in again for mark in marks}
             self.marks = [m for m in self.marks if m.type != PARAMETER or id(m) not in steps]
+        return self.marks
 
     def glance_at(self, marks: Iterable[Mark]) -> None:
         """Let a sample do for the gradients of some marks, where it did for what was returned."""

@@ -42,6 +42,8 @@ class Brought:
             raise SettingError(f"{self.name} raised {told(error)}") from error
         finally:
             put_back()
+        if batch is None:
+            raise SettingError(f"{self.name} returned None; return inputs, or inputs and targets")
         return batch if _is_pair(batch) else (batch, None)
 
     @property

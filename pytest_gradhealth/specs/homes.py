@@ -17,11 +17,10 @@ from typing import Any
 from torch import nn
 
 from pytest_gradhealth.errors import SettingError
-from pytest_gradhealth.formatting import listing, meant_by, told
+from pytest_gradhealth.formatting import listing, meant_by, shown, told
+from pytest_gradhealth.isolation.code import is_installed
 from pytest_gradhealth.specs.spec import LIBRARIES, Spec
 
-#: Nothing of these builds a model: their functions do other things when they are called.
-_NO_FACTORIES = {*sys.stdlib_module_names, "torch", "pip", "setuptools"}
 #: Whose functions are losses.
 _LOSSES = "torch.nn"
 
@@ -68,7 +67,7 @@ def builder_of(value: Any, spec: Spec) -> Callable[[], nn.Module] | nn.Module:
     if not _builds(value):
         raise SettingError(
             f"{spec.home}:{spec.name} is {_in_words(value)}; name a class of torch.nn.Module, or a"
-            " function that builds one"
+            " function of yours that builds one"
         )
     given = spec.given
     try:
@@ -117,7 +116,9 @@ def _of_module(spec: Spec, folders: Sequence[Path]) -> ModuleType:
         if error.name is None or not f"{spec.home}.".startswith(f"{error.name}."):
             raise _not_imported(spec.home, error) from error
         raise SettingError(_missing(error.name, folders)) from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also what ends a test, or Python
         raise _not_imported(spec.home, error) from error
 
 
@@ -135,9 +136,13 @@ def _missing(name: str, folders: Sequence[Path]) -> str:
 
 
 def _of_file(spec: Spec, folders: Sequence[Path]) -> ModuleType:
-    paths = [(folder / Path(spec.home).expanduser()).resolve() for folder in folders]
-    path = next((path for path in paths if path.is_file()), paths[0])
-    if not path.is_file():
+    try:
+        paths = [(folder / Path(spec.home).expanduser()).resolve() for folder in folders]
+        path = next((path for path in paths if path.is_file()), paths[0])
+        found = path.is_file()
+    except (OSError, RuntimeError) as error:  # of a name that is too long, or of no user
+        raise SettingError(f"{shown(spec.home)} is no path ({told(error)})") from error
+    if not found:
         beside = {one.name: str(Path(spec.home).with_name(one.name)) for one in _sources(path)}
         meant = meant_by(path.name, beside)
         raise SettingError("; ".join(filter(None, (f"there is no file {spec.home}", meant))))
@@ -148,7 +153,9 @@ def _of_file(spec: Spec, folders: Sequence[Path]) -> ModuleType:
         importlib.invalidate_caches()
         try:
             return importlib.import_module(name) if "." in name else _loaded(own_name(path), path)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also what ends a test, or Python
             raise _not_imported(spec.home, error) from error
     return sys.modules[name]
 
@@ -200,16 +207,32 @@ def _not_imported(home: str, error: BaseException) -> SettingError:
 
 
 def _builds(value: Any) -> bool:
-    """Whether something may be called to build a model: a class of models, or somebody's function.
+    """Whether something may be called to build a model: a class of models, or a function.
 
-    What is called with literals that anybody may have typed is no function of Python's own.
+    What is called with literals that anybody may have typed is a function of the project, or an
+    installed one that says that it returns a model.
     """
     while isinstance(value, partial):
         value = value.func
     if isinstance(value, type):
         return issubclass(value, nn.Module)
-    root = (getattr(value, "__module__", None) or "builtins").partition(".")[0]
-    return isinstance(value, FunctionType) and root not in _NO_FACTORIES
+    return isinstance(value, FunctionType) and (_is_own(value) or _returns_model(value))
+
+
+def _is_own(function: FunctionType) -> bool:
+    inner = inspect.unwrap(function)
+    return isinstance(inner, FunctionType) and not is_installed(inner.__code__.co_filename)
+
+
+def _returns_model(function: FunctionType) -> bool:
+    """Whether a function is annotated to return a module; nothing that is written is evaluated."""
+    said = function.__annotations__.get("return")
+    if isinstance(said, str):
+        first, *rest = said.strip("'\"").split(".")
+        said = function.__globals__.get(first)
+        for name in rest:
+            said = vars(said).get(name) if isinstance(said, ModuleType) else None
+    return isinstance(said, type) and issubclass(said, nn.Module)
 
 
 def _builders(inside: Any) -> list[str]:

@@ -13,18 +13,18 @@ from torch import nn
 
 from pytest_gradhealth import files
 from pytest_gradhealth.errors import SettingError
-from pytest_gradhealth.formatting import meant_by, told
+from pytest_gradhealth.formatting import meant_by, shown, told
 from pytest_gradhealth.specs.drawn import Batch, Drawn
 from pytest_gradhealth.specs.homes import place_of
-from pytest_gradhealth.specs.library import check_named, library, unknown
+from pytest_gradhealth.specs.library import check_named, library, unknown, without_loaded
 from pytest_gradhealth.specs.offer import Code, Guess, Offer, Way
 from pytest_gradhealth.specs.small import SPECIAL, VOCABULARY, ever_larger, without_lists
 from pytest_gradhealth.specs.spec import Spec
 
 #: What a type of model is most often trained for, by the tables of transformers.
 _HEADS = (
-    *("SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM", "CAUSAL_LM", "IMAGE_CLASSIFICATION"),
-    *("SPEECH_SEQ_2_SEQ", "CTC", "AUDIO_CLASSIFICATION", "SEQUENCE_CLASSIFICATION"),
+    *("SEQ_TO_SEQ_CAUSAL_LM", "SPEECH_SEQ_2_SEQ", "MASKED_LM", "CAUSAL_LM"),
+    *("IMAGE_CLASSIFICATION", "CTC", "AUDIO_CLASSIFICATION", "SEQUENCE_CLASSIFICATION"),
 )
 _COUNT, _LENGTH, _SHORT, _SAMPLES = 4, 32, 12, 16_000
 #: What of a configuration that was written to a file is no option of it.
@@ -63,7 +63,10 @@ def _found(
         return getattr(kind, "config_class", None) or config, kind, {}
     if spec.name.isidentifier() and spec.name in dir(transformers):
         return _of_class(transformers, spec, getattr(transformers, spec.name))
-    path = next((p for f in folders if (p := f / Path(spec.name).expanduser()).exists()), None)
+    try:
+        path = next((p for f in folders if (p := f / Path(spec.name).expanduser()).exists()), None)
+    except (OSError, RuntimeError) as error:  # of a name that is too long, or of no user
+        raise SettingError(f"{shown(spec.name)} is no path ({told(error)})") from error
     if path is not None:
         return _of_file(transformers, spec, path / "config.json" if path.is_dir() else path)
     if "/" in spec.name:
@@ -102,7 +105,7 @@ def _of_file(
         meant = meant_by(name, [*types.CONFIG_MAPPING_NAMES])
         said = f"{spec.text}: transformers has no model_type {name}"
         raise SettingError("; ".join(filter(None, (said, meant))))
-    options = {n: value for n, value in data.items() if n not in _OF_FILES and n[:1] != "_"}
+    options = without_loaded({n: v for n, v in data.items() if n not in _OF_FILES and n[:1] != "_"})
     config = getattr(transformers, types.CONFIG_MAPPING_NAMES[name])
     return config, _model_of(transformers, spec, name, built), without_lists(options)
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
+from typing import Any
 
 from pytest_gradhealth.errors import SettingError
 from pytest_gradhealth.formatting import meant_by, told
 from pytest_gradhealth.specs.spec import Spec
 
-#: How arguments begin that lead to weights, or code, of somebody's: none of that is loaded.
-_LOADED = (
-    *("pretrained", "weights", "checkpoint", "cache", "trust_remote", "auto_map"),
-    *("attn_implementation", "quantization"),
+#: Arguments that lead to weights, or code, of somebody's, or to others that do: none of that is
+#: loaded.
+_LOADED = re.compile(
+    r"(weights|cache|auto_map|attn_implementation|quantization|trust_remote|model_args)"
+    r"|.*(pretrained|checkpoint|_path$|_file$|_url$|_kwargs$)"
 )
 #: From this side on, four pictures are enough: they take as long as eight of half of it.
 _LARGE = 160
@@ -44,9 +47,29 @@ def check_named(spec: Spec) -> None:
     """Raise SettingError for arguments by place, and for those that load something."""
     if spec.given.positional:
         raise SettingError(f"{spec.text}: arguments go by name, for example num_classes=10")
-    for name in spec.given.named:
-        if name.startswith(_LOADED):
-            raise SettingError(f"{spec.text}: no weights and no code are loaded; leave {name} out")
+    for name in _loaded_in(spec.given.named):
+        raise SettingError(f"{spec.text}: no weights and no code are loaded; leave {name} out")
+
+
+def without_loaded(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without those that load something, also inside of others."""
+    return {
+        name: without_loaded(value) if isinstance(value, Mapping) else value
+        for name, value in options.items()
+        if not _LOADED.match(name)
+    }
+
+
+def _loaded_in(given: Any) -> Iterator[str]:
+    """The names of what would load something, also inside of other arguments."""
+    if isinstance(given, Mapping):
+        for name, value in given.items():
+            if _LOADED.match(str(name)):
+                yield str(name)
+            yield from _loaded_in(value)
+    elif isinstance(given, (list, tuple)):
+        for value in given:
+            yield from _loaded_in(value)
 
 
 def unknown(spec: Spec, package: str, names: Iterable[str]) -> SettingError:

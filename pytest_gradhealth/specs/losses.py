@@ -39,7 +39,7 @@ def named(name: str) -> Loss:
 
 def parse_loss(text: str, where: str, folders: Sequence[Path], beside: Path) -> Loss:
     """Read a loss; raises SettingError that names where it was given."""
-    name = text.strip()
+    name = text.strip().removeprefix(f"{FUNCTIONAL}:")
     if name in NAMES.values():
         name = next(short for short, own in NAMES.items() if own == name)
     if name in NAMES:

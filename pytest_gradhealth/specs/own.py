@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from pytest_gradhealth.errors import SettingError
@@ -18,6 +20,7 @@ from pytest_gradhealth.specs.spec import Spec
 from pytest_gradhealth.subject.calling import parameters_of
 from pytest_gradhealth.subject.lightning import is_lightning
 from pytest_gradhealth.tensors.modules import class_name
+from pytest_gradhealth.tensors.unwrap import dtype_name
 
 _COUNT, _LENGTH = 8, 16
 #: Sides of pictures to try: what most are, then what layers behind them may ask for.
@@ -59,11 +62,18 @@ def guesses(model: nn.Module) -> Iterator[Guess]:
     if len(_required(model)) > 1:
         return
     for name, layer in model.named_modules():
-        if shapes := [*_shapes(layer)]:
+        if shapes := [shape for shape in _shapes(layer) if 0 not in shape.shape]:
             why = f"{name or 'the model'} is {_said(layer)}"
             for shape in shapes:
-                yield Guess(Batch((shape,)), why)
+                yield Guess(Batch((_in_format(shape, model),)), why)
             return
+
+
+def _in_format(inputs: Drawn, model: nn.Module) -> Drawn:
+    """Inputs in the format that a model computes in."""
+    floats = (p.dtype for p in model.parameters() if p.is_floating_point() and p.element_size() > 1)
+    dtype = dtype_name(next(floats, torch.float32))
+    return inputs if inputs.is_whole else replace(inputs, dtype=dtype)
 
 
 def _required(model: nn.Module) -> list[str]:

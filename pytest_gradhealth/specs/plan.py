@@ -5,8 +5,10 @@ All of that is found out before any test runs.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from pytest_gradhealth.specs.drawn import EXAMPLES, Batch, Drawn, drawn, parse_b
 from pytest_gradhealth.specs.losses import Loss
 from pytest_gradhealth.specs.offer import Built, Offer, Way
 from pytest_gradhealth.specs.spec import Spec
-from pytest_gradhealth.specs.tried import build, is_trained_on, outputs_of
+from pytest_gradhealth.specs.tried import build, no_training, outputs_of
 from pytest_gradhealth.subject.calling import fits
 from pytest_gradhealth.subject.forward import describe
 from pytest_gradhealth.subject.lightning import is_lightning
@@ -154,26 +156,28 @@ class Planner:
             return str(error)
         if _lacks_loss(outputs) and self._loss is None and self._batch is None:
             return "it makes no loss of that"
+        if self._batch is None and not _are_of_examples(model, outputs, inputs):
+            return (
+                f"of {describe(inputs)} it makes {describe(outputs)}, and nothing of each example"
+            )
         loss, drawn_targets, told = self._loss_for(inputs, outputs, targets, tried.classes)
         return Plan(way, batch, drawn_targets, loss, (*said, *filter(None, (told,))))
 
     def _of_lightning(self, model: nn.Module, inputs: Any, targets: Any) -> Drawn | str | None:
         """The targets of a training step, None where it takes none, or why there are none."""
-        if targets is not None or is_trained_on(model, inputs, None):
+        if targets is not None:
             return None
-        try:
-            outputs = outputs_of(model, inputs)
-        except ProbeError:
-            outputs = None
-        count = next((len(t) for t in tensors(inputs) if t.dim()), 1)
-        likely = [losses.targets_for(name, outputs) for name in losses.NAMES]
-        likely += [Drawn((count,), "int64", 2), Drawn((count,)), Drawn((count, 1))]
-        for found in filter(None, likely):
-            if is_trained_on(model, inputs, drawn(Batch((found,)))[0]):
+        # A pair first: a step that takes one apart may take a tensor apart by its rows.
+        why = ""
+        for found in _likely_targets(model, inputs):
+            failed = no_training(model, inputs, drawn(Batch((found,)))[0])
+            if not failed:
                 return found
-        if self._batch is not None:
+            why = why or failed
+        if self._batch is not None or not (alone := no_training(model, inputs, None)):
             return None
-        return "its training_step makes no loss of one tensor, or of a pair"
+        said = "its training_step makes no loss of one tensor, or of a pair"
+        return f"{said}: {why or alone}"
 
     def _loss_for(
         self, inputs: Any, outputs: Any, targets: Any, classes: int
@@ -235,6 +239,29 @@ def _offered(spec: Spec, folders: Sequence[Path], beside: Path) -> Offer:
     if spec.home == "hf":
         return hugging_face.offer(spec, folders)
     return own.offer(spec, folders, beside)
+
+
+def _likely_targets(model: nn.Module, inputs: Any) -> Iterator[Drawn]:
+    """What a training step may compare outputs with, words that follow on words first."""
+    try:
+        outputs = outputs_of(model, inputs)
+    except ProbeError:
+        outputs = None
+    words = isinstance(inputs, Tensor) and not inputs.is_floating_point()
+    if words and isinstance(outputs, Tensor) and outputs.shape[:-1] == inputs.shape:
+        yield Drawn(tuple(inputs.shape), "int64", outputs.shape[-1])
+    yield from filter(None, (losses.targets_for(name, outputs) for name in losses.NAMES))
+    count = next((len(t) for t in tensors(inputs) if t.dim()), 1)
+    yield from (Drawn((count,), "int64", 2), Drawn((count,)), Drawn((count, 1)))
+
+
+def _are_of_examples(model: nn.Module, outputs: Any, inputs: Any) -> bool:
+    """Whether something was returned for each example, or each of its parts, or a loss of all."""
+    counts = {n for t in tensors(inputs) for n in accumulate(t.shape, operator.mul)}
+    if any(getattr(module, "batch_first", True) is False for module in model.modules()):
+        counts |= {t.shape[1] for t in tensors(inputs) if t.dim() > 1}
+    found = [t for t in tensors(outputs) if not t.is_nested]
+    return not found or any(not t.dim() or len(t) in counts for t in found)
 
 
 def _lacks_loss(outputs: Any) -> bool:

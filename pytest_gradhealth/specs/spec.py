@@ -120,6 +120,8 @@ def _arguments(typed: str, code: str) -> Arguments:
         if keyword.arg is None or keyword.arg.startswith("_"):
             what = "**" if keyword.arg is None else keyword.arg
             raise SettingError(f"{what} in {typed} is no argument to build a model with")
+        if keyword.arg in named:
+            raise SettingError(f"{keyword.arg} is given twice in {typed}")
         named[keyword.arg] = _literal(typed, keyword.value)
     positional = tuple(_literal(typed, argument) for argument in call.args)
     return Arguments(positional, named, ast.unparse(call)[2:-1])

@@ -43,7 +43,9 @@ def build(way: Way, said: str, *, meta: bool = False) -> nn.Module:
         seed_everything(SEED, _CPU)
         try:
             model = way.model()
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also what ends a test, or Python
             raise SettingError(f"{said} cannot be built: it raised {told(error)}") from error
     if not isinstance(model, nn.Module):
         kind = "None" if model is None else f"a {type(model).__name__}"
@@ -60,18 +62,29 @@ def build(way: Way, said: str, *, meta: bool = False) -> nn.Module:
 
 def outputs_of(model: nn.Module, inputs: Any) -> Any:
     """What a model returns for a batch; raises ProbeError where that fails."""
-    with untouched(model):
+    with untouched(model), _not_ended():
         return call_model(model, as_taken(model, fresh(inputs, _device_of(model))))
 
 
-def is_trained_on(model: nn.Module, inputs: Any, targets: Any) -> bool:
-    """Whether the training step of a Lightning module makes a loss of a batch."""
+def no_training(model: nn.Module, inputs: Any, targets: Any) -> str:
+    """Why the training step of a Lightning module makes no loss of a batch, "" where it does."""
     try:
-        with untouched(model):
+        with untouched(model), _not_ended():
             batch = training_batch(model, *fresh((inputs, targets), _device_of(model)))
-            return has_loss(call_model(model, batch), None)
-    except ProbeError:
-        return False
+            return "" if has_loss(call_model(model, batch), None) else "it returns no loss"
+    except ProbeError as error:
+        return str(error).partition("\n")[0]
+
+
+@contextmanager
+def _not_ended() -> Iterator[None]:
+    """Raise ProbeError where a forward would end the test, or Python."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise ProbeError(f"the forward raised {told(error)}") from error
 
 
 @contextmanager

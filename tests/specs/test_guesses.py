@@ -55,6 +55,13 @@ class Memory(nn.Module):
     def forward(self, x):
         return self.head(self.rnn(x)[0][:, -1])
 
+class TimeFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = nn.GRU(6, 8), nn.Linear(8, 4)
+    def forward(self, x):
+        return self.head(self.rnn(x)[0][-1])
+
 class Patches(nn.Module):
     def __init__(self):
         super().__init__()
@@ -89,6 +96,22 @@ class Stubborn(nn.Module):
         self.a = nn.Linear(4, 4)
     def forward(self, x):
         raise ValueError("not like this")
+
+class Ending(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 4)
+    def forward(self, x):
+        raise SystemExit(1)
+
+class Rows(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 3)
+    def forward(self, xs):
+        return super().forward(xs[0]) + super().forward(xs[1])
+
+def empty(): return Own(nn.Linear(0, 4), nn.Linear(4, 2))
+def double(): return Own(nn.Linear(20, 5)).double()
+def nothing(): return None
 
 class Counting(nn.Module):
     def __init__(self):
@@ -144,9 +167,11 @@ def loss_of_two(outputs, targets):
         ("flat", "input 8x784 (layers.1 is Linear(in_features=784))", "int64[8]<10"),
         ("signal", "input 8x2x64 (layers.0 is Conv1d(in_channels=2))", "int64[8]<3"),
         ("volume", "input 4x1x16x16x16 (layers.0 is Conv3d(in_channels=1))", "int64[4]<3"),
+        ("double", "input float64[8,20] (layers.0 is Linear(in_features=20))", "int64[8]<5"),
         ("normed", "input 8x6 (layers.0 is BatchNorm1d(num_features=6))", "int64[8]<3"),
         ("Words", "input int64[8,16]<50 (words is Embedding(num_embeddings=50)), a random", "None"),
         ("Memory", "input 8x16x6 (rnn is LSTM(input_size=6)), loss cross_entropy", "int64[8]<4"),
+        ("TimeFirst", "input 8x16x6 (rnn is GRU(input_size=6)), loss", "int64[16]<4"),
         ("Patches", "input 8x16x12 (inner is Linear(in_features=12))", "int64[8]<8"),
         ("Losing", "input 8x5 (the model is Losing(in_features=5)), the model's own loss", "None"),
     ],
@@ -169,6 +194,13 @@ def test_the_first_layer_says_its_width(
         ("Pairs", " (its forward takes left, right)"),
         ("Bare", ""),
         ("Stubborn", " (Stubborn.forward raised ValueError: not like this)"),
+        ("Ending", " (the forward raised SystemExit: 1)"),
+        (
+            "empty",
+            " (Own.forward raised RuntimeError: mat1 and mat2 shapes cannot be multiplied (8x4 and"
+            " 0x4))",
+        ),
+        ("Rows", " (of (8, 4) float32 it makes (3,) float32, and nothing of each example)"),
     ],
 )
 def test_what_cannot_be_guessed_is_one_sentence(written: Written, name: str, why: str) -> None:
@@ -210,7 +242,7 @@ def test_a_batch_that_does_not_fit_is_left_to_the_test(written: Written) -> None
         (
             "nets:batch",
             "torch.nn.functional:cross_entropy",
-            "torch.nn.functional:cross_entropy",
+            "cross_entropy",
             (),
         ),
     ],
@@ -301,6 +333,20 @@ class Example(Alone):
         super().__init__()
         self.example_input_array = torch.zeros(3, 20)
 
+class Taken(Pair):
+    def training_step(self, batch, index):
+        return F.mse_loss(self(batch[0]), batch[1])
+
+class Next(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(30, 8), nn.Linear(8, 30)
+    def forward(self, ids):
+        return self.head(self.words(ids))
+    def training_step(self, batch, index):
+        ids, then = batch
+        return F.cross_entropy(self(ids).reshape(-1, 30), then.reshape(-1))
+
 class Deep(Pair):
     def training_step(self, batch, index):
         return F.cross_entropy(self(batch["image"]), batch["label"])
@@ -316,6 +362,8 @@ class Deep(Pair):
         ("lightning:nets.py:Pair", "8x20", "int64[8]<5"),
         ("nets:Pair", "8x20", "int64[8]<5"),
         ("nets:Hits", "8x20", "8x5"),
+        ("nets:Taken", "8x20", "8x5"),
+        ("nets:Next", "int64[8,16]<30", "int64[8,16]<30"),
         ("nets:Alone", "8x20", "None"),
         ("nets:Example", "3x20", "None"),
     ],
@@ -334,10 +382,20 @@ def test_a_training_step_tells_its_targets(
 def test_what_is_no_training_step_of_a_pair(written: Written) -> None:
     library("lightning")
     written(nets=LIGHTNING, own="from torch import nn\n\ndef net():\n    return nn.Linear(2, 2)\n")
-    with pytest.raises(SettingError, match="its training_step makes no loss of one tensor, or of"):
+    with pytest.raises(
+        SettingError, match="its training_step makes no loss of one tensor, or of"
+    ) as why:
         planned("lightning:nets:Deep")
+    assert "TypeError" in str(why.value)
     with pytest.raises(SettingError) as caught:
         planned("lightning:own:net")
     assert str(caught.value) == (
         "Linear is no LightningModule with a training_step; leave lightning: out"
     )
+
+
+def test_a_function_that_brings_nothing_says_so(written: Written) -> None:
+    written(nets=NETS)
+    with pytest.raises(SettingError) as caught:
+        planned("nets:mlp", "nets:nothing")
+    assert str(caught.value) == "nets:nothing returned None; return inputs, or inputs and targets"

@@ -54,6 +54,10 @@ def several():
     return [Net(), Net()]
 
 
+def ending():
+    raise SystemExit(3)
+
+
 def broken():
     raise OSError("no file")
 
@@ -144,7 +148,7 @@ def test_the_place_is_that_of_the_class_or_the_function(written: Written) -> Non
         ("nets:biuld", "nets has no biuld; did you mean build?"),
         (
             "nets:zzzz",
-            "nets has no zzzz; it has Net, build, build_wide, nothing, several and 1 more",
+            "nets has no zzzz; it has Net, build, build_wide, nothing, several and 2 more",
         ),
         ("nest.py:Net", "there is no file nest.py; did you mean nets.py?"),
         ("package/iner.py:Net", "there is no file package/iner.py; did you mean package/inner.py?"),
@@ -164,6 +168,10 @@ def test_the_place_is_that_of_the_class_or_the_function(written: Written) -> Non
         ("nets:nothing", "nets:nothing builds None, not a torch.nn.Module"),
         ("nets:several", "builds a list, not a torch.nn.Module; return one module, for example"),
         ("nets:broken", "nets:broken cannot be built: it raised OSError: no file"),
+        ("nets:ending", "nets:ending cannot be built: it raised SystemExit: 3"),
+        ("skips.py:Net", "importing skips.py raised Skipped: not here"),
+        ("~nobody_of_this_name/x.py:Net", "'~nobody_of_this_name/x.py' is no path (RuntimeError: "),
+        (f"{'x' * 300}.py:Net", ".py' is no path (OSError: "),
     ],
 )
 def test_what_cannot_be_is_one_sentence(written: Written, text: str, said: str) -> None:
@@ -175,6 +183,7 @@ def test_what_cannot_be_is_one_sentence(written: Written, text: str, said: str) 
             "fails": "1 / 0",
             "lacks": "import zzz_none",
             "exits": "import sys\nsys.exit(2)",
+            "skips": "import pytest\npytest.skip('not here', allow_module_level=True)",
         }
     )
     with pytest.raises(SettingError) as caught:
@@ -202,6 +211,9 @@ def test_what_cannot_be_is_one_sentence(written: Written, text: str, said: str) 
         "torch:save([1], 'pwned')",
         "torch.hub:load('evil', 'x', source='local')",
         "shutil:rmtree('.')",
+        "pytest:main(['--basetemp=pwned'])",
+        "sympy:sympify(\"__import__('os').mkdir('pwned')\")",
+        "nets:sympify(\"__import__('os').mkdir('pwned')\")",
     ],
 )
 def test_nothing_is_run_but_the_import_that_is_named(written: Written, text: str) -> None:

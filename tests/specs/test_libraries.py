@@ -193,6 +193,12 @@ def test_a_configuration_in_a_file(tmp_path: Path) -> None:
             "no weights and no code are loaded; leave pretrained out",
         ),
         ("timm:resnet18(checkpoint_path='x')", "leave checkpoint_path out"),
+        (
+            "hf:TimmWrapperForImageClassification(model_args={'checkpoint_path': 'x'})",
+            "leave model_args out",
+        ),
+        ("hf:detr(backbone_kwargs={'pretrained': True})", "leave backbone_kwargs out"),
+        ("hf:gpt2(inner_config={'use_pretrained_backbone': True})", "use_pretrained_backbone out"),
         ("torchvision:resnet18(weights='DEFAULT')", "leave weights out"),
         ("hf:gpt2(trust_remote_code=True)", "leave trust_remote_code out"),
         ("hf:gpt2(attn_implementation='evil/kernel')", "leave attn_implementation out"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -121,3 +122,8 @@ def test_arguments_are_literals_and_the_message_names_what_is_none() -> None:
         "'nn.ReLU' in nets:Net(1, act=nn.ReLU) is no literal; arguments are literals: numbers,"
         " strings, True, None, and tuples, lists and dicts"
     )
+
+
+def test_an_argument_is_given_once() -> None:
+    with pytest.raises(SettingError, match=re.escape("n is given twice in nets:Net(n=1, n=2)")):
+        parse("nets:Net(n=1, n=2)")
