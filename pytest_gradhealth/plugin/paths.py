@@ -23,16 +23,7 @@ def reports_to_write(config: pytest.Config, kinds: Iterable[str]) -> dict[str, P
         if given is None:
             continue
         option = f"--gradhealth-{kind}={given}"
-        path = path_of(config, given)
-        try:
-            is_folder = not given.strip() or path.is_dir()
-            folder = next((p for p in path.parents if p.exists()), path.parent)
-        except (OSError, ValueError) as error:
-            raise usage_error(f"{option}: no file can have this name ({error})") from error
-        if is_folder:
-            raise usage_error(f"{option} is a folder; give the name of a file in it")
-        if not folder.is_dir():
-            raise usage_error(f"{option}: {folder} is not a folder")
+        path = _place_of_a_file(config, option, given)
         twin = next((other for other, theirs in found.items() if theirs == path), None)
         if twin is not None:
             raise usage_error(f"{option} is what --gradhealth-{twin} writes; name two files")
@@ -45,8 +36,23 @@ def test_to_write(config: pytest.Config) -> Path | None:
     given = config.getoption("gradhealth_write_test")
     if given is None:
         return None
-    option, path = f"--gradhealth-write-test={given}", path_of(config, given)
+    option = f"--gradhealth-write-test={given}"
+    path = _place_of_a_file(config, option, given)
     if path.exists() or path.suffix != ".py":
         why = "is there already, and stays" if path.exists() else "is no file of Python"
         raise usage_error(f"{option}: {given} {why}; give the name of a new file")
+    return path
+
+
+def _place_of_a_file(config: pytest.Config, option: str, given: str) -> Path:
+    try:
+        path = path_of(config, given)
+        is_folder = not given.strip() or path.is_dir()
+        folder = next((p for p in path.parents if p.exists()), path.parent)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise usage_error(f"{option}: no file can have this name ({error})") from error
+    if is_folder:
+        raise usage_error(f"{option} is a folder; give the name of a file in it")
+    if not folder.is_dir():
+        raise usage_error(f"{option}: {folder} is not a folder")
     return path
