@@ -13,7 +13,7 @@ from pytest_gradhealth.agreement.distances import Distances, over
 from pytest_gradhealth.agreement.dropout import without_dropout
 from pytest_gradhealth.agreement.names import Names
 from pytest_gradhealth.agreement.noise import noise_of
-from pytest_gradhealth.agreement.pair import Pair, format_of
+from pytest_gradhealth.agreement.pair import Pair, format_of, trained
 from pytest_gradhealth.agreement.side import Layers, Place, Reading, Side
 from pytest_gradhealth.agreement.tolerance import Noise, Tolerance
 from pytest_gradhealth.agreement.weights import Renaming, given, take
@@ -47,16 +47,27 @@ def agreement(
         b = b.changed(partial(take, pairs=pairs))
     pair = Pair(a, b, Names.of(a, b, renaming), seed)
     found = _compared(pair, tolerance, _layers(a, seed) if pair.shows_layers else ())
+    _check_named(pair, found)
     _check_comparable(found)
     if not anywhere(a.subject.model, not found.same):
         return found
     found = _compared(pair, tolerance, "all" if pair.shows_layers else (), parted=True)
     if found.redrawn and not pair.shows_layers:
         raise ProbeError(
-            f"{found.b} draws other random numbers than {found.a}: another seed changes that by as"
-            " much; compare in eval mode, or with dropout at 0"
+            f"{found.b} draws other random numbers than {found.a}, or is wrong by as much as"
+            " another seed changes that; compare in eval mode, or with dropout at 0"
         )
     return found
+
+
+def _check_named(pair: Pair, found: Agreement) -> None:
+    """Raise ProbeError where no parameter of one side is one of the other's, by name."""
+    if found.of("parameter gradient") or not trained(pair.a) or not trained(pair.b):
+        return
+    raise ProbeError(
+        f"no parameter of {found.b} has the name of one of {found.a}, so that no gradient can be"
+        " compared; pass renamed={name in a: name in b}"
+    )
 
 
 def _check_comparable(found: Agreement) -> None:

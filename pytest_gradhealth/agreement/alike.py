@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,11 @@ _KINKS = tuple(f"{name}_backward" for name in ("threshold", "leaky_relu", "hardt
 _STEP = 0.01
 #: What share of all decisions may be others for rounding, in rounding units; one always may.
 _SHARE = 8.0
+#: How far from its edge rounding may turn a decision, in units of the largest number there.
+_EDGE = 32.0
+#: Comparisons, those that ask for all digits, and choices among the numbers of a tensor.
+_COMPARISONS, _EXACT = ("gt", "ge", "lt", "le"), ("eq", "ne", "_to_copy")
+_CHOICES = ("argmax", "argmin", "argsort", "sort", "topk", "max", "min", "kthvalue", "median")
 #: Operations that draw by what they are given, not only in its shape.
 _SAMPLES = ("multinomial", "poisson", "binomial", "normal", "standard_gamma", "sample_dirichlet")
 
@@ -64,15 +70,17 @@ class Alike(DispatchMode):
             decides = not any(map(_is_number, made)) or name in _STEPS
             if name.lstrip("_") in _SAMPLES if random else decides:
                 for number, tensor in enumerate(made):
-                    self._decided((func, number), tensor)
+                    self._decided((func, number), tensor, _Edge(name, func, args, kwargs))
             elif len(made) == 2 and made[1].dtype is torch.int64:
                 self._chosen(func, args, kwargs, made)
         return out
 
-    def _decided(self, key: Any, tensor: Tensor) -> bool:
+    def _decided(self, key: Any, tensor: Tensor, edge: _Edge | None = None) -> bool:
         """Put in what was decided here before; whether it is another decision."""
         known = self._known((*key, tensor.shape), tensor)
-        if known is None:
+        if known is None or self._unit is None:
+            return False
+        if edge is not None and not edge.is_near(tensor, known, _EDGE * self._unit):
             return False
         tensor.copy_(known)
         return True
@@ -80,7 +88,9 @@ class Alike(DispatchMode):
     def _chosen(self, func: Any, args: Any, kwargs: Any, made: list[Tensor]) -> None:
         """Numbers of a tensor and where they are in it: those that are there now."""
         values, indices = made
-        if not self._decided((func, 1), indices) or func._schema.returns[0].name != "values":
+        name = func._schema.name.removeprefix("aten::")
+        other = self._decided((func, 1), indices, _Edge(name, func, args, kwargs))
+        if not other or func._schema.returns[0].name != "values":
             return
         source, dim = (_argument(func, args, kwargs, name) for name in ("self", "dim"))
         whole = indices.dim() == source.dim()
@@ -110,6 +120,53 @@ class Alike(DispatchMode):
         others = int(apart.count_nonzero())
         few = others <= max(1.0, _SHARE * self._unit * tensor.numel())
         return known if others and few else None
+
+
+@dataclass(frozen=True)
+class _Edge:
+    """What an operation decides of, to tell what rounding may turn from any other decision."""
+
+    name: str
+    func: Any
+    args: Any
+    kwargs: Any
+
+    def is_near(self, own: Tensor, known: Tensor, share: float) -> bool:
+        """Whether two decisions are of numbers that differ by a share of the largest, or less.
+
+        True where nobody can say: of what is no comparison, choice or step.
+        """
+        source = self.args[0] if self.args and isinstance(self.args[0], Tensor) else None
+        if source is None or not source.is_floating_point() or not source.numel():
+            return True
+        gap = self._gap(source, own, known)
+        if gap is None:
+            return True
+        size = source.abs()
+        largest = size[size.isfinite()].max() if bool(size.isfinite().any()) else size.new_ones(())
+        return bool((gap <= share * largest).all())
+
+    def _gap(self, source: Tensor, own: Tensor, known: Tensor) -> Tensor | None:
+        """How far the numbers are from where the decision turns, None where that is unknown."""
+        turned = own != known
+        if self.name in _EXACT and own.dtype is torch.bool:
+            return source.new_full((1,), math.inf)  # what is 0 in all digits is not rounded
+        if self.name in _COMPARISONS and own.dtype is torch.bool:
+            apart: Tensor = (source - self.args[1]).abs().expand(own.shape)
+            return apart[turned]
+        if self.name in _STEPS and own.shape == source.shape:
+            if self.name in ("sign", "sgn"):
+                return source.abs()[turned]
+            middle = (own.to(source.dtype) + known.to(source.dtype)) / 2
+            return ((source - middle).abs() - (self.name != "round") / 2).clamp(min=0)[turned]
+        if self.name in _CHOICES and own.dtype is torch.int64:
+            dim = _argument(self.func, self.args, self.kwargs, "dim")
+            if dim is None or not source.dim():
+                flat = source.reshape(-1)
+                return (flat[own.reshape(-1)] - flat[known.reshape(-1)]).abs()
+            one, other = (i if i.dim() == source.dim() else i.unsqueeze(dim) for i in (own, known))
+            return (source.gather(dim, one) - source.gather(dim, other)).abs()
+        return None
 
 
 def _is_number(tensor: Tensor) -> bool:

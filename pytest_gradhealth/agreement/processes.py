@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,11 +28,13 @@ def group() -> Iterator[None]:
         yield
         return
     dist: Any = torch.distributed
+    hook = sys.excepthook  # which torch replaces by one that names the rank
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         yield
     finally:
         dist.destroy_process_group()
+        sys.excepthook = hook
 
 
 def wrapped(subject: Subject) -> Side:

@@ -26,6 +26,7 @@ _LOST_IN_SUMS = {torch.float32: 4}
 #: Operations that add up many numbers one after the other in the format that they are given.
 _GATHERING = (
     "norm_backward",
+    "convolution_backward",
     "embedding_dense_backward",
     "index_add",
     "index_put",
@@ -98,10 +99,11 @@ class Rounding(DispatchMode):
         bits = plain.view(self._integers)
         drawn = self._drawn(bits)
         rounded = drawn.add_(bits).bitwise_and_(-self._step).view(self._format)
-        if math.isfinite(plain.sum()):
+        if math.isfinite(plain.sum()) and math.isfinite(rounded.sum()):
             plain.copy_(rounded)
-        else:
-            plain.copy_(torch.where(plain.isfinite(), rounded, plain))
+        else:  # what is finite stays so: the largest number there is masks what is padded
+            both = plain.isfinite() & rounded.isfinite()
+            plain.copy_(torch.where(both, rounded, plain))
 
     def _gathered(self, func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
         """What an operation makes in the coarser format, if it gathers sums in what it is given."""

@@ -38,7 +38,7 @@ class Difference:
     @property
     def agrees(self) -> bool:
         """Whether the distance is within the tolerance; NaN on one side is not."""
-        return self.distance <= self.tolerance
+        return self.distance == 0 or self.distance <= self.tolerance
 
     @property
     def decides(self) -> bool:

@@ -22,7 +22,7 @@ from tests.helpers.baselines import ENTRIES, NAMES, PATH, PLAIN, STEP, entry
 from tests.helpers.wrong import WRONG, places, with_wrong
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.dictionaries(NAMES, ENTRIES, min_size=1, max_size=4))
 def test_a_file_gives_back_what_was_written(entries: dict[str, Entry]) -> None:
     from tempfile import TemporaryDirectory
