@@ -18,6 +18,8 @@ from pytest_gradhealth.results.weights import WeightRecord
 ERRORS = 7.0
 #: From how many elements on a mean and a standard deviation are compared, and equal elements.
 ENOUGH, EQUAL = 16, 4
+#: So many that are not zero are none in one draw in 10**11.
+FEW = 25
 #: The kurtosis of a normal distribution, the least that is reckoned with.
 NORMAL = 3.0
 #: Rounding of a mean and a standard deviation, relative to the larger of both.
@@ -51,6 +53,8 @@ def _difference(before: WeightRecord, now: WeightRecord) -> str:
     if before.elements != now.elements:
         return ""
     n = now.elements
+    if _is_sparse(before, now):
+        return ""
     if (before.zeros == 1) != (now.zeros == 1):
         return "it is all zeros, and was not" if now.zeros == 1 else "it is not zero, and was"
     if n >= EQUAL and (before.std == 0) != (now.std == 0):
@@ -58,9 +62,14 @@ def _difference(before: WeightRecord, now: WeightRecord) -> str:
         return alike if now.std == 0 else "its elements differ, and were alike"
     if n < ENOUGH and before.std:
         return ""
+    # Copies say no more than one of them does.
+    n = max(1, round(n * min(before.distinct, now.distinct)))
     spread = math.hypot(before.std, now.std) / math.sqrt(2)
     slack = ROUNDING * max(abs(before.mean), abs(now.mean), spread)
-    if n >= EQUAL and abs(now.mean - before.mean) > ERRORS * spread * math.sqrt(2 / n) + slack:
+    if (
+        now.elements >= EQUAL
+        and abs(now.mean - before.mean) > ERRORS * spread * math.sqrt(2 / n) + slack
+    ):
         return f"its mean is {number(now.mean)}, and was {number(before.mean)}"
     if not before.std or not now.std:
         return ""
@@ -72,3 +81,9 @@ def _difference(before: WeightRecord, now: WeightRecord) -> str:
     if abs(now.zeros - before.zeros) > ERRORS * math.sqrt(2 * share * (1 - share) / n) + 1 / n:
         return f"{now.zeros:.2%} of it are zeros, and {before.zeros:.2%} were"
     return ""
+
+
+def _is_sparse(before: WeightRecord, now: WeightRecord) -> bool:
+    """Whether so few are not zero that a draw may have none."""
+    zeros = min(before.zeros, now.zeros)
+    return zeros > 0 and (1 - zeros) * now.elements < FEW

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_gradhealth.formatting import shortened
 from pytest_gradhealth.results.diagnosis import Diagnosis
@@ -39,8 +39,24 @@ class KeptNumbers:
     def named(self) -> Mapping[str, float]:
         """All numbers by what they are."""
         found = {LOSS: self.loss}
-        found |= {f"the gradient of {shortened(p.layer, 60)}": p.norm for p in self.parameters}
-        return found | {f"the gradient at {shortened(p.layer, 60)}": p.norm for p in self.points}
+        found |= {_of(p.layer): p.norm for p in self.parameters}
+        return found | {_at(p.layer): p.norm for p in self.points}
+
+    def taken_over(self, known: Mapping[str, float]) -> KeptNumbers:
+        """The same with some known numbers, by what they are."""
+        return KeptNumbers(
+            known.get(LOSS, self.loss),
+            tuple(replace(p, norm=known.get(_of(p.layer), p.norm)) for p in self.parameters),
+            tuple(replace(p, norm=known.get(_at(p.layer), p.norm)) for p in self.points),
+        )
+
+
+def _of(layer: str) -> str:
+    return f"the gradient of {shortened(layer, 60)}"
+
+
+def _at(layer: str) -> str:
+    return f"the gradient at {shortened(layer, 60)}"
 
 
 def place_of(diagnosis: Diagnosis) -> str:

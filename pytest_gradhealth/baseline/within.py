@@ -15,10 +15,11 @@ ROUNDING = 1e-5
 
 
 def settled(before: KeptNumbers | None, now: KeptNumbers, rtol: float) -> KeptNumbers:
-    """What is kept of new numbers: the old ones, where they are the same within the tolerance."""
-    if before is None or [*before.named()] != [*now.named()]:
+    """What is kept of new numbers: the old one of each that is the same within the tolerance."""
+    if before is None:
         return now
-    return before if all(d <= rtol for d in _distances(before, now).values()) else now
+    old, found = before.named(), _distances(before, now)
+    return now.taken_over({name: old[name] for name, apart in found.items() if apart <= rtol})
 
 
 def number_changes(before: KeptNumbers, now: KeptNumbers, limit: Limit) -> Iterator[Change]:

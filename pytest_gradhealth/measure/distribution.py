@@ -11,6 +11,11 @@ from pytest_gradhealth.results.weights import WeightRecord
 from pytest_gradhealth.tensors.modules import named_parameters
 from pytest_gradhealth.tensors.unwrap import whole
 
+#: How many elements tell whether some are copies, and up to how many values are no copies.
+MOST, FEW_VALUES = 2**18, 16
+#: Bytes of a number from which on two that are drawn are hardly ever the same.
+_PRECISE = 4
+
 
 def distributions(model: nn.Module) -> Iterator[WeightRecord]:
     """Yield mean, standard deviation, share of zeros and kurtosis of each parameter with elements.
@@ -20,10 +25,11 @@ def distributions(model: nn.Module) -> Iterator[WeightRecord]:
     for name, (parameter, others) in named_parameters(model).items():
         numbers = _numbers(parameter.detach())
         if numbers.numel():
-            yield _record(min(name, *others) if others else name, numbers)
+            precise = parameter.element_size() >= _PRECISE
+            yield _record(min(name, *others) if others else name, numbers, precise=precise)
 
 
-def _record(name: str, numbers: Tensor) -> WeightRecord:
+def _record(name: str, numbers: Tensor, *, precise: bool) -> WeightRecord:
     mean = numbers.mean()
     apart = numbers - mean
     variance = apart.square().mean()
@@ -35,7 +41,19 @@ def _record(name: str, numbers: Tensor) -> WeightRecord:
         std=float(variance.sqrt()),
         zeros=float((numbers == 0).double().mean()),
         kurtosis=float(fourth / variance.square()) if float(variance) > 0 else 0.0,
+        distinct=_distinct(numbers) if precise else 1.0,
     )
+
+
+def _distinct(numbers: Tensor) -> float:
+    """The share of numbers that are no copies, by the first of them that are not zero.
+
+    1 where there are few values, which are drawn one by one, as signs are.
+    """
+    first = numbers[:MOST]
+    first = first[first != 0]
+    values = first.unique().numel()  # type: ignore[no-untyped-call]
+    return values / first.numel() if values > FEW_VALUES else 1.0
 
 
 def _numbers(tensor: Tensor) -> Tensor:

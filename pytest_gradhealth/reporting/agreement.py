@@ -76,8 +76,16 @@ def _parted(difference: Difference) -> str:
     if difference.a == 0 or not math.isfinite(difference.distance):
         return f"is {b}, not {a} (L2 norm)"
     if abs(difference.ratio - 1) < 0.1 * difference.distance:
-        return f"is off by {_share(difference.distance)} of itself"
-    return f"is {b}, not {a} (L2 norm), off by {_share(difference.distance)}"
+        return f"is off by {_share(difference.distance)} of itself{_digits(difference.distance)}"
+    off = f"off by {_share(difference.distance)}{_digits(difference.distance)}"
+    return f"is {b}, not {a} (L2 norm), {off}"
+
+
+def _digits(distance: float) -> str:
+    """How many digits agree of what is so far apart."""
+    found = 0 if distance >= 1 else math.floor(0.01 - math.log10(distance))
+    agree = "agrees" if found < 2 else "agree"
+    return f": {count(found, 'digit') if found else 'no digit'} {agree}"
 
 
 def _share(distance: float) -> str:
@@ -147,7 +155,7 @@ def _causes(agreement: Agreement) -> Iterator[str]:
     if factor == 0:
         what = "input " * (first.kind == "input gradient")
         yield f"{forward}but no gradient reaches {what}{first.name}"
-    if factor is not None:
+    if factor is not None and f"{factor:.3g}" != "1":
         parameters = agreement.of("parameter gradient")
         whole = len(parameters) > 1 and not any(d.agrees for d in parameters)
         what = "every gradient of a parameter" if whole else _where(first)

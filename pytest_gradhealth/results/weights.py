@@ -14,7 +14,8 @@ class WeightRecord:
     """A parameter as it was before any step: mean, standard deviation and the share of zeros.
 
     `kurtosis` is the fourth moment over the variance squared, 3 for a normal distribution; it says
-    how far the standard deviation of so many `elements` differs from draw to draw.
+    how far the standard deviation of so many `elements` differs from draw to draw. `distinct` is
+    the share of them that are no copies of others.
     """
 
     name: str
@@ -23,6 +24,7 @@ class WeightRecord:
     std: float
     zeros: float
     kurtosis: float
+    distinct: float = 1.0
 
     def short(self) -> WeightRecord:
         """The same with the digits that a baseline keeps."""
@@ -32,6 +34,7 @@ class WeightRecord:
             std=_short(self.std),
             zeros=_short(self.zeros),
             kurtosis=_short(self.kurtosis),
+            distinct=_short(self.distinct),
         )
 
 

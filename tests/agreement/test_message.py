@@ -42,7 +42,8 @@ def test_a_gradient_that_is_cut() -> None:
     assert (
         told(lambda x, one: x.detach() * one)
         == """\
-Otherwise differs from Product: the gradient of first.weight is 0, not 15 (L2 norm), off by 100%
+Otherwise differs from Product: the gradient of first.weight is 0, not 15 (L2 norm), off by 100%:\
+ no digit agrees
 
 compared in float32: outputs, loss and the gradients of 2 parameters
 and what 1 layer returns and gets back
@@ -60,7 +61,8 @@ def test_a_gradient_that_is_doubled() -> None:
     assert (
         told(lambda x, one: x * one + (x - x.detach()))
         == """\
-Otherwise differs from Product: the gradient at first is 10, not 5 (L2 norm), off by 100%
+Otherwise differs from Product: the gradient at first is 10, not 5 (L2 norm), off by 100%:\
+ no digit agrees
 
 compared in float32: outputs, loss and the gradients of 2 parameters
 and what 2 layers return and get back
@@ -80,7 +82,8 @@ def test_a_forward_that_is_another() -> None:
     assert (
         told(lambda x, one: x * one * 1.0001)
         == """\
-Otherwise differs from Product: what last returns is 30.003, not 30 (L2 norm), off by 0.01%
+Otherwise differs from Product: what last returns is 30.003, not 30 (L2 norm), off by 0.01%:\
+ 4 digits agree
 
 compared in float32: outputs, loss and the gradients of 2 parameters
 and what 2 layers return and get back
@@ -150,7 +153,7 @@ def test_an_input_whose_gradient_is_cut() -> None:
         assert_same_gradients(Product(), Cut(), x, loss=torch.sum)
     headline, *_, cause, _ = str(caught.value).splitlines()
     assert headline.startswith(
-        "Cut differs from Product: the gradient of input 0 is 0, not 10 (L2 norm), off by 100%"
+        "Cut differs from Product: the gradient of input 0 is 0, not 10 (L2 norm), off by 100%:"
     )
     assert cause == "cause:  the forward is the same, but no gradient reaches input 0"
 

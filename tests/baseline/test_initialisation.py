@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pytest_gradhealth.baseline.initialisation import initialisation_changes, settled
 from pytest_gradhealth.measure.distribution import distributions
@@ -125,3 +125,34 @@ def test_the_moments_are_those_of_the_elements() -> None:
     assert record.std == pytest.approx(math.sqrt(14 / 3))
     assert record.zeros == pytest.approx(1 / 3)
     assert record.kurtosis == pytest.approx((16 + 1 + 81) / 3 / (14 / 3) ** 2)
+
+
+def row() -> Tensor:
+    return torch.randn(1, 40).repeat(100, 1)
+
+
+def experts() -> Tensor:
+    return torch.randn(1, 24, 24).repeat(16, 1, 1) / 5
+
+
+def inflated() -> Tensor:
+    return (torch.randn(8, 3, 1, 5, 5) / 9).repeat(1, 1, 4, 1, 1)
+
+
+def rare() -> Tensor:
+    return torch.bernoulli(torch.full((200,), 0.02))
+
+
+@pytest.mark.parametrize("make", [row, experts, inflated, rare])
+def test_copies_and_rare_ones_are_drawn_as_seldom_as_they_are(make: Callable[[], Tensor]) -> None:
+    def made() -> nn.Module:
+        model = nn.Module()
+        model.weight = nn.Parameter(make())
+        return model
+
+    known = drawn(0, made)
+    assert [
+        change
+        for seed in range(1, 201)
+        for change in initialisation_changes(known, drawn(seed, made))
+    ] == []
