@@ -167,6 +167,18 @@ def test_what_is_added_or_scales_is_no_layer() -> None:
     assert [point.name for point in path.points] == ["0.inner", "0", "1"]
 
 
+class Turned(nn.Module):
+    """A layer inside, and one matrix beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.turn = nn.Linear(2, 2), nn.Parameter(torch.eye(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x) @ self.turn
+        return out
+
+
 def bare(model: nn.Module) -> set[str]:
     return {*bare_matrices(dict(model.named_modules()))}
 
@@ -199,6 +211,12 @@ def test_bare_ones_are_found_behind_lists_and_beside_layers() -> None:
         *(f"0.weights.{i}" for i in range(DEPTH + 1)),
         *("1.table", "1.scales"),
     }
+    alone = nn.Linear(2, 2)
+    alone.register_parameter("turn", nn.Parameter(torch.eye(2)))
+    beside = nn.Sequential(nn.Linear(2, 2))
+    beside.register_parameter("turn", nn.Parameter(torch.eye(2)))
+    assert bare(alone) == bare(beside) == set()  # torch's own
+    assert bare(nn.Sequential(Turned())) == {"0.turn"}
 
 
 class Repeated(nn.Module):

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from pytest_gradhealth.errors import SettingError
 from pytest_gradhealth.specs.homes import builder_of, found_in, module_of, place_of
 from pytest_gradhealth.specs.spec import parse
+from tests.helpers.libraries import library
 from tests.helpers.specs import planned
 from tests.specs.conftest import Written
 
@@ -247,3 +249,17 @@ def test_a_module_that_fails_is_not_kept(written: Written) -> None:
     with pytest.raises(SettingError):
         planned("fails.py:Net")
     assert "fails" not in sys.modules
+
+
+def test_what_is_installed_is_called_where_it_says_that_it_returns_a_model() -> None:
+    library("torchvision")
+    spec = parse("torchvision.models:resnet18(num_classes=3)")
+    built = builder_of(found_in(module_of(spec, []), spec), spec)
+    assert not isinstance(built, nn.Module)
+    with torch.device("meta"):
+        assert isinstance(built(), nn.Module)
+    other = parse("torchvision.models:list_models()")
+    with pytest.raises(
+        SettingError, match=r"name a class of torch\.nn\.Module, or a function of yours"
+    ):
+        builder_of(found_in(module_of(other, []), other), other)
