@@ -128,14 +128,14 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "copy",
-        "copy large parameters before each run, else watch over them",
+        "copy all that a run may change before it, not once something writes to it",
         None,
         use="measurement",
         parse=values.switch,
         expects="true or false",
         ini="bool",
         example="True",
-        told="true where copies take less than a tenth of free memory",
+        told="what others write to unseen, up to a tenth of free memory",
     ),
     Option(
         "exact",

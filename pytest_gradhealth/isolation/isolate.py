@@ -40,9 +40,10 @@ def isolated(
     (the same ones, bit for bit), `.grad` (the same tensors, untouched); of a `batch` all but the
     tensors of which a run gets copies; the random numbers of Python, NumPy (if loaded), torch and
     the accelerator (if in use); modes and switches of torch. Warnings are kept inside, other
-    threads wait. Compiled modules run as they were written (`eager`). Large parameters are copied
-    (`copy`), or watched over, by default as there is memory. Raises ProbeError for those that were
-    written to unseen, and stay changed.
+    threads wait. Compiled modules run as they were written (`eager`). Copies are made once
+    something writes, where torch can tell; else at once (`copy`), or of large parameters just in
+    time, by default as there is memory. Raises ProbeError for those that were written to unseen,
+    and stay changed.
     """
     values = list(values)
     with _ONE_AT_A_TIME, ExitStack() as stack, left_on_errors():

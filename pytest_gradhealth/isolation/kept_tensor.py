@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pytest_gradhealth.isolation.lazy_copy import lazy_copy, settle
 from pytest_gradhealth.isolation.write_guard import WriteGuard
 from pytest_gradhealth.tensors.norms import l2_norm
-from pytest_gradhealth.tensors.storage import has_memory, size_of, span
+from pytest_gradhealth.tensors.storage import address_of, has_memory, size_of, span
 from pytest_gradhealth.tensors.unwrap import own_part, parts
 
 #: Elements of each tensor that are compared one by one.
@@ -27,14 +28,16 @@ class KeptTensor:
     """What a tensor was: value, memory, gradient and flags.
 
     `value` is None where a guard watches over it, which leaves some `numbers` of it to compare, or
-    where it has no memory. `size` are the bytes of its memory, `gradient_value` those of a gradient
-    that shares its memory with others.
+    where it has no memory; where it is `lazy`, it lies in the memory of the tensor itself until
+    something writes there. `size` are the bytes of that memory, `gradient_value` those of a
+    gradient that shares its memory with others.
     """
 
     tensor: Tensor
     data: Tensor
     size: int
     value: Tensor | None
+    lazy: bool
     numbers: tuple[Tensor, ...]
     leaf: bool
     requires_grad: bool
@@ -49,12 +52,14 @@ class KeptTensor:
         gradient = tensor.grad if leaf else None
         shared = gradient is not None and _shares_memory(gradient)
         present = has_memory(data)
-        watched = present and guard.watch(tensor)
+        lazy = lazy_copy(data) if present and not guard.copies_all else None
+        watched = present and lazy is None and guard.watch(tensor)
         return cls(
             tensor,
             data,
             size_of(data),
-            _writable(data).clone() if present and not watched else None,
+            lazy if watched or not present or lazy is not None else _writable(data).clone(),
+            lazy is not None,
             tuple(numbers_of(data)) if watched else (),
             leaf,
             tensor.requires_grad,
@@ -109,13 +114,16 @@ def put_back(kept: Iterable[KeptTensor], guard: WriteGuard) -> list[Tensor]:
     Values are written through `.data`, which leaves no trace in the version counter: a graph that
     the caller built before can still be back-propagated.
     """
-    kept = list(kept)
     together: tuple[list[Tensor], list[Tensor]] = [], []
     with torch.no_grad():
         for one in kept:
             one.put_back_memory()
             before = guard.copy_of(one.tensor) if one.value is None else one.value
             if before is None:
+                continue
+            if one.lazy:
+                if address_of(one.data) != address_of(before):
+                    one.tensor.data = before
                 continue
             if one.data.layout != torch.strided:
                 for part, was in zip(parts(one.data), parts(before), strict=True):
@@ -134,6 +142,14 @@ def put_back(kept: Iterable[KeptTensor], guard: WriteGuard) -> list[Tensor]:
     for one in kept:
         one.put_back_flags()
     return missed
+
+
+def forget(kept: list[KeptTensor]) -> None:
+    """Drop what was noted of tensors; those that share memory with a lazy copy own it again."""
+    lazy = [one.tensor for one in kept if one.lazy]
+    kept.clear()
+    for tensor in lazy:
+        settle(tensor)
 
 
 def numbers_of(tensor: Tensor) -> Iterator[Tensor]:
@@ -165,9 +181,10 @@ def _is_same_memory(tensor: Tensor, data: Tensor) -> bool:
     if tensor.layout != torch.strided:
         return all(map(_is_same_memory, parts(tensor), parts(data)))
     if tensor.is_nested:
-        return data.is_nested and tensor.data_ptr() == data.data_ptr()
-    return (
-        tensor.data_ptr() == data.data_ptr()
+        return data.is_nested and address_of(tensor) == address_of(data)
+    return bool(
+        address_of(tensor) == address_of(data)
+        and tensor.storage_offset() == data.storage_offset()
         and tensor.shape == data.shape
         and tensor.stride() == data.stride()
         and tensor.is_conj() == data.is_conj()

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import told
 from pytest_gradhealth.isolation.arrays import KeptArray
-from pytest_gradhealth.isolation.kept_tensor import KeptTensor, put_back
+from pytest_gradhealth.isolation.kept_tensor import KeptTensor, forget, put_back
 from pytest_gradhealth.isolation.places import CONTAINERS, Items, Kind
 from pytest_gradhealth.isolation.reachable import Reachable
 from pytest_gradhealth.isolation.write_guard import WriteGuard, unguarded
@@ -48,6 +48,7 @@ def restore(
         with unguarded():
             faults = list(_undone(reachable, filter(None, arrays)))
             missed = put_back(kept, guard)
+            forget(kept)
         if missed:
             raise ProbeError(
                 f"{_name_of(missed[0], values)} was written to during the probe in a way that"

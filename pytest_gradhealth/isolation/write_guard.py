@@ -1,6 +1,7 @@
 """Copies of large parameters, made just before something may write to them.
 
-Where there is no room for copies of all of them, each has to be made in time. Hardly any model
+Where torch makes no lazy copies (on an accelerator, say) and there is no room for copies of all of
+them, each has to be made in time. Hardly any model
 writes to its parameters in a forward, and those that do have few ways: under no_grad, by `.data`
 and its like, or because the parameter takes no gradient. All of them begin with a call that torch
 shows to a mode first.
@@ -68,7 +69,7 @@ class WriteGuard(TorchFunctionMode):
 
     def __init__(self, device: torch.device, copy: bool | None = None) -> None:
         super().__init__()
-        self._device, self._copies_all = device, copy
+        self._device, self._copy_all = device, copy
         self._by_id: dict[int, Tensor] = {}
         self._by_memory: dict[int, list[Tensor]] = {}
         self._copies: dict[int, Tensor] = {}
@@ -78,10 +79,15 @@ class WriteGuard(TorchFunctionMode):
     @cached_property
     def _room(self) -> float:
         """Bytes of parameters that may still be copied at once."""
-        if self._copies_all is not None:
-            return math.inf if self._copies_all else 0
+        if self._copy_all is not None:
+            return math.inf if self._copy_all else 0
         free = free_bytes(self._device)
         return math.inf if free is None else free / SHARE
+
+    @property
+    def copies_all(self) -> bool:
+        """Whether all is to be copied beforehand, come what may."""
+        return self._copy_all is True
 
     @property
     def watches(self) -> bool:

@@ -74,7 +74,7 @@ def _felt(subject: Subject, seed: int) -> tuple[float | None, float | None] | No
         return None
     answers = [answer for answer in _answers(run, seed) if bool(answer.felt.any())]
     targets = [t for t in tensors(run.targets) if t.is_floating_point()]
-    given = seen(run.outputs, run.inputs, run.targets)
+    given = seen(run.outputs, run.inputs, run.targets, sampling=False)
     if not answers:  # returned beside the loss, and not what it was made of
         whole = zip(given.sizes, filter(is_batch, tensors(run.outputs)), strict=True)
         given = replace(given, sizes=tuple(size / terms(output) for size, output in whole))

@@ -53,7 +53,7 @@ def look(
             return look(subject, seed=seed, steps=steps, functional=True)
         loss = run.loss()
         with unguarded(), _uncollected():
-            outputs = seen(run.outputs, run.inputs, run.targets)
+            outputs = seen(run.outputs, run.inputs, run.targets, sampling=sampling)
             graph = run.graph(loss)
             named = named_parameters(subject.model)
             unregistered = _unregistered(subject, named, graph.leaves, run)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch.autograd.graph import Node
 from pytest_gradhealth.tensors.graph import op_name
 from pytest_gradhealth.tensors.norms import l2_norm, rms, spread
 from pytest_gradhealth.tensors.readout import Readout
+from pytest_gradhealth.tensors.samples import sampled_spread
 from pytest_gradhealth.tensors.trees import tensors
 
 #: Operations between a layer and an output that only change its shape, or mask it.
@@ -70,13 +73,17 @@ class Seen:
         )
 
 
-def seen(outputs: Any, inputs: Any, targets: Any) -> Seen:
-    """Measure the outputs that hold several examples, beside what was given and wanted."""
+def seen(outputs: Any, inputs: Any, targets: Any, *, sampling: bool) -> Seen:
+    """Measure the outputs that hold several examples, beside what was given and wanted.
+
+    With `sampling`, the spread of large ones that is beyond doubt is estimated.
+    """
     compared = [t for t in tensors(outputs) if is_batch(t)]
     norms = [*map(l2_norm, compared)]
+    apart = sampled_spread if sampling else spread
     return Seen(
-        apart=tuple(map(_apart, compared, norms)),
-        given=tuple(spread(t) for t in tensors(inputs) if _has_examples(t)),
+        apart=tuple(map(partial(_apart, apart), compared, norms)),
+        given=tuple(apart(t) for t in tensors(inputs) if _has_examples(t)),
         sizes=tuple(norm / t.numel() ** 0.5 for t, norm in zip(compared, norms, strict=True)),
         wanted=tuple(rms(t) for t in tensors(targets) if t.is_floating_point() and t.numel()),
     )
@@ -92,18 +99,18 @@ def _has_examples(tensor: Tensor) -> bool:
     return tensor.dim() > 0 and not tensor.is_nested and tensor.shape[0] > 1
 
 
-def _apart(output: Tensor, norm: Tensor) -> Tensor:
+def _apart(apart: Callable[..., Tensor], output: Tensor, norm: Tensor) -> Tensor:
     """The spread of an output, with the last bias or without, whichever is larger.
 
     A bias at the mean of the targets, or at a class's prior, is the same for all examples.
     """
-    plain = spread(output, norm=norm)
+    plain = apart(output, norm=norm)
     bias = last_bias(output)
     if bias is None:
         return plain
     if not bias.untyped_storage().size():
         return torch.full_like(plain, math.nan)  # fully_shard has freed it: that cannot be told
-    return torch.fmax(plain, spread(output.detach() - bias))
+    return torch.fmax(plain, apart(output.detach() - bias))
 
 
 def last_bias(output: Tensor) -> Tensor | None:

@@ -97,15 +97,15 @@ def probe(
     "float16" or "bfloat16", for a forecast of what that flushes (GH501) where the loss is
     multiplied by `loss_scale`, a number or a GradScaler. `device`: "auto" (an accelerator, if it
     runs on one), or one by name. `seeds`: how many, or which. `confirm_steps`: 5; with 0 a failing
-    first look stands. `copy`: whether large parameters are copied before a run; `exact`: whether
-    norms that no verdict depends on are taken of all of a large tensor. `baseline_init`: whether to
-    keep how parameters are distributed. `learn_steps`: in how many training steps, on a copy, the
-    batch has to be learned (GH604). The ratios are limits on the gradient's L2 norm, first layer
-    over last; `max_update` on a step's change of a weight over the weight; `max_penalty` on the
-    gradient of the penalty over that of the loss; `max_rate` on the learning rate over the critical
-    one; `max_output` on the RMS of the outputs, `min_spread` on how far they differ over the batch;
-    `max_dead` and `max_saturated` on shares of a layer's units; `max_underflow` on the flushed
-    share of a layer's gradient. `rules` come on top of ours.
+    first look stands. `copy`: whether all is copied before a run, also where a copy can be made
+    once something writes; `exact`: whether norms that no verdict depends on are taken of all of a
+    large tensor. `baseline_init`: whether to keep how parameters are distributed. `learn_steps`: in
+    how many training steps, on a copy, the batch has to be learned (GH604). The ratios are limits
+    on the gradient's L2 norm, first layer over last; `max_update` on a step's change of a weight
+    over the weight; `max_penalty` on the gradient of the penalty over that of the loss; `max_rate`
+    on the learning rate over the critical one; `max_output` on the RMS of the outputs, `min_spread`
+    on how far they differ over the batch; `max_dead` and `max_saturated` on shares of a layer's
+    units; `max_underflow` on the flushed share of a layer's gradient. `rules` come on top of ours.
 
     Model, batch, random numbers and modes are left as they were. Raises ProbeError for what cannot
     be probed.

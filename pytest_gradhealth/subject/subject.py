@@ -25,8 +25,9 @@ class Subject:
     `step` says how it is trained, and `decay`, by parameter name, the weight decay that the
     optimizer adds to the gradient. `scale` multiplies the loss in training steps; `dependency` is
     how many steps back in time the gradient has to reach. A backward is made with the loss times
-    `loss_scale`, which is taken out of what is measured. `copy` says whether large parameters are
-    copied before a run, None as there is memory; `exact` that no norm is to be estimated;
+    `loss_scale`, which is taken out of what is measured. `copy` says whether all
+    is copied before a run that could be later, None where writes might go unseen and there is
+    memory; `exact` that no norm is to be estimated;
     `fused` that Adam, where no optimizer is declared, may make its steps in one pass.
     """
 

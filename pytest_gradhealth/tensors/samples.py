@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pytest_gradhealth.tensors.devices import on_host
-from pytest_gradhealth.tensors.norms import SAFE_FLOAT32, is_ordinary, l2_norm
+from pytest_gradhealth.tensors.norms import SAFE_FLOAT32, is_ordinary, l2_norm, spread
 from pytest_gradhealth.tensors.storage import as_it_lies
 
 #: Elements up to which a norm is exact.
@@ -18,6 +18,8 @@ SMALL = 2**17
 BLOCKS, BLOCK = 128, 128
 #: The standard error of an estimate, as a share of it, above which the norm is taken exactly.
 TOLERANCE = 0.05
+#: The spread of a sample of some examples above which they differ beyond doubt.
+CLEAR = 0.3
 #: The golden ratio's fraction, times 2**32: its multiples lie as evenly as any.
 _GOLDEN = 2654435769
 
@@ -33,15 +35,33 @@ def sampled_norm(tensor: Tensor) -> Tensor:
     if blocks is None:
         return l2_norm(tensor)
     # Numbers on the host: right after a layer each call of torch costs more than all of these sums.
-    squares = [norm * norm for norm in torch.linalg.vector_norm(blocks, dim=1).tolist()]
-    mean = sum(squares) / BLOCKS
+    norms = torch.linalg.vector_norm(blocks, dim=1).tolist()
+    mean = math.hypot(*norms) ** 2 / BLOCKS
     low, high = SAFE_FLOAT32
     if not low * low < mean < high * high:
         return l2_norm(tensor)
-    variance = sum((square - mean) ** 2 for square in squares) / (BLOCKS - 1)
-    if math.sqrt(variance / BLOCKS) > 2 * TOLERANCE * mean:  # the error of the square
+    fourth = math.hypot(*(norm * norm for norm in norms)) ** 2 / BLOCKS
+    variance = (fourth - mean * mean) * BLOCKS / (BLOCKS - 1)
+    if variance > BLOCKS * (2 * TOLERANCE * mean) ** 2:  # the error of the square
         return l2_norm(tensor)
     return torch.tensor(math.sqrt(mean * tensor.numel() / BLOCK), dtype=torch.float64)
+
+
+def sampled_spread(batch: Tensor, norm: Tensor | None = None) -> Tensor:
+    """Return how far the examples of a batch lie apart, as `spread` does for the whole of it.
+
+    By blocks of each example, the same of all, where there are more than `SMALL` elements on the
+    host and those of the blocks are apart by more than `CLEAR`.
+    """
+    if batch.numel() > SMALL and on_host(batch) and batch.is_contiguous() and is_ordinary(batch):
+        each = batch.detach().view(len(batch), -1)
+        columns = each.shape[1] // BLOCK
+        if columns > BLOCKS:
+            every = each[:, : columns * BLOCK].view(len(batch), columns, BLOCK)
+            apart = spread(every.index_select(1, _chosen(columns, BLOCKS, batch.device)))
+            if apart.item() > CLEAR:
+                return apart
+    return spread(batch, norm=norm)
 
 
 def _blocks(tensor: Tensor) -> Tensor | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
@@ -26,19 +24,22 @@ def has_memory(tensor: Tensor) -> bool:
 
 def size_of(tensor: Tensor) -> int:
     """Bytes of the memory behind a tensor; 0 for one that has none of its own."""
-    return _asked(tensor, torch.UntypedStorage.nbytes)
+    try:
+        return tensor.untyped_storage().nbytes()
+    except RuntimeError:  # of a sparse tensor, say
+        return 0
 
 
 def address_of(tensor: Tensor) -> int:
-    """Where the memory behind a tensor begins; 0 for one that has none of its own."""
-    return _asked(tensor, torch.UntypedStorage.data_ptr)
+    """Where the memory behind a tensor begins; 0 for one that has none of its own.
 
-
-def _asked(tensor: Tensor, question: Callable[[torch.UntypedStorage], int]) -> int:
+    Asks without the intention to write, which would resolve a copy made lazily.
+    """
     try:
-        return question(tensor.untyped_storage())
+        address: int = torch._C._data_address(tensor)  # type: ignore[attr-defined]
     except RuntimeError:  # of a sparse tensor, say
         return 0
+    return address
 
 
 def as_it_lies(tensor: Tensor) -> Tensor | None:

@@ -22,6 +22,19 @@ from pytest_gradhealth.tensors.norms import FEW
 from tests.helpers.notes import Notes
 
 WIDTH = 256
+
+
+@pytest.fixture(params=["lazy", "guarded"])
+def _lazy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways in which copies come in time; torch has no lazy ones on an accelerator."""
+    if request.param == "guarded":
+        _never_lazily(monkeypatch)
+
+
+def _never_lazily(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_gradhealth.isolation.kept_tensor.lazy_copy", lambda _: None)
+
+
 BATCH = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.arange(4)
 
@@ -126,6 +139,7 @@ class Writer(nn.Module):
         return out
 
 
+@pytest.mark.usefixtures("_lazy")
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 def test_whatever_writes_to_a_parameter_is_undone(
@@ -145,6 +159,7 @@ def test_whatever_writes_to_a_parameter_is_undone(
 
 
 def test_what_is_missed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    _never_lazily(monkeypatch)
     monkeypatch.setattr("pytest_gradhealth.isolation.write_guard._WRITING", ("out",))
     model = Writer(WRITES["an embedding of limited norm"])
     before = model.other.weight.detach().clone()
@@ -227,6 +242,7 @@ class Sly(nn.Module):
         return out if written is None else written
 
 
+@pytest.mark.usefixtures("_lazy")
 @pytest.mark.parametrize("copied", [None, True, False])
 @pytest.mark.parametrize("write", UNSEEN.values(), ids=UNSEEN)
 def test_what_no_mode_sees_is_undone_or_said(
@@ -269,6 +285,7 @@ def test_nobody_asks_for_free_memory_where_all_is_small(monkeypatch: pytest.Monk
     probe(model, BATCH[:, :16], TARGETS, loss=cross_entropy)
 
 
+@pytest.mark.usefixtures("_lazy")
 def test_an_alias_from_before_is_no_way_around() -> None:
     model = Writer(lambda _: None)
     alias, before = model.other.weight.detach(), model.other.weight.detach().clone()
@@ -278,6 +295,7 @@ def test_an_alias_from_before_is_no_way_around() -> None:
     assert torch.equal(model.other.weight, before)
 
 
+@pytest.mark.usefixtures("_lazy")
 def test_a_frozen_parameter_that_is_written_to_in_a_forward_is_put_back() -> None:
     model = Writer(lambda w: w.mul_(2), frozen=True)
     before = model.other.weight.detach().clone()
@@ -288,7 +306,8 @@ def test_a_frozen_parameter_that_is_written_to_in_a_forward_is_put_back() -> Non
 
 @pytest.fixture
 def copies(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The parameters that guards have copied."""
+    """The parameters that guards have copied, where torch makes no lazy copies."""
+    _never_lazily(monkeypatch)
     found: list[Tensor] = []
     copy = WriteGuard._copy
 

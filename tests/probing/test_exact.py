@@ -16,7 +16,8 @@ from pytest_gradhealth.reporting.html import html_fragment
 from pytest_gradhealth.tensors.samples import SMALL
 from tests.helpers.libraries import library
 
-X, Y = torch.randn(8, 3, 48, 48), torch.randn(8, 4)
+_GENERATOR = torch.Generator().manual_seed(0)
+X, Y = (torch.randn(shape, generator=_GENERATOR) for shape in ((8, 3, 48, 48), (8, 4)))
 
 
 def conv(channels: int = 16) -> nn.Conv2d:
