@@ -1,8 +1,9 @@
 """Batches that are to be learned: python -m examples.study.learning
 
-Asks GH604 of the healthy networks, and of the random ones that are warned of or that nothing
-trains; holds the tangent kernel of the random networks that do not fail against what trains them;
-and writes LEARNING.md.
+Asks GH604 of the healthy networks, of the random ones that are warned of or that nothing trains,
+and of those that SGD trains or nothing does, with SGD declared at the rate that is best; holds the
+tangent kernel of the random networks that do not fail against what trains them; and writes
+LEARNING.md.
 """
 
 from __future__ import annotations
@@ -88,6 +89,26 @@ def said_of(network: Network, optimizer: Maker | None, seed: int) -> dict[str, A
     return {"course": course, "steps": steps, "severity": severity}
 
 
+def trained_keys() -> list[str]:
+    """Numbers of the random networks that SGD trains, or nothing does."""
+    return [n for n in corpus_keys() if trained()[int(n)].label in ("both", "sgd", "neither")]
+
+
+def ask_trained(key: str) -> Mapping[str, Any]:
+    """The verdict on one random network with SGD at its best rate declared, and GH604 asked."""
+    chosen = recipe(int(key))
+    network = random_network(chosen)
+    runs = [run for run in trained()[chosen.number].runs if run.optimizer == "SGD"]
+    rate = max(runs, key=lambda run: run.accuracy).lr
+    torch.manual_seed(chosen.number)
+    model, batch = network.build(), network.batch()
+    optimizer = partial(momentum, lr=rate)
+    found = probe(model, *batch, loss=network.loss, optimizer=optimizer, learn_steps=60)
+    codes = sorted({f.code for f in found.findings if f.severity == "failure"})
+    course = found.profile.learning.course if found.profile.learning else ""
+    return {"rate": rate, "verdict": found.verdict, "failing": codes, "course": course}
+
+
 def tangent(key: str) -> Mapping[str, Any]:
     """What gradient descent leaves of the residual of one random network."""
     images, labels = first_digits()
@@ -97,6 +118,7 @@ def tangent(key: str) -> Mapping[str, Any]:
 STAGES = (
     Stage("learning-random", doubtful_keys, ask_random),
     Stage("learning-healthy", healthy_keys, ask_healthy),
+    Stage("learning-trained", trained_keys, ask_trained),
     Stage("tangent", lambda: [str(n) for n in standing()], tangent),
 )
 
@@ -110,8 +132,7 @@ def main() -> None:
     if not options.write:
         for stage in STAGES:
             stage.run(options.workers)
-    random, known, kernels = (read(stage.journal) for stage in STAGES)
-    report.write(random, known, kernels, trained())
+    report.write({stage.name: read(stage.journal) for stage in STAGES}, trained())
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from examples.benchmarks.table import environment
+from examples.study.corpus import recipe
 from examples.study.journal import complete
 from examples.study.network import Network
-from examples.study.stages import RESULTS, SEEDS, faults, healthy
+from examples.study.stages import RESULTS, SEEDS, corpus_keys, faults, healthy, random_network
 from pytest_gradhealth import Diagnosis, ProbeError, probe
 from pytest_gradhealth.baseline.entry import entry_of
 
@@ -25,10 +26,11 @@ WRITTEN = Path(__file__).parent / "SAMPLING.md"
 
 
 def networks() -> dict[str, Network]:
-    """All healthy networks, and the known faults with their cured twins, by name."""
+    """Healthy networks, known faults with their cured twins and random networks, by name."""
     sick = {f"sick:{name}": fault.sick for name, fault in faults().items()}
     cured = {f"cured:{name}": fault.cured for name, fault in faults().items()}
-    return {**healthy(), **sick, **cured}
+    random = {f"random:{n}": random_network(recipe(int(n))) for n in corpus_keys()}
+    return {**healthy(), **sick, **cured, **random}
 
 
 def compare(key: str) -> Mapping[str, Any]:

@@ -53,8 +53,10 @@ def test_a_batch_is_learned_or_not_and_what_cannot_be_copied_says_so() -> None:
 def test_the_page_is_what_the_journals_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     known = report.WRITTEN.read_text()
     monkeypatch.setattr(report, "WRITTEN", tmp_path / "LEARNING.md")
-    random, healthy, kernels = (read(stage.journal) for stage in learning.STAGES)
-    report.write(random, healthy, kernels, trained())
+    journals = {stage.name: read(stage.journal) for stage in learning.STAGES}
+    report.write(journals, trained())
     written = (tmp_path / "LEARNING.md").read_text()
     assert written.rpartition("\nPython ")[0] == known.rpartition("\nPython ")[0]
-    assert not [key for key, r in healthy.items() if r.get("severity") == "failure"]
+    assert not [
+        key for key, r in journals["learning-healthy"].items() if r.get("severity") == "failure"
+    ]
