@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pytest_gradhealth.isolation.lazy_copy import lazy_copy, settle
+from pytest_gradhealth.isolation.lazy_copy import is_held_by_others, lazy_copy, settle
 from pytest_gradhealth.isolation.write_guard import WriteGuard
 from pytest_gradhealth.tensors.norms import l2_norm
 from pytest_gradhealth.tensors.storage import address_of, has_memory, size_of, span
@@ -46,13 +47,14 @@ class KeptTensor:
     hooks: tuple[_Hooks, _Hooks]
 
     @classmethod
-    def of(cls, tensor: Tensor, guard: WriteGuard) -> KeptTensor:
-        """Note what a tensor is."""
+    def of(cls, tensor: Tensor, guard: WriteGuard, *, lazily: bool = True) -> KeptTensor:
+        """Note what a tensor is, with a copy that is made at once if it must not be `lazily`."""
         leaf, data = tensor.is_leaf, tensor.data
         gradient = tensor.grad if leaf else None
         shared = gradient is not None and _shares_memory(gradient)
         present = has_memory(data)
-        lazy = lazy_copy(data) if present and not guard.copies_all else None
+        may_wait = lazily and present and not guard.copies_all
+        lazy = lazy_copy(tensor, data) if may_wait else None
         watched = present and lazy is None and guard.watch(tensor)
         return cls(
             tensor,
@@ -82,6 +84,17 @@ class KeptTensor:
             tensor.data = data
         if size_of(data) != self.size:
             data.untyped_storage().resize_(self.size)
+
+    def put_back_lazily(self, before: Tensor) -> None:
+        """Undo what was written, where the copy was left with the memory that was there."""
+        data = self.data
+        if address_of(data) == address_of(before):
+            return
+        if is_held_by_others(data):  # which are to know the tensor as ever
+            with suppress(RuntimeError):  # memory that was resized may be past writing to
+                data.copy_(before)
+                return
+        self.tensor.data = before
 
     def put_back_flags(self) -> None:
         """Give the tensor its flags, gradient and hooks again."""
@@ -122,8 +135,7 @@ def put_back(kept: Iterable[KeptTensor], guard: WriteGuard) -> list[Tensor]:
             if before is None:
                 continue
             if one.lazy:
-                if address_of(one.data) != address_of(before):
-                    one.tensor.data = before
+                one.put_back_lazily(before)
                 continue
             if one.data.layout != torch.strided:
                 for part, was in zip(parts(one.data), parts(before), strict=True):

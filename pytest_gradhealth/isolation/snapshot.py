@@ -13,6 +13,7 @@ from pytest_gradhealth.errors import ProbeError
 from pytest_gradhealth.formatting import told
 from pytest_gradhealth.isolation.arrays import KeptArray
 from pytest_gradhealth.isolation.kept_tensor import KeptTensor, forget, put_back
+from pytest_gradhealth.isolation.lazy_copy import ask_to_write
 from pytest_gradhealth.isolation.places import CONTAINERS, Items, Kind
 from pytest_gradhealth.isolation.reachable import Reachable
 from pytest_gradhealth.isolation.write_guard import WriteGuard, unguarded
@@ -33,10 +34,13 @@ def restore(
     values = list(values)
     reachable = Reachable(values, written=True)
     found = [t for t in reachable.tensors if id(t) not in besides and not is_lazy(t)]
+    asking = ask_to_write(owner for owner, _, _ in reachable.places)
+    kept: list[KeptTensor] = []
     try:
-        kept = [KeptTensor.of(tensor, guard) for tensor in found]
+        kept += (KeptTensor.of(t, guard, lazily=id(t) not in asking) for t in found)
         arrays = [KeptArray.of(array) for array in reachable.arrays]
     except (RuntimeError, MemoryError) as error:
+        forget(kept)
         raise ProbeError(
             f"what model, loss and batch hold cannot be kept ({told(error)});"
             " probe a smaller model of the same kind, or one that holds less"
@@ -47,8 +51,10 @@ def restore(
     def undo() -> None:
         with unguarded():
             faults = list(_undone(reachable, filter(None, arrays)))
-            missed = put_back(kept, guard)
-            forget(kept)
+            try:
+                missed = put_back(kept, guard)
+            finally:
+                forget(kept)
         if missed:
             raise ProbeError(
                 f"{_name_of(missed[0], values)} was written to during the probe in a way that"

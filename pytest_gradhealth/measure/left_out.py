@@ -21,7 +21,7 @@ from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.dispatch import DispatchMode
 from pytest_gradhealth.tensors.graph import Graph, op_name
 from pytest_gradhealth.tensors.hooks import hooked
-from pytest_gradhealth.tensors.storage import address_of
+from pytest_gradhealth.tensors.storage import storage_of
 from pytest_gradhealth.tensors.trees import attribute, tensors
 
 
@@ -47,16 +47,16 @@ def left_out(subject: Subject, names: Collection[str], *, seed: int) -> tuple[st
 class _Moving(DispatchMode):
     """Knows the memory that depends on the batch or on what is trained; all else is fixed.
 
-    It holds on to all that moves, so that no address is given away again.
+    It holds on to all that moves, so that no memory is given away again.
     """
 
     def __init__(self, given: Iterable[Tensor]) -> None:
         super().__init__()
         self._held = [*given]
-        self._addresses = set(map(address_of, self._held))
+        self._addresses = set(map(storage_of, self._held))
 
     def __contains__(self, tensor: Tensor) -> bool:
-        return address_of(tensor) in self._addresses
+        return storage_of(tensor) in self._addresses
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -64,7 +64,7 @@ class _Moving(DispatchMode):
         made = func(*args, **(kwargs or {}))
         if any(tensor in self for tensor in tensors((args, kwargs))):
             self._held += tensors(made)
-            self._addresses.update(map(address_of, tensors(made)))
+            self._addresses.update(map(storage_of, tensors(made)))
         return made
 
 

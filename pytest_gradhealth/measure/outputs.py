@@ -83,7 +83,7 @@ def seen(outputs: Any, inputs: Any, targets: Any, *, sampling: bool) -> Seen:
     apart = sampled_spread if sampling else spread
     return Seen(
         apart=tuple(map(partial(_apart, apart), compared, norms)),
-        given=tuple(apart(t) for t in tensors(inputs) if _has_examples(t)),
+        given=tuple(spread(t) for t in tensors(inputs) if _has_examples(t)),
         sizes=tuple(norm / t.numel() ** 0.5 for t, norm in zip(compared, norms, strict=True)),
         wanted=tuple(rms(t) for t in tensors(targets) if t.is_floating_point() and t.numel()),
     )
@@ -110,7 +110,7 @@ def _apart(apart: Callable[..., Tensor], output: Tensor, norm: Tensor) -> Tensor
         return plain
     if not bias.untyped_storage().size():
         return torch.full_like(plain, math.nan)  # fully_shard has freed it: that cannot be told
-    return torch.fmax(plain, apart(output.detach() - bias))
+    return torch.fmax(plain, spread(output.detach() - bias))
 
 
 def last_bias(output: Tensor) -> Tensor | None:

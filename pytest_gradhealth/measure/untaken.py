@@ -9,7 +9,7 @@ from pytest_gradhealth.measure.asked import asked
 from pytest_gradhealth.subject.passes import Pass
 from pytest_gradhealth.subject.subject import Subject
 from pytest_gradhealth.tensors.dispatch import DispatchMode
-from pytest_gradhealth.tensors.storage import address_of
+from pytest_gradhealth.tensors.storage import storage_of
 from pytest_gradhealth.tensors.trees import tensors
 
 
@@ -22,7 +22,7 @@ def untaken(subject: Subject, names: Collection[str], *, seed: int) -> tuple[str
     """
     with _Taken() as taken:
         Pass(subject, seed).run()
-    found = {n: address_of(p) in taken.addresses for n, p in subject.model.named_parameters()}
+    found = {n: storage_of(p) in taken.addresses for n, p in subject.model.named_parameters()}
     seen = {name.rpartition(".")[0] for name, is_taken in found.items() if is_taken}
     return tuple(n for n in names if not found.get(n, True) and n.rpartition(".")[0] in seen)
 
@@ -37,5 +37,5 @@ class _Taken(DispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        self.addresses.update(map(address_of, tensors((args, kwargs))))
+        self.addresses.update(map(storage_of, tensors((args, kwargs))))
         return func(*args, **(kwargs or {}))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pytest_gradhealth.measure.perturbation import weighted_sum
 from pytest_gradhealth.tensors.dispatch import DispatchMode
-from pytest_gradhealth.tensors.storage import address_of
+from pytest_gradhealth.tensors.storage import storage_of
 from pytest_gradhealth.tensors.trees import map_tensors, tensors
 
 #: One use of a weight: its id, and the number of the use.
@@ -36,7 +36,7 @@ class Uses(DispatchMode):
         self._kept: dict[Use, Any] = {}
         self._returned: dict[Use, float] = {}
         self._counts: Counter[int] = Counter()
-        # By address, which an operation that gets memory that was given back writes anew.
+        # By memory, which an operation that gets memory that was given back writes anew.
         self._states: set[int] = set()
         self._made_of: dict[int, frozenset[int]] = {}
         self.end()
@@ -48,27 +48,27 @@ class Uses(DispatchMode):
         self._states.clear()
         self._made_of.clear()
         for leaf, weight in self._weights.items():  # several may share their memory
-            address = address_of(weight)
+            address = storage_of(weight)
             self._made_of[address] = self._made_of.get(address, frozenset()) | {leaf}
         return returned
 
     def begins(self, value: object) -> None:
         """Take the tensors in a value for states."""
-        self._states.update(map(address_of, tensors(value)))
+        self._states.update(map(storage_of, tensors(value)))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        given = set(map(address_of, tensors((args, kwargs or {}))))
+        given = set(map(storage_of, tensors((args, kwargs or {}))))
         out = func(*args, **(kwargs or {}))
         writes = func._schema.is_mutable
-        if not writes and given.issuperset(map(address_of, tensors(out))):
+        if not writes and given.issuperset(map(storage_of, tensors(out))):
             return out  # a view
         leaves = frozenset[int]().union(*(self._made_of.get(address, ()) for address in given))
         is_state = not given.isdisjoint(self._states)
         if leaves and is_state:
             out = self._used(leaves, out, writes)
-        for address in map(address_of, tensors(out)):
+        for address in map(storage_of, tensors(out)):
             self._states.discard(address)
             self._made_of.pop(address, None)
             if is_state:

@@ -74,7 +74,7 @@ def _examined(
         f.path is not None and f.complains for f in findings
     )
     goes_on = doubtful or (complains and any(loops_crossed(first.network)))
-    tells = goes_on or any(finding.path is not None for finding in findings)
+    tells = goes_on or complains or any(finding.path is not None for finding in findings)
     if trial.subject.may_sample and anywhere(model, _takes_all(first.profile, tells=tells)):
         return _examined(replace(trial, subject=replace(trial.subject, exact=True)), criteria)
     if complains and first.hides_layers:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
+from pytest_gradhealth.isolation.lazy_copy import is_in_the_way
 from pytest_gradhealth.probing.prepare import Trial
 from pytest_gradhealth.training.copies import copied
 
@@ -33,14 +34,18 @@ def where_it_runs(trial: Trial, run: Callable[[Trial], Result]) -> Result:
 
     Something that the model, its loss or its step holds on to may be bound to the model's own
     device, or be in the way of a copy. Whatever it is, there it is no fault of the model's: what
-    counts is how it runs where the caller has it.
+    counts is how it runs where the caller has it. No more is it one where memory is in the way that
+    a parameter shares with its copy: then that is made at once.
     """
     try:
         return _run_placed(trial, run)
-    except Exception:
-        if not trial.wished:
+    except Exception as error:
+        shared = is_in_the_way(error) and not trial.subject.copy
+        if not shared and not trial.wished:
             raise
     # The error is gone by now, and with it the copy.
+    if shared:
+        return where_it_runs(replace(trial, subject=replace(trial.subject, copy=True)), run)
     return run(replace(trial, target=None))
 
 

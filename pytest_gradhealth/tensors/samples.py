@@ -20,6 +20,8 @@ BLOCKS, BLOCK = 128, 128
 TOLERANCE = 0.05
 #: The spread of a sample of some examples above which they differ beyond doubt.
 CLEAR = 0.3
+#: How much larger or smaller than the rest a sample may be that speaks for it.
+ALIKE = 1.2
 #: The golden ratio's fraction, times 2**32: its multiples lie as evenly as any.
 _GOLDEN = 2654435769
 
@@ -47,19 +49,23 @@ def sampled_norm(tensor: Tensor) -> Tensor:
     return torch.tensor(math.sqrt(mean * tensor.numel() / BLOCK), dtype=torch.float64)
 
 
-def sampled_spread(batch: Tensor, norm: Tensor | None = None) -> Tensor:
+def sampled_spread(batch: Tensor, norm: Tensor) -> Tensor:
     """Return how far the examples of a batch lie apart, as `spread` does for the whole of it.
 
     By blocks of each example, the same of all, where there are more than `SMALL` elements on the
-    host and those of the blocks are apart by more than `CLEAR`.
+    host and those of the blocks are apart by more than `CLEAR`, and as large as `norm`, that of all
+    elements, has them.
     """
     if batch.numel() > SMALL and on_host(batch) and batch.is_contiguous() and is_ordinary(batch):
         each = batch.detach().view(len(batch), -1)
         columns = each.shape[1] // BLOCK
         if columns > BLOCKS:
             every = each[:, : columns * BLOCK].view(len(batch), columns, BLOCK)
-            apart = spread(every.index_select(1, _chosen(columns, BLOCKS, batch.device)))
-            if apart.item() > CLEAR:
+            some = every.index_select(1, _chosen(columns, BLOCKS, batch.device))
+            size = l2_norm(some)
+            apart = spread(some, norm=size)
+            share = (size / norm).item() * math.sqrt(batch.numel() / some.numel())
+            if apart.item() > CLEAR and 1 / ALIKE < share < ALIKE:
                 return apart
     return spread(batch, norm=norm)
 

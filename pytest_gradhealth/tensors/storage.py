@@ -30,6 +30,15 @@ def size_of(tensor: Tensor) -> int:
         return 0
 
 
+def storage_of(tensor: Tensor) -> int:
+    """Which memory is behind a tensor, also once that has moved; 0 for none of its own."""
+    try:
+        storage: int = tensor.untyped_storage()._cdata
+    except RuntimeError:
+        return 0
+    return storage
+
+
 def address_of(tensor: Tensor) -> int:
     """Where the memory behind a tensor begins; 0 for one that has none of its own.
 

@@ -147,10 +147,10 @@ def test_gradients_are_kept_where_something_else_cannot_be(
     of = kept_tensor.KeptTensor.of
     last = list(model.parameters())[-1]
 
-    def failing(tensor: Tensor, guard: Any) -> Any:
+    def failing(tensor: Tensor, guard: Any, **named: Any) -> Any:
         if tensor is last:
             raise RuntimeError("no memory")
-        return of(tensor, guard)
+        return of(tensor, guard, **named)
 
     monkeypatch.setattr(kept_tensor.KeptTensor, "of", failing)
     with unchanged(model), pytest.raises(ProbeError) as caught:

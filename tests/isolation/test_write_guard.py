@@ -32,7 +32,7 @@ def _lazy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def _never_lazily(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_gradhealth.isolation.kept_tensor.lazy_copy", lambda _: None)
+    monkeypatch.setattr("pytest_gradhealth.isolation.kept_tensor.lazy_copy", lambda *_: None)
 
 
 BATCH = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(0))

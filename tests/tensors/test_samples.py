@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pytest_gradhealth.tensors.norms import l2_norm
-from pytest_gradhealth.tensors.samples import BLOCK, BLOCKS, SMALL, sampled_norm
+from pytest_gradhealth.tensors.norms import l2_norm, spread
+from pytest_gradhealth.tensors.samples import BLOCK, BLOCKS, SMALL, sampled_norm, sampled_spread
 
 LARGE = 4 * SMALL
 SAMPLE = BLOCKS * BLOCK
@@ -100,3 +100,36 @@ def test_the_same_tensor_has_the_same_estimate_whatever_its_scale() -> None:
     values = seeded(LARGE)
     assert float(sampled_norm(values)) == float(sampled_norm(values.clone()))
     assert float(sampled_norm(values * 4)) == 4 * float(sampled_norm(values))
+
+
+def with_columns(batch: Tensor, places: slice, value: float) -> Tensor:
+    batch[:, places] = value
+    return batch
+
+
+COLUMNS = 3 * BLOCKS * BLOCK
+#: Outputs of a batch, and whether a sample can tell how far examples lie apart.
+BATCHES: dict[str, tuple[Callable[[], Tensor], bool]] = {
+    "apart": (lambda: seeded(4, COLUMNS), True),
+    "shifted": (lambda: seeded(4, COLUMNS) + 2, True),
+    "tokens": (lambda: seeded(2, 8, COLUMNS), True),
+    "half precision": (lambda: seeded(4, COLUMNS).bfloat16(), True),
+    "alike": (lambda: seeded(1, COLUMNS) + 1e-6 * seeded(4, COLUMNS), False),
+    "equal": (lambda: seeded(1, COLUMNS).repeat(4, 1), False),
+    "alike but for noise": (lambda: with_columns(1e-9 * seeded(4, COLUMNS), slice(1), 5), False),
+    "masked": (lambda: with_columns(seeded(4, COLUMNS), slice(-40, None), -1e9), False),
+    "zero": (lambda: torch.zeros(4, COLUMNS), False),
+    "not finite": (lambda: with_columns(seeded(4, COLUMNS), slice(1), float("nan")), False),
+    "small": (lambda: seeded(4, 100), False),
+    "transposed": (lambda: seeded(COLUMNS, 4).t(), False),
+}
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+def test_how_far_examples_lie_apart_is_estimated_where_that_is_beyond_doubt(kind: str) -> None:
+    make, estimated = BATCHES[kind]
+    batch = make()
+    whole, found = spread(batch), sampled_spread(batch, l2_norm(batch))
+    assert float(found) == pytest.approx(float(whole), rel=0.05 if estimated else 1e-4, nan_ok=True)
+    every = spread(batch, norm=l2_norm(batch))
+    assert (float(found) != float(every)) == estimated or found.isnan()
