@@ -103,9 +103,9 @@ def _examined(
 
 
 def _takes_all(profile: GradientProfile, *, tells: bool) -> bool:
-    """Whether more than samples of large tensors is wanted.
+    """Whether more than samples of large tensors is wanted: where the look `tells` of anything.
 
-    Where the look `tells` of paths, or more is asked, and wherever paths run.
+    So it is wherever paths run.
     """
     loose = {output.key for output in profile.outputs if output.sampled == "both"}
     points = (point for path in profile.paths for point in path.points)
