@@ -1,10 +1,9 @@
 """Copies of large parameters, made just before something may write to them.
 
 Where torch makes no lazy copies (on an accelerator, say) and there is no room for copies of all of
-them, each has to be made in time. Hardly any model
-writes to its parameters in a forward, and those that do have few ways: under no_grad, by `.data`
-and its like, or because the parameter takes no gradient. All of them begin with a call that torch
-shows to a mode first.
+them, each has to be made in time. Hardly any model writes to its parameters in a forward, and those
+that do have few ways: under no_grad, by `.data` and its like, or because the parameter takes no
+gradient. All of them begin with a call that torch shows to a mode first.
 """
 
 from __future__ import annotations

@@ -53,10 +53,10 @@ class _Moving(DispatchMode):
     def __init__(self, given: Iterable[Tensor]) -> None:
         super().__init__()
         self._held = [*given]
-        self._addresses = set(map(storage_of, self._held))
+        self._memory = set(map(storage_of, self._held))
 
     def __contains__(self, tensor: Tensor) -> bool:
-        return storage_of(tensor) in self._addresses
+        return storage_of(tensor) in self._memory
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -64,7 +64,7 @@ class _Moving(DispatchMode):
         made = func(*args, **(kwargs or {}))
         if any(tensor in self for tensor in tensors((args, kwargs))):
             self._held += tensors(made)
-            self._addresses.update(map(storage_of, tensors(made)))
+            self._memory.update(map(storage_of, tensors(made)))
         return made
 
 

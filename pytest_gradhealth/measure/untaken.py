@@ -22,7 +22,7 @@ def untaken(subject: Subject, names: Collection[str], *, seed: int) -> tuple[str
     """
     with _Taken() as taken:
         Pass(subject, seed).run()
-    found = {n: storage_of(p) in taken.addresses for n, p in subject.model.named_parameters()}
+    found = {n: storage_of(p) in taken.memory for n, p in subject.model.named_parameters()}
     seen = {name.rpartition(".")[0] for name, is_taken in found.items() if is_taken}
     return tuple(n for n in names if not found.get(n, True) and n.rpartition(".")[0] in seen)
 
@@ -32,10 +32,10 @@ class _Taken(DispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.addresses: set[int] = set()
+        self.memory: set[int] = set()
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        self.addresses.update(map(storage_of, tensors((args, kwargs))))
+        self.memory.update(map(storage_of, tensors((args, kwargs))))
         return func(*args, **(kwargs or {}))

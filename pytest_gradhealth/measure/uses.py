@@ -48,8 +48,8 @@ class Uses(DispatchMode):
         self._states.clear()
         self._made_of.clear()
         for leaf, weight in self._weights.items():  # several may share their memory
-            address = storage_of(weight)
-            self._made_of[address] = self._made_of.get(address, frozenset()) | {leaf}
+            memory = storage_of(weight)
+            self._made_of[memory] = self._made_of.get(memory, frozenset()) | {leaf}
         return returned
 
     def begins(self, value: object) -> None:
@@ -64,17 +64,17 @@ class Uses(DispatchMode):
         writes = func._schema.is_mutable
         if not writes and given.issuperset(map(storage_of, tensors(out))):
             return out  # a view
-        leaves = frozenset[int]().union(*(self._made_of.get(address, ()) for address in given))
+        leaves = frozenset[int]().union(*(self._made_of.get(memory, ()) for memory in given))
         is_state = not given.isdisjoint(self._states)
         if leaves and is_state:
             out = self._used(leaves, out, writes)
-        for address in map(storage_of, tensors(out)):
-            self._states.discard(address)
-            self._made_of.pop(address, None)
+        for memory in map(storage_of, tensors(out)):
+            self._states.discard(memory)
+            self._made_of.pop(memory, None)
             if is_state:
-                self._states.add(address)
+                self._states.add(memory)
             elif leaves:
-                self._made_of[address] = leaves
+                self._made_of[memory] = leaves
         return out
 
     def _used(self, leaves: frozenset[int], out: Any, writes: bool) -> Any:
