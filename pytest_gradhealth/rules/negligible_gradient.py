@@ -117,4 +117,5 @@ RULE = Rule(
         "a larger loss (a sum instead of a mean, no constant factor), or a smaller eps",
     ),
     of_scale=True,
+    patient=True,
 )
