@@ -118,3 +118,31 @@ def test_a_scaled_down_loss_is_healthy_until_an_optimizer_says_otherwise() -> No
     assert probe(mlp(), x, y, loss=loss).verdict == "healthy"
     sick = probe(mlp(), x, y, loss=loss, optimizer=torch.optim.Adam)
     assert severities(sick, "GH103") == ["failure"]
+
+
+class Interactions(nn.Module):
+    """Products of small embeddings beside a part that is linear, as in networks for click rates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Embedding(8, 8), nn.Embedding(8, 8)
+        layers = (nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
+        self.deep, self.wide = nn.Sequential(*layers), nn.Embedding(8, 1)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.normal_(parameter, std=1e-4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        one, other = ids.unbind(1)
+        out: Tensor = self.deep(self.one(one) * self.other(other)) + self.wide(one)
+        return out.squeeze(1)
+
+
+def test_small_factors_outgrow_the_eps_of_an_optimizer() -> None:
+    torch.manual_seed(1)
+    ids = torch.randint(0, 8, (256, 2))
+    labels = (ids.sum(1) % 2 == 0).float()
+    model = Interactions()
+    for optimizer in (None, torch.optim.Adam):
+        settings: Any = {"loss": F.binary_cross_entropy_with_logits, "optimizer": optimizer}
+        assert probe(model, ids, labels, **settings).verdict == "healthy"
