@@ -35,8 +35,7 @@ def lazy_copy(parameter: Tensor, data: Tensor) -> Tensor | None:
     """
     if type(parameter) is not nn.Parameter or parameter.numel() <= FEW or not on_host(data):
         return None
-    odd = data.is_nested or data.is_inference() or data.is_conj() or data.is_neg()
-    if odd or data.layout != torch.strided or _is_watched():
+    if data.is_nested or data.is_inference() or data.layout != torch.strided or _is_watched():
         return None
     if is_held_by_others(data) or torch._C._is_cow_tensor(data):  # type: ignore[attr-defined]
         return None
@@ -44,6 +43,7 @@ def lazy_copy(parameter: Tensor, data: Tensor) -> Tensor | None:
         copy: Tensor = torch._lazy_clone(data)
     except RuntimeError:  # memory of a file, of other processes, of an array
         return None
+    # Of a conjugate or negative view, torch makes a copy at once, of other bits.
     return copy if address_of(copy) == address_of(data) else None
 
 

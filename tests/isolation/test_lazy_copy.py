@@ -132,7 +132,7 @@ def test_what_a_mode_may_hold_on_to_is_copied_at_once() -> None:
             return kept[-1]
 
     kept: list[Any] = []
-    model = nn.Linear(WIDE, 3)
+    model = nn.Linear(WIDE, 99)
     address = address_of(model.weight)
     with Keeping():  # type: ignore[no-untyped-call]
         probe(model, torch.ones(2, WIDE), torch.arange(2), loss=cross_entropy)

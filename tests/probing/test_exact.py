@@ -162,6 +162,20 @@ def test_what_fails_was_read_as_a_whole() -> None:
     assert ours.profiles == exact.profiles
 
 
+def test_what_is_warned_of_was_read_as_a_whole() -> None:
+    """Large outputs are no finding of a path; their cause names what comes to a layer."""
+
+    def loud() -> nn.Module:
+        model = built("residual")
+        with torch.no_grad():
+            model.out[0].weight.mul_(20_000)  # type: ignore[index, union-attr]
+        return model
+
+    ours, exact = (judged(loud(), exact=e, confirm_steps=0) for e in (False, True))
+    assert [(f.code, f.severity) for f in ours.findings] == [("GH203", "warning")]
+    assert ours.profile == exact.profile
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(("width", "eps"), [(512, 1e-5), (4096, 10.0)])
 def test_so_is_growth_that_layers_before_a_norm_do_not_feel(

@@ -102,6 +102,12 @@ def test_the_same_tensor_has_the_same_estimate_whatever_its_scale() -> None:
     assert float(sampled_norm(values * 4)) == 4 * float(sampled_norm(values))
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_what_is_alike_everywhere_is_not_read_as_a_whole(scale: float) -> None:
+    values = seeded(LARGE) * scale
+    assert float(sampled_norm(values)) != float(l2_norm(values))
+
+
 def with_columns(batch: Tensor, places: slice, value: float) -> Tensor:
     batch[:, places] = value
     return batch
