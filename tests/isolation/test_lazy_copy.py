@@ -110,8 +110,8 @@ ODD: dict[str, Callable[[Path], Tensor]] = {
 
 @pytest.mark.parametrize("make", ODD.values(), ids=ODD)
 def test_odd_memory_is_copied_at_once(make: Callable[[Path], Tensor], tmp_path: Path) -> None:
-    tensor = make(tmp_path)
-    assert lazily(nn.Parameter(tensor, requires_grad=False)) is None
+    parameter = nn.Parameter(make(tmp_path), requires_grad=False)  # which alone holds the tensor
+    assert lazily(parameter) is None
 
 
 def test_buffers_and_recurrent_weights_are_copied_at_once() -> None:

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pytest_gradhealth.tensors.norms import l2_norm, spread
-from pytest_gradhealth.tensors.samples import BLOCK, BLOCKS, SMALL, sampled_norm, sampled_spread
+from pytest_gradhealth.tensors.samples import (
+    BLOCK,
+    BLOCKS,
+    SMALL,
+    TOLERANCE,
+    sampled_norm,
+    sampled_spread,
+)
 
 LARGE = 4 * SMALL
 SAMPLE = BLOCKS * BLOCK
@@ -103,9 +110,16 @@ def test_the_same_tensor_has_the_same_estimate_whatever_its_scale() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_what_is_alike_everywhere_is_not_read_as_a_whole(scale: float) -> None:
+@pytest.mark.parametrize(("more", "sampled"), [(1.0, True), (6.0, True), (1e4, False)])
+def test_only_what_is_too_uneven_is_read_as_a_whole(
+    scale: float, more: float, sampled: bool
+) -> None:
+    """An eighth has so many times the squares of the rest: the squares of blocks vary as much."""
     values = seeded(LARGE) * scale
-    assert float(sampled_norm(values)) != float(l2_norm(values))
+    values[: LARGE // 8] *= more**0.5
+    error = (7 * (more - 1) ** 2) ** 0.5 / (more + 7) / BLOCKS**0.5  # of the mean square
+    assert (error < 2 * TOLERANCE) == sampled
+    assert (float(sampled_norm(values)) != float(l2_norm(values))) == sampled
 
 
 def with_columns(batch: Tensor, places: slice, value: float) -> Tensor:
