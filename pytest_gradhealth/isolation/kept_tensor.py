@@ -54,13 +54,15 @@ class KeptTensor:
         shared = gradient is not None and _shares_memory(gradient)
         present = has_memory(data)
         may_wait = lazily and present and not guard.copies_all
-        lazy = lazy_copy(tensor, data) if may_wait else None
+        value = lazy = lazy_copy(tensor, data) if may_wait else None
         watched = present and lazy is None and guard.watch(tensor)
+        if present and lazy is None and not watched:
+            value = _writable(data).clone()
         return cls(
             tensor,
             data,
             size_of(data),
-            lazy if watched or not present or lazy is not None else _writable(data).clone(),
+            value,
             lazy is not None,
             tuple(numbers_of(data)) if watched else (),
             leaf,

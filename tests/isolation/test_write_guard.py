@@ -22,6 +22,8 @@ from pytest_gradhealth.tensors.norms import FEW
 from tests.helpers.notes import Notes
 
 WIDTH = 256
+BATCH = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(0))
+TARGETS = torch.arange(4)
 
 
 @pytest.fixture(params=["lazy", "guarded"])
@@ -33,10 +35,6 @@ def _lazy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 def _never_lazily(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_gradhealth.isolation.kept_tensor.lazy_copy", lambda *_: None)
-
-
-BATCH = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(0))
-TARGETS = torch.arange(4)
 
 
 def in_no_grad(weight: nn.Parameter) -> None:
